@@ -1,0 +1,130 @@
+"""Run the notebooks as Jupyter would: as tests, or to refresh the outputs they keep.
+
+    python tools/notebooks.py run [--save] [NOTEBOOK ...]
+    python tools/notebooks.py check [NOTEBOOK ...]
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbdev.clean import clean_nb
+
+NBS = Path(__file__).resolve().parents[1] / "nbs"
+# A reader's machine is not ours: no absolute path and no object address may stay in an output.
+MACHINE = re.compile(r"(?:/root|/home|/tmp|/work|/Users|/var|/usr)/[\w.-]+| at 0x[0-9a-f]{6,}")
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def notebooks(names: list[str]) -> list[Path]:
+    return [Path(n).resolve() for n in names] or sorted(p for p in NBS.glob("*.ipynb") if p.name[0] not in "_.")
+
+
+def is_skipped(cell) -> bool:
+    return bool(re.search(r"^#\|\s*eval:\s*false\s*$", cell.source, re.M))
+
+
+class Client(NotebookClient):
+    """Leaves out the cells that say `#| eval: false`."""
+
+    async def async_execute_cell(self, cell, cell_index, *args, **kwargs):
+        if cell.cell_type == "code" and is_skipped(cell):
+            return cell
+        return await super().async_execute_cell(cell, cell_index, *args, **kwargs)
+
+
+def environment() -> dict[str, str]:
+    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONHASHSEED": "0", "KERAS_BACKEND": "tensorflow",
+           "PYTHONPATH": os.pathsep.join([str(NBS.parent), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
+    for name, folder in ("TRANSFERLIT_DATA", "data"), ("TRANSFERLIT_CHECKPOINTS", "checkpoints"):
+        beside = NBS.parents[1] / "shared" / folder
+        if name not in env and beside.is_dir():
+            env[name] = str(beside)
+    return env
+
+
+def last_state(text: str) -> str:
+    """What a terminal shows in the end: progress that a carriage return wrote over is gone."""
+    text = ESCAPES.sub("", text)
+    return "\n".join(re.split(r"[\r\b]+", line.rstrip("\r\b"))[-1].rstrip() for line in text.split("\n"))
+
+
+def tidy(nb) -> None:
+    for cell in (c for c in nb.cells if c.cell_type == "code"):
+        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+        for output in cell.outputs:
+            if output.output_type == "stream":
+                output.text = last_state(output.text)
+    clean_nb(nb)
+
+
+def write(nb, path: Path) -> None:
+    text = nbformat.writes(nb, indent=1, sort_keys=True, ensure_ascii=False)
+    path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
+def run(path: Path, save: bool = False, timeout: int = 1800) -> float:
+    """Execute one notebook in a kernel of its own; raises at the first cell that fails."""
+    nb, start, env = nbformat.read(path, as_version=4), time.time(), environment()
+    client = Client(nb, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    client.execute(env=env)
+    if save:
+        tidy(nb)
+        write(nb, path)
+    return time.time() - start
+
+
+def texts(output):
+    if "text" in output:
+        yield output["text"]
+    for kind, value in output.get("data", {}).items():
+        if kind.startswith("text/") or kind.endswith("+xml"):
+            yield value if isinstance(value, str) else "".join(value)
+
+
+def faults(path: Path) -> list[str]:
+    """What keeps a notebook from being clean: metadata, noise, paths of a machine, unfinished outputs."""
+    nb = nbformat.read(path, as_version=4)
+    before, found = nbformat.writes(nb, sort_keys=True), []
+    clean_nb(nb)
+    if before != nbformat.writes(nb, sort_keys=True):
+        found.append("metadata or execution counts are left (run `nbdev-clean`)")
+    for number, cell in enumerate(nb.cells):
+        if cell.cell_type != "code":
+            continue
+        for output in cell.outputs:
+            if output.output_type == "error" or output.get("name") == "stderr":
+                found.append(f"cell {number}: an error or stderr output is stored")
+            found += [f"cell {number}: output names this machine: {m[0]}" for t in texts(output) for m in MACHINE.finditer(t)]
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("verb", choices=["run", "check"])
+    parser.add_argument("notebooks", nargs="*")
+    parser.add_argument("--save", action="store_true", help="store the outputs in the notebook")
+    args, bad = parser.parse_args(), 0
+    for path in notebooks(args.notebooks):
+        if args.verb == "check":
+            found = faults(path)
+            bad += bool(found)
+            print(f"{path.name}: {'clean' if not found else '; '.join(found)}")
+            continue
+        try:
+            print(f"{path.name}: {run(path, args.save):.1f} s", flush=True)
+        except CellExecutionError as error:
+            bad += 1
+            print(f"{path.name}: failed\n{ESCAPES.sub('', str(error))}", file=sys.stderr, flush=True)
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
