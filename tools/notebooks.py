@@ -111,7 +111,7 @@ def main() -> int:
     parser.add_argument("verb", choices=["run", "check"])
     parser.add_argument("notebooks", nargs="*")
     parser.add_argument("--save", action="store_true", help="store the outputs in the notebook")
-    args, bad = parser.parse_args(), 0
+    args, bad = parser.parse_intermixed_args(), 0
     for path in notebooks(args.notebooks):
         if args.verb == "check":
             found = faults(path)
