@@ -11,12 +11,10 @@ extras = {key.removesuffix("_requirements"): value.split()
           for key, value in facts.items() if key.endswith("_requirements")}
 
 setup(
-    name=facts["lib_name"], version=facts["version"], description=facts["description"],
-    author=facts["author"], author_email=facts["author_email"], url=facts["git_url"],
+    name=facts["lib_name"], version=facts["version"], author=facts["author"], author_email=facts["author_email"],
     license="Apache-2.0", license_files=["LICENSE"], keywords=facts["keywords"].split(),
     classifiers=["Development Status :: 3 - Alpha", "Intended Audience :: Developers",
                  "Programming Language :: Python :: 3"],
-    project_urls={"Documentation": facts["doc_host"] + facts["doc_baseurl"]},
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=[facts["lib_path"]], package_data={facts["lib_path"]: ["py.typed"]},
