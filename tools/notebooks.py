@@ -20,6 +20,7 @@ from nbdev.clean import clean_nb
 NBS = Path(__file__).resolve().parents[1] / "nbs"
 # A reader's machine is not ours: no absolute path and no object address may stay in an output.
 MACHINE = re.compile(r"(?:/root|/home|/tmp|/work|/Users|/var|/usr)/[\w.-]+| at 0x[0-9a-f]{6,}")
+NOISE = re.compile(r"^(?:WARNING:tensorflow|WARNING:absl|[IWE]0000 ).*\n*", re.M)
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -52,16 +53,17 @@ def environment() -> dict[str, str]:
 
 def last_state(text: str) -> str:
     """What a terminal shows in the end: progress that a carriage return wrote over is gone."""
-    text = ESCAPES.sub("", text)
+    text = NOISE.sub("", ESCAPES.sub("", text))
     return "\n".join(re.split(r"[\r\b]+", line.rstrip("\r\b"))[-1].rstrip() for line in text.split("\n"))
 
 
 def tidy(nb) -> None:
+    """Drop what a reader does not want stored: warnings on stderr, progress, execution counts."""
     for cell in (c for c in nb.cells if c.cell_type == "code"):
-        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
         for output in cell.outputs:
             if output.output_type == "stream":
                 output.text = last_state(output.text)
+        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and (o.get("text", "-").strip())]
     clean_nb(nb)
 
 

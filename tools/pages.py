@@ -1,0 +1,149 @@
+"""What nbdev runs on every page: the reference block of each public name, and the callouts.
+
+nbdev finds both by the settings `renderer` and `doc_procs`; `tools/docs.py` runs with this folder on the path.
+"""
+from __future__ import annotations
+
+import ast
+import html
+import inspect
+import re
+import textwrap
+from importlib import import_module
+from types import ModuleType
+
+from fastcore.docments import docments
+from nbdev.doclinks import NbdevLookup
+from nbdev.process import Processor
+from nbdev.showdoc import BasicMarkdownRenderer
+
+HEAD = ("이름 · Name", "형 · Type", "기본값 · Default", "설명 · Details")
+WIDTH = 88  # a longer signature gets one line a parameter
+
+
+def code(text: str) -> str:
+    """`text` as code in a table cell; every sign that Markdown or a table would read becomes an entity."""
+    if not text or re.fullmatch(r"[\w.]+", text):  # backticks, so that nbdev can link the name
+        return text and f"`{text}`"
+    return "<code>" + re.sub(r"[^\w\s.,:=()'\"-]|_", lambda m: f"&#{ord(m[0])};", text) + "</code>"
+
+
+def cell(text: str | None) -> str:
+    text = re.sub(r"`([^`]*\|[^`]*)`", lambda m: code(m[1]), " ".join((text or "").split()))
+    return text.replace("|", "&#124;")
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) if rows else ""
+
+
+def first_line(doc: str | None) -> str:
+    return inspect.cleandoc(doc or "").partition("\n")[0]
+
+
+class Source:
+    """How a function or class is written: its parameters with their types and defaults as in the source."""
+
+    def __init__(self, obj):
+        self.obj, self.tree = obj, ast.parse(textwrap.dedent(inspect.getsource(obj))).body[0]
+        self.is_class = isinstance(self.tree, ast.ClassDef)
+        self.init = next((n for n in self.methods() if n.name == "__init__"), None) if self.is_class else self.tree
+
+    def methods(self) -> list[ast.FunctionDef]:
+        return [n for n in self.tree.body if isinstance(n, ast.FunctionDef)]
+
+    def parameters(self) -> list[tuple[str, str, str]]:
+        """Name (with its stars), type and default of each; fields where a class has no `__init__` of its own."""
+        if self.init is None:
+            fields = [n for n in self.tree.body if isinstance(n, ast.AnnAssign) and not n.target.id.startswith("_")]
+            return [(n.target.id, ast.unparse(n.annotation), ast.unparse(n.value) if n.value else "") for n in fields]
+        a = self.init.args
+        plain = a.posonlyargs + a.args
+        found = [*zip(plain, [None] * (len(plain) - len(a.defaults)) + a.defaults, [""] * len(plain))]
+        found += [(a.vararg, None, "*")] if a.vararg else []
+        found += [*zip(a.kwonlyargs, a.kw_defaults, [""] * len(a.kwonlyargs))]
+        found += [(a.kwarg, None, "**")] if a.kwarg else []
+        return [(stars + p.arg, ast.unparse(p.annotation) if p.annotation else "", ast.unparse(default) if default else "")
+                for p, default, stars in found if p.arg not in ("self", "cls")]
+
+    def returns(self) -> str:
+        return ast.unparse(self.tree.returns) if not self.is_class and self.tree.returns else ""
+
+    def signature(self, name: str) -> str:
+        parts = [f"{n}{':' + t if t else ''}{'=' + d if d else ''}" for n, t, d in self.parameters()]
+        if self.init and self.init.args.kwonlyargs and not self.init.args.vararg:
+            parts.insert(len(parts) - len(self.init.args.kwonlyargs) - bool(self.init.args.kwarg), "*")
+        tail = f"->{self.returns()}" if self.returns() else ""
+        line = f"{name}({', '.join(parts)}){tail}"
+        return line if len(line) <= WIDTH else f"{name}(\n" + "".join(f"    {p},\n" for p in parts) + f"){tail}"
+
+    def rows(self) -> list[tuple[str, ...]]:
+        said = docments(self.obj, full=True)
+        details = {name: cell(entry["docment"]) for name, entry in said.items()}
+        rows = [(code(n), code(t), code(d), details.get(n.lstrip("*"), "")) for n, t, d in self.parameters()]
+        returned = self.returns()
+        return rows + ([("반환 · Returns", code(returned), "", details.get("return", ""))] if returned not in ("", "None") else [])
+
+    def method_rows(self) -> list[tuple[str, ...]]:
+        public = [n for n in self.methods() if not n.name.startswith("_")] if self.is_class else []
+        return [(code(n.name), cell(first_line(ast.get_docstring(n)))) for n in public]
+
+
+class Reference(BasicMarkdownRenderer):
+    """A public name on its page: where it is, how it is called, what it says, and a table of its parameters."""
+
+    def _repr_markdown_(self) -> str:
+        home = NbdevLookup()[self.nm]
+        # What the notebook ran is a twin of what the package holds; only the latter has a file to read and to link to.
+        obj = home_of(home, self.nm) or self.sym
+        try:
+            source = Source(obj)
+        except (OSError, TypeError, SyntaxError):
+            return super()._repr_markdown_()
+        link = f'[소스 · source]({home[2]}#L{inspect.getsourcelines(obj)[1]}){{.source}}\n\n' if isinstance(home, tuple) else ""
+        return "\n\n".join(part for part in (
+            f"{'#' * self.title_level} {self.nm} {{#{self.nm.lower()} .symbol}}",
+            link + f"```python\n{source.signature(self.nm)}\n```",
+            ast.get_docstring(source.tree) or "",
+            table(HEAD, source.rows()),
+            table(("메서드 · Method", "설명 · Details"), source.method_rows()),
+        ) if part)
+
+
+def home_of(home, name: str):
+    """The package's own object of that name, by nbdev's index; None where the index does not know it."""
+    if not isinstance(home, tuple):
+        return None
+    found = import_module(home[1].removesuffix(".py").replace("/", "."))
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return None if isinstance(found, ModuleType) else found
+
+
+KINDS = {"NOTE": ("note", "참고", "Note"), "TIP": ("tip", "도움말", "Tip"), "IMPORTANT": ("important", "중요", "Important"),
+         "WARNING": ("warning", "경고", "Warning"), "CAUTION": ("caution", "주의", "Caution")}
+CALLOUT = re.compile(r"^> *\[!(\w+)\] *(.*)\n((?:^>.*(?:\n|\Z))*)", re.M)
+
+
+class Callouts(Processor):
+    """`> [!NOTE]`, which GitHub and Jupyter read, in the form that Quarto reads."""
+
+    def cell(self, cell):
+        if cell.cell_type == "markdown":
+            lang = re.match(r'<div lang="(ko|en)">', cell.source)
+            cell.source = CALLOUT.sub(lambda m: self.fenced(m, lang and lang[1]), cell.source)
+
+    def fenced(self, match: re.Match, lang: str | None) -> str:
+        if match[1].upper() not in KINDS:
+            raise ValueError(f"A callout must be one of {', '.join(KINDS)}. Received: [!{match[1]}].")
+        kind, korean, english = KINDS[match[1].upper()]
+        title = match[2].strip() or {"ko": korean, "en": english}.get(lang, f"{korean} · {english}")
+        body = re.sub(r"^> ?", "", match[3], flags=re.M).strip()
+        return f'::: {{.callout-{kind} title="{html.escape(title)}"}}\n{body}\n:::\n'
+
+
+def fold_title(cell):
+    """The line above folded source, in both languages as every other label."""
+    if cell.cell_type == "code":
+        cell.source = cell.source.replace('#| code-summary: "Exported source"', '#| code-summary: "소스 · Source"', 1)
