@@ -10,6 +10,7 @@ import inspect
 import re
 import textwrap
 from importlib import import_module
+from itertools import groupby
 from types import ModuleType
 
 from fastcore.docments import docments
@@ -25,7 +26,7 @@ def code(text: str) -> str:
     """`text` as code in a table cell; every sign that Markdown or a table would read becomes an entity."""
     if not text or re.fullmatch(r"[\w.]+", text):  # backticks, so that nbdev can link the name
         return text and f"`{text}`"
-    return "<code>" + re.sub(r"[^\w\s.,:=()'\"-]|_", lambda m: f"&#{ord(m[0])};", text) + "</code>"
+    return "<code>" + re.sub(r"[^\w\s]|_", lambda m: f"&#{ord(m[0])};", text) + "</code>"
 
 
 def cell(text: str | None) -> str:
@@ -34,7 +35,9 @@ def cell(text: str | None) -> str:
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
+    """A Markdown table without the columns that would be empty; nothing where there are no rows."""
+    full = [i for i in range(len(head)) if any(row[i] for row in rows)]
+    lines = [[line[i] for i in full] for line in (head, ["---"] * len(head), *rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) if rows else ""
 
 
@@ -119,6 +122,29 @@ def home_of(home, name: str):
     for part in name.split("."):
         found = getattr(found, part, None)
     return None if isinstance(found, ModuleType) else found
+
+
+def line_of(name: str) -> int:
+    found = home_of(NbdevLookup()[name], name)
+    return inspect.getsourcelines(found)[1] if found else 0
+
+
+class InOrder(Processor):
+    """Puts reference blocks in the order of the source, and before it: nbdev turns several of one cell around."""
+
+    def begin(self):
+        cells, self.nb.cells = self.nb.cells, []
+        for belongs, run in groupby(cells, key=lambda c: bool(self.names(c))):
+            self.nb.cells += sorted(run, key=lambda c: line_of(self.names(c)[-1]) + (not self.is_block(c)) / 2) if belongs else run
+
+    def is_block(self, cell) -> bool:
+        return bool(getattr(cell, "has_sd", False))
+
+    def names(self, cell) -> list[str]:
+        if self.is_block(cell):
+            return re.findall(r"^show_doc\(([\w.]+)\)", cell.source, re.M)
+        source = cell.source if "exports" in (getattr(cell, "directives_", None) or {}) else ""
+        return re.findall(r"^(?:def|class) ([A-Za-z]\w*)", source, re.M)
 
 
 KINDS = {"NOTE": ("note", "참고", "Note"), "TIP": ("tip", "도움말", "Tip"), "IMPORTANT": ("important", "중요", "Important"),
