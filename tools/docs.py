@@ -23,18 +23,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import yaml
 from check_site import Page, faults
-from fastcore.nbio import read_nb
 from nbdev.config import get_config, nbpath2html
 from nbdev.doclinks import NbdevLookup
 from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
+from readme import readme
 from smalldocs import site as smalldocs
 
 ROOT = Path(__file__).resolve().parents[1]
-NBS, DOCS, README = ROOT / "nbs", ROOT / "docs", ROOT / "README.md"
+NBS, DOCS = ROOT / "nbs", ROOT / "docs"
+README, INDEX = ROOT / "README.md", NBS / "index.ipynb"
 PROCESSED = ROOT / "_proc"  # by nbdev; the two below are hidden from it
 PAGES, SITE = PROCESSED / ".pages", PROCESSED / ".site"
-HIDDEN = {"default_exp", "export", "exporti", "hide"}  # directives of code cells that a reader does not see
 TEXT = {".html", ".css", ".js", ".json", ".md", ".svg", ".txt", ".xml", ""}
 
 
@@ -170,29 +170,6 @@ def build() -> Path:
     return SITE
 
 
-def readme() -> str:
-    """README.md from the index notebook: what a reader sees of it, in the Markdown that GitHub shows."""
-    parts = []
-    for cell in read_nb(NBS / "index.ipynb").cells:
-        if cell.cell_type == "markdown":
-            parts.append(re.sub(r"(\]\()(?!https?:|#|mailto:)", r"\1nbs/", cell.source))
-        elif cell.cell_type == "code" and not HIDDEN & cell.directives.keys():
-            source = "\n".join(line for line in cell.source.splitlines() if not line.startswith("#|"))
-            parts.append(f"```python\n{source}\n```")
-            parts += [shown(output) for output in cell.get("outputs", [])]
-    return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
-
-
-def shown(output) -> str:
-    """One stored output as Markdown; pictures stay on the page."""
-    data = output.get("data", {})
-    kind = next((k for k in ("text/markdown", "text/html", "text/plain") if k in data), None)
-    if any(k.startswith("image/") for k in data) or (kind is None and "text" not in output):
-        return ""
-    text = "".join(data[kind] if kind else output["text"])
-    return text if kind in ("text/markdown", "text/html") else f"```\n{text.rstrip()}\n```"
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
@@ -203,7 +180,7 @@ def stale(site: Path) -> list[str]:
     found = [f"docs/{n}: " + ("missing" if n not in old else "left over" if n not in new else "differs")
              for n in sorted(old.keys() | new.keys()) if old.get(n) != new.get(n)]
     before = README.read_text(encoding="utf-8").splitlines() if README.exists() else []
-    return found + list(difflib.unified_diff(before, readme().splitlines(), "README.md", "index.ipynb", lineterm="", n=0))
+    return found + list(difflib.unified_diff(before, readme(INDEX).splitlines(), "README.md", "index.ipynb", lineterm="", n=0))
 
 
 def main() -> int:
@@ -216,7 +193,7 @@ def main() -> int:
         return bool(found)
     shutil.rmtree(DOCS, ignore_errors=True)
     shutil.copytree(site, DOCS)
-    README.write_text(readme(), encoding="utf-8")
+    README.write_text(readme(INDEX), encoding="utf-8")
     print(f"docs/: {len(list(DOCS.glob('*.html')))} pages, every link and anchor good")
     return 0
 
