@@ -128,20 +128,21 @@ def local(text: str, base: str, ids: dict[str, set[str]]) -> str:
         while anchor and anchor not in ids.get(page, ()):
             anchor = anchor.rpartition(".")[0]
         return f'href="{page}{"#" + anchor if anchor else ""}"'
-    return re.sub(rf'href="{re.escape(base)}/([\w./-]*)(?:#([^"]*))?"', link, text)
+    return re.sub(rf'href="{re.escape(base)}/([\w./-]*)(?:#([^"]*))?"(?: target="_blank")?', link, text)
 
 
 def finish(base: str) -> None:
     """Make the site the same on every machine, at home in any folder, and silent towards the network."""
     ids = {p.name: set(Page(p.read_text(encoding="utf-8")).ids) for p in SITE.glob("*.html")}
-    pictures = {p.read_bytes(): p.relative_to(SITE).as_posix() for p in SITE.glob("*_files/*")}
+    pictures = {(p.parent.name, p.read_bytes()): p.relative_to(SITE).as_posix() for p in SITE.glob("*_files/*")}
     for copy in SITE.glob("*.llms.md"):  # Markdown beside each page, where nbdev's module docstrings say it is
         copy.rename(SITE / copy.name.replace(".llms.md", ".html.md"))
     for path in (p for p in SITE.rglob("*") if p.is_file() and p.suffix in TEXT):
         text = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
         if path.suffix == ".html":
             text = local(text, base, ids)
-            text = re.sub(r'src="data:image/\w+;base64,([^"]+)"', lambda m: f'src="{pictures[base64.b64decode(m[1])]}"', text)
+            text = re.sub(r'src="data:image/\w+;base64,([^"]+)"',
+                          lambda m: f'src="{pictures[path.stem + "_files", base64.b64decode(m[1])]}"', text)
         elif path.suffix in (".md", ".txt"):
             text = text.replace(".llms.md", ".html.md")
         elif path.suffix == ".css":
