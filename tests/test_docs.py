@@ -99,7 +99,7 @@ def test_pages_lose_their_numbers_and_references_follow(project):
     assert 'href="sample.html#' in site["index.html"]
     assert 'href="tables.html#table"><code>Table</code>' in site["index.html"]
     assert 'href="tables.html#table"><code>Table.to_dict</code>' in site["index.html"], "a method leads to its class"
-    assert "31_sample" not in "".join(site.values())
+    assert 'href="31_sample' not in "".join(site.values())
     assert "secret" not in site["index.html"]
 
 

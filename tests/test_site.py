@@ -255,6 +255,17 @@ def test_phone_opens_the_list_of_pages(browser):
     assert browser.search("keras")
 
 
+def test_pages_open_from_the_disk(session):
+    """As after a download: by double click, without a server."""
+    session.complaints()
+    session.cdp("Emulation.setDeviceMetricsOverride", width=1280, height=900, deviceScaleFactor=1, mobile=False)
+    session.driver.get(f"{(DOCS / 'index.html').as_uri()}?lang=en")
+    hits = session.search("freeze")
+    assert hits
+    session.click(hits[0])
+    assert [c for c in session.complaints() if f"left this machine: {DOCS.as_uri()}/" not in c] == []
+
+
 def test_without_javascript_both_languages_show(browser):
     browser.cdp("Emulation.setScriptExecutionDisabled", value=True)
     try:

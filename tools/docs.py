@@ -125,10 +125,11 @@ def local(text: str, base: str, ids: dict[str, set[str]]) -> str:
     """
     def link(m):
         page, anchor = m[1], m[2] or ""
+        anchor += "-class" if m[3] and f"{anchor}-class" in ids.get(page, ()) else ""
         while anchor and anchor not in ids.get(page, ()):
             anchor = anchor.rpartition(".")[0]
         return f'href="{page}{"#" + anchor if anchor else ""}"'
-    return re.sub(rf'href="{re.escape(base)}/([\w./-]*)(?:#([^"]*))?"(?: target="_blank")?', link, text)
+    return re.sub(rf'href="{re.escape(base)}/([\w./-]*)(?:#([^"]*))?"(?: target="_blank")?(?=(?:><code>([A-Z]))?)', link, text)
 
 
 def finish(base: str) -> None:
@@ -150,6 +151,8 @@ def finish(base: str) -> None:
         elif path.name == "sitemap.xml":
             text = re.sub(r"\s*<lastmod>.*?</lastmod>", "", text)
         path.write_bytes(text.encode("utf-8"))
+    index = (SITE / "search.json").read_text(encoding="utf-8")  # as a script, which a page opened from the disk may load
+    (SITE / "search.js").write_text(f"window.searchIndex = {index};\n", encoding="utf-8")
 
 
 def build() -> Path:

@@ -11,9 +11,12 @@ import re
 import textwrap
 from importlib import import_module
 from itertools import groupby
+from pathlib import Path
 from types import ModuleType
 
 from fastcore.docments import docments
+from fastcore.nbio import mk_cell
+from nbdev.config import get_config
 from nbdev.doclinks import NbdevLookup
 from nbdev.process import Processor
 from nbdev.showdoc import BasicMarkdownRenderer
@@ -106,12 +109,18 @@ class Reference(BasicMarkdownRenderer):
             return super()._repr_markdown_()
         link = f'[소스 · source]({home[2]}#L{inspect.getsourcelines(obj)[1]}){{.source}}\n\n' if isinstance(home, tuple) else ""
         return "\n\n".join(part for part in (
-            f"{'#' * self.title_level} {self.nm} {{#{self.nm.lower()} .symbol}}",
+            f"{'#' * self.title_level} {self.nm} {{#{anchor(self.nm)} .symbol}}",
             link + f"```python\n{source.signature(self.nm)}\n```",
             ast.get_docstring(source.tree) or "",
             table(HEAD, source.rows()),
             table(("메서드 · Method", "설명 · Details"), source.method_rows()),
         ) if part)
+
+
+def anchor(name: str) -> str:
+    """nbdev's, the name in small letters; a class beside a function of that name (`Plan`, `plan`) needs one of its own."""
+    own, twin = NbdevLookup()[name], NbdevLookup()[name.lower()]
+    return name.lower() + ("-class" if own and twin and name != name.lower() and own[1] == twin[1] else "")
 
 
 def home_of(home, name: str):
@@ -167,6 +176,15 @@ class Callouts(Processor):
         title = match[2].strip() or {"ko": korean, "en": english}.get(lang, f"{korean} · {english}")
         body = re.sub(r"^> ?", "", match[3], flags=re.M).strip()
         return f'::: {{.callout-{kind} title="{html.escape(title)}"}}\n{body}\n:::\n'
+
+
+class Origin(Processor):
+    """Says below the title which notebook the page is made from."""
+
+    def begin(self):
+        config, name = get_config(), Path(self.nb.path_).name
+        link = f"[노트북 · Notebook: `{name}`]({config.git_url}/blob/{config.branch}/{config.nbs_path.name}/{name}){{.notebook}}"
+        self.nb.cells.insert(1, mk_cell(link, "markdown"))  # the title is the first
 
 
 def fold_title(cell):
