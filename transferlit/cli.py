@@ -17,9 +17,9 @@ import typer
 # %% auto #0
 __all__ = ['app', 'main', 'demo']
 
-# %% ../nbs/80_cli.ipynb #b8e8b2ae
+# %% ../nbs/80_cli.ipynb #34ca2bca
 app = typer.Typer(help='Save, restore, freeze and cache: reuse trained Keras models by real names.', no_args_is_help=True,
-                  add_completion=False, pretty_exceptions_enable=False)
+                  add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def main()->None:
