@@ -22,13 +22,13 @@ from .features import Features, precompute
 # %% auto #0
 __all__ = ['fit']
 
-# %% ../nbs/33_caching.ipynb #fe1c69e0
+# %% ../nbs/33_caching.ipynb #556a953c
 def _refuse(rule, fix, received): raise ValueError(f'{rule} {fix} Received: {received}.')
 
 
 def _lengths(named:dict)->int: # rows
     "All arrays have one length, and it is not 0."
-    sizes = {name: [len(a) for a in loop.leaves(value)] for name, value in named.items() if value is not None}
+    sizes = {name: [len(a) for a in loop.flat(value)] for name, value in named.items() if value is not None}
     if len({n for ns in sizes.values() for n in ns}) != 1:
         _refuse('All arrays must have one row a sample.', 'Give them one length.', ', '.join(f'{k} {v}' for k, v in sizes.items()))
     rows = next(iter(sizes.values()))[0]
@@ -37,7 +37,7 @@ def _lengths(named:dict)->int: # rows
 
 
 def _finite(x)->None:
-    for a in loop.leaves(x):
+    for a in loop.flat(x):
         # One sum is enough to know that there is nothing to look for.
         if a.dtype.is_floating and not math.isfinite(float(tf.reduce_sum(a))) and bool(tf.reduce_any(tf.math.is_nan(a))):
             bad = int(tf.reduce_sum(tf.cast(tf.reduce_any(tf.math.is_nan(tf.reshape(a, [len(a), -1])), 1), tf.int32)))
@@ -57,13 +57,13 @@ def _weights(y, sample_weight, class_weight):
     weight = np.vectorize(lambda c: class_weight.get(int(c), 1.), otypes=[keras.config.floatx()])
     return tf.constant(weight(np.round(labels)))
 
-# %% ../nbs/33_caching.ipynb #c727b82c
+# %% ../nbs/33_caching.ipynb #034b0c4e
 def _held_out(data, share:float):
     "The last `share` of the rows set aside, as `validation_split` does."
-    rows = len(loop.leaves(data)[0])
+    rows = len(loop.flat(data)[0])
     at = math.floor(rows * (1 - share))
     if not 0 < at < rows: _refuse('Both parts must have rows.', 'Give more rows or another share.', f'validation_split={share} of {rows} rows')
-    def part(s): return loop.map_leaves(lambda a: a[s], data)
+    def part(s): return loop.map_flat(lambda a: a[s], data)
     return part(slice(at)), part(slice(at, None))
 
 # %% ../nbs/33_caching.ipynb #21000625
@@ -76,15 +76,17 @@ def _split(model):
     if _SPLITS.get(model, (None, None))[0] != state: _SPLITS[model] = state, split(model)
     return _SPLITS[model][1]
 
-# %% ../nbs/33_caching.ipynb #ab92e7c3
-def _rows(model, cut, x, y, weight, batch_size)->loop.Rows:
+# %% ../nbs/33_caching.ipynb #5dbbbef4
+def _rows(model, cut, x, y, weight, batch_size, mixed=False)->loop.Rows:
     "Rows to train on: features where there is a frozen part, x itself where there is none."
     if cut is None: return loop.Rows(x, y, weight, batch_size)
-    made = [tf.convert_to_tensor(a) for a in precompute(model, x).arrays]
+    # A row's last bits depend on the batch it is computed in: in order, the batches of `fit` give the features of `fit`.
+    size = {} if mixed else {'batch_size': batch_size}
+    made = [tf.convert_to_tensor(a) for a in precompute(model, x, **size).arrays]
     features = made[0] if len(made) == 1 else tuple(made)
     return loop.Rows(x if loop.own_step(model) else features, y, weight, batch_size, features)
 
-# %% ../nbs/33_caching.ipynb #9b70395f
+# %% ../nbs/33_caching.ipynb #33472a9e
 def fit(
     model:keras.Model, # compiled
     x=None, # an array, or a list or dictionary of arrays, rows first
@@ -116,7 +118,7 @@ def fit(
     batch_size = batch_size or (math.ceil(rows / steps_per_epoch) if steps_per_epoch else 32)
     cut = _split(model)
     cut = None if cut.empty else cut
-    train, valid = _rows(model, cut, x, y, weight, batch_size), None
+    train, valid = _rows(model, cut, x, y, weight, batch_size, bool(shuffle)), None
     if validation_data is not None:
         vx, vy, vw = keras.utils.unpack_x_y_sample_weight(loop.tensors(validation_data))
         valid = _rows(model, cut, vx, vy, vw, validation_batch_size or batch_size)

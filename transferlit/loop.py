@@ -19,22 +19,22 @@ import numpy as np
 import tensorflow as tf
 
 # %% auto #0
-__all__ = ['map_leaves', 'leaves', 'Rows', 'tensors', 'InMemory', 'own_step', 'Program', 'per_batch', 'run']
+__all__ = ['map_flat', 'flat', 'Rows', 'tensors', 'InMemory', 'own_step', 'Program', 'per_batch', 'run']
 
-# %% ../nbs/04_loop.ipynb #62ca1266
+# %% ../nbs/04_loop.ipynb #11ef7930
 def _tuples(a): # Keras hands lists over as tuples
     if isinstance(a, (list, tuple)): return tuple(map(_tuples, a))
     return {k: _tuples(v) for k, v in a.items()} if isinstance(a, dict) else a
 
 
-def map_leaves(f, a): # over the tensors in a structure; None stays None
+def map_flat(f, a): # over the tensors in a structure; None stays None
     return tf.nest.map_structure(lambda t: None if t is None else f(t), a)
 
 
-def leaves(a)->list: # the tensors in a structure
+def flat(a)->list: # the tensors in a structure
     return [t for t in tf.nest.flatten(a) if t is not None]
 
-# %% ../nbs/04_loop.ipynb #6f76a8c4
+# %% ../nbs/04_loop.ipynb #9d9ad51f
 @dataclass(frozen=True, eq=False)
 class Rows:
     "Tensors of one length, and how many of their rows make a batch."
@@ -48,12 +48,12 @@ class Rows:
     def data(self)->tuple: # the argument of a step, and the features
         return _tuples((keras.utils.pack_x_y_sample_weight(self.x, self.y, self.sample_weight), self.features))
 
-    def __len__(self): return int(leaves(self.data)[0].shape[0])
+    def __len__(self): return int(flat(self.data)[0].shape[0])
 
     @property
     def steps(self)->int: return math.ceil(len(self) / self.batch_size) # batches
 
-# %% ../nbs/04_loop.ipynb #e605ba6b
+# %% ../nbs/04_loop.ipynb #c88772bd
 def _array(a):
     "One array as Keras' array adapter would pass it on."
     if type(a).__module__.partition('.')[0] == 'pandas': a = a.to_numpy()[:, None] if a.ndim == 1 else a.to_numpy()
@@ -65,9 +65,9 @@ def tensors(
     a, # an array, or a list, tuple or dictionary of arrays
 ): # the same structure of tensors, floats in `keras.config.floatx()`
     "Arrays of the user as tensors, converted as `Model.fit` converts them."
-    return map_leaves(_array, _tuples(a))
+    return map_flat(_array, _tuples(a))
 
-# %% ../nbs/04_loop.ipynb #e286483b
+# %% ../nbs/04_loop.ipynb #2f6b88b5
 def _orders(rows:int, batch_size:int, shuffle)->tf.data.Dataset:
     "The row numbers of one epoch, drawn as Keras' array adapter draws them."
     def permutation(_):
@@ -77,7 +77,7 @@ def _orders(rows:int, batch_size:int, shuffle)->tf.data.Dataset:
     def batches(numbers): return tf.data.Dataset.from_tensor_slices(numbers).batch(batch_size)
 
     order = tf.data.Dataset.range(1).map(permutation)
-    if shuffle == 'batch': order = order.flatmap_leaves(batches).map(tf.random.shuffle).ragged_batch(rows).map(lambda r: r.flat_values)
+    if shuffle == 'batch': order = order.flat_map(batches).map(tf.random.shuffle).ragged_batch(rows).map(lambda r: r.flat_values)
     return order.map(lambda numbers: tf.cast(numbers, tf.int32))
 
 # %% ../nbs/04_loop.ipynb #f80de695
@@ -108,9 +108,9 @@ class InMemory:
 
 _RAN_OUT = 'The rows ran out before `steps_per_epoch`: the epoch ends early. Give more rows or fewer steps.'
 
-# %% ../nbs/04_loop.ipynb #393cd98f
+# %% ../nbs/04_loop.ipynb #cd8bd599
 def _is(a, b)->bool: # the very same tensors
-    a, b = leaves(a), leaves(b)
+    a, b = flat(a), flat(b)
     return len(a) == len(b) and all(i is j for i, j in zip(a, b))
 
 
@@ -143,7 +143,7 @@ def own_step(
     names = f'{kind}_step', 'compute_loss', 'compute_metrics'
     return any(n in vars(model) or getattr(type(model), n) is not getattr(keras.Model, n) for n in names)
 
-# %% ../nbs/04_loop.ipynb #e39264ed
+# %% ../nbs/04_loop.ipynb #fd101df1
 def _spec(t): return tf.TensorSpec([None, *t.shape[1:]], t.dtype)
 
 
@@ -159,10 +159,10 @@ def _one(step, template, *sizes):
     def one(order, i, leaves):
         rows = _numbers(order, i, *sizes)
         picked = iter([tf.gather(a, rows) for a in leaves])
-        return step(*map_leaves(lambda _: next(picked), template))
+        return step(*map_flat(lambda _: next(picked), template))
     return one
 
-# %% ../nbs/04_loop.ipynb #24cc6b6f
+# %% ../nbs/04_loop.ipynb #1219c750
 def _logs(model, one, kind, signature):
     "The structure of what a step returns where the loop must carry it; None where the metrics tell it in the end."
     if not own_step(model, kind): return None
@@ -176,7 +176,7 @@ def _loop(model, head, kind:str, template, size:int, even:bool, jit:bool):
     "A compiled function: the steps `start` to `stop` over all rows, and the logs of the last."
     ref = weakref.ref(model)
     one = _one(_step(ref, head, kind), template, size, even, jit)
-    signature = [tf.TensorSpec([None], tf.int32), *[tf.TensorSpec([], tf.int32)] * 2, *leaves(template)]
+    signature = [tf.TensorSpec([None], tf.int32), *[tf.TensorSpec([], tf.int32)] * 2, *flat(template)]
     carried = _logs(model, one, kind, signature)
     def loop(order, start, stop, *leaves):
         def body(i, *_):
@@ -187,23 +187,23 @@ def _loop(model, head, kind:str, template, size:int, even:bool, jit:bool):
         return tf.nest.pack_sequence_as(carried, last) if carried else ref().get_metrics_result()
     return tf.function(loop, input_signature=signature, autograph=False, jit_compile=jit)
 
-# %% ../nbs/04_loop.ipynb #9094a7aa
+# %% ../nbs/04_loop.ipynb #e7427e12
 class Program:
     "The compiled steps of one kind, for rows of one form."
     def __init__(self, model, head, kind, rows, even, jit):
-        form = model, head, kind, map_leaves(_spec, rows.data), rows.batch_size, even
+        form = model, head, kind, map_flat(_spec, rows.data), rows.batch_size, even
         self.run = _loop(*form, jit)
         self.rest = _loop(*form, False) if jit and not even else None # XLA wants batches of one size
         self.rate, self.ready = None, False # steps a second, once known
 
     def __call__(self, rows, order, start, stop)->dict:
-        leaves, logs = leaves(rows.data), {}
+        leaves, logs = flat(rows.data), {}
         full = min(stop, len(rows) // rows.batch_size) if self.rest else stop
         if start < full: logs = self.run(order, start, full, *leaves)
         if full < stop: logs = self.rest(order, max(start, full), stop, *leaves)
         return logs
 
-# %% ../nbs/04_loop.ipynb #29bd636f
+# %% ../nbs/04_loop.ipynb #e8d83e31
 def _known(t): return keras.KerasTensor((None, *t.shape[1:]), keras.backend.standardize_dtype(t.dtype))
 
 
@@ -212,16 +212,16 @@ def _build(model, head, rows):
     if own_step(model): return
     inputs = model.inputs[0] if isinstance(model, keras.Sequential) and head else model.input if head else rows.x
     batch = keras.utils.pack_x_y_sample_weight(inputs, rows.y, rows.sample_weight)
-    model._symbolic_build(data_batch=map_leaves(_known, _tuples(batch)))
+    model._symbolic_build(data_batch=map_flat(_known, _tuples(batch)))
 
-# %% ../nbs/04_loop.ipynb #1a5eadcf
+# %% ../nbs/04_loop.ipynb #8d34015a
 _PROGRAMS = weakref.WeakKeyDictionary() # model to form to (what it was compiled for, program)
 
 
 def _program(model, head, kind:str, source, jit:bool)->Program:
     "The program, compiled once and kept while the model lives, is compiled as it was, and trains the same variables."
     state, kept = [model._loss_tracker, model.optimizer, head, *model.trainable_variables], _PROGRAMS.setdefault(model, {})
-    form = kind, jit, source.even, source.rows.batch_size, str(map_leaves(_spec, source.rows.data))
+    form = kind, jit, source.even, source.rows.batch_size, str(map_flat(_spec, source.rows.data))
     known, program = kept.get(form, ([], None))
     if len(known) != len(state) or any(a is not b for a, b in zip(known, state)):
         program = Program(model, head, kind, source.rows, source.even, jit)
