@@ -15,6 +15,7 @@ pytest.importorskip("nbdev", reason="nbdev is not installed: pip install -e .[de
 pytest.importorskip("smalldocs", reason="smalldocs is not installed: pip install -e .[dev]")
 import check_site
 import pages
+import readme
 
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 INDEX = ["# little\n\n> A little project.", "<div lang=\"ko\">\n\n[표본](31_sample.ipynb#하나-one)과 `Table`과 `Table.to_dict`\n\n</div>",
@@ -117,6 +118,13 @@ def test_pictures_are_files_beside_their_page(project):
 def test_every_module_has_the_markdown_page_its_docstring_names(project):
     assert "tables.html.md" in (project / "transferlit" / "tables.py").read_text(encoding="utf-8")
     assert (project / "docs" / "tables.html.md").read_text(encoding="utf-8").startswith("# ")
+
+
+def test_readme_is_fresh_and_its_map_names_every_notebook():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text == readme.readme(ROOT / "nbs" / "index.ipynb"), "run `make docs`"
+    rooms = {p.name for p in (ROOT / "nbs").glob("[0-9]*.ipynb")}
+    assert {name for name in rooms if f"(nbs/{name})" not in text} == set(), "a room without a line in the map of nbs/index.ipynb"
 
 
 def test_readme_is_the_index_as_a_reader_sees_it(project):

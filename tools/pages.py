@@ -89,7 +89,7 @@ class Source:
         details = {name: cell(entry["docment"]) for name, entry in said.items()}
         rows = [(code(n), code(t), code(d), details.get(n.lstrip("*"), "")) for n, t, d in self.parameters()]
         returned = self.returns()
-        return rows + ([("반환 · Returns", code(returned), "", details.get("return", ""))] if returned not in ("", "None") else [])
+        return rows + ([("반환 · Returns", code(returned), "", details.get("return", ""))] if returned not in ("", "None") or details.get("return") else [])
 
     def method_rows(self) -> list[tuple[str, ...]]:
         """What the public methods say of themselves; those that say nothing are their base class's business."""

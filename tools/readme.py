@@ -23,7 +23,7 @@ def readme(index: Path) -> str:
 def shown(output) -> str:
     """One stored output as Markdown; pictures stay on the page."""
     data = output.get("data", {})
-    kind = next((k for k in ("text/markdown", "text/html", "text/plain") if k in data), None)
+    kind = next((k for k in ("text/markdown", "text/plain", "text/html") if k in data), None)
     if any(k.startswith("image/") for k in data) or (kind is None and "text" not in output):
         return ""
     text = "".join(data[kind] if kind else output["text"])
