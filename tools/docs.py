@@ -23,18 +23,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import yaml
 from check_site import Page, faults
-from fastcore.nbio import read_nb
 from nbdev.config import get_config, nbpath2html
 from nbdev.doclinks import NbdevLookup
 from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
+from readme import readme
 from smalldocs import site as smalldocs
 
 ROOT = Path(__file__).resolve().parents[1]
-NBS, DOCS, README = ROOT / "nbs", ROOT / "docs", ROOT / "README.md"
+NBS, DOCS = ROOT / "nbs", ROOT / "docs"
+README, INDEX = ROOT / "README.md", NBS / "index.ipynb"
 PROCESSED = ROOT / "_proc"  # by nbdev; the two below are hidden from it
 PAGES, SITE = PROCESSED / ".pages", PROCESSED / ".site"
-HIDDEN = {"default_exp", "export", "exporti", "hide"}  # directives of code cells that a reader does not see
 TEXT = {".html", ".css", ".js", ".json", ".md", ".svg", ".txt", ".xml", ""}
 
 
@@ -125,23 +125,25 @@ def local(text: str, base: str, ids: dict[str, set[str]]) -> str:
     """
     def link(m):
         page, anchor = m[1], m[2] or ""
+        anchor += "-class" if m[3] and f"{anchor}-class" in ids.get(page, ()) else ""
         while anchor and anchor not in ids.get(page, ()):
             anchor = anchor.rpartition(".")[0]
         return f'href="{page}{"#" + anchor if anchor else ""}"'
-    return re.sub(rf'href="{re.escape(base)}/([\w./-]*)(?:#([^"]*))?"', link, text)
+    return re.sub(rf'href="{re.escape(base)}/([\w./-]*)(?:#([^"]*))?"(?: target="_blank")?(?=(?:><code>([A-Z]))?)', link, text)
 
 
 def finish(base: str) -> None:
     """Make the site the same on every machine, at home in any folder, and silent towards the network."""
     ids = {p.name: set(Page(p.read_text(encoding="utf-8")).ids) for p in SITE.glob("*.html")}
-    pictures = {p.read_bytes(): p.relative_to(SITE).as_posix() for p in SITE.glob("*_files/*")}
+    pictures = {(p.parent.name, p.read_bytes()): p.relative_to(SITE).as_posix() for p in SITE.glob("*_files/*")}
     for copy in SITE.glob("*.llms.md"):  # Markdown beside each page, where nbdev's module docstrings say it is
         copy.rename(SITE / copy.name.replace(".llms.md", ".html.md"))
     for path in (p for p in SITE.rglob("*") if p.is_file() and p.suffix in TEXT):
         text = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
         if path.suffix == ".html":
             text = local(text, base, ids)
-            text = re.sub(r'src="data:image/\w+;base64,([^"]+)"', lambda m: f'src="{pictures[base64.b64decode(m[1])]}"', text)
+            text = re.sub(r'src="data:image/\w+;base64,([^"]+)"',
+                          lambda m: f'src="{pictures[path.stem + "_files", base64.b64decode(m[1])]}"', text)
         elif path.suffix in (".md", ".txt"):
             text = text.replace(".llms.md", ".html.md")
         elif path.suffix == ".css":
@@ -149,6 +151,8 @@ def finish(base: str) -> None:
         elif path.name == "sitemap.xml":
             text = re.sub(r"\s*<lastmod>.*?</lastmod>", "", text)
         path.write_bytes(text.encode("utf-8"))
+    index = (SITE / "search.json").read_text(encoding="utf-8")  # as a script, which a page opened from the disk may load
+    (SITE / "search.js").write_text(f"window.searchIndex = {index};\n", encoding="utf-8")
 
 
 def build() -> Path:
@@ -166,29 +170,6 @@ def build() -> Path:
     return SITE
 
 
-def readme() -> str:
-    """README.md from the index notebook: what a reader sees of it, in the Markdown that GitHub shows."""
-    parts = []
-    for cell in read_nb(NBS / "index.ipynb").cells:
-        if cell.cell_type == "markdown":
-            parts.append(re.sub(r"(\]\()(?!https?:|#|mailto:)", r"\1nbs/", cell.source))
-        elif cell.cell_type == "code" and not HIDDEN & cell.directives.keys():
-            source = "\n".join(line for line in cell.source.splitlines() if not line.startswith("#|"))
-            parts.append(f"```python\n{source}\n```")
-            parts += [shown(output) for output in cell.get("outputs", [])]
-    return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
-
-
-def shown(output) -> str:
-    """One stored output as Markdown; pictures stay on the page."""
-    data = output.get("data", {})
-    kind = next((k for k in ("text/markdown", "text/html", "text/plain") if k in data), None)
-    if any(k.startswith("image/") for k in data) or (kind is None and "text" not in output):
-        return ""
-    text = "".join(data[kind] if kind else output["text"])
-    return text if kind in ("text/markdown", "text/html") else f"```\n{text.rstrip()}\n```"
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
@@ -199,7 +180,7 @@ def stale(site: Path) -> list[str]:
     found = [f"docs/{n}: " + ("missing" if n not in old else "left over" if n not in new else "differs")
              for n in sorted(old.keys() | new.keys()) if old.get(n) != new.get(n)]
     before = README.read_text(encoding="utf-8").splitlines() if README.exists() else []
-    return found + list(difflib.unified_diff(before, readme().splitlines(), "README.md", "index.ipynb", lineterm="", n=0))
+    return found + list(difflib.unified_diff(before, readme(INDEX).splitlines(), "README.md", "index.ipynb", lineterm="", n=0))
 
 
 def main() -> int:
@@ -212,7 +193,7 @@ def main() -> int:
         return bool(found)
     shutil.rmtree(DOCS, ignore_errors=True)
     shutil.copytree(site, DOCS)
-    README.write_text(readme(), encoding="utf-8")
+    README.write_text(readme(INDEX), encoding="utf-8")
     print(f"docs/: {len(list(DOCS.glob('*.html')))} pages, every link and anchor good")
     return 0
 
