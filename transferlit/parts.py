@@ -20,15 +20,23 @@ from tensorflow.core.framework import graph_pb2
 # %% auto #0
 __all__ = ['OPS', 'Formula', 'specs', 'Compute', 'LocalResponseNormalization', 'GraphLayer', 'packed']
 
-# %% ../nbs/0d_parts.ipynb #1059531d
+# %% ../nbs/0d_parts.ipynb #c26bc4f7
 _PLAIN = '''abs add all any arccos arcsin arctan arctan2 argmax argmin broadcast_to ceil clip concatenate cos cosh cumprod cumsum divide equal
 erf exp expand_dims expm1 flip floor floor_divide greater greater_equal isfinite isinf isnan less less_equal log log1p logical_and logical_not
 logical_or logical_xor logsumexp matmul max maximum mean min minimum mod multiply negative not_equal pad power prod reciprocal relu relu6
 repeat reshape round rsqrt sigmoid sign silu sin sinh softplus softsign sqrt square squeeze stack subtract sum swapaxes take
-take_along_axis tan tanh tile transpose where zeros_like ones_like elu selu leaky_relu log_softmax softmax one_hot'''.split()
+take_along_axis tan tanh tile transpose where zeros_like ones_like elu selu leaky_relu log_softmax softmax one_hot einsum'''.split()
 
 def _item(x, spec:list): # slices as lists of three, `None` for a new axis, '...' for an ellipsis
     return x[tuple(slice(*s) if isinstance(s, list) else Ellipsis if s == '...' else s for s in spec)]
+
+
+def _extreme(find): # an index in the type that the graph gives it
+    return lambda x, axis, dtype: ops.cast(find(x, axis=axis), dtype)
+
+
+def _product(a, b, turn_a:bool=False, turn_b:bool=False):
+    return ops.matmul(ops.swapaxes(a, -1, -2) if turn_a else a, ops.swapaxes(b, -1, -2) if turn_b else b)
 
 
 def _filled(x, shape:list, value, dtype:str): # a constant with as many rows as `x`
@@ -40,8 +48,9 @@ def _row_shape(x, shape:list): # a reshape that keeps the rows of another tensor
 
 
 OPS = {name: getattr(ops, name) for name in _PLAIN} | {
-    'cast': ops.cast, 'item': _item, 'filled': _filled, 'reshape_rows': _row_shape,
-    'unstack': lambda x, axis, i: ops.unstack(x, axis=axis)[i]}
+    'cast': ops.cast, 'item': _item, 'filled': _filled, 'reshape_rows': _row_shape, 'product': _product,
+    'argmax': _extreme(ops.argmax), 'argmin': _extreme(ops.argmin), 'unstack': lambda x, axis, i: ops.unstack(x, axis=axis)[i],
+    'sum_of': lambda *xs: sum(xs[1:], xs[0]), 'squared_difference': lambda a, b: ops.square(a - b), 'erfc': lambda x: 1 - ops.erf(x)}
 
 # %% ../nbs/0d_parts.ipynb #43d3ca25
 @keras.saving.register_keras_serializable('transferlit')
