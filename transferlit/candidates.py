@@ -17,7 +17,7 @@ from .graphs import VARIABLES, attr, to_ref, to_text
 from .inference import LOOP, SAME, SHAPES, Inference, order
 
 # %% auto #0
-__all__ = ['SOURCES', 'part_of', 'machinery', 'Origins', 'Candidate', 'rank', 'trouble', 'switches', 'roles']
+__all__ = ['SOURCES', 'part_of', 'machinery', 'Origins', 'Candidate', 'rank', 'trouble', 'switches', 'reach', 'roles']
 
 # %% ../nbs/0c_candidates.ipynb #98e3e50b
 _PARTS = (('gradients', r'(^|/)gradients(_\d+)?/', None),
@@ -47,7 +47,8 @@ def machinery(
         counts[part] = counts.get(part, 0) + 1
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
-# %% ../nbs/0c_candidates.ipynb #2821d99b
+# %% ../nbs/0c_candidates.ipynb #7915a327
+_LOTS = {'Multinomial', 'StatelessMultinomial', 'RandomPoissonV2', 'RandomGamma'}
 SOURCES = re.compile(r'Placeholder(V2|WithDefault)?|QueueDequeue.*|IteratorGetNext.*|Parse(Single)?Example.*|DecodeRaw|DecodeCSV|Decode(Jpeg|Png|Image|Bmp)')
 
 @dataclass
@@ -57,19 +58,23 @@ class Origins:
 
     def __post_init__(self):
         self.sources, self.variables, self.training, self.consumers = {}, {}, set(), {}
-        for name in order(self.nodes): self._visit(self.nodes[name])
+        for node in self.nodes.values():
+            for number, text in enumerate(i for i in node.input if i[0] != '^'): self.consumers.setdefault(to_ref(text), []).append((node.name, number))
+        names, before = order(self.nodes), None
+        while before != (before := [sum(map(len, d.values())) for d in (self.sources, self.variables)] + [len(self.training)]) or not self.sources:
+            for name in names: self._visit(self.nodes[name]) # again, for what loops carry round
 
-    def of(self, ref:tuple)->frozenset: # each output of a source counts by itself
-        return frozenset({ref}) if SOURCES.fullmatch(self.nodes[ref[0]].op) else self.sources.get(ref[0], frozenset())
+    def of(self, ref:tuple)->frozenset: # each output of a source counts by itself, and so does what was drawn by lot
+        op = self.nodes[ref[0]].op
+        return frozenset({ref}) if SOURCES.fullmatch(op) or op in _LOTS else self.sources.get(ref[0], frozenset())
 
     def _visit(self, node):
         refs = [to_ref(i) for i in node.input if i[0] != '^']
-        for number, ref in enumerate(refs): self.consumers.setdefault(ref, []).append((node.name, number))
-        refs = [r for r in refs if r[0] in self.sources] # not the way back in a loop
+        refs = [r for r in refs if r[0] in self.sources] # not yet the way back in a loop
         asked = node.op in SHAPES
         self.sources[node.name] = frozenset() if asked else frozenset().union(*map(self.of, refs))
         mine = {node.name} if node.op in VARIABLES or _is_weight(node) else ()
-        self.variables[node.name] = frozenset(mine).union(*(self.variables[r[0]] for r in refs if not asked))
+        self.variables[node.name] = frozenset(mine).union(*(self.variables[r[0]] for r in refs if not asked and self.nodes[r[0]].op not in _LOTS))
         if part_of(node) in ('gradients', 'optimizer', 'summaries', 'savers', 'updates') or any(r[0] in self.training for r in refs):
             self.training.add(node.name)
 
@@ -81,7 +86,7 @@ def _is_weight(node)->bool: # in a frozen graph variables have become constants
     if node.op != 'Const' or not attr(node, 'dtype').is_floating: return False
     return node.attr['value'].tensor.tensor_shape.ByteSize() > 0 and np.prod([d.size for d in node.attr['value'].tensor.tensor_shape.dim]) > 1
 
-# %% ../nbs/0c_candidates.ipynb #c2e0ef88
+# %% ../nbs/0c_candidates.ipynb #39852df6
 @dataclass
 class Candidate:
     "A tensor that may be what the user wants, and why."
@@ -113,9 +118,9 @@ def _names(refs)->str: return ', '.join(sorted(r[0] for r in refs))
 
 
 def _before(origins, ref, loss:str)->tuple:
-    "The tensor before what the loss function itself did to it."
-    scopes = {loss, loss.rpartition('/')[0]} - {''}
-    while origins.nodes[ref[0]].op in SAME | {'Reshape', 'Cast'} and (origins.nodes[ref[0]].op in SAME or ref[0].rpartition('/')[0] in scopes):
+    "The tensor before what the loss function did to it for itself: a reshape that nothing else uses."
+    def own(name): return len({u for u, _ in origins.consumers.get((name, 0), []) if u not in origins.training and origins.nodes[u].op not in SHAPES}) == 1
+    while (op := origins.nodes[ref[0]].op) in SAME or op in ('Reshape', 'Cast') and 'CrossEntropy' in origins.nodes[loss].op and own(ref[0]):
         ref = to_ref(origins.nodes[ref[0]].input[0])
     return ref
 
@@ -144,7 +149,7 @@ def _at_ends(origins)->list:
             found.append(Candidate((name, 0), 50, 'nothing uses it any more'))
     return found
 
-# %% ../nbs/0c_candidates.ipynb #fbbe8867
+# %% ../nbs/0c_candidates.ipynb #aed9c216
 def rank(
     origins:Origins, # of the graph
     collections:dict, # name to list, as `read_collections` gives them
@@ -158,8 +163,8 @@ def rank(
         if name[:2] == '__': continue # initialization
         found += [Candidate(to_ref(t.name), 100, f'is {key!r} of the signature {name!r}') for key, t in sorted(signature.outputs.items())]
     place = {name: i for i, name in enumerate(origins.nodes)}
-    hinted = re.compile(r'logits|output|predict|softmax|prob', re.I)
-    key = lambda c: (-c.score, -len(origins.variables.get(c.ref[0], ())), not hinted.search(c.ref[0]), -place.get(c.ref[0], 0))
+    hinted, trained = re.compile(r'logits|output|predict|softmax|prob', re.I), _updated(origins.nodes)[0]
+    key = lambda c: (-c.score, -len(trained & origins.variables.get(c.ref[0], set())), -len(origins.variables.get(c.ref[0], ())), not hinted.search(c.ref[0]), -place.get(c.ref[0], 0))
     best = {}
     for c in sorted((c for c in found if c.ref[0] in place), key=key): best.setdefault(c.ref, c)
     return list(best.values())
@@ -202,7 +207,7 @@ def _default(node, nodes):
     source = nodes.get(to_ref(node.input[0])[0])
     return tf.make_ndarray(source.attr['value'].tensor) if source is not None and source.op == 'Const' else None
 
-# %% ../nbs/0c_candidates.ipynb #f5058ad6
+# %% ../nbs/0c_candidates.ipynb #a823697d
 def switches(
     nodes:dict, # name to NodeDef, as `portable` gives them
     values, # arrays of the variables, by node
@@ -210,7 +215,7 @@ def switches(
     fed:dict, # tensor to value: what the user has decided already
 )->dict: # tensor to (value at inference, reason)
     "The placeholders that steer training, with their values at inference."
-    needed = _reach(nodes, outputs)
+    needed = reach(nodes, outputs)
     here, found = {n: nodes[n] for n in nodes if n in needed}, {}
     def score(more): return trouble(Inference(here, values, {**fed, **{r: v for r, (v, _) in found.items()}, **more}), outputs)
     for node in here.values():
@@ -223,7 +228,10 @@ def switches(
     return found
 
 
-def _reach(nodes, outputs)->set:
+def reach(
+    nodes:dict, # name to NodeDef
+    outputs, # tensors
+)->set: # names
     "Everything in front of `outputs`, whatever the switches say."
     found, stack = set(), [r[0] for r in outputs]
     while stack:

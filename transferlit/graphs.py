@@ -342,7 +342,7 @@ def _cut(array, spec:str):
     parts = [s.split(',') for s in spec.split()[-1].split(':')]
     return array[tuple(slice(None) if p == ['-'] else slice(int(p[0]), int(p[0]) + int(p[1])) for p in parts)]
 
-# %% ../nbs/0a_graphs.ipynb #7c66e1e5
+# %% ../nbs/0a_graphs.ipynb #5ddf7d44
 class Values(Mapping):
     "The arrays of a graph's variables, by the name of the variable's node, read from a checkpoint when asked for."
     def __init__(self,
@@ -355,6 +355,7 @@ class Values(Mapping):
         self.absent = _missing_shards(prefix) if prefix else []
         self.arrays = {} if prefix is None else _open(prefix)
         self.nodes, self.cache = nodes, {}
+        self.hollow = bool(self.absent or prefix is None and self.names) # zeros, so that the graph can still be looked at
 
     def __iter__(self): return iter(self.names)
     def __len__(self): return len(self.names)
@@ -372,13 +373,13 @@ class Values(Mapping):
 
     def _read(self, node):
         key, part = self.key(node)
+        if self.hollow:
+            found = attr(self.nodes[node], 'shape') or []
+            return np.zeros([d or 1 for d in found], attr(self.nodes[node], 'dtype').base_dtype.as_numpy_dtype)
         if key is None: return _initial(node, self.nodes, self)
-        if self.absent:
-            raise FileNotFoundError(f'A checkpoint must be complete. Put {", ".join(self.absent)} beside its `.index`. '
-                                    f'Received: {Path(self.prefix).name!r}.')
         return _cut(self.arrays[key], part)
 
-# %% ../nbs/0a_graphs.ipynb #ec5ec751
+# %% ../nbs/0a_graphs.ipynb #8c282680
 def _name(node)->str:
     "What a variable is called: a resource carries its name apart from its node's."
     return (node.op == 'VarHandleOp' and attr(node, 'shared_name')) or node.name
@@ -390,5 +391,5 @@ def _initial(node:str, nodes:dict, values):
         if n.op in ASSIGN and _through(n.input[0], nodes)[0] == node:
             source = nodes.get(_through(n.input[1], nodes)[0])
             if source is not None and source.op == 'Const': return tf.make_ndarray(source.attr['value'].tensor)
-    where = 'there is no checkpoint' if values.prefix is None else f'{Path(values.prefix).name} holds {len(values.arrays)} arrays, and not this one'
-    raise KeyError(f'A variable must have a value. Point at the checkpoint that belongs to the graph; {where}. Received: {node!r}.')
+    where = f'{Path(values.prefix).name} holds {len(values.arrays)} arrays, and not this one'
+    raise ValueError(f'A variable must have a value. Point at the checkpoint that belongs to the graph; {where}. Received: {node!r}.')

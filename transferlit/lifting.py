@@ -57,7 +57,7 @@ class _Fresh:
     make:Callable
     def __call__(self): return self.make()
 
-# %% ../nbs/0e_lifting.ipynb #e17b1757
+# %% ../nbs/0e_lifting.ipynb #dad8cca8
 class View:
     "An inference graph between inputs and outputs, with the values and shapes that a sample gives."
     def __init__(self, read:Inference, inputs:list, outputs:list):
@@ -74,6 +74,7 @@ class View:
     def node(self, name): return self.read.nodes[name]
     def ins(self, name): return self.read.ins[name]
     def is_data(self, ref): return self.read.kind.get(ref[0], 'data') in ('data', 'noise') or ref in self.inputs
+    def is_noise(self, ref): return self.read.kind_of(ref) == 'noise' and ref not in self.inputs
     def is_static(self, ref): return self.read.kind_of(ref) == 'static' and ref not in self.inputs
     def static(self, ref): return self.read.value(ref) if self.is_static(ref) else None
     def inside(self, name)->bool: return bool(self.nest.get(name)) or self.node(name).op in CONTROL
@@ -783,7 +784,7 @@ def _activation_at(view, node)->Unit|None:
     if node.name not in group or len(group) == 1 and isinstance(make(), Formula): return None
     return Unit(layers.Activation, [x], [(group[-1], 0)], dict(activation=_Fresh(make)), nodes=set(group), activation=text)
 
-# %% ../nbs/0e_lifting.ipynb #4a502966
+# %% ../nbs/0e_lifting.ipynb #8dab38fc
 def recognise(
     view:View, # observed
     refused=(), # nodes that must stay as they are
@@ -793,7 +794,7 @@ def recognise(
     for name in view.order:
         if name in done or view.inside(name): continue
         unit = _match(view, view.node(name))
-        if unit and not unit.nodes & done and all(view.is_data(r) for r in unit.inputs):
+        if unit and not unit.nodes & done and all(view.is_data(r) and not view.is_noise(r) for r in unit.inputs):
             units.append(unit)
             done |= unit.nodes
     rest = [n for n in view.order if n in refused or not any(n in u.nodes for u in units)]
@@ -853,19 +854,40 @@ class _Rest:
         if name not in self.foreign and self.view.node(name).op == 'Fill': found += [r for r in self.view.inputs if (self.view.shape(r) or [None])[0] == 'rows'][:1]
         return found
 
-# %% ../nbs/0e_lifting.ipynb #77b64c8e
+# %% ../nbs/0e_lifting.ipynb #52042e7d
+def _before(self)->dict:
+    "For each unit and each group of the rest: what it takes from."
+    found = {('u', i): {self._item(r) for r in u.inputs} for i, u in enumerate(self.known)}
+    for root, names in self._groups().items(): found['g', root] = {self._item(r) for n in names for r in self.needs(n)} - {('g', root)}
+    return {item: before - {None} for item, before in found.items()}
+
+
+def _untangle(self)->None:
+    "Groups that take from one another, round about, become one."
+    while core := _knot(self._before()):
+        if any(what == 'u' for what, _ in core): raise Tangled('the parts of this graph cannot be put in order')
+        roots = [root for _, root in core]
+        if any(r in self.foreign for r in roots): self.foreign |= {n for r in roots for n in self.members(r)}
+        for root in roots[1:]: self.join(root, roots[0])
+
+
+def _knot(before:dict)->list:
+    "What remains when everything that waits for nothing, or that nothing waits for, is taken away: circles."
+    left = dict(before)
+    while True:
+        needed = {b for bs in left.values() for b in bs}
+        free = [i for i, bs in left.items() if not bs & left.keys() or i not in needed]
+        if not free: return list(left)
+        for i in free: del left[i]
+
+
 def _levels(self)->dict:
     "For each group of the rest: how often the kind of thing changes on the way to it."
-    level, waiting = {}, {('u', i): {self._item(r) for r in u.inputs} for i, u in enumerate(self.known)}
-    for root, names in self._groups().items():
-        waiting['g', root] = {self._item(r) for n in names for r in self.needs(n)} - {('g', root)}
+    level, waiting = {}, self._before()
     kind = lambda item: item[1] if item[0] == 'u' else self.find(item[1]) in self.foreign
     while waiting:
-        ready = [i for i, before in waiting.items() if all(b is None or b in level for b in before)]
-        if not ready: raise Tangled('the parts of this graph cannot be put in order')
-        for item in ready:
-            before = [b for b in waiting.pop(item) if b is not None]
-            level[item] = max((level[b] + (kind(b) is not kind(item) or item[0] == 'u') for b in before), default=0)
+        for item in [i for i, before in waiting.items() if before <= level.keys()]:
+            level[item] = max((level[b] + (kind(b) is not kind(item) or item[0] == 'u') for b in waiting.pop(item)), default=0)
     return {root: n for (what, root), n in level.items() if what == 'g'}
 
 
@@ -890,13 +912,14 @@ def _gather(self)->list:
 
 def _units(self)->list:
     "The groups as units."
+    self._untangle()
     self._first = {n: self.find(n) for n in self.names}
     groups = self._gather()
     wanted = {*self.view.outputs, *(r for u in self.known for r in u.inputs), *(r for g in groups for n in g for r in self.needs(n) if self._home(r) != self.find(g[0]))}
     return [self._unit(g, wanted) for g in groups]
 
 
-_Rest._levels, _Rest._item, _Rest._gather, _Rest.units = _levels, _item, _gather, _units
+_Rest._before, _Rest._untangle, _Rest._levels, _Rest._item, _Rest._gather, _Rest.units = _before, _untangle, _levels, _item, _gather, _units
 _Rest._home = lambda self, ref: self.find(ref[0]) if ref[0] in self.names and ref not in self.view.inputs else None
 
 # %% ../nbs/0e_lifting.ipynb #956c67dc
@@ -925,7 +948,7 @@ def piece_unit(read, inputs, outputs, nodes=()):
 
 _Rest._unit = _unit
 
-# %% ../nbs/0e_lifting.ipynb #166dcd8c
+# %% ../nbs/0e_lifting.ipynb #e528f24d
 _CALL = re.compile(r'^((Stateful)?PartitionedCall(_\d+)?/)+')
 
 def _path(unit)->list:
@@ -947,6 +970,10 @@ def christen(
 )->None: # fills `unit.name`
     "Give every unit the shortest name that is its own."
     paths = {id(u): _path(u) for u in units}
+    for path, group in itertools.groupby(sorted((u for u in units if u.origins and u.native), key=lambda u: paths[id(u)]), key=lambda u: paths[id(u)]):
+        group = list(group)
+        if len({tuple(u.origins) for u in group}) > 1: # one scope for several layers: each is named after its first variable
+            paths.update((id(u), u.origins[0].split('/')) for u in group if ' ' not in u.origins[0])
     owners = {}
     for path in {tuple(p) for p in paths.values()} | {tuple(s.split('/')) for s in scopes if s}:
         for suffix in _suffixes(path): owners.setdefault(suffix, set()).add(path)
