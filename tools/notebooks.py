@@ -19,7 +19,8 @@ from nbdev.clean import clean_nb
 
 NBS = Path(__file__).resolve().parents[1] / "nbs"
 # A reader's machine is not ours: no absolute path and no object address may stay in an output.
-MACHINE = re.compile(r"(?:/root|/home|/tmp|/work|/Users|/var|/usr)/[\w.-]+| at 0x[0-9a-f]{6,}")
+MACHINE = re.compile(r"(?<![\w.:/<])/(?:[\w.~-]+/)+[\w.~-]+| at 0x[0-9a-f]{6,}")
+NOISE = re.compile(r"^(?:WARNING:tensorflow|WARNING:absl|[IWE]0000 ).*\n*", re.M)
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -41,27 +42,24 @@ class Client(NotebookClient):
 
 
 def environment() -> dict[str, str]:
-    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONHASHSEED": "0", "KERAS_BACKEND": "tensorflow",
-           "PYTHONPATH": os.pathsep.join([str(NBS.parent), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
-    for name, folder in ("TRANSFERLIT_DATA", "data"), ("TRANSFERLIT_CHECKPOINTS", "checkpoints"):
-        beside = NBS.parents[1] / "shared" / folder
-        if name not in env and beside.is_dir():
-            env[name] = str(beside)
-    return env
+    """That of this process, quiet, with this checkout's package in front."""
+    here = os.pathsep.join(filter(None, [str(NBS.parent), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", "PYTHONPATH": here}
 
 
 def last_state(text: str) -> str:
     """What a terminal shows in the end: progress that a carriage return wrote over is gone."""
-    text = ESCAPES.sub("", text)
+    text = NOISE.sub("", ESCAPES.sub("", text))
     return "\n".join(re.split(r"[\r\b]+", line.rstrip("\r\b"))[-1].rstrip() for line in text.split("\n"))
 
 
 def tidy(nb) -> None:
+    """Drop what a reader does not want stored: warnings on stderr, progress, execution counts."""
     for cell in (c for c in nb.cells if c.cell_type == "code"):
-        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
         for output in cell.outputs:
             if output.output_type == "stream":
                 output.text = last_state(output.text)
+        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and (o.get("text", "-").strip())]
     clean_nb(nb)
 
 

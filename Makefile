@@ -1,0 +1,56 @@
+# Works on a fresh machine with Python 3.11 or newer, make and pip. `make test WORKERS=4` uses more cores.
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+BIN = $(VENV)/bin
+FACTS = settings.ini setup.py pyproject.toml
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: help demo test check export notebooks docs bench hooks clean
+
+help: ## these lines
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+
+$(VENV)/pyvenv.cfg:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.done: $(VENV)/pyvenv.cfg $(FACTS)
+	@echo "Installing transferlit and its demo; this takes a few minutes the first time."
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[demo]"
+	@touch $@
+
+$(VENV)/dev.done: $(VENV)/pyvenv.cfg $(FACTS)
+	@echo "Installing transferlit and the tools to develop it; this takes a few minutes the first time."
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev,demo]"
+	@touch $@
+
+demo: $(VENV)/demo.done ## the main job on real digits: train, save, restore, freeze, cache, compare
+	$(BIN)/transferlit demo
+
+test: $(VENV)/dev.done ## every notebook and the tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+check: $(VENV)/dev.done ## notebooks clean, package and docs in step with them
+	$(BIN)/python tools/notebooks.py check
+	$(BIN)/python tools/exported.py
+	$(BIN)/python tools/docs.py --check
+
+export: $(VENV)/dev.done ## write the package from the notebooks
+	$(BIN)/nbdev-export
+
+notebooks: $(VENV)/dev.done ## run all notebooks and store their outputs
+	$(BIN)/python tools/notebooks.py run --save
+
+docs: $(VENV)/dev.done ## render the site to docs/ and write README.md
+	$(BIN)/python tools/docs.py
+
+bench: $(VENV)/dev.done ## measure every figure of the speed page in full and store the outputs
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[bench]" || echo "bench extra not installed: its rows are left out"
+	TRANSFERLIT_BENCH=full $(BIN)/python tools/notebooks.py run --save nbs/50_speed.ipynb
+
+hooks: $(VENV)/dev.done ## git hooks that keep notebooks clean
+	$(BIN)/nbdev-install-hooks
+
+clean: ## everything that make made, but docs/ and the package
+	rm -rf $(VENV) build dist *.egg-info _proc _demo .pytest_cache

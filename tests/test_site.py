@@ -1,0 +1,291 @@
+"""The pages in docs/, as a reader's browser shows them: language button, search, navigation, phone, dark mode."""
+import functools
+import http.server
+import json
+import re
+import shutil
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install -e .[dev]")
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
+DRIVER = shutil.which("chromedriver")
+FLAGS = ("--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+         "--disable-component-update --disable-sync --disable-dev-shm-usage").split()
+HANGUL = re.compile("[가-힣]")
+PHONE, DESK = (390, 844), (1280, 900)
+# How far a text stands out from what lies behind it, as WCAG counts; 4.5 is good reading.
+CONTRAST = """
+const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number).map(v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+                     return .2126 * r + .7152 * g + .0722 * b; };
+const contrast = (text, behind) => { const a = light(getComputedStyle(text).color), b = light(getComputedStyle(behind).backgroundColor);
+                                     return (Math.max(a, b) + .05) / (Math.min(a, b) + .05); };
+"""
+
+pytestmark = pytest.mark.skipif(not (CHROME and DRIVER), reason="no chromium with chromedriver: apt-get install chromium chromium-driver")
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def base():
+    assert (DOCS / "index.html").exists(), "docs/ is not built: run `make docs`"
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=DOCS))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+class Browser:
+    """A browser that remembers what it was sent for, and what it complained about."""
+
+    def __init__(self, driver, base):
+        self.driver, self.base = driver, base
+
+    def look(self, size=DESK, scheme="light"):
+        self.cdp("Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=size == PHONE)
+        self.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def open(self, page, size=DESK, scheme="light", language="en-US"):
+        self.look(size, scheme)
+        agent = self.js("return navigator.userAgent")
+        self.cdp("Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage=language)
+        self.driver.get(self.base + page)
+
+    def cdp(self, name, **arguments):
+        return self.driver.execute_cdp_cmd(name, arguments)
+
+    def js(self, code, *arguments):
+        return self.driver.execute_script(code, *arguments)
+
+    def all(self, selector):
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector):
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def click(self, element):
+        self.js("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
+        element.click()
+
+    def texts(self, selector):
+        """What a reader sees of each; `innerText` of what is hidden is its whole text."""
+        return self.js("return [...document.querySelectorAll(arguments[0])].filter(e => e.getClientRects().length).map(e => e.innerText)", selector)
+
+    def wait(self, condition, seconds=10):
+        return WebDriverWait(self.driver, seconds).until(lambda _: condition())
+
+    def forget(self):
+        self.driver.get(self.base + "favicon.svg")
+        self.js("localStorage.clear()")
+
+    def search(self, words):
+        if not self.one("#quarto-search input").is_displayed():
+            self.one(".sd-search-toggle").click()
+        box = self.one("#quarto-search input")
+        box.clear()
+        box.send_keys(words)
+        self.wait(lambda: self.all(".smalldocs-search-results.show .search-result, .smalldocs-search-results.show .search-none"))
+        time.sleep(.3)  # the list is drawn anew after each key
+        return self.all(".smalldocs-search-results.show .search-result")
+
+    def language(self):
+        return self.js("return [document.documentElement.dataset.language, document.documentElement.lang]")
+
+    def shown(self, lang):
+        return sum(e.is_displayed() for e in self.all(f'main div[lang="{lang}"]'))
+
+    def complaints(self):
+        """Console errors and requests that left this machine, since last asked."""
+        said = [f"{e['level']}: {e['message']}" for e in self.driver.get_log("browser") if e["level"] in ("SEVERE", "WARNING")]
+        sent = (json.loads(e["message"])["message"] for e in self.driver.get_log("performance"))
+        urls = (m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent")
+        return said + [f"left this machine: {u}" for u in urls if urlsplit(u).scheme != "data" and not u.startswith(self.base)]
+
+
+@pytest.fixture(scope="module")
+def session(base, tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROME
+    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.set_page_load_timeout(30)
+    yield Browser(driver, base)
+    driver.quit()
+
+
+@pytest.fixture
+def browser(session):
+    session.forget()
+    session.complaints()
+    yield session
+    assert session.complaints() == []
+
+
+def pages():
+    return sorted(p.name for p in DOCS.glob("*.html"))
+
+
+@pytest.mark.parametrize(("spoken", "first"), [("ko-KR", "ko"), ("en-US", "en"), ("de-DE", "en")])
+def test_first_visit_speaks_the_browsers_language(browser, spoken, first):
+    browser.open("index.html", language=spoken)
+    assert browser.language() == [first, first]
+
+
+def test_language_is_set_before_anything_is_drawn(browser):
+    script = "new MutationObserver(() => { if (document.body && !window.seen) window.seen = document.documentElement.dataset.language || 'none'; })"
+    added = browser.cdp("Page.addScriptToEvaluateOnNewDocument", source=script + ".observe(document, {childList: true, subtree: true})")
+    browser.open("index.html?lang=ko")
+    browser.cdp("Page.removeScriptToEvaluateOnNewDocument", **added)
+    assert browser.js("return window.seen") == "ko"
+
+
+def test_button_goes_round_and_is_remembered(browser):
+    browser.open("index.html", language="ko-KR")
+    korean, english = browser.shown("ko"), browser.shown("en")
+    assert korean and not english
+    heading = browser.one("main h2").text
+    for state, lang in (("en", "en"), ("both", "ko"), ("ko", "ko")):
+        browser.one("#language").click()
+        assert browser.language() == [state, lang]
+        assert (browser.shown("ko") > 0, browser.shown("en") > 0) == (state != "en", state != "ko")
+        text = browser.one("main h2").text
+        assert ("·" in text) == (state == "both") and (text == heading) == (state == "ko")
+        browser.driver.refresh()
+        assert browser.language() == [state, lang]
+
+
+def test_address_wins_over_what_was_remembered(browser):
+    browser.open("index.html?lang=ko")
+    browser.open("index.html?lang=en")
+    assert browser.language() == ["en", "en"] and browser.shown("en") and not browser.shown("ko")
+    browser.one("#language").click()
+    assert browser.driver.current_url.endswith("?lang=both")
+
+
+def test_headings_menus_and_tables_speak_one_language(browser):
+    """No Hangul is left in the frame of an English page, and no second language in a Korean one."""
+    frame = "h1, h2, h3, .menu-text, #TOC a, #toc-title, .nav-page-text, th, .callout-title-container, summary"
+    for page in pages():
+        browser.open(f"{page}?lang=en")
+        assert [t for t in browser.texts(frame) + [browser.driver.title] if HANGUL.search(t)] == [], page
+        browser.js("language('ko')")
+        assert [t for t in browser.texts(frame) if re.search(rf"{HANGUL.pattern}.* · [^가-힣]*[A-Za-z]", t)] == [], page
+
+
+@pytest.mark.parametrize(("lang", "words"), [("ko", "동결"), ("en", "freeze")])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_search_finds_and_leads_there(browser, lang, words, scheme):
+    browser.open(f"index.html?lang={lang}", scheme=scheme)
+    hits = browser.search(words)
+    assert hits
+    ratio = browser.js(CONTRAST + "return contrast(...arguments)", browser.one(".search-result-title"), browser.one(".smalldocs-search-results"))
+    assert ratio > 4.5
+    browser.click(hits[0])
+    browser.wait(lambda: browser.js("return document.readyState") == "complete")
+    assert words in browser.js("return document.querySelector('main').textContent.toLowerCase()")
+
+
+def test_search_says_when_there_is_nothing(browser):
+    browser.open("index.html?lang=ko")
+    assert browser.search("qqqzzzxxx") == []
+    assert browser.one(".search-none").text == "결과 없음"
+
+
+def test_every_navigation_entry_leads_to_its_page(browser):
+    browser.open("index.html?lang=en")
+    entries = [(a.get_attribute("href"), a.text) for a in browser.all("#quarto-sidebar a[href]")]
+    assert {urlsplit(href).path.lstrip("/") for href, _ in entries} == set(pages())
+    for href, text in entries:
+        browser.wait(lambda: browser.all("#quarto-sidebar a[href]"))
+        browser.click(next(a for a in browser.all("#quarto-sidebar a[href]") if a.get_attribute("href") == href))
+        browser.wait(lambda: browser.driver.current_url == href)
+        assert browser.one("h1.title").text in (text, "transferlit")
+        assert browser.one("#quarto-sidebar a.active").text == text
+
+
+def test_pages_follow_one_another(browser):
+    browser.open("index.html?lang=en")
+    seen = [browser.driver.current_url.split("?")[0]]
+    while links := browser.all(".nav-page-next a"):
+        target = links[0].get_attribute("href")
+        browser.click(links[0])
+        browser.wait(lambda: browser.driver.current_url == target)
+        seen.append(target)
+    assert len(seen) == len(set(seen)) == len(pages())
+
+
+def test_every_page_reads_at_every_width_light_and_dark(browser):
+    for page in pages():
+        browser.open(f"{page}?lang=both")
+        for size in (DESK, PHONE):
+            browser.look(size)
+            wide = browser.js("return document.documentElement.scrollWidth - window.innerWidth")
+            assert wide <= 0, f"{page} is {wide} pixels too wide for {size}"
+        for scheme in ("light", "dark"):
+            browser.look(PHONE, scheme)
+            dark = browser.wait(lambda: browser.js("return getComputedStyle(document.body).colorScheme || 'light'") == ("dark" if scheme == "dark" else "normal"))
+            faint = browser.js(CONTRAST + "return [...document.querySelectorAll('main :is(p, td, th, pre, a, h2)')]"
+                               ".filter(e => contrast(e, document.body) < 4.5).map(e => e.innerText)")
+            assert dark and faint == [], f"{page} in the {scheme}"
+
+
+def test_dark_mode_is_one_click_away_and_stays(browser):
+    browser.open("index.html")
+    light = browser.one("body").value_of_css_property("background-color")
+    browser.one(".quarto-color-scheme-toggle").click()
+    browser.wait(lambda: browser.one("body").value_of_css_property("background-color") != light)
+    browser.driver.refresh()
+    assert browser.one("body").value_of_css_property("background-color") != light
+
+
+def test_phone_opens_the_list_of_pages(browser):
+    browser.open("index.html", size=PHONE)
+    browser.one(".quarto-btn-toggle").click()
+    browser.wait(lambda: browser.one("#quarto-sidebar .sidebar-link").rect["x"] >= 0)
+    assert browser.search("keras")
+
+
+def test_pages_open_from_the_disk(session):
+    """As after a download: by double click, without a server."""
+    session.complaints()
+    session.cdp("Emulation.setDeviceMetricsOverride", width=1280, height=900, deviceScaleFactor=1, mobile=False)
+    session.driver.get(f"{(DOCS / 'index.html').as_uri()}?lang=en")
+    hits = session.search("freeze")
+    assert hits
+    session.click(hits[0])
+    assert [c for c in session.complaints() if f"left this machine: {DOCS.as_uri()}/" not in c] == []
+
+
+def test_without_javascript_both_languages_show(browser):
+    browser.cdp("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.driver.get(browser.base + "index.html")
+        assert browser.shown("ko") and browser.shown("en")
+    finally:
+        browser.cdp("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_a_console_error_and_an_outside_load_are_noticed(session, base):
+    session.open("index.html")
+    session.complaints()
+    session.js("console.error('planted'); new Image().src = 'http://127.0.0.2:9/planted.png'")
+    found = []
+    session.wait(lambda: found.extend(session.complaints()) or len(found) >= 2)
+    assert any("planted" in c and "SEVERE" in c for c in found) and any(c.startswith("left this machine") for c in found)
+

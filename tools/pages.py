@@ -1,0 +1,194 @@
+"""What nbdev runs on every page: the reference block of each public name, and the callouts.
+
+nbdev finds both by the settings `renderer` and `doc_procs`; `tools/docs.py` runs with this folder on the path.
+"""
+from __future__ import annotations
+
+import ast
+import html
+import inspect
+import re
+import textwrap
+from importlib import import_module
+from itertools import groupby
+from pathlib import Path
+from types import ModuleType
+
+from fastcore.docments import docments
+from fastcore.nbio import mk_cell
+from nbdev.config import get_config
+from nbdev.doclinks import NbdevLookup
+from nbdev.process import Processor
+from nbdev.showdoc import BasicMarkdownRenderer
+
+HEAD = ("이름 · Name", "형 · Type", "기본값 · Default", "설명 · Details")
+WIDTH = 88  # a longer signature gets one line a parameter
+
+
+def code(text: str) -> str:
+    """`text` as code in a table cell; every sign that Markdown or a table would read becomes an entity."""
+    if not text or re.fullmatch(r"[\w.]+", text):  # backticks, so that nbdev can link the name
+        return text and f"`{text}`"
+    return "<code>" + re.sub(r"[^\w\s]|_", lambda m: f"&#{ord(m[0])};", text) + "</code>"
+
+
+def cell(text: str | None) -> str:
+    text = re.sub(r"`([^`]*\|[^`]*)`", lambda m: code(m[1]), " ".join((text or "").split()))
+    return text.replace("|", "&#124;")
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table without the columns that would be empty; nothing where there are no rows."""
+    full = [i for i in range(len(head)) if any(row[i] for row in rows)]
+    lines = [[line[i] for i in full] for line in (head, ["---"] * len(head), *rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) if rows else ""
+
+
+class Source:
+    """How a function or class is written: its parameters with their types and defaults as in the source."""
+
+    def __init__(self, obj):
+        self.obj, self.text = obj, textwrap.dedent(inspect.getsource(obj))
+        self.tree = ast.parse(self.text).body[0]
+        self.is_class = isinstance(self.tree, ast.ClassDef)
+        self.init = next((n for n in self.methods() if n.name == "__init__"), None) if self.is_class else self.tree
+
+    def written(self, node: ast.expr | None) -> str:
+        return " ".join((ast.get_source_segment(self.text, node) or "").split()) if node else ""
+
+    def methods(self) -> list[ast.FunctionDef]:
+        return [n for n in self.tree.body if isinstance(n, ast.FunctionDef)]
+
+    def parameters(self) -> list[tuple[str, str, str]]:
+        """Name (with its stars), type and default of each; fields where a class has no `__init__` of its own."""
+        if self.init is None:
+            fields = [n for n in self.tree.body if isinstance(n, ast.AnnAssign) and not n.target.id.startswith("_")]
+            return [(n.target.id, self.written(n.annotation), self.written(n.value)) for n in fields]
+        a = self.init.args
+        plain = a.posonlyargs + a.args
+        found = [*zip(plain, [None] * (len(plain) - len(a.defaults)) + a.defaults, [""] * len(plain))]
+        found += [(a.vararg, None, "*")] if a.vararg else []
+        found += [*zip(a.kwonlyargs, a.kw_defaults, [""] * len(a.kwonlyargs))]
+        found += [(a.kwarg, None, "**")] if a.kwarg else []
+        return [(stars + p.arg, self.written(p.annotation), self.written(default))
+                for p, default, stars in found if p.arg not in ("self", "cls")]
+
+    def returns(self) -> str:
+        return "" if self.is_class else self.written(self.tree.returns)
+
+    def signature(self, name: str) -> str:
+        parts = [f"{n}{':' + t if t else ''}{'=' + d if d else ''}" for n, t, d in self.parameters()]
+        if self.init and self.init.args.kwonlyargs and not self.init.args.vararg:
+            parts.insert(len(parts) - len(self.init.args.kwonlyargs) - bool(self.init.args.kwarg), "*")
+        tail = f"->{self.returns()}" if self.returns() else ""
+        line = f"{name}({', '.join(parts)}){tail}"
+        return line if len(line) <= WIDTH else f"{name}(\n" + "".join(f"    {p},\n" for p in parts) + f"){tail}"
+
+    def rows(self) -> list[tuple[str, ...]]:
+        said = docments(self.obj, full=True)
+        details = {name: cell(entry["docment"]) for name, entry in said.items()}
+        rows = [(code(n), code(t), code(d), details.get(n.lstrip("*"), "")) for n, t, d in self.parameters()]
+        returned = self.returns()
+        return rows + ([("반환 · Returns", code(returned), "", details.get("return", ""))] if returned not in ("", "None") or details.get("return") else [])
+
+    def method_rows(self) -> list[tuple[str, ...]]:
+        """What the public methods say of themselves; those that say nothing are their base class's business."""
+        public = [n for n in self.methods() if not n.name.startswith("_")] if self.is_class else []
+        return [(code(n.name), cell(doc.partition("\n")[0])) for n in public if (doc := ast.get_docstring(n))]
+
+
+class Reference(BasicMarkdownRenderer):
+    """A public name on its page: where it is, how it is called, what it says, and a table of its parameters."""
+
+    def _repr_markdown_(self) -> str:
+        home = NbdevLookup()[self.nm]
+        # What the notebook ran is a twin of what the package holds; only the latter has a file to read and to link to.
+        obj = home_of(home, self.nm) or self.sym
+        try:
+            source = Source(obj)
+        except (OSError, TypeError, SyntaxError):
+            return super()._repr_markdown_()
+        link = f'[소스 · source]({home[2]}#L{inspect.getsourcelines(obj)[1]}){{.source}}\n\n' if isinstance(home, tuple) else ""
+        return "\n\n".join(part for part in (
+            f"{'#' * self.title_level} {self.nm} {{#{anchor(self.nm)} .symbol}}",
+            link + f"```python\n{source.signature(self.nm)}\n```",
+            ast.get_docstring(source.tree) or "",
+            table(HEAD, source.rows()),
+            table(("메서드 · Method", "설명 · Details"), source.method_rows()),
+        ) if part)
+
+
+def anchor(name: str) -> str:
+    """nbdev's, the name in small letters; a class beside a function of that name (`Plan`, `plan`) needs one of its own."""
+    own, twin = NbdevLookup()[name], NbdevLookup()[name.lower()]
+    return name.lower() + ("-class" if own and twin and name != name.lower() and own[1] == twin[1] else "")
+
+
+def home_of(home, name: str):
+    """The package's own object of that name, by nbdev's index; None where the index does not know it."""
+    if not isinstance(home, tuple):
+        return None
+    found = import_module(home[1].removesuffix(".py").replace("/", "."))
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return None if isinstance(found, ModuleType) else found
+
+
+def line_of(name: str) -> int:
+    found = home_of(NbdevLookup()[name], name)
+    return inspect.getsourcelines(found)[1] if found else 0
+
+
+class InOrder(Processor):
+    """Puts reference blocks in the order of the source, and before it: nbdev turns several of one cell around."""
+
+    def begin(self):
+        cells, self.nb.cells = self.nb.cells, []
+        for belongs, run in groupby(cells, key=lambda c: bool(self.names(c))):
+            self.nb.cells += sorted(run, key=lambda c: line_of(self.names(c)[-1]) + (not self.is_block(c)) / 2) if belongs else run
+
+    def is_block(self, cell) -> bool:
+        return bool(getattr(cell, "has_sd", False))
+
+    def names(self, cell) -> list[str]:
+        if self.is_block(cell):
+            return re.findall(r"^show_doc\(([\w.]+)\)", cell.source, re.M)
+        source = cell.source if "exports" in (getattr(cell, "directives_", None) or {}) else ""
+        return re.findall(r"^(?:def|class) ([A-Za-z]\w*)", source, re.M)
+
+
+KINDS = {"NOTE": ("note", "참고", "Note"), "TIP": ("tip", "도움말", "Tip"), "IMPORTANT": ("important", "중요", "Important"),
+         "WARNING": ("warning", "경고", "Warning"), "CAUTION": ("caution", "주의", "Caution")}
+CALLOUT = re.compile(r"^> *\[!(\w+)\] *(.*)\n((?:^>.*(?:\n|\Z))*)", re.M)
+
+
+class Callouts(Processor):
+    """`> [!NOTE]`, which GitHub and Jupyter read, in the form that Quarto reads."""
+
+    def cell(self, cell):
+        if cell.cell_type == "markdown":
+            lang = re.match(r'<div lang="(ko|en)">', cell.source)
+            cell.source = CALLOUT.sub(lambda m: self.fenced(m, lang and lang[1]), cell.source)
+
+    def fenced(self, match: re.Match, lang: str | None) -> str:
+        if match[1].upper() not in KINDS:
+            raise ValueError(f"A callout must be one of {', '.join(KINDS)}. Received: [!{match[1]}].")
+        kind, korean, english = KINDS[match[1].upper()]
+        title = match[2].strip() or {"ko": korean, "en": english}.get(lang, f"{korean} · {english}")
+        body = re.sub(r"^> ?", "", match[3], flags=re.M).strip()
+        return f'::: {{.callout-{kind} title="{html.escape(title)}"}}\n{body}\n:::\n'
+
+
+class Origin(Processor):
+    """Says below the title which notebook the page is made from."""
+
+    def begin(self):
+        config, name = get_config(), Path(self.nb.path_).name
+        link = f"({config.git_url}/blob/{config.branch}/{config.nbs_path.name}/{name}){{.notebook}}"
+        self.nb.cells.insert(1, mk_cell(f"[노트북 · Notebook]{link} [`{name}`]{link}", "markdown"))  # the title is the first
+
+
+def fold_title(cell):
+    """The line above folded source, in both languages as every other label."""
+    if cell.cell_type == "code":
+        cell.source = cell.source.replace('#| code-summary: "Exported source"', '#| code-summary: "소스 · Source"', 1)
