@@ -18,8 +18,8 @@ from tensorflow.core.framework import graph_pb2, node_def_pb2
 from .graphs import VARIABLES, attr, op_def, to_ref, to_text
 
 # %% auto #0
-__all__ = ['UNARY', 'SAME', 'SHAPES', 'NOISE', 'LOOP', 'CONTROL', 'constant', 'portable', 'order', 'execute', 'Inference',
-           'Piece', 'dtype_of', 'Runner']
+__all__ = ['UNARY', 'SAME', 'SHAPES', 'NOISE', 'LOOP', 'CONTROL', 'constant', 'portable', 'order', 'execute', 'dtype_of',
+           'Inference', 'Piece', 'Runner']
 
 # %% ../nbs/0b_inference.ipynb #603470fa
 def _tidy(node):
@@ -135,7 +135,7 @@ def order(
                 stack.append((below, iter(_sources(nodes[below], nodes))))
     return found
 
-# %% ../nbs/0b_inference.ipynb #40e6624b
+# %% ../nbs/0b_inference.ipynb #f57be5a6
 def _arguments(node, inputs:list)->dict:
     "The inputs by the names of the operation's arguments."
     found, start = {}, 0
@@ -147,16 +147,42 @@ def _arguments(node, inputs:list)->dict:
     return found
 
 
+def _attributes(node)->dict:
+    "Attributes that the inputs do not tell."
+    definition = op_def(node.op)
+    told = {n for a in definition.input_arg for n in (a.type_attr, a.number_attr, a.type_list_attr)}
+    return {a.name: attr(node, a.name) for a in definition.attr if a.name not in told}
+
+
+def _renamed(arguments:dict, names:list)->dict:
+    "Python knows some arguments by newer names (`reduction_indices` is `axis`); the order tells which."
+    new = [n for n in names if n not in arguments]
+    return {k if k in names else new.pop(0): v for k, v in arguments.items() if k in names or new}
+
+
 def execute(
     node, # a NodeDef of a stateless operation
     inputs:list, # its input tensors or arrays
 )->list: # its outputs as arrays
     "Run one operation. Raises AttributeError where TensorFlow does not have it."
-    run, arguments = getattr(tf.raw_ops, node.op), _arguments(node, inputs)
-    for name in inspect.signature(run).parameters:
-        if name not in arguments and name != 'name': arguments[name] = attr(node, name)
+    run = getattr(tf.raw_ops, node.op)
+    names = [p for p in inspect.signature(run).parameters if p != 'name']
+    arguments = _renamed({**_arguments(node, inputs), **_attributes(node)}, names)
     with tf.device('CPU'): result = run(**arguments)
     return [np.asarray(r) for r in (result if isinstance(result, (list, tuple)) else [result])]
+
+# %% ../nbs/0b_inference.ipynb #c5cab3b8
+def dtype_of(
+    node, # a NodeDef
+    number:int=0, # of the output
+): # tf.DType, or None where it cannot be told
+    "The type of a node's output."
+    types = []
+    for a in op_def(node.op).output_arg if op_def(node.op) else ():
+        one = attr(node, a.type_attr) if a.type_attr else tf.as_dtype(a.type) if a.type else None
+        if a.type_list_attr: types += attr(node, a.type_list_attr) or []
+        else: types += [one]*(attr(node, a.number_attr) if a.number_attr else 1)
+    return types[number] if number < len(types) else None
 
 # %% ../nbs/0b_inference.ipynb #d492d282
 SAME = {'Identity', 'StopGradient', 'PreventGradient', 'CheckNumerics', 'Snapshot', 'EnsureShape', 'ReadVariableOp', 'Print',
@@ -190,7 +216,7 @@ class Inference:
 
     def is_dead(self, ref:tuple)->bool: return ref in self.dead or ref[0] in self.dead
 
-# %% ../nbs/0b_inference.ipynb #1254340f
+# %% ../nbs/0b_inference.ipynb #fdf364e5
 def _visit(self, node):
     "Find out about one node, when all before it are known."
     name, data = node.name, [to_ref(i) for i in node.input if i[0] != '^']
@@ -209,9 +235,14 @@ def _mixed(self, node, ins)->str:
     if definition is None: self.missing.append(node.name)
     elif definition.is_stateful and 'Initialized' not in node.op: self.stateful.add(node.name)
     elif ins and kinds <= {'static'}: return 'static'
-    elif ins and kinds <= {'static', 'shape'}: return 'shape'
+    elif ins and kinds <= {'static', 'shape'}: return 'shape' if _is_integer(node) else 'data'
     elif 'noise' in kinds and 'data' not in kinds: return 'noise'
     return 'data'
+
+
+def _is_integer(node)->bool: # sizes are integers; what is filled to a size is data
+    dtype = dtype_of(node)
+    return node.op not in ('Fill', 'Range', 'OneHot') and (dtype is None or dtype.is_integer or dtype.is_bool)
 
 
 Inference._visit, Inference._mixed = _visit, _mixed
@@ -293,6 +324,23 @@ def _factor(self, ref):
     value = self.value(ref, {(n, 0): _GRID.astype(attr(self.nodes[n], 'dtype', tf.float32).as_numpy_dtype) for n in sources})
     return None if value is None or value.size != _GRID.size else value.astype(float).ravel()
 
+# %% ../nbs/0b_inference.ipynb #2ce93cb5
+def _neutral(self, node, ins):
+    "Nothing added and nothing multiplied: the tensor stays what it is."
+    for data, other in ((0, 1), (1, 0))[:2 if node.op in ('Mul', 'Add', 'AddV2') else 1]:
+        plain = self.kind_of(ins[data]) == 'data' and self.kind_of(ins[other]) == 'static' and self._constant(ins[other])
+        if plain and (value := self.value(ins[other])) is not None and value.ndim == 0 and value == (node.op in ('Mul', 'RealDiv', 'Div')):
+            self.alias[node.name, 0], self.kind[node.name] = ins[data], 'data'
+            return True
+    return node.op == 'Mul' and _dropout(self, node, ins)
+
+
+def _constant(self, ref)->bool: # not even from a variable
+    return not any(self.nodes[n].op in VARIABLES for n in self.cone([ref]))
+
+
+Inference._constant = _constant
+
 # %% ../nbs/0b_inference.ipynb #759d3df4
 def _dropout(self, node, ins):
     "Alias a random factor to its input, where the factor is 1 or that of a dropout."
@@ -312,7 +360,7 @@ def _dropout(self, node, ins):
     self.alias[node.name, 0], self.kind[node.name] = source, 'data'
     return True
 
-# %% ../nbs/0b_inference.ipynb #e7b4bc85
+# %% ../nbs/0b_inference.ipynb #6c9d37c8
 def _turn(self, node, ins):
     "A transpose that undoes the one before it equals what went in there."
     before = self.nodes[ins[0][0]]
@@ -324,7 +372,8 @@ def _turn(self, node, ins):
     return True
 
 
-_RULES = {'Switch': _switch, 'Merge': _merge, 'Select': _select, 'SelectV2': _dropout, 'Mul': _dropout, 'Transpose': _turn,
+_RULES = {'Switch': _switch, 'Merge': _merge, 'Select': _select, 'SelectV2': _dropout, 'Transpose': _turn,
+          **dict.fromkeys(('Mul', 'Add', 'AddV2', 'Sub', 'RealDiv', 'Div'), _neutral),
           **dict.fromkeys(SAME, _same), **dict.fromkeys(SHAPES, _shape), **dict.fromkeys(NOISE, _noise),
           **dict.fromkeys(LOOP | {'Placeholder', 'PlaceholderV2', 'PlaceholderWithDefault'}, _open_end),
           **dict.fromkeys(VARIABLES | {'Const'}, _leaf)}
@@ -464,20 +513,7 @@ def _extract(self, inputs:list, outputs:list)->Piece:
 
 Inference.pivots, Inference.extract = _pivots, _extract
 
-# %% ../nbs/0b_inference.ipynb #cc0ce1df
-def dtype_of(
-    node, # a NodeDef
-    number:int=0, # of the output
-): # tf.DType, or None where it cannot be told
-    "The type of a node's output."
-    types = []
-    for a in op_def(node.op).output_arg if op_def(node.op) else ():
-        one = attr(node, a.type_attr) if a.type_attr else tf.as_dtype(a.type) if a.type else None
-        if a.type_list_attr: types += attr(node, a.type_list_attr) or []
-        else: types += [one]*(attr(node, a.number_attr) if a.number_attr else 1)
-    return types[number] if number < len(types) else None
-
-
+# %% ../nbs/0b_inference.ipynb #7955d000
 def _piece(self, cutter, outputs)->Piece:
     gone = sorted({n.op for n in cutter.nodes.values() if op_def(n.op) is None and not (self.library and any(f.signature.name == n.op for f in self.library.function))})
     if gone: raise ValueError(f'A graph can be run only where TensorFlow {tf.__version__} has all its operations. Name outputs below them, '

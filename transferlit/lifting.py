@@ -57,14 +57,14 @@ class _Fresh:
     make:Callable
     def __call__(self): return self.make()
 
-# %% ../nbs/0e_lifting.ipynb #dad8cca8
+# %% ../nbs/0e_lifting.ipynb #a8f2600d
 class View:
     "An inference graph between inputs and outputs, with the values and shapes that a sample gives."
     def __init__(self, read:Inference, inputs:list, outputs:list):
         self.read, self.inputs, self.outputs = read, [read.resolve(r) for r in inputs], [read.resolve(r) for r in outputs]
         cone = read.cone(self.outputs, set(self.inputs))
         self.order = [n for n in cone if read.kind.get(n, 'data') in ('data', 'noise')]
-        self.users, self.shapes, self.sample, self.place = {}, {}, {}, {n: i for i, n in enumerate(self.order)}
+        self.users, self.shapes, self.sample, self.fixed, self.place = {}, {}, {}, {}, {n: i for i, n in enumerate(self.order)}
         for name in self.order:
             for number, ref in enumerate(read.ins[name]): self.users.setdefault(ref, []).append((name, number))
         self.widths = {}
@@ -75,8 +75,9 @@ class View:
     def ins(self, name): return self.read.ins[name]
     def is_data(self, ref): return self.read.kind.get(ref[0], 'data') in ('data', 'noise') or ref in self.inputs
     def is_noise(self, ref): return self.read.kind_of(ref) == 'noise' and ref not in self.inputs
-    def is_static(self, ref): return self.read.kind_of(ref) == 'static' and ref not in self.inputs
-    def static(self, ref): return self.read.value(ref) if self.is_static(ref) else None
+    def is_static(self, ref): return (self.read.kind_of(ref) == 'static' or ref in self.fixed) and ref not in self.inputs
+    def static(self, ref): return self.fixed.get(ref, self.read.value(ref) if self.is_static(ref) else None)
+    def is_shape(self, ref): return self.read.kind_of(ref) == 'shape' and ref not in self.fixed
     def inside(self, name)->bool: return bool(self.nest.get(name)) or self.node(name).op in CONTROL
 
     def only(self, ref, *ops):
@@ -107,7 +108,7 @@ def _nesting(view)->dict:
 def _token(view, ref)->tuple: # the fork that an output of a switch opens
     return (('fork', view.ins(ref[0])[1], ref[1]),) if ref[0] in view.read.nodes and view.node(ref[0]).op == 'Switch' and ref[0] in view.read.ins else ()
 
-# %% ../nbs/0e_lifting.ipynb #f17c830b
+# %% ../nbs/0e_lifting.ipynb #b57d3eed
 def observe(
     view:View,
     runner:Runner, # of the same graph
@@ -115,15 +116,26 @@ def observe(
     second:list|None, # arrays with other batch and free sizes; None where the graph takes only one size
 )->None: # fills `view.sample` and `view.shapes`
     "Run the samples and keep every tensor's value and shape."
-    refs = [(n, i) for n in view.order if not view.inside(n) for i in range(view.widths.get(n, 1))] + view.inputs
-    refs = [r for r in dict.fromkeys(refs) if runner.tensor(r).dtype not in (tf.resource, tf.variant)]
+    refs = [(n, i) for n in view.order if not view.nest[n] and view.node(n).op != 'Switch' for i in range(view.widths.get(n, 1))] + view.inputs
+    sizes = _sizes(view, set(refs))
+    refs = [r for r in dict.fromkeys(refs + sizes) if runner.tensor(r).dtype not in (tf.resource, tf.variant)]
     view.sample = dict(zip(refs, runner.run(refs, first)))
     other = dict(zip(refs, runner.run(refs, second))) if second else view.sample
-    rows = len(first[0]), len((second or first)[0])
+    rows = len(first[0]) if np.ndim(first[0]) else 0, len((second or first)[0]) if np.ndim(first[0]) else 0
     for ref in refs:
         a, b = view.sample[ref].shape, other[ref].shape
-        same = len(a) == len(b)
-        view.shapes[ref] = [_dim(i, p, q, rows) for i, (p, q) in enumerate(zip(a, b))] if same else None
+        view.shapes[ref] = [_dim(i, p, q, rows) for i, (p, q) in enumerate(zip(a, b))] if len(a) == len(b) else None
+    view.fixed = {r: np.asarray(view.sample[r]) for r in sizes if r in view.sample and np.array_equal(view.sample[r], other[r])}
+
+
+def _sizes(view, known:set)->list:
+    "Integers that are computed from shapes, outside of loops."
+    found = []
+    for name in view.read.cone(view.outputs, set(view.inputs)):
+        if view.read.kind.get(name) == 'shape' and all(r in known or view.read.kind_of(r) == 'static' for r in view.ins(name)):
+            found += [(name, i) for i in range(1 if view.node(name).op != 'ShapeN' else attr(view.node(name), 'N'))]
+            known.update(found)
+    return found
 
 
 def _dim(axis, p, q, rows):
@@ -143,7 +155,7 @@ def origin(view:View, ref:tuple)->str:
 def has_variables(view:View, ref:tuple)->bool:
     return any(view.node(n).op in VARIABLES for n in view.read.cone([ref]))
 
-# %% ../nbs/0e_lifting.ipynb #a3b78f16
+# %% ../nbs/0e_lifting.ipynb #42d3fad2
 _PLUS = 'BiasAdd', 'Add', 'AddV2', 'BiasAddV1'
 
 def _with_bias(view, unit, units:int)->Unit:
@@ -160,10 +172,10 @@ def _with_bias(view, unit, units:int)->Unit:
 
 def _dense(view, node):
     x, w = view.ins(node.name)
-    kernel = view.static(w)
-    if kernel is None or kernel.ndim != 2 or attr(node, 'transpose_a') or len(view.shape(x) or ()) != 2: return None
-    if attr(node, 'transpose_b'): kernel = kernel.T
-    name = origin(view, w) if not attr(node, 'transpose_b') else f'transposed {origin(view, w)}'
+    kernel, turned = view.static(w), attr(node, 'transpose_b', False) or attr(node, 'adj_y', False)
+    if kernel is None or kernel.ndim != 2 or attr(node, 'transpose_a', False) or attr(node, 'adj_x', False) or len(view.shape(x) or ()) < 2: return None
+    name = f'transposed {origin(view, w)}' if turned else origin(view, w)
+    kernel = kernel.T if turned else kernel
     unit = Unit(layers.Dense, [x], [(node.name, 0)], dict(units=kernel.shape[1], use_bias=False), [kernel], [name], {node.name})
     return _with_bias(view, unit, kernel.shape[1])
 
@@ -617,7 +629,7 @@ _SPECIAL = {'LeakyRelu': _simple('leaky_relu', ('negative_slope', 'alpha')), 'Ca
             **{k: _reduce(v) for k, v in {'Mean': 'mean', 'Sum': 'sum', 'Max': 'max', 'Min': 'min', 'Prod': 'prod', 'All': 'all', 'Any': 'any'}.items()}}
 TRANSLATED = set(_SAME_OP) | set(_SPECIAL)
 
-# %% ../nbs/0e_lifting.ipynb #1fd196ab
+# %% ../nbs/0e_lifting.ipynb #e1e9b5dd
 @dataclass
 class _Writer:
     "Writes nodes down as one `Formula`."
@@ -629,6 +641,7 @@ class _Writer:
 
     def arg(self, ref):
         "The symbol or value of a tensor."
+        if self.view.is_shape(ref): raise _Unknown(ref)
         if ref not in self.known: self.known[ref] = self._static(ref) if self.view.is_static(ref) else self._input(ref)
         return self.known[ref]
 
@@ -758,8 +771,8 @@ def _with_activation(view, unit)->Unit:
         unit.nodes |= set(group)
     return unit
 
-# %% ../nbs/0e_lifting.ipynb #3d143b73
-_ANCHORS = {'MatMul': (_dense,), 'Reshape': (_tensordot, _reshape), 'Transpose': (_tensordot, _permute), 'Conv2D': (_conv,), 'Conv3D': (_conv,),
+# %% ../nbs/0e_lifting.ipynb #ed5eba0a
+_ANCHORS = {**dict.fromkeys(('MatMul', 'BatchMatMul', 'BatchMatMulV2', 'BatchMatMulV3'), (_dense,)), 'Reshape': (_tensordot, _reshape), 'Transpose': (_tensordot, _permute), 'Conv2D': (_conv,), 'Conv3D': (_conv,),
             'DepthwiseConv2dNative': (_depthwise,), 'Conv2DBackpropInput': (_conv_transpose,), 'ExpandDims': (_conv1d,), 'SpaceToBatchND': (_dilated,),
             'Squeeze': (_reshape,), 'Pad': (_pad,), 'PadV2': (_pad,), 'Mean': (_global_pool,), 'Max': (_global_pool,), 'Gather': (_embedding,),
             'GatherV2': (_embedding,), 'LRN': (_lrn,), 'ConcatV2': (_concat,), 'Concat': (_concat,), 'BatchNormWithGlobalNormalization': (_old_norm,),
@@ -922,13 +935,13 @@ def _units(self)->list:
 _Rest._before, _Rest._untangle, _Rest._levels, _Rest._item, _Rest._gather, _Rest.units = _before, _untangle, _levels, _item, _gather, _units
 _Rest._home = lambda self, ref: self.find(ref[0]) if ref[0] in self.names and ref not in self.view.inputs else None
 
-# %% ../nbs/0e_lifting.ipynb #956c67dc
+# %% ../nbs/0e_lifting.ipynb #d847fada
 def _unit(self, names, wanted)->Unit:
     "One group as a formula or as a piece of the graph."
     outputs = [r for r in sorted(wanted) if r[0] in names and r not in self.view.inputs]
     if names[0] in self.foreign:
         inputs = list(dict.fromkeys(r for n in names for r in self.needs(n) if r[0] not in names or r in self.view.inputs))
-        return piece_unit(self.view.read, inputs, outputs, set(names))
+        return piece_unit(self.view, inputs, outputs, set(names))
     writer = _Writer(self.view)
     for n in names: writer.add(self.view.node(n))
     formula = Formula(writer.steps, [writer.known[r] for r in outputs])
@@ -936,12 +949,13 @@ def _unit(self, names, wanted)->Unit:
     return Unit(Compute, writer.inputs, outputs, config, list(writer.arrays.values()), list(writer.arrays), set(names), activation=repr(formula))
 
 
-def piece_unit(read, inputs, outputs, nodes=()):
+def piece_unit(view, inputs, outputs, nodes=()):
     "A piece of the graph as a unit."
+    read = view.read
     piece = read.extract(inputs, outputs)
     names = [read.values.names.get(n, n) if hasattr(read.values, 'names') else n for n in piece.weights]
     config = dict(graph=packed(piece.graph), inputs=piece.inputs, outputs=piece.outputs, held=specs(piece.weights), handles=piece.handles,
-                  deterministic=not piece.random)
+                  deterministic=not piece.random, shapes=[None if (s := view.shape(r)) is None else [None if d == 'rows' else d for d in s] for r in outputs])
     kinds = sorted({read.nodes[n].op for n in nodes if n in read.nodes})
     return Unit(GraphLayer, list(inputs), list(outputs), config, list(piece.weights.values()), names, set(nodes), activation=', '.join(kinds))
 
@@ -1063,20 +1077,21 @@ def assemble(
     inputs = [tensors[r] for r in view.inputs]
     return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs if len(outputs) > 1 else outputs[0])
 
-# %% ../nbs/0e_lifting.ipynb #af044427
+# %% ../nbs/0e_lifting.ipynb #51302f33
 def lift(
     view:View, # observed
     names:list, # of the inputs
     shapes:list, # of the inputs, with the batch
     scopes=(), # scopes of all variables of the graph
-)->tuple: # the model and its units
+)->tuple: # the model, its units, and what was thought to be a layer and is not
     "Keras layers for a graph. Where a layer differs from the graph, its part of the graph takes its place."
-    refused = set()
+    refused, why = set(), []
     while True:
         units = recognise(view, refused)
         christen(units, scopes)
-        try: return assemble(view, units, names, shapes), units
+        try: return assemble(view, units, names, shapes), units, why
         except _Refused as error:
             unit, = error.args
             if not unit.native: raise ValueError(f'A piece of the graph must give what the graph gives. {unit.note}. Received: {unit.name!r}.') from None
             refused |= unit.nodes
+            why.append(f'{unit.name} is no {unit.kind.__name__}: {unit.note}')

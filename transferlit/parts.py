@@ -162,7 +162,7 @@ class LocalResponseNormalization(keras.layers.Layer):
     def compute_output_shape(self, shape): return shape
     def get_config(self): return {**super().get_config(), **self.options}
 
-# %% ../nbs/0d_parts.ipynb #0923c2f3
+# %% ../nbs/0d_parts.ipynb #0b9cecda
 @keras.saving.register_keras_serializable('transferlit')
 class GraphLayer(_Holder):
     """A piece of a TensorFlow graph as a frozen Keras layer.
@@ -176,20 +176,23 @@ class GraphLayer(_Holder):
         held=(), # name, shape and dtype of each weight
         handles=None, # placeholder of a resource to the weight that it leads to
         deterministic:bool=True, # equal inputs give equal outputs
+        shapes=None, # of the outputs, with None for the batch, where they are known
         trainable:bool=False, autocast:bool=False, **kwargs):
         super().__init__(held, trainable=trainable, autocast=autocast, **kwargs)
         self.graph, self.ins, self.outs = graph, list(inputs), list(outputs)
-        self.handles, self.deterministic, self.functions = dict(handles or {}), deterministic, {}
+        self.handles, self.deterministic, self.shapes, self.functions = dict(handles or {}), deterministic, shapes, {}
 
     def get_config(self):
         return {**super().get_config(), 'graph': self.graph, 'inputs': self.ins, 'outputs': self.outs,
-                'handles': self.handles, 'deterministic': self.deterministic}
+                'handles': self.handles, 'deterministic': self.deterministic, 'shapes': self.shapes}
 
     def call(self, inputs):
         inputs = [tf.convert_to_tensor(i) for i in (inputs if isinstance(inputs, (list, tuple)) else [inputs])]
         held = {s['name']: v for s, v in zip(self.held, self.variables_held)}
         handles = [held[w].value.handle for w in self.handles.values()]
         found = self._function([i.shape for i in inputs])(*inputs, *(v.value for v in held.values()), *handles)
+        for tensor, shape in zip(found, self.shapes or ()): # loops hide what the sample showed
+            if shape is not None and tensor.shape.rank is None: tensor.set_shape(shape)
         return found[0] if len(self.outs) == 1 else list(found)
 
 # %% ../nbs/0d_parts.ipynb #12e371a1

@@ -25,7 +25,7 @@ from .tables import Table
 # %% auto #0
 __all__ = ['Revived', 'revive']
 
-# %% ../nbs/23_revival.ipynb #1fc275f9
+# %% ../nbs/23_revival.ipynb #1a44ea87
 def _static_shape(read, ref)->list|None:
     "What TensorFlow's own shape inference says about a tensor."
     try: runner = Runner(read, {}, [ref])
@@ -41,7 +41,7 @@ def _used_shape(view, ref)->list|None:
         for name, number in view.users.get(ref, []):
             node, ins = view.node(name), view.ins(name)
             array = view.static(ins[1]) if len(ins) > 1 and number == 0 else None
-            if node.op == 'MatMul' and array is not None: return [None, array.shape[1 if attr(node, 'transpose_b') else 0]]
+            if 'MatMul' in node.op and array is not None: return [None, array.shape[-1 if attr(node, 'transpose_b', attr(node, 'adj_y', False)) else -2]]
             if node.op in ('Conv2D', 'DepthwiseConv2dNative') and array is not None: return [None, None, None, array.shape[2]]
             if node.op == 'Reshape' and array is not None and list(array).count(-1) == 1 and array[0] == -1: return [None, int(np.prod(array[1:]))]
             if node.op in ('Gather', 'GatherV2') and number == 1: return [None, None]
@@ -300,7 +300,7 @@ class Revived:
         "Any part of the graph that TensorFlow can still run, as one layer. Raises as `to_keras`."
         return _as_layer(self, outputs, inputs, name)
 
-# %% ../nbs/23_revival.ipynb #b33ea275
+# %% ../nbs/23_revival.ipynb #50232d2b
 def _complete(old):
     "Raises where the values of the weights are not there."
     if old.values.absent:
@@ -322,15 +322,15 @@ def _to_keras(old, outputs, inputs, name):
     refs = _wanted(old, outputs)
     begin = None if inputs is None else tuple(_find(old, n) for n in ([inputs] if isinstance(inputs, str) else inputs))
     reading = _read(old, refs, begin)
-    model, units = lift(reading.view, _input_names(reading.view), reading.shapes, _scopes(old))
+    model, units, refused = lift(reading.view, _input_names(reading.view), reading.shapes, _scopes(old))
     model.name = name or _stem(old.path)
     old.names = _origins(model, units)
     pieces = {u.name: u.activation for u in units if not u.native}
     _record(old, 'model', refs, reading, _called(model, reading), units,
-            native=not pieces, pieces=pieces, layers=len(units), weights=dict(old.names))
+            native=not pieces, pieces=pieces, refused=refused, layers=len(units), weights=dict(old.names))
     return model
 
-# %% ../nbs/23_revival.ipynb #adc223bf
+# %% ../nbs/23_revival.ipynb #03933755
 def _stem(path)->str: return re.sub(r'[^\w.-]', '_', re.sub(r'\.(ckpt|meta|pb|pbtxt|h5|hdf5|keras|index)\b.*$', '', Path(path).name)) or 'revived'
 
 
@@ -356,7 +356,7 @@ def _as_layer(old, outputs, inputs, name):
     refs = _wanted(old, outputs)
     begin = None if inputs is None else tuple(_find(old, n) for n in ([inputs] if isinstance(inputs, str) else inputs))
     reading = _read(old, refs, begin)
-    unit = piece_unit(reading.read, reading.view.inputs, reading.view.outputs, {n for n in reading.view.order})
+    unit = piece_unit(reading.view, reading.view.inputs, reading.view.outputs, {n for n in reading.view.order})
     unit.name = name or _stem(old.path)
     layer = unit.make({})
     _called(layer, reading)
