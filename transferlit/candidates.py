@@ -169,7 +169,7 @@ def rank(
     for c in sorted((c for c in found if c.ref[0] in place), key=key): best.setdefault(c.ref, c)
     return list(best.values())
 
-# %% ../nbs/0c_candidates.ipynb #edbb7d31
+# %% ../nbs/0c_candidates.ipynb #ea3d388a
 _TRAINING = re.compile(r'train|phase|learning', re.I)
 _INFERENCE = re.compile(r'test|infer|eval|predict|valid', re.I)
 
@@ -178,7 +178,7 @@ def trouble(read:Inference, outputs:list)->int:
     cone = [read.nodes[n] for n in read.cone(outputs)]
     batch = [n for n in cone if n.op.startswith('FusedBatchNorm') and attr(n, 'is_training', True)]
     means = [n for n in cone if n.op in ('Mean', 'SquaredDifference') and 'moments' in n.name]
-    return sum(n.op not in SHAPES and 'Random' in n.op or n.op in ('TruncatedNormal', 'Multinomial') for n in cone) + len(batch) + len(means)
+    return sum(n.op not in SHAPES and 'Random' in n.op or n.op in ('TruncatedNormal', 'Multinomial') for n in cone) + len(batch) + len(means) + len(read.dropouts)
 
 
 def _is_switch(node, values)->tuple|None:

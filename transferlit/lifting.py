@@ -57,14 +57,14 @@ class _Fresh:
     make:Callable
     def __call__(self): return self.make()
 
-# %% ../nbs/0e_lifting.ipynb #dad8cca8
+# %% ../nbs/0e_lifting.ipynb #a8f2600d
 class View:
     "An inference graph between inputs and outputs, with the values and shapes that a sample gives."
     def __init__(self, read:Inference, inputs:list, outputs:list):
         self.read, self.inputs, self.outputs = read, [read.resolve(r) for r in inputs], [read.resolve(r) for r in outputs]
         cone = read.cone(self.outputs, set(self.inputs))
         self.order = [n for n in cone if read.kind.get(n, 'data') in ('data', 'noise')]
-        self.users, self.shapes, self.sample, self.place = {}, {}, {}, {n: i for i, n in enumerate(self.order)}
+        self.users, self.shapes, self.sample, self.fixed, self.place = {}, {}, {}, {}, {n: i for i, n in enumerate(self.order)}
         for name in self.order:
             for number, ref in enumerate(read.ins[name]): self.users.setdefault(ref, []).append((name, number))
         self.widths = {}
@@ -75,8 +75,9 @@ class View:
     def ins(self, name): return self.read.ins[name]
     def is_data(self, ref): return self.read.kind.get(ref[0], 'data') in ('data', 'noise') or ref in self.inputs
     def is_noise(self, ref): return self.read.kind_of(ref) == 'noise' and ref not in self.inputs
-    def is_static(self, ref): return self.read.kind_of(ref) == 'static' and ref not in self.inputs
-    def static(self, ref): return self.read.value(ref) if self.is_static(ref) else None
+    def is_static(self, ref): return (self.read.kind_of(ref) == 'static' or ref in self.fixed) and ref not in self.inputs
+    def static(self, ref): return self.fixed.get(ref, self.read.value(ref) if self.is_static(ref) else None)
+    def is_shape(self, ref): return self.read.kind_of(ref) == 'shape' and ref not in self.fixed
     def inside(self, name)->bool: return bool(self.nest.get(name)) or self.node(name).op in CONTROL
 
     def only(self, ref, *ops):
@@ -107,7 +108,7 @@ def _nesting(view)->dict:
 def _token(view, ref)->tuple: # the fork that an output of a switch opens
     return (('fork', view.ins(ref[0])[1], ref[1]),) if ref[0] in view.read.nodes and view.node(ref[0]).op == 'Switch' and ref[0] in view.read.ins else ()
 
-# %% ../nbs/0e_lifting.ipynb #f17c830b
+# %% ../nbs/0e_lifting.ipynb #b57d3eed
 def observe(
     view:View,
     runner:Runner, # of the same graph
@@ -115,15 +116,26 @@ def observe(
     second:list|None, # arrays with other batch and free sizes; None where the graph takes only one size
 )->None: # fills `view.sample` and `view.shapes`
     "Run the samples and keep every tensor's value and shape."
-    refs = [(n, i) for n in view.order if not view.inside(n) for i in range(view.widths.get(n, 1))] + view.inputs
-    refs = [r for r in dict.fromkeys(refs) if runner.tensor(r).dtype not in (tf.resource, tf.variant)]
+    refs = [(n, i) for n in view.order if not view.nest[n] and view.node(n).op != 'Switch' for i in range(view.widths.get(n, 1))] + view.inputs
+    sizes = _sizes(view, set(refs))
+    refs = [r for r in dict.fromkeys(refs + sizes) if runner.tensor(r).dtype not in (tf.resource, tf.variant)]
     view.sample = dict(zip(refs, runner.run(refs, first)))
     other = dict(zip(refs, runner.run(refs, second))) if second else view.sample
-    rows = len(first[0]), len((second or first)[0])
+    rows = len(first[0]) if np.ndim(first[0]) else 0, len((second or first)[0]) if np.ndim(first[0]) else 0
     for ref in refs:
         a, b = view.sample[ref].shape, other[ref].shape
-        same = len(a) == len(b)
-        view.shapes[ref] = [_dim(i, p, q, rows) for i, (p, q) in enumerate(zip(a, b))] if same else None
+        view.shapes[ref] = [_dim(i, p, q, rows) for i, (p, q) in enumerate(zip(a, b))] if len(a) == len(b) else None
+    view.fixed = {r: np.asarray(view.sample[r]) for r in sizes if r in view.sample and np.array_equal(view.sample[r], other[r])}
+
+
+def _sizes(view, known:set)->list:
+    "Integers that are computed from shapes, outside of loops."
+    found = []
+    for name in view.read.cone(view.outputs, set(view.inputs)):
+        if view.read.kind.get(name) == 'shape' and all(r in known or view.read.kind_of(r) == 'static' for r in view.ins(name)):
+            found += [(name, i) for i in range(1 if view.node(name).op != 'ShapeN' else attr(view.node(name), 'N'))]
+            known.update(found)
+    return found
 
 
 def _dim(axis, p, q, rows):
@@ -143,7 +155,7 @@ def origin(view:View, ref:tuple)->str:
 def has_variables(view:View, ref:tuple)->bool:
     return any(view.node(n).op in VARIABLES for n in view.read.cone([ref]))
 
-# %% ../nbs/0e_lifting.ipynb #a3b78f16
+# %% ../nbs/0e_lifting.ipynb #42d3fad2
 _PLUS = 'BiasAdd', 'Add', 'AddV2', 'BiasAddV1'
 
 def _with_bias(view, unit, units:int)->Unit:
@@ -160,10 +172,10 @@ def _with_bias(view, unit, units:int)->Unit:
 
 def _dense(view, node):
     x, w = view.ins(node.name)
-    kernel = view.static(w)
-    if kernel is None or kernel.ndim != 2 or attr(node, 'transpose_a') or len(view.shape(x) or ()) != 2: return None
-    if attr(node, 'transpose_b'): kernel = kernel.T
-    name = origin(view, w) if not attr(node, 'transpose_b') else f'transposed {origin(view, w)}'
+    kernel, turned = view.static(w), attr(node, 'transpose_b', False) or attr(node, 'adj_y', False)
+    if kernel is None or kernel.ndim != 2 or attr(node, 'transpose_a', False) or attr(node, 'adj_x', False) or len(view.shape(x) or ()) < 2: return None
+    name = f'transposed {origin(view, w)}' if turned else origin(view, w)
+    kernel = kernel.T if turned else kernel
     unit = Unit(layers.Dense, [x], [(node.name, 0)], dict(units=kernel.shape[1], use_bias=False), [kernel], [name], {node.name})
     return _with_bias(view, unit, kernel.shape[1])
 
@@ -617,7 +629,7 @@ _SPECIAL = {'LeakyRelu': _simple('leaky_relu', ('negative_slope', 'alpha')), 'Ca
             **{k: _reduce(v) for k, v in {'Mean': 'mean', 'Sum': 'sum', 'Max': 'max', 'Min': 'min', 'Prod': 'prod', 'All': 'all', 'Any': 'any'}.items()}}
 TRANSLATED = set(_SAME_OP) | set(_SPECIAL)
 
-# %% ../nbs/0e_lifting.ipynb #1fd196ab
+# %% ../nbs/0e_lifting.ipynb #e1e9b5dd
 @dataclass
 class _Writer:
     "Writes nodes down as one `Formula`."
@@ -629,6 +641,7 @@ class _Writer:
 
     def arg(self, ref):
         "The symbol or value of a tensor."
+        if self.view.is_shape(ref): raise _Unknown(ref)
         if ref not in self.known: self.known[ref] = self._static(ref) if self.view.is_static(ref) else self._input(ref)
         return self.known[ref]
 
@@ -666,7 +679,7 @@ def _output_of(step, number:int)->list:
     start, axis = sum(options['sizes'][:number]), options['axis']
     return ['item', args, dict(spec=[[None, None, None]]*axis + [[start, start + options['sizes'][number], None]])]
 
-# %% ../nbs/0e_lifting.ipynb #9bbc6672
+# %% ../nbs/0e_lifting.ipynb #c3f952b8
 _SCALE = np.concatenate([np.linspace(-12, 12, 2401), [-100, -40, -20, 20, 40, 80]]).astype('float32')
 _NAMED = {name: getattr(keras.activations, name) for name in
           'relu relu6 elu selu sigmoid tanh softplus softsign silu gelu exponential hard_sigmoid mish leaky_relu hard_tanh'.split()
@@ -691,7 +704,7 @@ def name_activation(
                        (f'relu up to {ceiling:.7g}', lambda: layers.ReLU(max_value=ceiling))):
         try: layer = make()
         except ValueError: continue
-        if np.isfinite([slope, floor, ceiling]).all() and _agree(values, layer(_SCALE)): return text, make
+        if slope != 1 and np.isfinite([slope, floor, ceiling]).all() and _agree(values, layer(_SCALE)): return text, make
 
 # %% ../nbs/0e_lifting.ipynb #9cf9f48a
 def _closure(view, x, limit=40)->list:
@@ -726,7 +739,7 @@ def _regions(view, x)->list:
             found.append(sorted(group, key=view.place.__getitem__))
     return found
 
-# %% ../nbs/0e_lifting.ipynb #4ee04d46
+# %% ../nbs/0e_lifting.ipynb #748427cf
 def _activation(view, x)->tuple|None:
     "What happens to `x` alone: (nodes, text, maker). One operation that Keras has comes first, then the longest group."
     found = []
@@ -739,18 +752,19 @@ def _activation(view, x)->tuple|None:
         named = name_activation(formula)
         found.append((group, *(named or (repr(formula), lambda f=formula: Formula(f.steps))), bool(named)))
     if not found: return None
-    single = [f for f in found if len(f[0]) == 1 and f[3] and view.node(f[0][0]).op != 'Exp']
     named, longest = [f for f in found if f[3]][-1:], found[-1]
-    # A factor behind a known function belongs to it: SELU is a scaled ELU.
-    whole = not named or len(longest[0]) == len(named[0][0]) + 1 and view.node(longest[0][-1]).op == 'Mul'
-    return (single[0] if single else longest if whole else named[0])[:3]
+    # A factor behind a known function written by hand belongs to it: SELU is a scaled ELU.
+    written = bool(named) and (len(named[0][0]) > 1 or view.node(named[0][0][0]).op in ('Maximum', 'Minimum', 'Exp'))
+    whole = not named or written and len(longest[0]) == len(named[0][0]) + 1 and view.node(longest[0][-1]).op == 'Mul'
+    return (longest if whole else named[0])[:3]
 
 
 def _with_activation(view, unit)->Unit:
     "Take in the activation that follows a layer."
-    softmax = view.only(unit.outputs[0], 'Softmax')
+    softmax = view.only(unit.outputs[0], 'Softmax', 'LogSoftmax')
     if softmax is not None:
-        unit.config['activation'], unit.activation, unit.outputs = 'softmax', 'softmax', [(softmax.name, 0)]
+        unit.activation = unit.config['activation'] = 'softmax' if softmax.op == 'Softmax' else 'log_softmax'
+        unit.outputs = [(softmax.name, 0)]
         unit.nodes.add(softmax.name)
     elif found := _activation(view, unit.outputs[0]):
         group, unit.activation, make = found
@@ -758,8 +772,8 @@ def _with_activation(view, unit)->Unit:
         unit.nodes |= set(group)
     return unit
 
-# %% ../nbs/0e_lifting.ipynb #3d143b73
-_ANCHORS = {'MatMul': (_dense,), 'Reshape': (_tensordot, _reshape), 'Transpose': (_tensordot, _permute), 'Conv2D': (_conv,), 'Conv3D': (_conv,),
+# %% ../nbs/0e_lifting.ipynb #d4ffbae7
+_ANCHORS = {**dict.fromkeys(('MatMul', 'BatchMatMul', 'BatchMatMulV2', 'BatchMatMulV3'), (_dense,)), 'Reshape': (_tensordot, _reshape), 'Transpose': (_tensordot, _permute), 'Conv2D': (_conv,), 'Conv3D': (_conv,),
             'DepthwiseConv2dNative': (_depthwise,), 'Conv2DBackpropInput': (_conv_transpose,), 'ExpandDims': (_conv1d,), 'SpaceToBatchND': (_dilated,),
             'Squeeze': (_reshape,), 'Pad': (_pad,), 'PadV2': (_pad,), 'Mean': (_global_pool,), 'Max': (_global_pool,), 'Gather': (_embedding,),
             'GatherV2': (_embedding,), 'LRN': (_lrn,), 'ConcatV2': (_concat,), 'Concat': (_concat,), 'BatchNormWithGlobalNormalization': (_old_norm,),
@@ -782,6 +796,7 @@ def _activation_at(view, node)->Unit|None:
     x, = data
     group, text, make = _activation(view, x) or ((), '', None)
     if node.name not in group or len(group) == 1 and isinstance(make(), Formula): return None
+    if isinstance(make(), Formula): return Unit(Compute, [x], [(group[-1], 0)], dict(formula=_Fresh(make)), nodes=set(group), activation=text)
     return Unit(layers.Activation, [x], [(group[-1], 0)], dict(activation=_Fresh(make)), nodes=set(group), activation=text)
 
 # %% ../nbs/0e_lifting.ipynb #8dab38fc
@@ -922,13 +937,13 @@ def _units(self)->list:
 _Rest._before, _Rest._untangle, _Rest._levels, _Rest._item, _Rest._gather, _Rest.units = _before, _untangle, _levels, _item, _gather, _units
 _Rest._home = lambda self, ref: self.find(ref[0]) if ref[0] in self.names and ref not in self.view.inputs else None
 
-# %% ../nbs/0e_lifting.ipynb #956c67dc
+# %% ../nbs/0e_lifting.ipynb #d847fada
 def _unit(self, names, wanted)->Unit:
     "One group as a formula or as a piece of the graph."
     outputs = [r for r in sorted(wanted) if r[0] in names and r not in self.view.inputs]
     if names[0] in self.foreign:
         inputs = list(dict.fromkeys(r for n in names for r in self.needs(n) if r[0] not in names or r in self.view.inputs))
-        return piece_unit(self.view.read, inputs, outputs, set(names))
+        return piece_unit(self.view, inputs, outputs, set(names))
     writer = _Writer(self.view)
     for n in names: writer.add(self.view.node(n))
     formula = Formula(writer.steps, [writer.known[r] for r in outputs])
@@ -936,26 +951,27 @@ def _unit(self, names, wanted)->Unit:
     return Unit(Compute, writer.inputs, outputs, config, list(writer.arrays.values()), list(writer.arrays), set(names), activation=repr(formula))
 
 
-def piece_unit(read, inputs, outputs, nodes=()):
+def piece_unit(view, inputs, outputs, nodes=()):
     "A piece of the graph as a unit."
+    read = view.read
     piece = read.extract(inputs, outputs)
     names = [read.values.names.get(n, n) if hasattr(read.values, 'names') else n for n in piece.weights]
     config = dict(graph=packed(piece.graph), inputs=piece.inputs, outputs=piece.outputs, held=specs(piece.weights), handles=piece.handles,
-                  deterministic=not piece.random)
+                  deterministic=not piece.random, shapes=[None if (s := view.shape(r)) is None else [None if d == 'rows' else d for d in s] for r in outputs])
     kinds = sorted({read.nodes[n].op for n in nodes if n in read.nodes})
     return Unit(GraphLayer, list(inputs), list(outputs), config, list(piece.weights.values()), names, set(nodes), activation=', '.join(kinds))
 
 
 _Rest._unit = _unit
 
-# %% ../nbs/0e_lifting.ipynb #e528f24d
+# %% ../nbs/0e_lifting.ipynb #d46d25e7
 _CALL = re.compile(r'^((Stateful)?PartitionedCall(_\d+)?/)+')
 
 def _path(unit)->list:
     "The parts of the name that a unit has in its graph."
     scopes = [_scope(o).split('/') for o in unit.origins if o and not o.startswith(('computed', 'transposed')) and o != 'zeros']
     common = [a for a, *b in zip(*scopes) if all(c == a for c in b)] if scopes else []
-    own = _CALL.sub('', unit.outputs[0][0])
+    own = re.sub(r'/(nhwc|last)$', '', _CALL.sub('', unit.outputs[0][0]))
     if unit.native and unit.kind is not Compute and [c for c in common if c]: return common
     if unit.kind is Compute or not unit.native or not unit.origins: return own.split('/')
     return own.split('/')[:-1] or [unit.origins[0].split()[-1].split('/')[-1]]
@@ -1063,20 +1079,21 @@ def assemble(
     inputs = [tensors[r] for r in view.inputs]
     return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs if len(outputs) > 1 else outputs[0])
 
-# %% ../nbs/0e_lifting.ipynb #af044427
+# %% ../nbs/0e_lifting.ipynb #51302f33
 def lift(
     view:View, # observed
     names:list, # of the inputs
     shapes:list, # of the inputs, with the batch
     scopes=(), # scopes of all variables of the graph
-)->tuple: # the model and its units
+)->tuple: # the model, its units, and what was thought to be a layer and is not
     "Keras layers for a graph. Where a layer differs from the graph, its part of the graph takes its place."
-    refused = set()
+    refused, why = set(), []
     while True:
         units = recognise(view, refused)
         christen(units, scopes)
-        try: return assemble(view, units, names, shapes), units
+        try: return assemble(view, units, names, shapes), units, why
         except _Refused as error:
             unit, = error.args
             if not unit.native: raise ValueError(f'A piece of the graph must give what the graph gives. {unit.note}. Received: {unit.name!r}.') from None
             refused |= unit.nodes
+            why.append(f'{unit.name} is no {unit.kind.__name__}: {unit.note}')
