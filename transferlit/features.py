@@ -189,7 +189,7 @@ def _tensor_dtype(array): # as Keras takes it: floats as `floatx`, text as strin
     if _kind(array) in 'OUS': return tf.string
     return tf.as_dtype(keras.config.floatx()) if array.dtype == np.float64 else tf.as_dtype(array.dtype)
 
-# %% ../nbs/08_features.ipynb #c04405ce
+# %% ../nbs/08_features.ipynb #8ef081fb
 _NEAR_CACHE = 1 << 23 # bytes
 
 def _guess(cut:Split)->int: # rows in one call, from the largest tensor inside
@@ -200,7 +200,7 @@ def _timed(run, batch)->float: # seconds a row, the better of two
     times = []
     for _ in range(3): # the first call prepares the kernels for this size
         start = time.perf_counter()
-        keras.ops.convert_to_numpy(run(batch)[0])
+        run(batch)[0].numpy()
         times.append(time.perf_counter() - start)
     return min(times[1:]) / len(tree.flatten(batch)[0])
 
@@ -233,12 +233,12 @@ def _batch_size(cut:Split, run, source)->int:
             with atomic_path(path) as part: part.write_text(json.dumps(known))
     return known[mine]
 
-# %% ../nbs/08_features.ipynb #55abdc76
+# %% ../nbs/08_features.ipynb #474b95d7
 _FORMAT = 1 # of what is stored about features
 
 def _made_by(cut:Split)->dict: # the part of the key that the model decides
     return {'layers': [list(step) for step in cut.recipe], 'boundary': [[list(b.shape), b.dtype] for b in cut.boundary],
-            'weights': [[path, content_hash(keras.ops.convert_to_numpy(v))] for path, v in cut.weights.items()], 'inference': cut.inference}
+            'weights': [[path, content_hash(v.numpy())] for path, v in cut.weights.items()], 'inference': cut.inference}
 
 
 def _parts(cut:Split, data, dtype, views)->dict: # everything that features depend on
@@ -368,14 +368,14 @@ def _difference(stored:list, fresh:list)->tuple: # the largest, and whether roun
         worst, explained = max(worst, apart), explained and apart <= slack * float(np.abs(b).max(initial=0))
     return worst, explained
 
-# %% ../nbs/08_features.ipynb #0e7d55ec
+# %% ../nbs/08_features.ipynb #0fdece7a
 def _few_rows(cut, x)->list: # compiled if that was done for the extraction; it would not pay for a few rows alone
     if _compiled(cut, x, only_known=True): return _boundary_rows(_compiled(cut, x), x, cut.lower.inputs[0].shape[0], _Narrow(None))
     def tensor(a): return tf.cast(tf.convert_to_tensor(_texts(a)), _tensor_dtype(a)) if a.dtype.kind not in 'OUS' else tf.convert_to_tensor(_texts(a))
     batch, fixed = tree.map_structure(tensor, x), cut.lower.inputs[0].shape[0]
     rows = tree.flatten(batch)[0].shape[0]
     if fixed: batch = tree.map_structure(lambda t: tf.concat([t] * -(-fixed // rows), 0)[:fixed], batch)
-    return [keras.ops.convert_to_numpy(t)[:rows] for t in tree.flatten(cut.lower(batch, training=False))]
+    return [t.numpy()[:rows] for t in tree.flatten(cut.lower(batch, training=False))]
 
 
 def _some(features, n)->tuple: # places of some rows, and x of these
@@ -484,11 +484,11 @@ class _Memory:
         self.rows += len(arrays[0])
     def done(self)->list: return [np.concatenate(k) if isinstance(k, list) else k for k in self.kept]
 
-# %% ../nbs/08_features.ipynb #b5703aef
+# %% ../nbs/08_features.ipynb #da221247
 def _boundary_rows(run, x, fixed, narrow)->list: # one batch through the lower part, as arrays
     rows = tree.flatten(x)[0].shape[0]
     if fixed and rows < fixed: x = tree.map_structure(lambda a: np.concatenate([a] * -(-fixed // rows))[:fixed], x)
-    return [narrow(keras.ops.convert_to_numpy(t)[:rows]) for t in run(x)]
+    return [narrow(t.numpy()[:rows]) for t in run(x)]
 
 
 def _inputs(source, views, augment, size, done):

@@ -27,8 +27,9 @@ from .files import atomic_path, content_hash, locked
 from .tables import Table
 
 # %% auto #0
-__all__ = ['FORMAT', 'dtype_of', 'Rows', 'Writer', 'Damaged', 'Entry', 'read', 'begun', 'finish', 'home', 'place', 'entries',
-           'discard', 'size_of', 'age_of', 'bytes_text', 'listing', 'abouts', 'size', 'prune']
+__all__ = ['FORMAT', 'SHARD_BYTES', 'SHARD_SECONDS', 'dtype_of', 'Rows', 'Writer', 'Damaged', 'Entry', 'read', 'begun', 'finish',
+           'home', 'place', 'entries', 'discard', 'size_of', 'age_of', 'bytes_text', 'listing', 'abouts', 'size',
+           'prune']
 
 # %% ../nbs/07_store.ipynb #f9a1e052
 FORMAT = 1 # of the folder; another number is never read
@@ -158,11 +159,14 @@ def _fits(array, field:dict)->None:
         raise ValueError(f'All rows of an array must have one shape and dtype. Received: {array.shape[1:]} {array.dtype} '
                          f'for {field["name"]!r}, which has {tuple(field["shape"])} {field["dtype"]}.')
 
-# %% ../nbs/07_store.ipynb #75ac4cad
+# %% ../nbs/07_store.ipynb #3fb641b8
+SHARD_BYTES, SHARD_SECONDS = 1 << 25, 20. # a shard is closed when it has so many bytes or has been open for so long
+
+
 class Writer:
     "Puts rows into a folder, shard after shard; `rows` says how many are there already. A context: Ctrl-C seals the open shard, an error drops it, and it alone."
-    def __init__(self, folder:Path, fields:list, shard_bytes:int=1 << 25, seconds:float=20.):
-        self.folder, self.fields, self.shard_bytes, self.seconds = folder, fields, shard_bytes, seconds
+    def __init__(self, folder:Path, fields:list, shard_bytes:int|None=None):
+        self.folder, self.fields, self.shard_bytes = folder, fields, shard_bytes or SHARD_BYTES
         self.open, self.note = None, {} # the note is kept with each shard
         folder.mkdir(parents=True, exist_ok=True)
         self.shards = _whole_shards(folder, fields)
@@ -178,7 +182,7 @@ class Writer:
         for a, f in zip(arrays, self.fields, strict=True): _fits(a, f)
         self.open = self.open or _Shard(self.folder, len(self.shards), self.fields)
         self.open.add(arrays)
-        if sum(self.open.bytes) >= self.shard_bytes or time.monotonic() - self.open.began > self.seconds: self.seal()
+        if sum(self.open.bytes) >= self.shard_bytes or time.monotonic() - self.open.began > SHARD_SECONDS: self.seal()
 
     def seal(self)->None: # from here on these rows survive a kill
         if self.open: self.shards, self.open = [*self.shards, self.open.seal(self.note)], None
@@ -205,7 +209,7 @@ class Entry:
     rows:int
     nbytes:int
 
-# %% ../nbs/07_store.ipynb #c7fcf302
+# %% ../nbs/07_store.ipynb #b4cf9276
 def _manifest(folder:Path)->dict|None:
     "The manifest; None where there is no whole entry. Raises Damaged where there is one, but not as it was written."
     if not (folder/'manifest.json').is_file(): return None
@@ -221,8 +225,9 @@ def _faults(folder:Path, manifest:dict)->list:
              *(_shard_file(folder, n, i).name for n in range(len(shards)) for i in range(len(manifest['fields'])))}
     foreign = sorted(p.name for p in folder.iterdir() if p.name not in known and not p.name.startswith('.'))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda n: _fault(folder, n, shards[n]), range(len(shards)))
-        return [f for f in found if f] + [f'{name} is not part of it' for name in foreign]
+        found = [*pool.map(lambda n: _fault(folder, n, shards[n]), range(len(shards)))]
+    found += [f'{p.name} has changed' for n, s in enumerate(shards) if _read_json(p := _record_file(folder, n)) != s]
+    return [f for f in found if f] + [f'{name} is not part of it' for name in foreign]
 
 # %% ../nbs/07_store.ipynb #374c0d3f
 def _mapped(folder:Path, manifest:dict, i:int)->Rows:

@@ -1,0 +1,332 @@
+"""Stored features under ill treatment: killed writers, damaged files, two processes, less memory than features.
+
+TRANSFERLIT_ROUNDS says how often (10 by default; the figures in the docs are of 200).
+"""
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import extraction
+from transferlit import store as disk
+from transferlit.features import precompute
+from transferlit.store import Damaged, Rows, begun, entries, read
+
+ROUNDS = int(os.environ.get("TRANSFERLIT_ROUNDS", 10))
+SCRIPT = Path(extraction.__file__)
+ENV = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+linux = pytest.mark.skipif(sys.platform != "linux", reason="uses fork, /proc and resource limits")
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return precompute(extraction.model(), *extraction.data(), batch_size=16, verbose=False).arrays[0]
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(disk, "SHARD_BYTES", 4096)
+
+
+def start(verb, store, **kwargs):
+    return subprocess.Popen([sys.executable, SCRIPT, verb, store], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENV, **kwargs)
+
+
+@linux
+def test_killed_at_any_moment_it_is_whole_or_absent(tmp_path, truth, record_property):
+    """SIGKILL at random moments; what is there is right, and the next run goes on behind it."""
+    rng, kept, whole, resumed = random.Random(0), 0, 0, 0
+    forks = start("forks", tmp_path, stdin=subprocess.PIPE)
+    try:
+        for _ in range(ROUNDS):
+            forks.stdin.write("go\n")
+            forks.stdin.flush()
+            child = int(forks.stdout.readline())
+            time.sleep(rng.uniform(0.2, 1.6))
+            try:
+                os.kill(child, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            assert forks.stdout.readline() == "gone\n"
+            for folder in entries(tmp_path):
+                if (entry := read(folder)) is not None:
+                    whole += 1
+                    np.testing.assert_array_equal(np.asarray(entry.arrays["hidden1"]), truth)
+                    shutil.rmtree(folder)
+                    kept = 0
+                elif (part := begun(folder)) is not None:
+                    resumed += 1
+                    assert part.rows >= kept, "a whole shard was lost"
+                    kept = part.rows
+                    np.testing.assert_array_equal(np.asarray(part.arrays["hidden1"]), truth[:kept])
+    finally:
+        forks.stdin.close()
+        forks.wait(60)
+    record_property("killed", ROUNDS)
+    print(f"{ROUNDS} kills: {resumed} left whole shards behind, {whole} came when the entry was whole")
+    made = precompute(extraction.model(), *extraction.data(), store=tmp_path, batch_size=16, verbose=False)
+    np.testing.assert_array_equal(np.asarray(made.arrays[0]), truth)
+
+
+def damage(folder, rng):
+    """One change to a file of an entry, of the kinds that disks and people make."""
+    path = rng.choice(sorted(p for p in folder.iterdir() if p.is_file()))
+    size = path.stat().st_size
+    kind = rng.choice(["flip", "cut", "grow", "delete", "swap", "zero", "foreign"])
+    if kind == "flip":
+        content = bytearray(path.read_bytes())
+        content[rng.randrange(size)] ^= 1 << rng.randrange(8)
+        path.write_bytes(content)
+    elif kind == "cut":
+        os.truncate(path, rng.randrange(size))
+    elif kind == "grow":
+        path.write_bytes(path.read_bytes() + b"\0")
+    elif kind == "delete":
+        path.unlink()
+    elif kind == "zero":
+        content = bytearray(path.read_bytes())
+        at = rng.randrange(size)
+        content[at:at + 64] = bytes(len(content[at:at + 64]))
+        path.write_bytes(content)
+    elif kind == "swap":
+        others = [p for p in folder.iterdir() if p.is_file() and p.suffix == path.suffix and p != path] or [path]
+        shutil.copyfile(rng.choice(sorted(others)), path)
+    else:
+        (folder / "99999.0.bin").write_bytes(b"somebody else's")
+    return kind, path.name
+
+
+def test_damage_is_found_before_use(tmp_path, truth, small_shards):
+    """Whatever changed a byte of an entry is found, and what `precompute` returns is right."""
+    model, (x, y), rng = extraction.model(), extraction.data(), random.Random(0)
+    found = harmless = 0
+    for _ in range(ROUNDS):
+        precompute(model, x, y, store=tmp_path, batch_size=16, verbose=False)
+        folder, = entries(tmp_path)
+        before = {p.name: p.read_bytes() for p in folder.iterdir()}
+        kind, name = damage(folder, rng)
+        changed = {p.name: p.read_bytes() for p in folder.iterdir()} != before
+        made = precompute(model, x, y, store=tmp_path, batch_size=16, verbose=False)
+        np.testing.assert_array_equal(np.asarray(made.arrays[0]), truth)
+        anew = not made.note.startswith("Reused")
+        assert anew == changed, (kind, name, made.note)
+        found, harmless = found + anew, harmless + (not changed)
+    print(f"{ROUNDS} damages: {found} found and computed anew, {harmless} left every byte as it was")
+
+
+@linux
+def test_two_processes_compute_once(tmp_path):
+    first, second = start("extract", tmp_path), start("extract", tmp_path)
+    notes = sorted(p.communicate(timeout=120)[0].split(":")[0] for p in (first, second))
+    assert notes == ["Computed", "Reused"]
+    assert len(entries(tmp_path)) == 1
+
+
+@linux
+def test_larger_than_the_memory_of_the_process(tmp_path):
+    """A limit on the process's memory: on disk the features are made, in memory the same ones are not."""
+    said = start("larger", tmp_path).communicate(timeout=300)[0]
+    made, spare = (int(said.split()[i]) for i in (0, 3))
+    assert made > 7 * spare
+
+
+def test_full_disk_keeps_the_whole_shards(tmp_path, truth, small_shards, monkeypatch):
+    model, (x, y) = extraction.model(), extraction.data()
+    real, written = disk._Shard.add, []
+
+    def full(self, arrays):
+        written.append(1)
+        if len(written) == 30:
+            raise OSError(28, "No space left on device")
+        real(self, arrays)
+
+    monkeypatch.setattr(disk._Shard, "add", full)
+    with pytest.raises(OSError, match="fit on its disk"):
+        precompute(model, x, y, store=tmp_path, batch_size=16, verbose=False)
+    monkeypatch.setattr(disk._Shard, "add", real)
+    folder, = entries(tmp_path)
+    assert read(folder) is None and 0 < begun(folder).rows < 30 * 16
+    made = precompute(model, x, y, store=tmp_path, batch_size=16, verbose=False)
+    assert made.note.startswith("Went on at row")
+    np.testing.assert_array_equal(np.asarray(made.arrays[0]), truth)
+
+
+def test_interrupted_by_hand(tmp_path, truth, monkeypatch):
+    """Ctrl-C keeps every row that was made."""
+    model, (x, y) = extraction.model(), extraction.data()
+    real, calls = disk.Writer.add, []
+
+    def stopped(self, arrays):
+        real(self, arrays)
+        calls.append(1)
+        if len(calls) == 40:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(disk.Writer, "add", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        precompute(model, x, y, store=tmp_path, batch_size=16, verbose=False)
+    folder, = entries(tmp_path)
+    assert begun(folder).rows == 40 * 16
+    made = precompute(model, x, y, store=tmp_path, batch_size=16, verbose=False)
+    assert made.note.startswith("Went on at row 640")
+    np.testing.assert_array_equal(np.asarray(made.arrays[0]), truth)
+
+
+def test_a_pipeline_goes_on_where_it_stopped_in_any_order(tmp_path, truth, small_shards, monkeypatch):
+    """Shuffled anew after the interruption: no row is lost, none doubled, each keeps its label."""
+    model, (x, y) = extraction.model(), extraction.data()
+    pipeline = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), reshuffle_each_iteration=True).batch(50)
+    real, calls = disk.Writer.add, []
+
+    def stopped(self, arrays):
+        real(self, arrays)
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(disk.Writer, "add", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        precompute(model, pipeline, store=tmp_path, batch_size=100, verbose=False)
+    made = precompute(model, pipeline, store=tmp_path, batch_size=100, verbose=False)
+    assert made.note.startswith("Went on at row")
+    labels = np.asarray(made.y)
+    assert sorted(labels) == list(range(len(x)))
+    np.testing.assert_allclose(np.asarray(made.arrays[0]), truth[labels], atol=1e-6)
+    again = precompute(model, pipeline, store=tmp_path, verbose=False)
+    assert again.note.startswith("Reused")
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return -(-len(self.x) // 300)
+
+    def __getitem__(self, i):
+        part = slice(i * 300, (i + 1) * 300)
+        return self.x[part], self.y[part], np.full(len(self.y[part]), 2.0)
+
+
+def as_given(kind, x, y):
+    if kind == "tf.data":
+        return (tf.data.Dataset.from_tensor_slices((x, y)).batch(300),)
+    if kind == "PyDataset":
+        return (Batches(x, y),)
+    if kind == "generator":
+        return ((x[i:i + 300], y[i:i + 300]) for i in range(0, len(x), 300)),
+    return {"array": x, "tensor": tf.constant(x), "float64": x.astype("float64"), "list of lists": x.tolist(),
+            "mapped": np.lib.stride_tricks.as_strided(x, x.shape, x.strides)}[kind], y
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor", "float64", "list of lists", "mapped", "tf.data", "PyDataset", "generator"])
+def test_every_kind_of_data(kind, truth):
+    x, y = extraction.data()
+    made = precompute(extraction.model(), *as_given(kind, x, y), verbose=False)
+    np.testing.assert_allclose(made.arrays[0], truth, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(made.y), y)
+    assert (made.sample_weight is not None) == (kind == "PyDataset")
+
+
+def test_several_inputs_by_name(tmp_path):
+    a, b = keras.Input((3,), name="a"), keras.Input((4,), name="b")
+    frozen = keras.layers.Dense(5, name="frozen", trainable=False)(a)
+    model = keras.Model({"a": a, "b": b}, keras.layers.Dense(2)(keras.layers.Concatenate()([frozen, b])))
+    x = {"a": np.random.rand(20, 3).astype("float32"), "b": np.random.rand(20, 4).astype("float32")}
+    made = precompute(model, x, np.arange(20), store=tmp_path, verbose=False)
+    features = [np.asarray(f) for f in made.arrays]
+    np.testing.assert_allclose(made.split.upper(features if len(features) > 1 else features[0]), model(x), atol=1e-6)
+    with pytest.raises(ValueError, match="one row a sample"):
+        precompute(model, {"a": x["a"], "b": x["b"][:5]})
+    with pytest.raises(ValueError, match="one array for each input"):
+        precompute(model, {"a": x["a"]})
+
+
+@pytest.mark.parametrize("bad, message", [
+    (lambda x, y: dict(x=x[:0], y=y[:0]), "at least one row"), (lambda x, y: dict(x=x, y=y[:-1]), r"x \[2000\], y \[1999\]"),
+    (lambda x, y: dict(x=np.where(x > 2, np.nan, x), y=y), "NaN in"), (lambda x, y: dict(x=x, y=np.where(y == 3, np.nan, y)), "y with NaN in 1 of"),
+    (lambda x, y: dict(x=x[:, :3], y=y), "the shape that the model takes"), (lambda x, y: dict(x=x, y=y, dtype="int8"), "dtype='int8'"),
+    (lambda x, y: dict(x=x, y=y, views=2), "`augment="), (lambda x, y: dict(x=x, y=y, limit="10 KB"), "limit of 10 KB"),
+    (lambda x, y: dict(x=x, y=y, augment=abs), "repeatable"), (lambda x, y: dict(x=x * 1e9, y=y, at="hidden1", dtype=None, limit="lots"), '"20 GB"'),
+    (lambda x, y: dict(x=iter([])), "read once only"), (lambda x, y: dict(x=tf.data.Dataset.from_tensor_slices(x).batch(9).repeat()), "come to an end")])
+def test_bad_input_is_refused_before_anything_is_written(bad, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        precompute(extraction.model(), store=tmp_path / "new", verbose=False, **bad(*extraction.data()))
+    assert not entries(tmp_path / "new")
+
+
+def test_too_large_for_half_precision():
+    x = np.full((4, 2), 1e6, "float32")
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, kernel_initializer="ones", trainable=False), keras.layers.Dense(1)])
+    with pytest.raises(ValueError, match="dtype='bfloat16'"):
+        precompute(model, x, dtype="float16", verbose=False)
+    made = precompute(model, x, dtype="bfloat16", verbose=False)
+    assert 0 < made.error <= 2e6 / 2**8
+
+
+def test_least_recently_used_goes_first(tmp_path):
+    model, (x, y) = extraction.model(), extraction.data()
+    sizes = []
+    for n in (1000, 1100, 1200):
+        precompute(model, x[:n], store=tmp_path, verbose=False)
+        sizes.append(disk.size(tmp_path))
+        time.sleep(0.05)
+    precompute(model, x[:1000], store=tmp_path, verbose=False)  # used again: now the newest
+    precompute(model, x[:900], store=tmp_path, verbose=False, limit=sizes[1])
+    assert sorted(row["rows"] for row in disk.listing(tmp_path)) == [900, 1000]
+
+
+def test_a_lambda_that_reads_a_global_is_caught(tmp_path):
+    """What no key can hold shows in the rows that are made anew."""
+    scale = {"by": 2.0}
+    globals()["_SCALE"] = scale
+    inputs = keras.Input((6,))
+    half = keras.layers.Dense(4, trainable=False)(keras.layers.Lambda(lambda t: t * _SCALE["by"])(inputs))  # noqa: F821
+    model, (x, y) = keras.Model(inputs, keras.layers.Dense(2)(half)), extraction.data()
+    first = precompute(model, x, y, store=tmp_path, verbose=False)
+    scale["by"] = 3.0
+    import transferlit.features as room
+    room._FUNCTIONS.clear()  # as in a new process
+    second = precompute(model, x, y, store=tmp_path, verbose=False)
+    assert "not what the model makes now" in second.note
+    assert np.abs(np.asarray(second.arrays[0]) - np.asarray(first.arrays[0])).max() > 0.1
+
+
+def test_removed_only_when_nobody_writes(tmp_path):
+    model, (x, y) = extraction.model(), extraction.data()
+    precompute(model, x, y, store=tmp_path, verbose=False)
+    folder, = entries(tmp_path)
+    inside, go = threading.Event(), threading.Event()
+
+    def hold():
+        from transferlit.files import locked
+        with locked(folder):
+            inside.set()
+            go.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait(30)
+    assert not len(disk.prune(tmp_path, keep=0)) and read(folder)
+    go.set()
+    thread.join()
+    assert len(disk.prune(tmp_path, keep=0)) == 1 and not entries(tmp_path)
+
+
+def test_rows_in_any_order():
+    whole = np.random.default_rng(0).normal(size=(50, 3))
+    rows = Rows([whole[:7], whole[7:7], whole[7:30], whole[30:]])
+    for pick in (slice(5, 33), slice(40, 3, -3), [0, 49, 7, 7, -1], np.arange(50) % 2 == 0, 12, slice(9, 9)):
+        np.testing.assert_array_equal(rows[pick], whole[pick])
+    assert Damaged
