@@ -10,7 +10,6 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
 pytest.importorskip("nbdev", reason="nbdev is not installed: pip install -e .[dev]")
 pytest.importorskip("smalldocs", reason="smalldocs is not installed: pip install -e .[dev]")
 import check_site

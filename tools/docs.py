@@ -186,9 +186,12 @@ def stale(site: Path) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare with what is committed; write nothing")
-    check, site = parser.parse_args().check, build()
+    check, facts = parser.parse_args().check, NBS / "nbdev.yml"
+    before = facts.read_bytes()
+    site = build()
     if check:
-        found = stale(site)
+        found = stale(site) + ["nbs/nbdev.yml: differs"] * (facts.read_bytes() != before)
+        facts.write_bytes(before)
         print("\n".join([*found, "Run `make docs` and commit the result."] if found else ["docs/ and README.md are fresh"]))
         return bool(found)
     shutil.rmtree(DOCS, ignore_errors=True)

@@ -18,7 +18,8 @@ _HOME = {
     "stop_after": "barrier",
     "Features": "features", "precompute": "features",
     "fit": "caching", "sweep": "caching",
-    "finetune": "finetuning",
+    "Stage": "finetuning", "finetune": "finetuning",
+    "share": "sharing", "shared": "sharing",
     "plot_break_even": "plot", "plot_features": "plot", "plot_history": "plot", "plot_model": "plot",
 }
 __all__ = sorted(_HOME)

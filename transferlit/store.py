@@ -27,13 +27,13 @@ from .files import atomic_path, content_hash, locked
 from .tables import Table
 
 # %% auto #0
-__all__ = ['FORMAT', 'Rows', 'Writer', 'Damaged', 'Entry', 'read', 'finish', 'home', 'place', 'entries', 'discard', 'size_of',
-           'age_of', 'bytes_text', 'listing', 'size', 'prune']
+__all__ = ['FORMAT', 'dtype_of', 'Rows', 'Writer', 'Damaged', 'Entry', 'read', 'begun', 'finish', 'home', 'place', 'entries',
+           'discard', 'size_of', 'age_of', 'bytes_text', 'listing', 'abouts', 'size', 'prune']
 
-# %% ../nbs/07_store.ipynb #dfdad6a6
+# %% ../nbs/07_store.ipynb #f9a1e052
 FORMAT = 1 # of the folder; another number is never read
 
-def _dtype(name:str)->np.dtype:
+def dtype_of(name:str)->np.dtype:
     "A dtype by name; `bfloat16` is not numpy's own."
     if name == 'bfloat16':
         import ml_dtypes
@@ -112,7 +112,7 @@ def _fault(folder:Path, shard:int, record:dict)->str|None:
         with open(path, 'rb') as file:
             if hashlib.file_digest(file, 'sha256').hexdigest() != digest: return f'the content of {path.name} has changed'
 
-# %% ../nbs/07_store.ipynb #9a23171a
+# %% ../nbs/07_store.ipynb #2db4dc48
 class _Shard:
     "The files of one shard while rows flow into them; they get their names when it is sealed."
     def __init__(self, folder:Path, number:int, fields:list):
@@ -132,15 +132,15 @@ class _Shard:
     @property
     def bytes(self)->list: return [f.tell() for f in self.files]
 
-    def seal(self)->dict: # files first, then the record that vouches for them
-        record = {'rows': self.rows, 'fields': self.fields, 'bytes': self.bytes, 'sha256': [d.hexdigest() for d in self.digests]}
+    def seal(self, note:dict)->dict: # files first, then the record that vouches for them
+        record = {'rows': self.rows, 'note': note, 'fields': self.fields, 'bytes': self.bytes, 'sha256': [d.hexdigest() for d in self.digests]}
         self.stack.close()
         _write_json(_record_file(self.folder, self.number), record)
         return record
 
     def drop(self, *error)->None: self.stack.__exit__(*error) # as if it had never been begun
 
-# %% ../nbs/07_store.ipynb #c66e47f2
+# %% ../nbs/07_store.ipynb #8f6dbd5b
 def _whole_shards(folder:Path, fields:list)->list:
     "Records of the shards at the beginning that are whole; what a killed writer left behind them is removed."
     shards = []
@@ -154,17 +154,19 @@ def _whole_shards(folder:Path, fields:list)->list:
 
 
 def _fits(array, field:dict)->None:
-    if list(array.shape[1:]) != list(field['shape']) or array.dtype != _dtype(field['dtype']):
+    if list(array.shape[1:]) != list(field['shape']) or array.dtype != dtype_of(field['dtype']):
         raise ValueError(f'All rows of an array must have one shape and dtype. Received: {array.shape[1:]} {array.dtype} '
                          f'for {field["name"]!r}, which has {tuple(field["shape"])} {field["dtype"]}.')
 
-# %% ../nbs/07_store.ipynb #a3261108
+# %% ../nbs/07_store.ipynb #75ac4cad
 class Writer:
-    "Puts rows into a folder, shard after shard; `rows` says how many are there already. A context: an exception drops the open shard only."
+    "Puts rows into a folder, shard after shard; `rows` says how many are there already. A context: Ctrl-C seals the open shard, an error drops it, and it alone."
     def __init__(self, folder:Path, fields:list, shard_bytes:int=1 << 25, seconds:float=20.):
-        self.folder, self.fields, self.shard_bytes, self.seconds, self.open = folder, fields, shard_bytes, seconds, None
+        self.folder, self.fields, self.shard_bytes, self.seconds = folder, fields, shard_bytes, seconds
+        self.open, self.note = None, {} # the note is kept with each shard
         folder.mkdir(parents=True, exist_ok=True)
         self.shards = _whole_shards(folder, fields)
+        if self.shards: self.note = dict(self.shards[-1]['note'])
 
     @property
     def rows(self)->int: return sum(s['rows'] for s in self.shards) + (self.open.rows if self.open else 0)
@@ -179,13 +181,13 @@ class Writer:
         if sum(self.open.bytes) >= self.shard_bytes or time.monotonic() - self.open.began > self.seconds: self.seal()
 
     def seal(self)->None: # from here on these rows survive a kill
-        if self.open: self.shards, self.open = [*self.shards, self.open.seal()], None
+        if self.open: self.shards, self.open = [*self.shards, self.open.seal(self.note)], None
 
     def __enter__(self): return self
     def __exit__(self, *error):
-        if self.open: (self.seal() if error[0] is None else self.open.drop(*error))
+        if self.open: (self.seal() if error[0] in (None, KeyboardInterrupt) else self.open.drop(*error))
 
-# %% ../nbs/07_store.ipynb #3aaa82b0
+# %% ../nbs/07_store.ipynb #278fc8e9
 class Damaged(ValueError):
     "An entry that is not what was written; `faults` says in what way."
     def __init__(self, folder:Path, faults:list):
@@ -198,6 +200,7 @@ class Entry:
     "A whole entry: arrays by name, and what was written about them."
     folder:Path
     arrays:dict # name to `Rows`, memory-mapped
+    fields:list # name, shape of a row and dtype of each
     about:dict # as it was given
     rows:int
     nbytes:int
@@ -221,11 +224,11 @@ def _faults(folder:Path, manifest:dict)->list:
         found = pool.map(lambda n: _fault(folder, n, shards[n]), range(len(shards)))
         return [f for f in found if f] + [f'{name} is not part of it' for name in foreign]
 
-# %% ../nbs/07_store.ipynb #8444df6b
+# %% ../nbs/07_store.ipynb #374c0d3f
 def _mapped(folder:Path, manifest:dict, i:int)->Rows:
     "Array `i` of an entry, memory-mapped."
     field, shards = manifest['fields'][i], manifest['shards']
-    dtype, shape = _dtype(field['dtype']), tuple(field['shape'])
+    dtype, shape = dtype_of(field['dtype']), tuple(field['shape'])
     def part(n, rows): # a file of no bytes cannot be mapped
         if not shards[n]['bytes'][i]: return np.empty((rows, *shape), dtype)
         return np.memmap(_shard_file(folder, n, i), dtype, 'r', shape=(rows, *shape))
@@ -240,8 +243,22 @@ def read(
     if manifest is None: return None
     if faults := _faults(folder, manifest): raise Damaged(folder, faults)
     os.utime(folder/'manifest.json') # used now
-    arrays = {f['name']: _mapped(folder, manifest, i) for i, f in enumerate(manifest['fields'])}
-    return Entry(folder, arrays, manifest['about'], manifest['rows'], sum(sum(s['bytes']) for s in manifest['shards']))
+    return _entry(folder, manifest)
+
+
+def _entry(folder, manifest)->Entry:
+    fields, shards = manifest['fields'], manifest['shards']
+    arrays = {f['name']: _mapped(folder, manifest, i) for i, f in enumerate(fields)}
+    return Entry(folder, arrays, fields, manifest['about'], sum(s['rows'] for s in shards), sum(sum(s['bytes']) for s in shards))
+
+
+def begun(
+    folder:Path, # of one entry
+)->Entry|None: # what a killed writer left whole; None where there is nothing
+    "The shards that are whole in a folder without a manifest; `about` is the note of the last one."
+    record = _read_json(_record_file(folder, 0))
+    shards = _whole_shards(folder, record['fields']) if record else []
+    return _entry(folder, {'fields': record['fields'], 'shards': shards, 'about': shards[-1]['note']}) if shards else None
 
 
 def finish(
@@ -313,7 +330,7 @@ def bytes_text(n:int)->str: # `11.0 MB`
     unit = next((u for u in ('TB', 'GB', 'MB', 'KB') if n >= _UNITS[u]), 'B')
     return f'{n} B' if unit == 'B' else f'{n / _UNITS[unit]:.3g} {unit}'
 
-# %% ../nbs/07_store.ipynb #e88b4c10
+# %% ../nbs/07_store.ipynb #090695fc
 def _size(folder:Path)->int: return sum(p.stat().st_size for p in folder.rglob('*') if p.is_file())
 def _used(folder:Path)->float: return max((p.stat().st_mtime for p in [folder, *folder.glob('*.json')]), default=0.)
 
@@ -326,11 +343,16 @@ def listing(
         try: manifest, state = _manifest(folder), 'whole'
         except Damaged: manifest, state = None, 'damaged'
         about = (manifest or {}).get('about', {})
-        return {'entry': folder.name[:12], 'model': about.get('model'), 'rows': (manifest or {}).get('rows'), 'size': bytes_text(_size(folder)), 'bytes': _size(folder),
+        return {'entry': folder.name[:12], 'model': about.get('model'), 'rows': (manifest or {}).get('rows'), 'bytes': _size(folder),
                 'last used': datetime.fromtimestamp(_used(folder)).isoformat(' ', 'minutes'), 'state': state if manifest or state == 'damaged' else 'unfinished'}
     folder = home(root)
     rows = [row(p) for p in sorted(entries(folder), key=_used, reverse=True)]
     return Table(rows, f'{len(rows)} entries, {bytes_text(sum(r["bytes"] for r in rows))}')
+
+
+def abouts(root:Path, most:int)->list: # what was written about the last used entries
+    found = [_read_json(p/'manifest.json') for p in sorted(entries(root), key=_used, reverse=True)[:most]]
+    return [m['about'] for m in found if m and m.get('format') == FORMAT]
 
 
 def size(
@@ -339,7 +361,7 @@ def size(
     "What the entries of a store take on the disk."
     return sum(map(_size, entries(home(root))))
 
-# %% ../nbs/07_store.ipynb #70ed4bfb
+# %% ../nbs/07_store.ipynb #d642cee4
 def _remove(folder:Path)->bool: # False where a process is writing it
     try:
         with locked(folder, timeout=0): discard(folder)
@@ -363,5 +385,5 @@ def prune(
         bytes_, age = _size(folder), now - _used(folder)
         spared = [keep is not None and i < keep, oldest is not None and age <= oldest, room is not None and bytes_ <= room]
         if room is not None: room -= bytes_ if bytes_ <= room else 0
-        if not any(spared) and _remove(folder): gone.append({'entry': folder.name[:12], 'size': bytes_text(bytes_), 'bytes': bytes_})
+        if not any(spared) and _remove(folder): gone.append({'entry': folder.name[:12], 'bytes': bytes_})
     return Table(gone, f'{len(gone)} entries removed, {bytes_text(sum(r["bytes"] for r in gone))}')
