@@ -167,10 +167,10 @@ def test_callbacks_of_epochs(tmp_path):
                      C.CSVLogger(folder / "log.csv")]
         if importlib.util.find_spec("tensorboard"):
             callbacks.append(C.TensorBoard(folder / "board"))
-        return trained(way, lambda: network(O.SGD(2.0)), epochs=8, shuffle=False, validation_split=0.3, callbacks=callbacks)
+        return trained(way, lambda: network(O.SGD(0.5)), epochs=12, shuffle=False, validation_split=0.3, callbacks=callbacks)
 
     (history, state), (ours, our_state) = run(keras, tmp_path / "keras"), run(tl, tmp_path / "tl")
-    assert ours == history and len(history["loss"]) < 8
+    assert ours == history and len(history["loss"]) < 12
     assert (tmp_path / "tl/log.csv").read_text() == (tmp_path / "keras/log.csv").read_text()
     assert (tmp_path / "tl/best.weights.h5").exists()
     for a, b in zip(our_state, state, strict=True):
