@@ -180,12 +180,17 @@ class Callouts(Processor):
 
 
 class Origin(Processor):
-    """Says below the title which notebook the page is made from."""
+    """Says below the title which notebook the page is made from, and where it can be run and had."""
 
     def begin(self):
         config, name = get_config(), Path(self.nb.path_).name
-        link = f"({config.git_url}/blob/{config.branch}/{config.nbs_path.name}/{name}){{.notebook}}"
-        self.nb.cells.insert(1, mk_cell(f"[노트북 · Notebook]{link} [`{name}`]{link}", "markdown"))  # the title is the first
+        place = f"{config.branch}/{config.nbs_path.name}/{name}"
+        repo = config.git_url.removeprefix("https://github.com/")
+        links = {"노트북 · Notebook": f"{config.git_url}/blob/{place}", f"`{name}`": f"{config.git_url}/blob/{place}",
+                 "Colab에서 열기 · Open in Colab": f"https://colab.research.google.com/github/{repo}/blob/{place}",
+                 "내려받기 · Download": f"https://raw.githubusercontent.com/{repo}/{place}"}
+        line = " ".join(f"[{text}]({url}){{.notebook}}" for text, url in links.items())
+        self.nb.cells.insert(1, mk_cell(line, "markdown"))  # the title is the first
 
 
 def fold_title(cell):
