@@ -1,0 +1,215 @@
+"""`tl.fit` against `Model.fit`: weights, optimizer state and history to the bit, over what people compile."""
+import importlib.util
+import os
+import signal
+import threading
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from keras import losses as L
+from keras import optimizers as O
+
+import transferlit as tl
+
+rng = np.random.default_rng(0)
+ROWS = 150
+X = rng.normal(size=(ROWS, 12)).astype("float32")
+Y = rng.integers(0, 3, ROWS)
+TARGETS = rng.normal(size=(ROWS, 2)).astype("float32")
+WEIGHTS = rng.random(ROWS).astype("float32")
+SPARSE = L.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def network(optimizer="sgd", top=(), frozen=True, cls=keras.Model, act=None, below=(), **compile):
+    inputs = keras.Input((12,))
+    h = layers.Dense(8, "relu", name="hidden1", kernel_regularizer="l2")(inputs)
+    h = layers.Dense(8, "relu", name="hidden2", activity_regularizer=act)(h)
+    for layer in below:
+        h = layer(h)
+    h = layers.Dense(8, "relu", name="hidden3", kernel_regularizer="l2")(h)
+    for layer in top:
+        h = layer(h)
+    model = cls(inputs, layers.Dense(3, name="logits", dtype="float32")(h))
+    if frozen:
+        tl.freeze(model, "hidden[12]")
+    model.compile(optimizer, SPARSE, metrics=["accuracy"], **compile)
+    return model
+
+
+def two_outputs():
+    inputs = keras.Input((12,))
+    h = layers.Dense(8, "relu", name="hidden1", trainable=False)(inputs)
+    model = keras.Model(inputs, {"a": layers.Dense(3, name="a")(h), "b": layers.Dense(2, name="b")(h)})
+    model.compile("adam", {"a": SPARSE, "b": "mse"}, metrics={"a": "accuracy", "b": ["mae"]}, loss_weights={"a": 1.0, "b": 0.5})
+    return model
+
+
+def mixed():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        return network("adam")
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def by_pattern():
+    rates = O.OptimizerMap(O.SGD(0.05)) if hasattr(O, "OptimizerMap") else pytest.skip("this Keras has no OptimizerMap")
+    rates["logits/.*"] = O.Adam(0.01)
+    return network(O.MultiOptimizer(rates))
+
+
+class Adversarial(keras.Model):
+    """Its step asks for gradients with respect to x and trains on another x."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = self.compute_loss(x, y, self(x, training=True))
+        return super().train_step((x + 0.1 * tf.sign(tape.gradient(loss, x)), y))
+
+
+class Own(keras.Model):
+    """Its step uses x beside the prediction and logs something that is no metric."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            prediction = self(x, training=True)
+            loss = self.compute_loss(x, y, prediction) + 0.1 * tf.reduce_mean(x)
+        gradients = tape.gradient(loss, self.trainable_variables)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
+        return {**self.compute_metrics(x, y, prediction), "norm": tf.linalg.global_norm(gradients)}
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.body, self.top = layers.Dense(8, "relu"), layers.Dense(3)
+
+    def call(self, x, training=None):
+        return self.top(self.body(x))
+
+
+def subclassed():
+    model = Subclassed()
+    model.compile("adam", SPARSE, metrics=["accuracy"])
+    return model
+
+
+class Charge(layers.Layer):
+    def call(self, x):
+        self.add_loss(0.01 * keras.ops.sum(keras.ops.square(x)))
+        return x
+
+
+CASES = {
+    "adamw": (lambda: network(O.AdamW(0.01, weight_decay=0.05)), {}),
+    "schedule, momentum": (lambda: network(O.SGD(O.schedules.ExponentialDecay(0.1, 3, 0.9), momentum=0.9)), {}),
+    "rates by pattern": (by_pattern, {}),
+    "accumulation": (lambda: network(O.SGD(0.05, gradient_accumulation_steps=3)), {}),
+    "clipping": (lambda: network(O.Adam(0.01, global_clipnorm=0.1)), {}),
+    "moving average": (lambda: network(O.Adam(0.01, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=4)), {}),
+    "loss scale": (lambda: network(O.LossScaleOptimizer(O.Adam(0.01))), {}),
+    "mixed precision": (mixed, {}),
+    "dropout, batchnorm": (lambda: network("adam", top=(layers.BatchNormalization(), layers.Dropout(0.3))), {}),
+    "nothing frozen": (lambda: network("adam", frozen=False, top=(layers.Dropout(0.3),)), {"batch_size": 30}),
+    "activity regularizer below": (lambda: network(act="l2"), {}),
+    "add_loss below": (lambda: network(below=(Charge(),)), {}),
+    "two outputs": (two_outputs, {"y": {"a": Y, "b": TARGETS}, "sample_weight": WEIGHTS}),
+    "class_weight": (lambda: network(weighted_metrics=["accuracy"]), {"class_weight": {0: 1.0, 1: 2.0, 2: 0.5}}),
+    "own step": (lambda: network(cls=Own), {}),
+    "adversarial step": (lambda: network(cls=Adversarial), {}),
+    "subclassed": (subclassed, {}),
+    "steps_per_epoch": (lambda: network("adam"), {"steps_per_epoch": 2}),
+    "validation": (lambda: network("adam"), {"validation_split": 0.3, "validation_freq": 2, "validation_batch_size": 16}),
+    "float64, one batch": (lambda: network("adam"), {"x": X.astype("float64"), "batch_size": 1000}),
+}
+
+
+def trained(way, make, x=X, y=Y, batch_size=32, epochs=3, **more):
+    keras.utils.set_random_seed(3)
+    model = make()
+    fit = (lambda *a, **k: tl.fit(model, *a, **k)) if way is tl else model.fit
+    history = fit(x, y, batch_size=batch_size, epochs=epochs, verbose=0, **more)
+    state = [v.numpy() for v in (*model.variables, *model.optimizer.variables)]
+    return history.history, state
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", CASES)
+def test_same_as_keras(case):
+    make, more = CASES[case]
+    (history, state), (ours, our_state) = (trained(way, make, shuffle=False, **more) for way in (keras, tl))
+    assert ours == history
+    for a, b in zip(our_state, state, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_one_seed_one_result():
+    (history, state), (again, same) = (trained(tl, lambda: network("adam", top=(layers.Dropout(0.3),))) for _ in range(2))
+    assert history == again
+    for a, b in zip(state, same, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_callbacks_of_epochs(tmp_path):
+    C = keras.callbacks
+
+    def run(way, folder):
+        folder.mkdir()
+        callbacks = [C.EarlyStopping("val_loss", patience=1, restore_best_weights=True), C.ReduceLROnPlateau("loss", patience=1, min_delta=1.0),
+                     C.ModelCheckpoint(folder / "best.weights.h5", save_best_only=True, save_weights_only=True),
+                     C.CSVLogger(folder / "log.csv")]
+        if importlib.util.find_spec("tensorboard"):
+            callbacks.append(C.TensorBoard(folder / "board"))
+        return trained(way, lambda: network(O.SGD(0.5)), epochs=12, shuffle=False, validation_split=0.3, callbacks=callbacks)
+
+    (history, state), (ours, our_state) = run(keras, tmp_path / "keras"), run(tl, tmp_path / "tl")
+    assert ours == history and len(history["loss"]) < 12
+    assert (tmp_path / "tl/log.csv").read_text() == (tmp_path / "keras/log.csv").read_text()
+    assert (tmp_path / "tl/best.weights.h5").exists()
+    for a, b in zip(our_state, state, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_interrupted_between_steps():
+    """Ctrl-C leaves whole steps behind, and the model trains on."""
+    model = network("adam")
+    tl.fit(model, X, Y, verbose=0)
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        tl.fit(model, X, Y, epochs=1_000_000, verbose=0)
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+    steps = int(model.optimizer.iterations)
+    tl.fit(model, X, Y, verbose=0)
+    assert int(model.optimizer.iterations) == steps + 5
+
+
+def test_larger_than_memory_is_streamed(tmp_path, monkeypatch):
+    """Features that would not fit are read in blocks, with the same result in order."""
+    from transferlit import caching
+
+    whole = trained(tl, lambda: network("adam"), shuffle=False, cache=str(tmp_path))
+    monkeypatch.setattr(caching, "_free", lambda: 2048)
+    seen = []
+    blocks = caching.loop.Blocks
+    monkeypatch.setattr(caching.loop, "Blocks", lambda *a, **k: seen.append(1) or blocks(*a, **k))
+    streamed = trained(tl, lambda: network("adam"), shuffle=False, cache=str(tmp_path))
+    assert seen and streamed[0] == whole[0]
+    for a, b in zip(streamed[1], whole[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_datasets():
+    """A steady dataset gives what arrays give; one that shuffles is left to Keras."""
+    steady = tf.data.Dataset.from_tensor_slices((X, Y)).batch(32)
+    assert trained(tl, network, x=steady, y=None, batch_size=None, shuffle=True)[0] == trained(tl, network, shuffle=False)[0]
+    keras.utils.set_random_seed(0)
+    with pytest.warns(UserWarning, match="shuffles or augments"):
+        tl.fit(network(), steady.shuffle(10), verbose=0)
