@@ -593,3 +593,25 @@ def test_graph(name, tmp_path):
     again = keras.saving.load_model(tmp_path/"new.keras")
     assert np.array_equal(np.asarray(again(given if len(given) > 1 else given[0])), np.asarray(found), equal_nan=True)
     assert by_path(again).keys() == by_path(model).keys()
+
+
+def test_batch_statistics_or_moving_averages(tmp_path):
+    def build():
+        h = conv(place("images", None, 4, 4, 3), 4, "conv")
+        g, b, m, v = parts(h, "bn")
+        y, mean, variance = v1.nn.fused_batch_norm(h, g, b, epsilon=1e-3)
+        for average, now in ((m, mean), (v, variance)): v1.assign_sub(average, .1*(average - now))
+        tf.nn.relu(y, name="out")
+        return {"images": floats(6, 4, 4, 3)}, "out"
+    prefix, feeds, out, y = truth(build, {}, tmp_path)
+    old = tl.revive(prefix)
+    model = old.to_keras(outputs=out)
+    assert apart(model(feeds["images"]), y) < 1e-5
+    assert old.report["made"][-1]["rows depend on one another in"]
+    steady = tl.revive(prefix, averages=True)
+    other = steady.to_keras(outputs=out)
+    assert {type(l).__name__ for l in other.layers} >= {"BatchNormalization"}
+    norm = other.get_layer("bn")
+    assert np.array_equal(norm.moving_mean, old.values["bn/moving_mean"])
+    assert "moving averages" in steady.report["made"][-1]["compared with"]
+    assert apart(other(feeds["images"][:1]), np.asarray(other(feeds["images"]))[:1]) < 1e-5

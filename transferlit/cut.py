@@ -26,7 +26,7 @@ from .paths import by_path
 from .tables import Table
 
 # %% auto #0
-__all__ = ['MaskOf', 'WithMask', 'Boundary', 'lower', 'upper', 'code_of', 'Split', 'split', 'by_hand']
+__all__ = ['MaskOf', 'WithMask', 'Boundary', 'lower', 'upper', 'settings_of', 'code_of', 'Split', 'split', 'by_hand']
 
 # %% ../nbs/01_cut.ipynb #d6be68d4
 def _is_graph(model)->bool:
@@ -655,7 +655,7 @@ def _cheapest(graph, below, stay)->set:
     lost = _path(flow, backwards=True) # whatever can still reach the top lies above
     return {step for step in below if step not in lost}
 
-# %% ../nbs/01_cut.ipynb #6d9d43df
+# %% ../nbs/01_cut.ipynb #fe509f61
 def _plainly(value): # settings without names and without code in pickled form
     if isinstance(value, dict):
         if value.get('class_name') == '__lambda__': return None
@@ -665,7 +665,7 @@ def _plainly(value): # settings without names and without code in pickled form
     return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
 
 
-def _settings(op): # what `get_config` tells, or the plain attributes of a layer that has none
+def settings_of(op): # what `get_config` tells, or the plain attributes of a layer that has none
     try: return _plainly(op.get_config())
     except NotImplementedError: return _plainly({k: v for k, v in vars(op).items() if isinstance(v, (str, int, float, bool))})
 
@@ -688,7 +688,7 @@ def _bytecode(code)->list:
     inner = [_bytecode(c) if inspect.iscode(c) else repr(c) for c in code.co_consts]
     return [code.co_code.hex(), inner, list(code.co_names)]
 
-# %% ../nbs/01_cut.ipynb #068625f9
+# %% ../nbs/01_cut.ipynb #c2f05ae2
 def _own_code(part)->list: # of classes and functions that are not Keras' own
     classes = [c for c in type(part).__mro__ if c is not object and c.__module__.partition('.')[0] not in ('keras', 'tensorflow')]
     written = [(name, f) for c in classes for name, f in sorted(vars(c).items()) if inspect.isfunction(f)]
@@ -703,7 +703,7 @@ def _recipe(graph, below)->list:
         args, kwargs = (_plainly(tree.map_structure(lambda x: None if isinstance(x, keras.KerasTensor) else x, a))
                         for a in (step.node.arguments.args, step.node.arguments.kwargs))
         words = getattr(step.op, 'get_vocabulary', list)()
-        return [type(step.op).__module__, type(step.op).__name__, _settings(step.op), [place[k] for k in step.reads], args, kwargs,
+        return [type(step.op).__module__, type(step.op).__name__, settings_of(step.op), [place[k] for k in step.reads], args, kwargs,
                 [_own_code(part) for part in _parts(step.op)], content_hash(list(map(str, words)))]
     return [(step.name, content_hash(json.dumps(told(step), sort_keys=True, default=str))) for step in graph.steps if step in below]
 
@@ -759,7 +759,7 @@ def _made(model, graph, below)->tuple:
         made[place] = *sides, [Boundary(name, tuple(shape[1:]), dtype) for name, shape, dtype in values], nodes
     return made[place][:3]
 
-# %% ../nbs/01_cut.ipynb #6b98df36
+# %% ../nbs/01_cut.ipynb #e93f53d9
 def split(
     model:keras.Model, # functional or sequential
     at:str|list|Split|None=None, # cut behind this layer, or these, or where another split was cut; as high as can be if None
@@ -789,7 +789,7 @@ def _split(model, graph, below, reasons, inference)->Split:
 def _asked(graph, at, judge)->set:
     "What lies below the layers `at`. Raises ValueError where it can change."
     below = _again(graph, at) if isinstance(at, Split) else _under(graph, _at(graph, at))
-    if not below <= judge.below: raise ValueError(_changing(judge, below, f'at={at!r}, but '))
+    if not below <= judge.below: raise ValueError(_changing(judge, below, f'{"the place of another cut" if isinstance(at, Split) else f"at={at!r}"}, but '))
     return below
 
 

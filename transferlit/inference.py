@@ -18,8 +18,17 @@ from tensorflow.core.framework import graph_pb2, node_def_pb2
 from .graphs import VARIABLES, attr, op_def, to_ref, to_text
 
 # %% auto #0
-__all__ = ['UNARY', 'SAME', 'SHAPES', 'NOISE', 'LOOP', 'CONTROL', 'constant', 'portable', 'order', 'execute', 'dtype_of',
-           'Inference', 'Piece', 'Runner']
+__all__ = ['SAME', 'SHAPES', 'NOISE', 'LOOP', 'CONTROL', 'UNARY', 'constant', 'portable', 'order', 'moving', 'settle', 'execute',
+           'dtype_of', 'Inference', 'Piece', 'Runner']
+
+# %% ../nbs/0b_inference.ipynb #d8d0e78b
+SAME = {'Identity', 'StopGradient', 'PreventGradient', 'CheckNumerics', 'Snapshot', 'EnsureShape', 'ReadVariableOp', 'Print',
+        'DebugIdentity', 'DebugIdentityV2', 'Copy', 'CopyHost', 'IdentityN'}
+SHAPES = {'Shape', 'ShapeN', 'Size', 'Rank'}
+NOISE = {'RandomUniform', 'StatelessRandomUniform', 'StatelessRandomUniformV2', 'RandomStandardNormal', 'TruncatedNormal',
+         'StatelessRandomNormal', 'StatelessRandomNormalV2', 'RandomUniformInt', 'ParameterizedTruncatedNormal'}
+LOOP = {'Enter', 'Exit', 'NextIteration', 'LoopCond'}
+CONTROL = LOOP | {'Switch', 'Merge'}
 
 # %% ../nbs/0b_inference.ipynb #603470fa
 def _tidy(node):
@@ -80,11 +89,24 @@ def _gather(node)->list:
     new.attr['Taxis'].type, new.attr['batch_dims'].i = tf.int32.as_datatype_enum, attr(node, 'batch_dims', 0)
     return [read, constant(f'{node.name}/axis', np.int32(0)), new]
 
-# %% ../nbs/0b_inference.ipynb #ec46a9a5
+# %% ../nbs/0b_inference.ipynb #5680c6f0
 UNARY = {'Relu', 'Relu6', 'Elu', 'Selu', 'LeakyRelu', 'Sigmoid', 'Tanh', 'Softplus', 'Softsign', 'Exp', 'Log', 'Log1p', 'Expm1',
          'Square', 'Sqrt', 'Rsqrt', 'Abs', 'Neg', 'Sign', 'Floor', 'Ceil', 'Round', 'Rint', 'Sin', 'Cos', 'Erf', 'Erfc',
          'Reciprocal', 'Inv', 'IsNan', 'IsFinite', 'LogicalNot', 'Cast', 'Identity', 'Atan', 'Sinh', 'Cosh'}
 _SINK = UNARY | {'Add', 'AddV2', 'Sub', 'Mul', 'Maximum', 'Minimum', 'AddN'}
+
+def _padded(node)->list:
+    "A convolution with explicit padding, as padding and a convolution without."
+    pads = np.int32(list(node.attr['explicit_paddings'].list.i)).reshape(-1, 2)
+    pad = node_def_pb2.NodeDef(name=f'{node.name}/pad', op='Pad', input=[node.input[0], f'{node.name}/pads'])
+    pad.attr['T'].CopyFrom(node.attr['T'])
+    pad.attr['Tpaddings'].type = tf.int32.as_datatype_enum
+    new = node_def_pb2.NodeDef()
+    new.CopyFrom(node)
+    new.input[0], new.attr['padding'].s = pad.name, b'VALID'
+    del new.attr['explicit_paddings']
+    return [constant(f'{node.name}/pads', pads), pad, new]
+
 
 def _sunk(node, first:dict)->list|None:
     "An elementwise node that works below the transposes of its inputs, followed by one transpose."
@@ -106,7 +128,8 @@ def portable(
         if node.op in ('ResourceGather', 'ResourceGatherNd'): new = _gather(node)
         elif node.op in _NCHW and attr(node, 'data_format') == 'NCHW': new = _channels_last(node)
         else: new = _sunk(node, first) or [node]
-        if new[-1].op == 'Transpose' and len(new) > 1: first[name] = new[-1].input[0]
+        new = [part for n in new for part in (_padded(n) if n.op in ('Conv2D', 'DepthwiseConv2dNative') and attr(n, 'padding') == 'EXPLICIT' else [n])]
+        if new[-1].op == 'Transpose' != node.op: first[name] = new[-1].input[0]
         found.update((n.name, n) for n in new)
     return found
 
@@ -134,6 +157,51 @@ def order(
                 done.add(below)
                 stack.append((below, iter(_sources(nodes[below], nodes))))
     return found
+
+# %% ../nbs/0b_inference.ipynb #41e88ba1
+_THROUGH = SAME | {'Mul', 'Sub', 'Add', 'AddV2', 'Cast'}
+
+def moving(
+    nodes:dict, # name to NodeDef, as `portable` gives them
+)->dict: # tensor of a batch statistic to the node of the variable that holds its moving average
+    "Which variables are moving averages of which tensors."
+    found = {}
+    for node in nodes.values():
+        if node.op not in ('AssignSub', 'AssignSubVariableOp', 'Assign', 'AssignVariableOp'): continue
+        ends, stack = set(), [to_ref(i) for i in node.input[1:] if i[0] != '^']
+        while stack:
+            ref = stack.pop()
+            if ref[0] in nodes and nodes[ref[0]].op in _THROUGH: stack += [to_ref(i) for i in nodes[ref[0]].input if i[0] != '^']
+            elif ref[0] in nodes and nodes[ref[0]].op not in ('Const', 'Fill'): ends.add(ref)
+        held = [r for r in ends if nodes[r[0]].op in VARIABLES]
+        if len(ends) == 2 and len(held) == 1: found.setdefault((ends - set(held)).pop(), held[0][0])
+    return found
+
+# %% ../nbs/0b_inference.ipynb #3a3d6e66
+def _read_of(nodes, variable):
+    "A node that reads a variable."
+    resource = nodes[variable].op == 'VarHandleOp'
+    new = node_def_pb2.NodeDef(name=f'{variable}/moving', op='ReadVariableOp' if resource else 'Identity', input=[variable])
+    new.attr['dtype' if resource else 'T'].type = attr(nodes[variable], 'dtype').base_dtype.as_datatype_enum
+    return new
+
+
+def settle(
+    nodes:dict, # name to NodeDef, as `portable` gives them
+)->tuple: # the nodes, and the names of those that now use moving averages
+    "Moving averages in the place of batch statistics."
+    averages, changed, found = moving(nodes), set(), {}
+    for name, node in nodes.items():
+        new = node_def_pb2.NodeDef()
+        new.CopyFrom(node)
+        if node.op.startswith('FusedBatchNorm') and attr(node, 'is_training', True) and (name, 1) in averages and (name, 2) in averages:
+            new.attr['is_training'].b = False
+            new.input[3], new.input[4] = (f'{averages[name, i]}/moving' for i in (1, 2))
+        else: new.input[:] = [f'{averages[to_ref(i)]}/moving' if i[0] != '^' and to_ref(i) in averages else i for i in node.input]
+        if list(new.input) != list(node.input): changed.add(name)
+        found[name] = new
+    reads = {f'{v}/moving': _read_of(nodes, v) for v in averages.values()}
+    return {n: {**found, **reads}[n] for n in order({**found, **reads})}, changed
 
 # %% ../nbs/0b_inference.ipynb #f57be5a6
 def _arguments(node, inputs:list)->dict:
@@ -184,15 +252,7 @@ def dtype_of(
         else: types += [one]*(attr(node, a.number_attr) if a.number_attr else 1)
     return types[number] if number < len(types) else None
 
-# %% ../nbs/0b_inference.ipynb #d492d282
-SAME = {'Identity', 'StopGradient', 'PreventGradient', 'CheckNumerics', 'Snapshot', 'EnsureShape', 'ReadVariableOp', 'Print',
-        'DebugIdentity', 'DebugIdentityV2', 'Copy', 'CopyHost', 'IdentityN'}
-SHAPES = {'Shape', 'ShapeN', 'Size', 'Rank'}
-NOISE = {'RandomUniform', 'StatelessRandomUniform', 'StatelessRandomUniformV2', 'RandomStandardNormal', 'TruncatedNormal',
-         'StatelessRandomNormal', 'StatelessRandomNormalV2', 'RandomUniformInt', 'ParameterizedTruncatedNormal'}
-LOOP = {'Enter', 'Exit', 'NextIteration', 'LoopCond'}
-CONTROL = LOOP | {'Switch', 'Merge'}
-
+# %% ../nbs/0b_inference.ipynb #52b76638
 @dataclass
 class Inference:
     "What each tensor of a graph is at inference."
@@ -341,7 +401,7 @@ def _constant(self, ref)->bool: # not even from a variable
 
 Inference._constant = _constant
 
-# %% ../nbs/0b_inference.ipynb #759d3df4
+# %% ../nbs/0b_inference.ipynb #f92b47d4
 def _dropout(self, node, ins):
     "Alias a random factor to its input, where the factor is 1 or that of a dropout."
     noisy = [i for i, r in enumerate(ins) if self.kind_of(r) == 'noise']
@@ -351,7 +411,7 @@ def _dropout(self, node, ins):
     factor = _factor(self, ins[noisy[0]])
     if factor is None: return False
     for source, scale in (_scaled(self, ins[other]), (ins[other], 1.)):
-        numbers = factor*scale
+        with np.errstate(invalid='ignore'): numbers = factor*scale
         if not np.isfinite(numbers).all(): continue
         dropped = len(set(np.round(numbers, 6))) == 2 and numbers.min() == 0 and abs(numbers.mean() - 1) < 1e-2
         if dropped or np.allclose(numbers, 1, rtol=1e-6): break

@@ -679,7 +679,7 @@ def _output_of(step, number:int)->list:
     start, axis = sum(options['sizes'][:number]), options['axis']
     return ['item', args, dict(spec=[[None, None, None]]*axis + [[start, start + options['sizes'][number], None]])]
 
-# %% ../nbs/0e_lifting.ipynb #9bbc6672
+# %% ../nbs/0e_lifting.ipynb #c3f952b8
 _SCALE = np.concatenate([np.linspace(-12, 12, 2401), [-100, -40, -20, 20, 40, 80]]).astype('float32')
 _NAMED = {name: getattr(keras.activations, name) for name in
           'relu relu6 elu selu sigmoid tanh softplus softsign silu gelu exponential hard_sigmoid mish leaky_relu hard_tanh'.split()
@@ -704,7 +704,7 @@ def name_activation(
                        (f'relu up to {ceiling:.7g}', lambda: layers.ReLU(max_value=ceiling))):
         try: layer = make()
         except ValueError: continue
-        if np.isfinite([slope, floor, ceiling]).all() and _agree(values, layer(_SCALE)): return text, make
+        if slope != 1 and np.isfinite([slope, floor, ceiling]).all() and _agree(values, layer(_SCALE)): return text, make
 
 # %% ../nbs/0e_lifting.ipynb #9cf9f48a
 def _closure(view, x, limit=40)->list:
@@ -739,7 +739,7 @@ def _regions(view, x)->list:
             found.append(sorted(group, key=view.place.__getitem__))
     return found
 
-# %% ../nbs/0e_lifting.ipynb #4ee04d46
+# %% ../nbs/0e_lifting.ipynb #748427cf
 def _activation(view, x)->tuple|None:
     "What happens to `x` alone: (nodes, text, maker). One operation that Keras has comes first, then the longest group."
     found = []
@@ -752,18 +752,19 @@ def _activation(view, x)->tuple|None:
         named = name_activation(formula)
         found.append((group, *(named or (repr(formula), lambda f=formula: Formula(f.steps))), bool(named)))
     if not found: return None
-    single = [f for f in found if len(f[0]) == 1 and f[3] and view.node(f[0][0]).op != 'Exp']
     named, longest = [f for f in found if f[3]][-1:], found[-1]
-    # A factor behind a known function belongs to it: SELU is a scaled ELU.
-    whole = not named or len(longest[0]) == len(named[0][0]) + 1 and view.node(longest[0][-1]).op == 'Mul'
-    return (single[0] if single else longest if whole else named[0])[:3]
+    # A factor behind a known function written by hand belongs to it: SELU is a scaled ELU.
+    written = bool(named) and (len(named[0][0]) > 1 or view.node(named[0][0][0]).op in ('Maximum', 'Minimum', 'Exp'))
+    whole = not named or written and len(longest[0]) == len(named[0][0]) + 1 and view.node(longest[0][-1]).op == 'Mul'
+    return (longest if whole else named[0])[:3]
 
 
 def _with_activation(view, unit)->Unit:
     "Take in the activation that follows a layer."
-    softmax = view.only(unit.outputs[0], 'Softmax')
+    softmax = view.only(unit.outputs[0], 'Softmax', 'LogSoftmax')
     if softmax is not None:
-        unit.config['activation'], unit.activation, unit.outputs = 'softmax', 'softmax', [(softmax.name, 0)]
+        unit.activation = unit.config['activation'] = 'softmax' if softmax.op == 'Softmax' else 'log_softmax'
+        unit.outputs = [(softmax.name, 0)]
         unit.nodes.add(softmax.name)
     elif found := _activation(view, unit.outputs[0]):
         group, unit.activation, make = found
@@ -771,7 +772,7 @@ def _with_activation(view, unit)->Unit:
         unit.nodes |= set(group)
     return unit
 
-# %% ../nbs/0e_lifting.ipynb #ed5eba0a
+# %% ../nbs/0e_lifting.ipynb #d4ffbae7
 _ANCHORS = {**dict.fromkeys(('MatMul', 'BatchMatMul', 'BatchMatMulV2', 'BatchMatMulV3'), (_dense,)), 'Reshape': (_tensordot, _reshape), 'Transpose': (_tensordot, _permute), 'Conv2D': (_conv,), 'Conv3D': (_conv,),
             'DepthwiseConv2dNative': (_depthwise,), 'Conv2DBackpropInput': (_conv_transpose,), 'ExpandDims': (_conv1d,), 'SpaceToBatchND': (_dilated,),
             'Squeeze': (_reshape,), 'Pad': (_pad,), 'PadV2': (_pad,), 'Mean': (_global_pool,), 'Max': (_global_pool,), 'Gather': (_embedding,),
@@ -795,6 +796,7 @@ def _activation_at(view, node)->Unit|None:
     x, = data
     group, text, make = _activation(view, x) or ((), '', None)
     if node.name not in group or len(group) == 1 and isinstance(make(), Formula): return None
+    if isinstance(make(), Formula): return Unit(Compute, [x], [(group[-1], 0)], dict(formula=_Fresh(make)), nodes=set(group), activation=text)
     return Unit(layers.Activation, [x], [(group[-1], 0)], dict(activation=_Fresh(make)), nodes=set(group), activation=text)
 
 # %% ../nbs/0e_lifting.ipynb #8dab38fc
@@ -962,14 +964,14 @@ def piece_unit(view, inputs, outputs, nodes=()):
 
 _Rest._unit = _unit
 
-# %% ../nbs/0e_lifting.ipynb #e528f24d
+# %% ../nbs/0e_lifting.ipynb #d46d25e7
 _CALL = re.compile(r'^((Stateful)?PartitionedCall(_\d+)?/)+')
 
 def _path(unit)->list:
     "The parts of the name that a unit has in its graph."
     scopes = [_scope(o).split('/') for o in unit.origins if o and not o.startswith(('computed', 'transposed')) and o != 'zeros']
     common = [a for a, *b in zip(*scopes) if all(c == a for c in b)] if scopes else []
-    own = _CALL.sub('', unit.outputs[0][0])
+    own = re.sub(r'/(nhwc|last)$', '', _CALL.sub('', unit.outputs[0][0]))
     if unit.native and unit.kind is not Compute and [c for c in common if c]: return common
     if unit.kind is Compute or not unit.native or not unit.origins: return own.split('/')
     return own.split('/')[:-1] or [unit.origins[0].split()[-1].split('/')[-1]]

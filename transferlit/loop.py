@@ -23,7 +23,7 @@ from .tables import Table
 
 # %% auto #0
 __all__ = ['as_tuples', 'flat', 'map_flat', 'Rows', 'array', 'tensors', 'Epochs', 'own_step', 'Program', 'build', 'compiled',
-           'pays', 'per_batch', 'Blocks', 'Turns', 'run']
+           'forget', 'pays', 'per_batch', 'Blocks', 'Turns', 'run']
 
 # %% ../nbs/04_loop.ipynb #b3bac539
 def as_tuples(a): # lists become tuples, at any depth
@@ -270,8 +270,11 @@ def compiled(model, parts, kind:str, rows, jit:bool=False)->Program:
         kept[form] = now, program
     return program
 
-# %% ../nbs/04_loop.ipynb #3f507dd6
-_START, _COMPILE = 2e-7, (0.7, 1.5e-3) # seconds: saved per operation and step; spent on compiling, at least and per operation
+# %% ../nbs/04_loop.ipynb #70b02924
+def forget(model)->None: _PROGRAMS.pop(model, None) # compile again: for settings that are constants in the graph
+
+# %% ../nbs/04_loop.ipynb #c174217c
+_START, _COMPILE = 3e-7, (0.7, 1.5e-3) # seconds: saved per operation and step; spent on compiling, at least and per operation
 _SLOW = 'Conv', 'DepthwiseConv', 'MaxPool', 'AvgPool', 'While', 'TensorList', 'Resize', 'PyFunc', 'EagerPyFunc' # in XLA on a CPU
 
 

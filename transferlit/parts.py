@@ -118,13 +118,12 @@ def specs(
     "What a layer has to know to make its weights."
     return [{'name': n, 'shape': list(a.shape), 'dtype': tf.as_dtype(a.dtype).name} for n, a in arrays.items()]
 
-# %% ../nbs/0d_parts.ipynb #d52e5dae
+# %% ../nbs/0d_parts.ipynb #0f227065
 class _Holder(keras.layers.Layer):
     "A layer whose weights are listed in its configuration."
-    deterministic = True # equal inputs give equal outputs: its outputs may be kept
-
-    def __init__(self, held=(), **kwargs):
+    def __init__(self, held=(), deterministic=True, **kwargs):
         super().__init__(**kwargs)
+        self.deterministic = deterministic # equal rows give equal outputs, whatever else is in the batch: they may be kept
         self.held, self.variables_held = [dict(s) for s in held], []
 
     def build(self, *shapes):
@@ -132,14 +131,14 @@ class _Holder(keras.layers.Layer):
         for v in self.variables_held: v.trainable = v.trainable and self.trainable
         self.built = True
 
-    def get_config(self): return {**super().get_config(), 'held': self.held}
+    def get_config(self): return {**super().get_config(), 'held': self.held, 'deterministic': self.deterministic}
 
 
 @keras.saving.register_keras_serializable('transferlit')
 class Compute(_Holder):
     "A `Formula` as a layer, with weights of its own where the formula has some."
-    def __init__(self, formula, held=(), autocast=False, **kwargs):
-        super().__init__(held, autocast=autocast, **kwargs)
+    def __init__(self, formula, held=(), deterministic=True, autocast=False, **kwargs):
+        super().__init__(held, deterministic, autocast=autocast, **kwargs)
         self.formula = keras.saving.deserialize_keras_object(formula) if isinstance(formula, dict) else formula
 
     def call(self, inputs):
@@ -162,7 +161,7 @@ class LocalResponseNormalization(keras.layers.Layer):
     def compute_output_shape(self, shape): return shape
     def get_config(self): return {**super().get_config(), **self.options}
 
-# %% ../nbs/0d_parts.ipynb #0b9cecda
+# %% ../nbs/0d_parts.ipynb #506a925a
 @keras.saving.register_keras_serializable('transferlit')
 class GraphLayer(_Holder):
     """A piece of a TensorFlow graph as a frozen Keras layer.
@@ -178,13 +177,13 @@ class GraphLayer(_Holder):
         deterministic:bool=True, # equal inputs give equal outputs
         shapes=None, # of the outputs, with None for the batch, where they are known
         trainable:bool=False, autocast:bool=False, **kwargs):
-        super().__init__(held, trainable=trainable, autocast=autocast, **kwargs)
+        super().__init__(held, deterministic, trainable=trainable, autocast=autocast, **kwargs)
         self.graph, self.ins, self.outs = graph, list(inputs), list(outputs)
-        self.handles, self.deterministic, self.shapes, self.functions = dict(handles or {}), deterministic, shapes, {}
+        self.handles, self.shapes, self.functions = dict(handles or {}), shapes, {}
 
     def get_config(self):
         return {**super().get_config(), 'graph': self.graph, 'inputs': self.ins, 'outputs': self.outs,
-                'handles': self.handles, 'deterministic': self.deterministic, 'shapes': self.shapes}
+                'handles': self.handles, 'shapes': self.shapes}
 
     def call(self, inputs):
         inputs = [tf.convert_to_tensor(i) for i in (inputs if isinstance(inputs, (list, tuple)) else [inputs])]

@@ -330,7 +330,7 @@ def bytes_text(n:int)->str: # `11.0 MB`
     unit = next((u for u in ('TB', 'GB', 'MB', 'KB') if n >= _UNITS[u]), 'B')
     return f'{n} B' if unit == 'B' else f'{n / _UNITS[unit]:.3g} {unit}'
 
-# %% ../nbs/07_store.ipynb #18c33ed3
+# %% ../nbs/07_store.ipynb #090695fc
 def _size(folder:Path)->int: return sum(p.stat().st_size for p in folder.rglob('*') if p.is_file())
 def _used(folder:Path)->float: return max((p.stat().st_mtime for p in [folder, *folder.glob('*.json')]), default=0.)
 
@@ -343,7 +343,7 @@ def listing(
         try: manifest, state = _manifest(folder), 'whole'
         except Damaged: manifest, state = None, 'damaged'
         about = (manifest or {}).get('about', {})
-        return {'entry': folder.name[:12], 'model': about.get('model'), 'rows': (manifest or {}).get('rows'), 'size': bytes_text(_size(folder)), 'bytes': _size(folder),
+        return {'entry': folder.name[:12], 'model': about.get('model'), 'rows': (manifest or {}).get('rows'), 'bytes': _size(folder),
                 'last used': datetime.fromtimestamp(_used(folder)).isoformat(' ', 'minutes'), 'state': state if manifest or state == 'damaged' else 'unfinished'}
     folder = home(root)
     rows = [row(p) for p in sorted(entries(folder), key=_used, reverse=True)]
@@ -361,7 +361,7 @@ def size(
     "What the entries of a store take on the disk."
     return sum(map(_size, entries(home(root))))
 
-# %% ../nbs/07_store.ipynb #70ed4bfb
+# %% ../nbs/07_store.ipynb #d642cee4
 def _remove(folder:Path)->bool: # False where a process is writing it
     try:
         with locked(folder, timeout=0): discard(folder)
@@ -385,5 +385,5 @@ def prune(
         bytes_, age = _size(folder), now - _used(folder)
         spared = [keep is not None and i < keep, oldest is not None and age <= oldest, room is not None and bytes_ <= room]
         if room is not None: room -= bytes_ if bytes_ <= room else 0
-        if not any(spared) and _remove(folder): gone.append({'entry': folder.name[:12], 'size': bytes_text(bytes_), 'bytes': bytes_})
+        if not any(spared) and _remove(folder): gone.append({'entry': folder.name[:12], 'bytes': bytes_})
     return Table(gone, f'{len(gone)} entries removed, {bytes_text(sum(r["bytes"] for r in gone))}')
