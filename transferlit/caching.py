@@ -187,7 +187,7 @@ def _source(x, y, weight, features, batch_size:int):
     return loop.Blocks(read, rows, batch_size, **_sizes(nbytes // rows, _free()))
 
 
-def _nbytes(a)->int: return math.prod(a.shape) * (a.dtype.itemsize if isinstance(a, np.ndarray) else a.dtype.size)
+def _nbytes(a)->int: return math.prod(a.shape) * (getattr(a.dtype, 'itemsize', None) or a.dtype.size)
 
 # %% ../nbs/33_caching.ipynb #03704a30
 def _rows(model, cut, data:tuple, batch_size:int, cache, shuffle):

@@ -162,17 +162,19 @@ def _set_rates(model, groups:dict, number:int, rates:dict)->None:
     if not groups and rate is not None:
         for optimizer in _many(model.optimizer): optimizer.learning_rate = rate
 
-# %% ../nbs/41_finetuning.ipynb #6b8f2a1d
+# %% ../nbs/41_finetuning.ipynb #c96c7ddc
 def _boundary(model)->list: # names of the tensors that cross; empty where nothing can be cached
     try: below = split(model)
     except ValueError: return [] # a subclassed model: `fit` runs all of it
     return [] if below.empty or not below.lower.weights else [b.name for b in below.boundary]
 
 
-def _followed(model, x, kept:Features|None, options:dict)->tuple: # (features or None, 'made', 'reused' or '')
+def _followed(model, x, kept:Features|None, options:dict)->tuple: # (features or None, how they were had)
     "The features of this stage: those of the last where they still hold."
-    if not _boundary(model) or options.get('cache', True) is not True or not keras.tree.flatten(x)[0].__class__.__module__.startswith('numpy'):
-        return None, ''
+    cache = options.get('cache', True)
+    if not _boundary(model) or not cache: return None, ''
+    if cache is not True: return None, 'given' if isinstance(cache, Features) else 'in the folder'
+    if not all(isinstance(a, np.ndarray) for a in keras.tree.flatten(x)): return None, 'made' # `fit` knows how to read it
     if kept is not None:
         try: return kept.check(model) or kept, 'reused'
         except ValueError: pass # other layers are frozen now
