@@ -11,7 +11,7 @@ _HOME = {
     "by_path": "paths", "select": "paths",
     "lower": "cut", "split": "cut", "upper": "cut", "Split": "cut",
     "open_weights": "formats", "peek": "formats",
-    "Plan": "checkpoint", "plan": "checkpoint", "restore": "checkpoint", "save": "checkpoint",
+    "Plan": "checkpoint", "convert": "checkpoint", "plan": "checkpoint", "restore": "checkpoint", "save": "checkpoint",
     "graft": "surgery",
     "Revived": "revival", "revive": "revival",
     "freeze": "freezing", "thaw": "freezing", "trainability": "freezing",

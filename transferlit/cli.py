@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 # %% auto #0
-__all__ = ['app', 'main', 'demo']
+__all__ = ['app', 'cache', 'main', 'demo', 'peek', 'convert', 'plan', 'cache_list', 'size', 'prune', 'revive']
 
 # %% ../nbs/80_cli.ipynb #34ca2bca
 app = typer.Typer(help='Save, restore, freeze and cache: reuse trained Keras models by real names.', no_args_is_help=True,
@@ -50,3 +50,80 @@ def demo(
     "Train, save, restore, freeze, cache and compare on real digits."
     from transferlit.tour import walk
     walk(folder, epochs, source)
+
+# %% ../nbs/80_cli.ipynb #4c97281f
+_Only = Annotated[str | None, typer.Option(help='A regular expression over paths, matched whole.')]
+_Rename = Annotated[list[str] | None, typer.Option(help='PATTERN=REPLACEMENT, or a preset: tf, slim, scope, rerun. May be given several times.')]
+
+
+def _renames(texts)->list|None: # as `plan` takes them
+    return [tuple(t.split('=', 1)) if '=' in t else t for t in texts] if texts else None
+
+
+@app.command()
+def peek(file:Annotated[Path, typer.Argument(help='Any weight file.')], as_json:_Json=False)->None:
+    "Show the variables in a weight file; builds no model, runs no code."
+    from transferlit.formats import peek as look
+    _show(look(file), as_json)
+
+
+@app.command()
+def convert(file:Annotated[Path, typer.Argument(help='Any weight file.')], out:Annotated[Path, typer.Argument(help='OUT.safetensors')],
+            only:_Only=None, rename:_Rename=None)->None:
+    "Copy a model's variables into a safetensors file."
+    from transferlit.checkpoint import convert as copy
+    print(copy(file, out, only, _renames(rename)))
+
+# %% ../nbs/80_cli.ipynb #b636efee
+@app.command()
+def plan(model:Annotated[Path, typer.Argument(help='MODEL.keras')], file:Annotated[Path, typer.Argument(help='Any weight file.')],
+         only:_Only=None, rename:_Rename=None, fresh:_Only=None, skip:_Only=None,
+         by:Annotated[str, typer.Option(help='name or position.')]='name', as_json:_Json=False)->None:
+    "Show what a restore of FILE into MODEL would write; the exit status says whether it could."
+    import keras
+    from transferlit.checkpoint import plan as make
+    found = make(keras.saving.load_model(model, compile=False), file, only, _renames(rename), fresh, skip, by)
+    print(json.dumps(found.to_dict(), default=str, ensure_ascii=False) if as_json else found)
+    raise typer.Exit(0 if found.ok else 1)
+
+# %% ../nbs/80_cli.ipynb #4cf388e4
+cache = typer.Typer(help='List, measure and prune stored features.', no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(cache, name='cache')
+_Folder = Annotated[Path | None, typer.Option(help="The store; the user's cache folder by default.")]
+
+
+@cache.command('list')
+def cache_list(folder:_Folder=None, as_json:_Json=False)->None:
+    "Show what is stored, last used first."
+    from transferlit.store import home, listing
+    _show(listing(home(folder)), as_json)
+
+
+@cache.command()
+def size(folder:_Folder=None)->None:
+    "Print the bytes on disk."
+    from transferlit import store
+    print(store.size(store.home(folder)))
+
+# %% ../nbs/80_cli.ipynb #829f36d7
+@cache.command()
+def prune(folder:_Folder=None, keep:Annotated[int | None, typer.Option(help='Spare so many of the last used.')]=None,
+          older_than:Annotated[str | None, typer.Option(help='Spare what was used since: 30d, 12h.')]=None,
+          limit:Annotated[str | None, typer.Option(help='Spare what fits, the last used first: 20GB.')]=None, as_json:_Json=False)->None:
+    "Remove stored features, and show what was removed."
+    from transferlit import store
+    _show(store.prune(store.home(folder), keep, older_than, limit), as_json)
+
+# %% ../nbs/80_cli.ipynb #9e19a1a0
+@app.command()
+def revive(file:Annotated[Path, typer.Argument(help='A .meta, checkpoint, SavedModel, frozen .pb, or old .h5.')],
+           outputs:Annotated[list[str] | None, typer.Option(help='Names of layers or tensors to end with.')]=None,
+           out:Annotated[Path | None, typer.Option(help='Where to save the model: MODEL.keras.')]=None, as_json:_Json=False)->None:
+    "Turn an old TensorFlow graph into a Keras model, checked against the graph."
+    from transferlit.revival import revive as read
+    old = read(file)
+    model = old.to_keras(outputs=outputs or None)
+    if out is not None:
+        from transferlit.checkpoint import save
+        save(model, out)
+    print(json.dumps(old.report, default=str, ensure_ascii=False) if as_json else old)

@@ -216,7 +216,10 @@ def open_hdf5(
         words, entries, about = hdf5_entries(hdf5.open_tree(source, limit))
         return Weights(path, words, entries, about, [source])
 
-# %% ../nbs/034_layouts.ipynb #ba749b93
+# %% ../nbs/034_layouts.ipynb #7d3903aa
+_AT_ONCE = 1 << 23 # bytes: a member up to this size has its checksum compared on opening, a larger one before the first array
+
+
 def _json(archive:Archive, name:str)->dict:
     if name not in archive.members: return {}
     found = json.loads(archive.text(name))
@@ -235,6 +238,7 @@ def open_keras(
     with reading(path, 'a `.keras` file'):
         metadata, config = _json(archive, 'metadata.json'), _json(archive, 'config.json')
         source = member_source(archive, 'model.weights.h5')
+        if source.size <= _AT_ONCE: assert source.checked
         entries = keras3_entries(hdf5.open_tree(source, limit), config)
         about = {**metadata, 'layers': [v.name for v in _configured(config).values() if v.name]}
         return Weights(path, f'Keras {metadata.get("keras_version", "3")} archive', entries, about, [archive, archive.source, source])

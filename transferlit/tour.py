@@ -59,7 +59,7 @@ def _student(folder:Path):
     tl.freeze(model, 'hidden[12]')
     return model, plan
 
-# %% ../nbs/85_tour.ipynb #971b2a38
+# %% ../nbs/85_tour.ipynb #8614dc3a
 def _timed(train)->tuple: # what `train()` returns, and its seconds
     start = time.perf_counter()
     return train(), time.perf_counter() - start
@@ -73,7 +73,7 @@ def _compare(digits, folder:Path, epochs:int)->dict: # by name: model, history, 
     print('Keras fit, two layers frozen:', flush=True)
     first, slow = _timed(lambda: by_keras.fit(x, y, **options).history)
     print('transferlit fit, the frozen part run once:', flush=True)
-    second, fast = _timed(lambda: tl.fit(cached, x, y, **options).history)
+    second, fast = _timed(lambda: tl.fit(cached, x, y, cache=folder/'cache', **options).history)
     return {'Keras fit': (by_keras, first, slow), 'transferlit fit': (cached, second, fast)}
 
 
