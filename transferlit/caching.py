@@ -117,7 +117,7 @@ def _gathered(dataset)->tuple: # (x, y, sample_weight) as arrays, and the batch 
     def joined(*parts): return None if parts[0] is None else np.concatenate(parts)
     return tf.nest.map_structure(joined, *map(loop.as_tuples, batches)), sizes[0]
 
-# %% ../nbs/33_caching.ipynb #9761189f
+# %% ../nbs/33_caching.ipynb #000e8557
 def _taken(x, y=None, sample_weight=None, class_weight=None, kept=None)->tuple: # (x, y, sample_weight, features), batch size of a dataset
     "The user's data, checked: x as arrays, y and weights as tensors, features where there are some already."
     size = None
@@ -126,15 +126,11 @@ def _taken(x, y=None, sample_weight=None, class_weight=None, kept=None)->tuple: 
     if _is_dataset(x):
         if y is not None or sample_weight is not None: _refuse('A dataset holds its labels and weights.', 'Leave y and sample_weight out.', 'both')
         (x, y, sample_weight), size = _gathered(x)
-    x, features = loop.map_flat(loop.array, x), None if kept is None else _views(kept)
+    x, features = loop.map_flat(loop.array, x), None if kept is None else tuple(kept.arrays)
     y, sample_weight = loop.tensors(y), loop.tensors(sample_weight)
     _check_lengths(x if features is None else (x, features), y, sample_weight)
     _check_numbers(x)
     return (x, y, _weights(y, sample_weight, class_weight), features), size
-
-
-def _views(kept:Features): # arrays; a list of them where there is more than one pass of augmentation
-    return tuple(kept.arrays) if kept.views == 1 else [tuple(kept.view(k).arrays) for k in range(kept.views)]
 
 
 def _held_out(data:tuple, share:float)->tuple:
@@ -178,12 +174,12 @@ def _sizes(row_bytes:int, free:int)->dict: # of a block, so that two of them are
     block = max(1, min(2**27, free // 16) // max(1, row_bytes))
     return {'block': block, 'chunk': max(1, block // 128)}
 
-# %% ../nbs/33_caching.ipynb #03ce96fe
+# %% ../nbs/33_caching.ipynb #a117d2d0
 def _source(x, y, weight, features, batch_size:int):
     "Rows in memory, or in blocks where they do not fit; `features` as a list of arrays where a step needs them beside `x`."
     arrays = loop.flat((x, features))
     nbytes, rows = sum(_nbytes(a) for a in arrays), len(arrays[0])
-    if nbytes < _free() // 3: return loop.Rows(loop.map_flat(_tensor, x), y, weight, batch_size, loop.map_flat(_tensor, features))
+    if nbytes < _free() // 3: return loop.Rows(loop.map_flat(tf.convert_to_tensor, x), y, weight, batch_size, loop.map_flat(tf.convert_to_tensor, features))
     y, weight = loop.map_flat(np.asarray, (y, weight))
     def read(part):
         px, py, pw, pf = loop.map_flat(lambda a: np.asarray(a[part]), (x, y, weight, features))
@@ -191,26 +187,23 @@ def _source(x, y, weight, features, batch_size:int):
     return loop.Blocks(read, rows, batch_size, **_sizes(nbytes // rows, _free()))
 
 
-def _nbytes(a)->int: return math.prod(a.shape) * (a.dtype.size if tf.is_tensor(a) else a.dtype.itemsize)
-def _tensor(a): return a if tf.is_tensor(a) else tf.convert_to_tensor(np.asarray(a))
+def _nbytes(a)->int: return math.prod(a.shape) * (getattr(a.dtype, 'itemsize', None) or a.dtype.size)
 
-# %% ../nbs/33_caching.ipynb #15a60860
-def _rows(model, cut, data:tuple, batch_size:int, cache, shuffle, verbose=False):
+# %% ../nbs/33_caching.ipynb #03704a30
+def _rows(model, cut, data:tuple, batch_size:int, cache, shuffle):
     "What the loop trains on: features where the model is cut, `x` itself where it is not."
     x, y, weight, features = data
-    if isinstance(features, list): # views of an augmentation take turns
-        return loop.Turns([_rows(model, cut, (x, y, weight, view), batch_size, cache, shuffle) for view in features])
     if cut is None: return _source(x, y, weight, None, batch_size)
-    if features is None: features = _kept(cut, x, cache, batch_size, shuffle, verbose)
+    if features is None: features = _kept(model, cut, x, cache, batch_size, shuffle)
     if len(features) == 1: features = features[0]
     # A step of the user's own may look at x; Keras' own looks at nothing but the features.
     return _source(x, y, weight, features, batch_size) if loop.own_step(model) else _source(features, y, weight, None, batch_size)
 
 
-def _kept(cut, x, cache, batch_size:int, shuffle, verbose)->tuple:
+def _kept(model, cut, x, cache, batch_size:int, shuffle)->tuple:
     store = cache if isinstance(cache, (str, os.PathLike)) else None
     size = {} if shuffle else {'batch_size': batch_size}
-    return tuple(precompute(cut, x, store=store, verbose=verbose, **size).arrays)
+    return tuple(precompute(model, x, store=store, inference=cut.inference, **size).arrays)
 
 # %% ../nbs/33_caching.ipynb #fcf29540
 def _held_by(model)->str|None:
@@ -246,7 +239,7 @@ def _checked(model, cache):
         _refuse('Something must train.', 'Thaw a layer: `thaw(model, pattern)`.', f'{model.name!r} with {len(model.variables)} variables, all frozen')
     if isinstance(cache, Features): cache.check(model)
 
-# %% ../nbs/33_caching.ipynb #aa442b1d
+# %% ../nbs/33_caching.ipynb #9834cb7a
 def _uncached(model)->None:
     "Say why nothing is cached of a model that has a frozen part."
     if not model.built or all(layer.trainable or not layer.weights for layer in model._flatten_layers()): return
@@ -267,8 +260,8 @@ def _prepared(model, a, cache)->tuple: # rows, rows to validate on, split, shuff
     if cut is None and cache: _uncached(model)
     size = a.batch_size or size or (math.ceil(len(loop.flat(data)[0]) / a.steps_per_epoch) if a.steps_per_epoch else 32)
     shuffle = a.shuffle and not isinstance(a.x, tf.data.Dataset)
-    valid = held and _rows(model, cut, held, a.validation_batch_size or size, cache, False, a.verbose != 0)
-    return _rows(model, cut, data, size, cache, shuffle, a.verbose != 0), valid, cut, shuffle
+    valid = held and _rows(model, cut, held, a.validation_batch_size or size, cache, False)
+    return _rows(model, cut, data, size, cache, shuffle), valid, cut, shuffle
 
 
 def _fit(model, a, cache, jit):
