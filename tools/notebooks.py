@@ -20,7 +20,7 @@ from nbdev.clean import clean_nb
 NBS = Path(__file__).resolve().parents[1] / "nbs"
 # A reader's machine is not ours: no absolute path and no object address may stay in an output.
 MACHINE = re.compile(r"(?<![\w.:/<])/(?:[\w.~-]+/)+[\w.~-]+| at 0x[0-9a-f]{6,}")
-NOISE = re.compile(r"^(?:WARNING:tensorflow|WARNING:absl|[IWE]0000 ).*\n*", re.M)
+NOISE = re.compile(r"^(?:(?:INFO|WARNING):tensorflow|WARNING:absl|[IWE]0000 ).*\n*", re.M)
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 

@@ -149,6 +149,22 @@ def _at_ends(origins)->list:
             found.append(Candidate((name, 0), 50, 'nothing uses it any more'))
     return found
 
+# %% ../nbs/0c_candidates.ipynb #0eb063b5
+def _updated(nodes:dict)->tuple:
+    "Variables that an optimizer trains, and those it keeps for itself."
+    trained, slots = set(), set()
+    for node in nodes.values():
+        if part_of(node) != 'optimizer' or 'Apply' not in node.op: continue
+        names = [_variable(to_ref(i)[0], nodes) for i in node.input if i[0] != '^']
+        trained |= {names[0]} - {None}
+        slots |= set(names[1:]) - {None}
+    return trained, slots - trained
+
+
+def _variable(name, nodes):
+    while name in nodes and nodes[name].op in SAME and nodes[name].input: name = to_ref(nodes[name].input[0])[0]
+    return name if name in nodes and nodes[name].op in VARIABLES else None
+
 # %% ../nbs/0c_candidates.ipynb #aed9c216
 def rank(
     origins:Origins, # of the graph
@@ -240,25 +256,10 @@ def reach(
             stack += [to_ref(i.lstrip('^'))[0] for i in nodes[name].input]
     return found
 
-# %% ../nbs/0c_candidates.ipynb #053dce07
+# %% ../nbs/0c_candidates.ipynb #f0f590a2
 _SLOT = re.compile(r'(^|/)(Adam|Momentum|Adagrad|Adadelta|RMSProp|Ftrl|ProximalAdagrad|Nadam|LazyAdam|AMSGrad|m|v|vhat)(_\d+)?$'
                    r'|(^|/)beta[12]_power(_\d+)?$|OPTIMIZER_SLOT|(^|/)_?optimizer/|^training/[A-Za-z]+/', re.I)
 _SHADOW = re.compile(r'/ExponentialMovingAverage(_\d+)?$')
-
-def _updated(nodes:dict)->tuple:
-    "Variables that an optimizer trains, and those it keeps for itself."
-    trained, slots = set(), set()
-    for node in nodes.values():
-        if part_of(node) != 'optimizer' or 'Apply' not in node.op: continue
-        names = [_variable(to_ref(i)[0], nodes) for i in node.input if i[0] != '^']
-        trained |= {names[0]} - {None}
-        slots |= set(names[1:]) - {None}
-    return trained, slots - trained
-
-
-def _variable(name, nodes):
-    while name in nodes and nodes[name].op in SAME and nodes[name].input: name = to_ref(nodes[name].input[0])[0]
-    return name if name in nodes and nodes[name].op in VARIABLES else None
 
 # %% ../nbs/0c_candidates.ipynb #6c408fcb
 def roles(

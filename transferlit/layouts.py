@@ -216,7 +216,7 @@ def open_hdf5(
         words, entries, about = hdf5_entries(hdf5.open_tree(source, limit))
         return Weights(path, words, entries, about, [source])
 
-# %% ../nbs/034_layouts.ipynb #7d3903aa
+# %% ../nbs/034_layouts.ipynb #827b303c
 _AT_ONCE = 1 << 23 # bytes: a member up to this size has its checksum compared on opening, a larger one before the first array
 
 
@@ -238,7 +238,7 @@ def open_keras(
     with reading(path, 'a `.keras` file'):
         metadata, config = _json(archive, 'metadata.json'), _json(archive, 'config.json')
         source = member_source(archive, 'model.weights.h5')
-        if source.size <= _AT_ONCE: assert source.checked
+        if source.size <= _AT_ONCE: source.check()
         entries = keras3_entries(hdf5.open_tree(source, limit), config)
         about = {**metadata, 'layers': [v.name for v in _configured(config).values() if v.name]}
         return Weights(path, f'Keras {metadata.get("keras_version", "3")} archive', entries, about, [archive, archive.source, source])
