@@ -41,9 +41,9 @@ def wheel_python(tmp_path_factory):
     subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT], check=True)
     wheel, = folder.glob("*.whl")
     venv.create(folder / "env", with_pip=False)
-    found = folder / "env" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "pip", "--python", found, "install", "-q", "--no-deps", wheel], check=True)
-    return str(found)
+    site, = (folder / "env").glob("lib/python*/site-packages")
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, wheel], check=True)
+    return str(folder / "env" / "bin" / "python")
 
 
 def test_wheel_runs_without_the_checkout(wheel_python):

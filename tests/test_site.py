@@ -110,7 +110,9 @@ class Browser:
 
     def complaints(self):
         """Console errors and requests that left this machine, since last asked."""
-        said = [f"{e['level']}: {e['message']}" for e in self.driver.get_log("browser") if e["level"] in ("SEVERE", "WARNING")]
+        said = [f"{e['level']}: {e['message']}" for e in self.driver.get_log("browser")
+                # A browser asks any server for this of its own accord.
+                if e["level"] in ("SEVERE", "WARNING") and "/favicon.ico " not in e["message"]]
         sent = (json.loads(e["message"])["message"] for e in self.driver.get_log("performance"))
         urls = (m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent")
         return said + [f"left this machine: {u}" for u in urls if urlsplit(u).scheme != "data" and not u.startswith(self.base)]
