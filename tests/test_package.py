@@ -63,7 +63,8 @@ def test_facts_agree():
     ini, toml = ini["DEFAULT"], tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     project, tool = toml["project"], toml["tool"]["nbdev"]
     assert project["name"] == ini["lib_name"] and project["requires-python"] == ">=" + ini["min_python"]
-    assert "version" in project["dynamic"] and not {"dependencies", "description"} & set(project)
+    assert "version" in project["dynamic"] and "dependencies" not in project
+    assert project.get("description", ini["description"]) == ini["description"]
     shared = {key: str(value) for key, value in tool.items() if key in ini}
     assert {"lib_path", "nbs_path", "doc_path", "tst_flags"} <= set(shared)
     assert {k: v.lower() for k, v in shared.items()} == {k: ini[k].lower() for k in shared}
