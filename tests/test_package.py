@@ -65,7 +65,7 @@ def test_facts_agree():
     assert project["name"] == ini["lib_name"] and project["requires-python"] == ">=" + ini["min_python"]
     assert "version" in project["dynamic"] and "dependencies" not in project
     assert project.get("description", ini["description"]) == ini["description"]
-    shared = {key: str(value) for key, value in tool.items() if key in ini}
+    shared = {key: " ".join(value) if isinstance(value, list) else str(value) for key, value in tool.items() if key in ini}
     assert {"lib_path", "nbs_path", "doc_path", "tst_flags"} <= set(shared)
     assert {k: v.lower() for k, v in shared.items()} == {k: ini[k].lower() for k in shared}
     assert f'__version__ = "{ini["version"]}"' in (ROOT / "transferlit" / "__init__.py").read_text("utf-8")
