@@ -23,7 +23,7 @@ from .weights import (LIMIT, BadFile, MissingPart, Source, Stored, Weights, alig
                                  dtype_named, kind_of, reading)
 
 # %% auto #0
-__all__ = ['OBJECT_GRAPH', 'crc32c', 'is_table', 'Table', 'open_bundle', 'open_v1', 'v1_shards', 'is_state', 'latest',
+__all__ = ['OBJECT_GRAPH', 'crc32c', 'is_table', 'SortedTable', 'open_bundle', 'open_v1', 'v1_shards', 'is_state', 'latest',
            'has_checkpoint', 'prefixes', 'without_suffix', 'data_file', 'write_bundle']
 
 # %% ../nbs/036_bundles.ipynb #e78b2d97
@@ -160,7 +160,7 @@ def _entries(block:bytes)->Iterable: # pairs of key and value
         at += fresh + size
 
 
-class Table:
+class SortedTable:
     "A sorted table of keys and values; `limit` bounds what compressed blocks expand to."
     def __init__(self, source:Source, limit:int=LIMIT):
         if not is_table(source): raise ValueError('the end of a table is missing')
@@ -246,7 +246,7 @@ class _Bundle:
     def __init__(self, prefix:Path):
         self.prefix, self.path, self.shards = prefix, f'{prefix}.index', {}
         self.source = Source(self.path)
-        entries = {bytes(k): bytes(v) for k, v in Table(self.source).items()}
+        entries = {bytes(k): bytes(v) for k, v in SortedTable(self.source).items()}
         head = message(entries.pop(b''))
         self.count, self.order = head.get(1, [1])[0], '>' if head.get(2, [0])[0] else '<'
         self.slices = {k: v for k, v in entries.items() if k[:1] == b'\0'}
@@ -384,7 +384,7 @@ def _tensor(data:bytes, size:int, dtype:np.dtype)->np.ndarray: # flat
     return found
 
 # %% ../nbs/036_bundles.ipynb #0ecbdb03
-def _v1_pieces(table:Table, name:str, shape:tuple, dtype:np.dtype, slices:list)->list:
+def _v1_pieces(table:SortedTable, name:str, shape:tuple, dtype:np.dtype, slices:list)->list:
     def piece(extents):
         saved = message(message(table[_slice_key(name, extents)])[2][0])
         sizes = tuple(r.stop - r.start for r in _ranges(extents, shape))
@@ -392,7 +392,7 @@ def _v1_pieces(table:Table, name:str, shape:tuple, dtype:np.dtype, slices:list)-
     return [(_ranges(extents, shape), partial(piece, extents)) for extents in (_slice(s, shape) for s in slices)]
 
 
-def _v1_variables(table:Table)->Iterable: # (name, shape, dtype, pieces)
+def _v1_variables(table:SortedTable)->Iterable: # (name, shape, dtype, pieces)
     for data in message(message(table[b''])[1][0]).get(1, []):
         meta = message(data)
         name, shape, dtype = text(meta[1]), _shape(meta.get(2, [b''])[0]), _dtype(meta.get(3, [0])[0])
@@ -409,7 +409,7 @@ def open_v1(
     with reading(prefix, 'a TensorFlow V1 checkpoint'):
         for path in v1_shards(prefix):
             sources.append(Source(path))
-            for name, shape, dtype, pieces in _v1_variables(Table(sources[-1], limit)):
+            for name, shape, dtype, pieces in _v1_variables(SortedTable(sources[-1], limit)):
                 if found.setdefault(name, (shape, dtype, []))[:2] != (shape, dtype): raise ValueError(f'{name} differs between shards')
                 found[name][2].extend(pieces)
         stored = sum(s.size for s in sources)

@@ -339,7 +339,7 @@ def _view(features, k:int)->Features:
     n, views = features.n, features.views
     if not 0 <= k < views: _refuse('A view must be one of those that were made.', f'Choose 0 to {views - 1}.', f'k={k}')
     part = slice(k * n, (k + 1) * n)
-    def cut(a): return a.view(part.start, part.stop) if isinstance(a, disk.Rows) else a[part]
+    def cut(a): return a.view(part.start, part.stop) if isinstance(a, disk.StoredRows) else a[part]
     def own(data): return None if data is None else tree.map_structure(lambda a: a if a.shape[0] == n else cut(a), data)
     return replace(features, arrays=[cut(a) for a in features.arrays], y=own(features.y), sample_weight=own(features.sample_weight),
                    row_ids=own(features.row_ids), prints=own(features.prints), views=1, source=None)

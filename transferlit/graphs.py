@@ -23,12 +23,12 @@ from tensorflow.python.framework import op_def_registry
 from .files import readable
 
 # %% auto #0
-__all__ = ['VARIABLES', 'ASSIGN', 'Source', 'locate', 'read_graph', 'read_collections', 'to_ref', 'to_text', 'op_def', 'attr',
+__all__ = ['VARIABLES', 'ASSIGN', 'GraphFile', 'locate', 'read_graph', 'read_collections', 'to_ref', 'to_text', 'op_def', 'attr',
            'unfold', 'restores', 'Values']
 
 # %% ../nbs/0a_graphs.ipynb #47e484ef
 @dataclass
-class Source:
+class GraphFile:
     "What lies under a path: a graph, its values, or a Keras file."
     kind:str # 'meta', 'saved_model', 'graph', 'checkpoint', 'hdf5' or 'keras'
     graph:Path|None = None # the file that holds the graph or the Keras model
@@ -40,22 +40,22 @@ def _has_values(prefix:Path)->bool: # a V2 checkpoint, or a V1 file
     return Path(f'{prefix}.index').exists() or prefix.is_file()
 
 
-def _of_prefix(prefix:Path)->Source|None:
+def _of_prefix(prefix:Path)->GraphFile|None:
     "The checkpoint `prefix`, with the graph beside it; None where there is neither."
     meta, values = Path(f'{prefix}.meta'), _has_values(prefix)
-    if meta.exists(): return Source('meta', meta, str(prefix) if values else None)
+    if meta.exists(): return GraphFile('meta', meta, str(prefix) if values else None)
     if not values: return None
     # `write_meta_graph=False`: later checkpoints of a run share the `.meta` of its first.
     run = re.sub(r'-\d+$', '', prefix.name)
     others = [p for p in sorted(prefix.parent.glob('*.meta')) if re.sub(r'(-\d+)?\.meta$', '', p.name) == run]
-    if others: return Source('meta', others[0], str(prefix), [f'the graph was read from {others[0].name}'])
-    return Source('checkpoint', None, str(prefix))
+    if others: return GraphFile('meta', others[0], str(prefix), [f'the graph was read from {others[0].name}'])
+    return GraphFile('checkpoint', None, str(prefix))
 
 # %% ../nbs/0a_graphs.ipynb #ac2edbff
-def _of_folder(folder:Path)->Source:
+def _of_folder(folder:Path)->GraphFile:
     "A SavedModel, the last checkpoint of a `checkpoint` file, or the only model in the folder."
     for name in ('saved_model.pb', 'saved_model.pbtxt'):
-        if (folder/name).exists(): return Source('saved_model', folder/name, str(folder/'variables'/'variables'))
+        if (folder/name).exists(): return GraphFile('saved_model', folder/name, str(folder/'variables'/'variables'))
     if (folder/'checkpoint').is_file():
         for name in _state(folder/'checkpoint'):
             if found := _of_prefix(folder/name): return found
@@ -80,26 +80,26 @@ def _candidates(folder:Path)->list:
     return here or [p.parent for p in sorted(folder.glob('*/saved_model.pb*'))]
 
 
-def _of_file(path:Path)->Source|None:
+def _of_file(path:Path)->GraphFile|None:
     "What one existing file is, by its content first and its name second."
     if path.is_dir(): return _of_folder(path)
     with open(path, 'rb') as file: head = file.read(8)
-    if head == b'\x89HDF\r\n\x1a\n': return Source('hdf5', path)
-    if head[:4] == b'PK\x03\x04': return Source('keras', path)
+    if head == b'\x89HDF\r\n\x1a\n': return GraphFile('hdf5', path)
+    if head[:4] == b'PK\x03\x04': return GraphFile('keras', path)
     if path.name == 'checkpoint': return _of_folder(path.parent)
     if path.name.startswith('saved_model.pb'): return _of_folder(path.parent)
     if part := re.fullmatch(r'(.+)\.(index|data-\d+-of-\d+)', path.name): return _of_prefix(path.parent/part[1])
     if path.suffix == '.meta': return _of_meta(path)
-    return _of_prefix(path) if _is_table(path) else Source('graph', path)
+    return _of_prefix(path) if _is_table(path) else GraphFile('graph', path)
 
 # %% ../nbs/0a_graphs.ipynb #43e348b5
-def _of_meta(path:Path)->Source:
+def _of_meta(path:Path)->GraphFile:
     "A `.meta`, with the checkpoint of its name or else the only one beside it."
     prefix = path.with_suffix('')
-    if _has_values(prefix): return Source('meta', path, str(prefix))
+    if _has_values(prefix): return GraphFile('meta', path, str(prefix))
     others = [p.with_suffix('') for p in sorted(path.parent.glob('*.index'))]
-    if len(others) != 1: return Source('meta', path, None)
-    return Source('meta', path, str(others[0]), [f'the values were read from {others[0].name}'])
+    if len(others) != 1: return GraphFile('meta', path, None)
+    return GraphFile('meta', path, str(others[0]), [f'the values were read from {others[0].name}'])
 
 
 def _is_table(path:Path)->bool:
@@ -112,7 +112,7 @@ def _is_table(path:Path)->bool:
 # %% ../nbs/0a_graphs.ipynb #b2344755
 def locate(
     path, # a `.meta`, a checkpoint prefix, a folder, a SavedModel, a `.pb`, a Keras file
-)->Source: # where the graph and the values are
+)->GraphFile: # where the graph and the values are
     """Find the model that `path` points at. Raises FileNotFoundError with what lies beside it.
 
     A folder may hold a `checkpoint` file (as `tf.train.latest_checkpoint` reads it), a SavedModel, or one model.

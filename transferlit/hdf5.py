@@ -21,11 +21,11 @@ from . import sandbox
 from .weights import LIMIT, Loader, Source, UnsafeFile, aligned, array_at, check_expansion, dtype_named
 
 # %% auto #0
-__all__ = ['SIGNATURE', 'Dataset', 'Group', 'Modern', 'Tape', 'open_tree']
+__all__ = ['SIGNATURE', 'H5Array', 'Group', 'Modern', 'Tape', 'open_tree']
 
 # %% ../nbs/033_hdf5.ipynb #c907fa29
 @dataclass
-class Dataset:
+class H5Array:
     "An array in an HDF5 file."
     path:str # from the root, without a leading slash
     shape:tuple
@@ -39,7 +39,7 @@ class Group:
     "A folder in an HDF5 file."
     path:str
     attrs:dict
-    children:dict = field(default_factory=dict) # name to Group or Dataset
+    children:dict = field(default_factory=dict) # name to Group or H5Array
 
     def __contains__(self, name): return name in self.children
     def __getitem__(self, path):
@@ -306,16 +306,16 @@ def _assemble(source:Source, shape:tuple, dtype:np.dtype, chunks:list, chunk:tup
     return array if dtype.isnative else array.astype(dtype.newbyteorder('='))
 
 # %% ../nbs/033_hdf5.ipynb #98e02ddc
-def _dataset(source:Source, texts:_Texts, path:str, messages:list)->Dataset:
+def _dataset(source:Source, texts:_Texts, path:str, messages:list)->H5Array:
     "Raises UnsafeFile for an array in another file, ValueError for one whose size and place disagree."
     if any(kind == _OUTSIDE for kind, _ in messages): raise UnsafeFile(_outside('storage', path, source.path))
     attrs = dict(_attribute(texts, content) for kind, content in messages if kind == _ATTRIBUTE)
     found = dict(messages)
     shape, dtype = _dataspace(Tape(found[_DATASPACE])), _datatype(Tape(found[_DATATYPE]))
-    if shape is None or dtype is None: return Dataset(path, shape or (), None, lambda: None, attrs)
+    if shape is None or dtype is None: return H5Array(path, shape or (), None, lambda: None, attrs)
     dtype = _tagged(dtype, attrs)
     load, stored = _loader(source, texts, shape, dtype, found)
-    return Dataset(path, shape, dtype, load, attrs, stored)
+    return H5Array(path, shape, dtype, load, attrs, stored)
 
 
 def _tagged(dtype:np.dtype, attrs:dict)->np.dtype:
@@ -379,7 +379,7 @@ def _entries(source:Source, node:int, texts:bytes, path:str)->dict:
     return found
 
 # %% ../nbs/033_hdf5.ipynb #8e0f93bf
-def _node(source:Source, texts:_Texts, path:str, address:int, above:tuple)->Group|Dataset:
+def _node(source:Source, texts:_Texts, path:str, address:int, above:tuple)->Group|H5Array:
     "A group with all that is below it, or a dataset."
     if address in above or len(above) > 100: raise ValueError('a group lies within itself')
     messages = _messages(source, address)
@@ -423,10 +423,10 @@ def _from_sandbox(source:Source, limit:int)->Group:
     return root
 
 
-def _dumped(source:Source, arrays:Source, row:dict, limit:int)->Dataset:
-    if row['dtype'] is None: return Dataset(row['path'], (), None, lambda: None, row['attrs'])
+def _dumped(source:Source, arrays:Source, row:dict, limit:int)->H5Array:
+    if row['dtype'] is None: return H5Array(row['path'], (), None, lambda: None, row['attrs'])
     shape, dtype = tuple(row['shape']), _tagged(np.dtype(row['dtype']), row['attrs'])
     if 'bytes' in row and 'dumped' not in row: check_expansion(source.path, source.size, max(row['bytes'], limit + 1), limit)
     where, at = (arrays, row['dumped']) if 'dumped' in row else (source, row['offset'])
     where.holds(at, size := math.prod(shape) * dtype.itemsize)
-    return Dataset(row['path'], shape, dtype, Loader(partial(array_at, where, at, shape, dtype), before=source.check), row['attrs'], size)
+    return H5Array(row['path'], shape, dtype, Loader(partial(array_at, where, at, shape, dtype), before=source.check), row['attrs'], size)

@@ -19,7 +19,7 @@ from .graphs import VARIABLES, attr, op_def, to_ref, to_text
 
 # %% auto #0
 __all__ = ['SAME', 'SHAPES', 'NOISE', 'LOOP', 'CONTROL', 'UNARY', 'constant', 'portable', 'order', 'moving', 'settle', 'execute',
-           'dtype_of', 'Inference', 'Piece', 'Runner']
+           'numpy_dtype', 'Inference', 'Piece', 'Runner']
 
 # %% ../nbs/0b_inference.ipynb #d8d0e78b
 SAME = {'Identity', 'StopGradient', 'PreventGradient', 'CheckNumerics', 'Snapshot', 'EnsureShape', 'ReadVariableOp', 'Print',
@@ -240,7 +240,7 @@ def execute(
     return [np.asarray(r) for r in (result if isinstance(result, (list, tuple)) else [result])]
 
 # %% ../nbs/0b_inference.ipynb #c5cab3b8
-def dtype_of(
+def numpy_dtype(
     node, # a NodeDef
     number:int=0, # of the output
 ): # tf.DType, or None where it cannot be told
@@ -301,7 +301,7 @@ def _mixed(self, node, ins)->str:
 
 
 def _is_integer(node)->bool: # sizes are integers; what is filled to a size is data
-    dtype = dtype_of(node)
+    dtype = numpy_dtype(node)
     return node.op not in ('Fill', 'Range', 'OneHot') and (dtype is None or dtype.is_integer or dtype.is_bool)
 
 
@@ -579,11 +579,11 @@ def _piece(self, cutter, outputs)->Piece:
     if gone: raise ValueError(f'A graph can be run only where TensorFlow {tf.__version__} has all its operations. Name outputs below them, '
                               f'or load the library that has them with `tf.load_op_library`. Received: {", ".join(gone)}.')
     graph = graph_pb2.GraphDef(node=cutter.nodes.values())
-    for i, ref in enumerate(cutter.inputs): graph.node.append(_placeholder(f'piece/in{i}', dtype_of(self.nodes[ref[0]], ref[1])))
+    for i, ref in enumerate(cutter.inputs): graph.node.append(_placeholder(f'piece/in{i}', numpy_dtype(self.nodes[ref[0]], ref[1])))
     names = []
     for i, ref in enumerate(outputs):
         if ref in cutter.inputs: graph.node.append(node_def_pb2.NodeDef(name=f'piece/out{i}', op='Identity', input=[f'piece/in{cutter.inputs.index(ref)}'],
-                                                                      attr={'T': tf.compat.v1.AttrValue(type=dtype_of(self.nodes[ref[0]], ref[1]).as_datatype_enum)}))
+                                                                      attr={'T': tf.compat.v1.AttrValue(type=numpy_dtype(self.nodes[ref[0]], ref[1]).as_datatype_enum)}))
         names.append(f'piece/out{i}:0' if ref in cutter.inputs else to_text(ref))
     if self.library: graph.library.CopyFrom(self.library)
     if self.versions: graph.versions.CopyFrom(self.versions)

@@ -88,7 +88,7 @@ def _vars_of(tree)->dict: # owner's path as steps: (its `vars` group's name attr
         for name, child in group.children.items():
             if not isinstance(child, hdf5.Group): continue
             *owner, last = _parts(child.path)
-            if last == 'vars': found[tuple(owner)] = child.attrs.get('name'), {k: d for k, d in child.children.items() if isinstance(d, hdf5.Dataset)}
+            if last == 'vars': found[tuple(owner)] = child.attrs.get('name'), {k: d for k, d in child.children.items() if isinstance(d, hdf5.H5Array)}
             visit(child)
     visit(tree)
     return found

@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras import layers
 
 from .graphs import VARIABLES, attr, to_ref, to_text
-from .inference import CONTROL, SAME, Inference, Runner, dtype_of
+from .inference import CONTROL, SAME, Inference, Runner, numpy_dtype
 from .parts import Compute, Formula, GraphLayer, LocalResponseNormalization, packed, specs
 
 # %% auto #0
@@ -747,7 +747,7 @@ def _activation(view, x)->tuple|None:
         writer = _Writer(view, known={x: 'x0'}, inputs=[x])
         try: understood = all(writer.add(view.node(n)) for n in group)
         except _Unknown: understood = False
-        if not understood or any(dtype_of(view.node(n)) not in (tf.float32, tf.float64, tf.float16, tf.bool, None) for n in group): continue
+        if not understood or any(numpy_dtype(view.node(n)) not in (tf.float32, tf.float64, tf.float16, tf.bool, None) for n in group): continue
         formula = Formula(writer.steps)
         named = name_activation(formula)
         found.append((group, *(named or (repr(formula), lambda f=formula: Formula(f.steps))), bool(named)))
@@ -852,7 +852,7 @@ class _Rest:
         for ref in view.ins(name):
             if ref[0] not in self.names: continue
             both = view.nest.get(ref[0]) or view.node(ref[0]).op in ('Enter', 'Switch', 'NextIteration', 'LoopCond')
-            if both or dtype_of(view.node(ref[0]), ref[1]) in (tf.resource, tf.variant, tf.string, None): self.join(name, ref[0])
+            if both or numpy_dtype(view.node(ref[0]), ref[1]) in (tf.resource, tf.variant, tf.string, None): self.join(name, ref[0])
         if not self.needs(name):
             for user, _ in view.users.get((name, 0), [])[:1]:
                 if user in self.names: self.join(name, user)
@@ -1067,7 +1067,7 @@ def assemble(
     shapes:list, # of the inputs, with the batch
 )->keras.Model:
     "The units as one functional model. Raises _Refused with a unit that differs from the graph."
-    tensors = {r: keras.Input(batch_shape=s, dtype=dtype_of(view.node(r[0]), r[1]).name, name=n) for r, n, s in zip(view.inputs, names, shapes)}
+    tensors = {r: keras.Input(batch_shape=s, dtype=numpy_dtype(view.node(r[0]), r[1]).name, name=n) for r, n, s in zip(view.inputs, names, shapes)}
     made = {}
     for unit in _in_order(view, units):
         layer = made.get(unit.name) or _made(view, unit)

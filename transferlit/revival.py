@@ -18,7 +18,7 @@ from tensorflow.core.framework import graph_pb2
 
 from .candidates import SOURCES, Origins, machinery, rank, reach, roles, switches
 from .graphs import VARIABLES, Values, attr, locate, op_def, read_collections, read_graph, to_ref, to_text, unfold
-from .inference import Inference, Runner, dtype_of, portable, settle
+from .inference import Inference, Runner, numpy_dtype, portable, settle
 from .legacy import load_old
 from .lifting import TOLERANCE, Tangled, View, assemble, christen, difference, lift, observe, piece_unit, recognise
 from .tables import Table
@@ -54,7 +54,7 @@ _SIZES = 12, 28, 32, 64, 224, 227, 299, 96, 100, 48, 36, 20, 10, 8, 128, 256, 5,
 
 def _array(view, ref, shape, rng):
     "Random numbers that a tensor may hold."
-    dtype = dtype_of(view.node(ref[0]), ref[1])
+    dtype = numpy_dtype(view.node(ref[0]), ref[1])
     if dtype.is_floating: # half of the rows as pixels are, half around zero
         pixels = rng.uniform(size=shape)
         pixels[len(pixels)//2:] = rng.normal(size=pixels[len(pixels)//2:].shape) if np.ndim(pixels) else 0
@@ -76,7 +76,7 @@ def _bound(view, ref)->int:
             if node.op == 'OneHot' and view.static(ins[1]) is not None: return int(view.static(ins[1]))
             if node.op in ('Reshape', 'Cast', 'ExpandDims', 'Squeeze', 'Transpose', 'Unpack', 'StridedSlice', 'Split') and name not in seen: waiting.append((name, 0))
             seen.add(name)
-    return 256 if dtype_of(view.node(ref[0]), ref[1]) == tf.uint8 else 2
+    return 256 if numpy_dtype(view.node(ref[0]), ref[1]) == tf.uint8 else 2
 
 # %% ../nbs/23_revival.ipynb #ef4aa123
 def _draw(view, shapes, rows:int, size:int)->list:
@@ -194,7 +194,7 @@ def _likely(old)->str: return ', '.join(to_text(c.ref) for c in old.candidates[:
 def _find(old, name:str)->tuple:
     "The tensor that a name means. Raises ValueError with the choices."
     ref = to_ref(name)
-    if ref[0] in old.nodes and (dtype_of(old.nodes[ref[0]], ref[1]) or ':' in name): return ref
+    if ref[0] in old.nodes and (numpy_dtype(old.nodes[ref[0]], ref[1]) or ':' in name): return ref
     held = [to_ref(v) for v in old.lists.get(name, []) if isinstance(v, str) and to_ref(v)[0] in old.nodes]
     if len(held) == 1: return held[0]
     if unit := next((u for u in _layers(old) if u.name == name), None): return unit.outputs[0]
@@ -215,7 +215,7 @@ def _default(old)->tuple:
     best = old.candidates[0]
     if best.score < 100: return (best.ref,)
     signed = [c.ref for c in old.candidates if c.score == 100 and c.reason.rpartition(' ')[2] == best.reason.rpartition(' ')[2]]
-    floats = [r for r in signed if dtype_of(old.nodes[r[0]], r[1]) and dtype_of(old.nodes[r[0]], r[1]).is_floating]
+    floats = [r for r in signed if numpy_dtype(old.nodes[r[0]], r[1]) and numpy_dtype(old.nodes[r[0]], r[1]).is_floating]
     return tuple(dict.fromkeys(floats or signed))
 
 
@@ -299,7 +299,7 @@ class Revived:
         self.origins = Origins(self.nodes)
         self.candidates = rank(self.origins, self.lists, dict(meta.signature_def))
         self.feeds, self.shapes, self.made, self.names, self.readings, self.kept = {}, {}, [], {}, {}, {}
-        self.feeds = {_find(self, k): np.asarray(v, dtype_of(self.nodes[_find(self, k)[0]]).as_numpy_dtype) for k, v in (feeds or {}).items()}
+        self.feeds = {_find(self, k): np.asarray(v, numpy_dtype(self.nodes[_find(self, k)[0]]).as_numpy_dtype) for k, v in (feeds or {}).items()}
         self.shapes = {_find(self, k): list(v) for k, v in (shapes or {}).items()}
 
     def to_keras(self,
@@ -405,10 +405,10 @@ def _dims(shape)->str: return '' if shape is None else '(' + ', '.join('batch' i
 def _input_table(old)->Table:
     try: reading = _read(old, _default(old))
     except (ValueError, KeyError, OSError, tf.errors.OpError): return Table([], 'inputs')
-    rows = [{'input': to_text(r), 'type': dtype_of(old.nodes[r[0]], r[1]).name, 'shape': _dims(['rows' if i == 0 and d is None else d for i, d in enumerate(s)]), 'value': 'fed by you', 'why': ''}
+    rows = [{'input': to_text(r), 'type': numpy_dtype(old.nodes[r[0]], r[1]).name, 'shape': _dims(['rows' if i == 0 and d is None else d for i, d in enumerate(s)]), 'value': 'fed by you', 'why': ''}
             for r, s in zip(reading.view.inputs, reading.shapes)]
-    rows += [{'input': to_text(r), 'type': dtype_of(old.nodes[r[0]]).name, 'shape': '()', 'value': str(v), 'why': w} for r, (v, w) in reading.switches.items()]
-    rows += [{'input': to_text(r), 'type': dtype_of(old.nodes[r[0]]).name, 'shape': '', 'value': str(v), 'why': 'you said so'} for r, v in old.feeds.items()]
+    rows += [{'input': to_text(r), 'type': numpy_dtype(old.nodes[r[0]]).name, 'shape': '()', 'value': str(v), 'why': w} for r, (v, w) in reading.switches.items()]
+    rows += [{'input': to_text(r), 'type': numpy_dtype(old.nodes[r[0]]).name, 'shape': '', 'value': str(v), 'why': 'you said so'} for r, v in old.feeds.items()]
     return Table(rows, 'inputs')
 
 # %% ../nbs/23_revival.ipynb #b089571b

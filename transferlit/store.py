@@ -27,9 +27,9 @@ from .files import atomic_path, content_hash, locked
 from .tables import Table
 
 # %% auto #0
-__all__ = ['FORMAT', 'SHARD_BYTES', 'SHARD_SECONDS', 'dtype_of', 'Rows', 'Writer', 'Damaged', 'Entry', 'read', 'begun', 'finish',
-           'home', 'place', 'entries', 'discard', 'size_of', 'age_of', 'bytes_text', 'listing', 'abouts', 'size',
-           'prune']
+__all__ = ['FORMAT', 'SHARD_BYTES', 'SHARD_SECONDS', 'dtype_of', 'StoredRows', 'Writer', 'Damaged', 'Entry', 'read', 'begun',
+           'finish', 'home', 'place', 'entries', 'discard', 'size_of', 'age_of', 'bytes_text', 'listing', 'abouts',
+           'size', 'prune']
 
 # %% ../nbs/07_store.ipynb #f9a1e052
 FORMAT = 1 # of the folder; another number is never read
@@ -57,7 +57,7 @@ def _read_json(path:Path)->dict|None:
     return content if checksum == content_hash(json.dumps(content, sort_keys=True)) else None
 
 # %% ../nbs/07_store.ipynb #09a70a20
-class Rows:
+class StoredRows:
     "Arrays end to end, read like one: `len`, `shape`, `dtype`, slices, row numbers, `np.asarray`."
     def __init__(self, parts):
         self.parts = [p for p in parts if len(p)] or list(parts)[:1] # arrays that differ in their number of rows only
@@ -69,13 +69,13 @@ class Rows:
     def ndim(self)->int: return len(self.shape)
     @property
     def nbytes(self)->int: return math.prod(self.shape) * self.dtype.itemsize
-    def __repr__(self): return f'Rows(shape={self.shape}, dtype={self.dtype}, parts={len(self.parts)})'
+    def __repr__(self): return f'StoredRows(shape={self.shape}, dtype={self.dtype}, parts={len(self.parts)})'
     def __array__(self, dtype=None, copy=None): return np.asarray(self[:], dtype)
 
     def view(self, start:int, stop:int): # rows `start` to `stop`, without a copy
         "The same arrays, fewer rows."
         starts = [0, *self.ends[:-1]]
-        return Rows([p[max(0, start - s):max(0, stop - s)] for p, s in zip(self.parts, starts)])
+        return StoredRows([p[max(0, start - s):max(0, stop - s)] for p, s in zip(self.parts, starts)])
 
     def __getitem__(self, rows):
         if isinstance(rows, slice):
@@ -86,7 +86,7 @@ class Rows:
         return _gather(self, np.asarray(rows))
 
 # %% ../nbs/07_store.ipynb #ebf7fb0c
-def _gather(rows:Rows, numbers)->np.ndarray:
+def _gather(rows:StoredRows, numbers)->np.ndarray:
     "Rows by number, in any order. Raises IndexError for a number beyond the end."
     if numbers.dtype == bool: numbers = np.flatnonzero(numbers)
     n, flat = len(rows), numbers.reshape(-1)
@@ -203,7 +203,7 @@ class Damaged(ValueError):
 class Entry:
     "A whole entry: arrays by name, and what was written about them."
     folder:Path
-    arrays:dict # name to `Rows`, memory-mapped
+    arrays:dict # name to `StoredRows`, memory-mapped
     fields:list # name, shape of a row and dtype of each
     about:dict # as it was given
     rows:int
@@ -230,14 +230,14 @@ def _faults(folder:Path, manifest:dict)->list:
     return [f for f in found if f] + [f'{name} is not part of it' for name in foreign]
 
 # %% ../nbs/07_store.ipynb #374c0d3f
-def _mapped(folder:Path, manifest:dict, i:int)->Rows:
+def _mapped(folder:Path, manifest:dict, i:int)->StoredRows:
     "Array `i` of an entry, memory-mapped."
     field, shards = manifest['fields'][i], manifest['shards']
     dtype, shape = dtype_of(field['dtype']), tuple(field['shape'])
     def part(n, rows): # a file of no bytes cannot be mapped
         if not shards[n]['bytes'][i]: return np.empty((rows, *shape), dtype)
         return np.memmap(_shard_file(folder, n, i), dtype, 'r', shape=(rows, *shape))
-    return Rows([part(n, s['rows']) for n, s in enumerate(shards)])
+    return StoredRows([part(n, s['rows']) for n, s in enumerate(shards)])
 
 
 def read(
