@@ -20,7 +20,7 @@ import tensorflow as tf
 import extraction
 from transferlit import store as disk
 from transferlit.features import precompute
-from transferlit.store import Damaged, Rows, begun, entries, read
+from transferlit.store import Damaged, StoredRows, begun, entries, read
 
 ROUNDS = int(os.environ.get("TRANSFERLIT_ROUNDS", 10))
 SCRIPT = Path(extraction.__file__)
@@ -326,7 +326,7 @@ def test_removed_only_when_nobody_writes(tmp_path):
 
 def test_rows_in_any_order():
     whole = np.random.default_rng(0).normal(size=(50, 3))
-    rows = Rows([whole[:7], whole[7:7], whole[7:30], whole[30:]])
+    rows = StoredRows([whole[:7], whole[7:7], whole[7:30], whole[30:]])
     for pick in (slice(5, 33), slice(40, 3, -3), [0, 49, 7, 7, -1], np.arange(50) % 2 == 0, 12, slice(9, 9)):
         np.testing.assert_array_equal(rows[pick], whole[pick])
     assert Damaged
