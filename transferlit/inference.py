@@ -609,7 +609,10 @@ class Runner:
             held = {f'{h}:0': tf.compat.v1.get_variable(f'held/{i}', initializer=self.piece.weights[w], use_resource=True).handle
                     for i, (h, w) in enumerate(self.piece.handles.items())}
             tf.import_graph_def(graph, input_map=held, name='')
-            self.session = tf.compat.v1.Session(graph=self.graph)
+            # The optimizer of graphs fuses nodes away that are fetched here, where the processor has the kernels for it.
+            config = tf.compat.v1.ConfigProto()
+            config.graph_options.rewrite_options.disable_meta_optimizer = True
+            self.session = tf.compat.v1.Session(graph=self.graph, config=config)
             self.session.run(tf.compat.v1.global_variables_initializer())
 
     def tensor(self, ref:tuple): # the tensor of this graph
