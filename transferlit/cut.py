@@ -354,10 +354,10 @@ def _free(graph, below): # gives the new inputs names that no layer above has
         return label
     return name
 
-# %% ../nbs/01_cut.ipynb #656f0578
+# %% ../nbs/01_cut.ipynb #86231b00
 def _seen(model, sample=None)->_Graph:
     "The graph of `model`. Raises ValueError where there is none to see."
-    if isinstance(model, keras.Sequential) and not model.built and sample is not None: model(sample) # as `fit` would build it
+    if isinstance(model, keras.Sequential) and not model.built and sample is not None: model(sample() if callable(sample) else sample) # as `fit` would build it
     if _is_graph(model): return _Graph(model)
     fix = ('Give it an `Input` first, or a `sample` of x' if isinstance(model, keras.Sequential) else
            'Give its two parts yourself: `transferlit.cut.by_hand(lower, upper, sample)`')
@@ -528,9 +528,10 @@ def _elementwise(graph, step)->bool:
     plain = ops is not None and {kind for kind, _ in ops} <= _ELEMENTWISE and ops == _traced(graph, step, False)[0]
     return plain and _equal(before, _state(step.op))
 
-# %% ../nbs/01_cut.ipynb #72a1162f
+# %% ../nbs/01_cut.ipynb #70ddb1ee
 def _few(inputs, sample=None, rows=4)->list:
     "Some rows for every input: the first of `sample`, or made up."
+    if callable(sample): sample = sample() # asked for where it is needed, and no sooner
     if sample is not None: return [_tiled(tf.convert_to_tensor(a[:rows]), t) for a, t in zip(tree.flatten(sample), inputs)]
     def made(t):
         rng, shape = np.random.default_rng(0), (rows, *(d or 8 for d in t.shape[1:]))
@@ -742,7 +743,7 @@ def _recipe(graph, below)->list:
                 [[_own_code(part), _plainly(_kept_by(part))] for part in _parts(step.op)], content_hash(list(map(str, words)))]
     return [(step.name, content_hash(json.dumps(told(step), sort_keys=True, default=str))) for step in graph.steps if step in below]
 
-# %% ../nbs/01_cut.ipynb #f4cf0eea
+# %% ../nbs/01_cut.ipynb #47466fb3
 @dataclass(frozen=True)
 class Split:
     "A model cut in two, and why it was cut there."
@@ -767,7 +768,7 @@ class Split:
 
     def __repr__(self):
         boundary = Table([dict(boundary=b.name, shape=str(b.shape), dtype=b.dtype, bytes=b.bytes) for b in self.boundary])
-        return f'{len(self.layers)} steps below the cut\n{boundary}\n{self.reasons}'
+        return f'{len(self.layers)} step{"s" * (len(self.layers) != 1)} below the cut\n{boundary}\n{self.reasons}'
 
 # %% ../nbs/01_cut.ipynb #397763f7
 def _reasons(judge, below, moved)->Table:
@@ -795,12 +796,12 @@ def _made(model, graph, below)->tuple:
     made[place][1]._trainable = model.trainable # it may have been frozen or thawed since
     return made[place][:3]
 
-# %% ../nbs/01_cut.ipynb #a843a18d
+# %% ../nbs/01_cut.ipynb #61cd36ed
 def split(
     model:keras.Model, # functional or sequential
     at:str|list|Split|None=None, # cut behind this layer, or these, or where another split was cut; as high as can be if None
     inference:bool=False, # let frozen random layers below the cut run as in inference, unlike `fit`
-    sample=None, # a few rows of x, to judge layers that looking can't; made up where not given
+    sample=None, # a few rows of x, or a function that gives them, to judge layers that looking can't; made up where not given
 )->Split:
     """Cut `model` above the largest part whose output cannot change while training, where it leaves the fewest bytes.
 

@@ -36,12 +36,15 @@ from .tables import Table
 # %% auto #0
 __all__ = ['Features', 'precompute']
 
-# %% ../nbs/08_features.ipynb #de176b80
+# %% ../nbs/08_features.ipynb #e140a801
+def _refuse(rule, fix, received): raise ValueError(f'{rule} {fix} Received: {received}.')
+
+
 def _array(value):
     "Something with rows, a shape and a dtype: numpy, memory-mapped and HDF5 arrays as they are, others converted without need for a copy."
-    if isinstance(value, tf.Tensor) or hasattr(value, 'to_numpy') or not hasattr(value, 'dtype') or not isinstance(getattr(value, 'shape', None), tuple):
+    if not isinstance(getattr(value, 'dtype', None), np.dtype) or not isinstance(getattr(value, 'shape', None), tuple):
         value = value.to_numpy() if hasattr(value, 'to_numpy') else np.asarray(value)
-    if not len(value.shape): raise ValueError(f'Data must have rows. Give an array with one row a sample. Received: {value!r}.')
+    if not len(value.shape): _refuse('Data must have rows.', 'Give an array with one row a sample.', repr(value))
     return value
 
 
@@ -59,10 +62,7 @@ def _blocks(array, rows=1 << 14): # enough at a time to be fast, little enough f
     step = max(1, min(rows, (1 << 26) // max(1, math.prod(array.shape[1:]) * getattr(array.dtype, 'itemsize', 8))))
     return (np.asarray(array[i:i + step]) for i in range(0, array.shape[0], step))
 
-# %% ../nbs/08_features.ipynb #a3659c1f
-def _refuse(rule, fix, received): raise ValueError(f'{rule} {fix} Received: {received}.')
-
-
+# %% ../nbs/08_features.ipynb #2935b93a
 def _same_length(named:dict)->int:
     "The number of rows that all have. Raises ValueError where they differ, or where there are none."
     sizes = {name: [a.shape[0] for a in _leaves(data)] for name, data in named.items() if data is not None}
@@ -80,7 +80,7 @@ def _numbers(name, data)->None:
         bad = sum(int(np.isnan(b.reshape(len(b), -1)).any(1).sum()) for b in _blocks(array) if b.size and np.isnan(np.min(b)))
         if bad: _refuse(f'{name} must hold numbers.', 'Fill or drop the rows with NaN.', f'{name} with NaN in {bad:,} of {array.shape[0]:,} rows')
 
-# %% ../nbs/08_features.ipynb #cfc5617c
+# %% ../nbs/08_features.ipynb #a9516b8d
 class _Arrays:
     "Rows of arrays, read by number."
     stream = False
@@ -90,6 +90,8 @@ class _Arrays:
         self.n = _same_length({'x': self.x, 'y': self.y, 'sample_weight': self.weight, 'row_ids': self.ids})
         if self.ids is None: self.ids = np.arange(self.n)
         for name, data in ('x', self.x), ('y', self.y), ('sample_weight', self.weight): _numbers(name, data)
+
+    def few(self): return self.rows(slice(4)) # to judge layers that looking can't
 
     def rows(self, numbers): # x of these rows
         return tree.map_structure(lambda a: np.asarray(a[numbers]), self.x)
@@ -110,7 +112,10 @@ def _digest(array)->str: # hashing leaves Python's lock free, so it uses all cor
 
 def _texts(block): return block.astype(str) if block.dtype.hasobject else block
 
-# %% ../nbs/08_features.ipynb #00545d88
+# %% ../nbs/08_features.ipynb #01879e27
+def _unbatched(received): _refuse('A pipeline must give batches of rows.', 'End it with `.batch(256)`, or stack the rows.', received)
+
+
 class _Stream:
     "Rows of a pipeline, as they come: batches of x, or of (x, y), or of (x, y, sample_weight)."
     stream, ids = True, None
@@ -119,12 +124,19 @@ class _Stream:
         endless = isinstance(pipeline, tf.data.Dataset) and int(pipeline.cardinality()) == tf.data.INFINITE_CARDINALITY
         if endless or isinstance(pipeline, keras.utils.PyDataset) and pipeline.num_batches is None:
             _refuse('A pipeline must come to an end.', 'Use `.take(batches)`, or a PyDataset with a length.', 'an endless one')
-        self.once = iter(pipeline) is pipeline # a plain generator: gone when it has been read
+        self.once = hasattr(pipeline, '__next__') # a plain generator: gone when it has been read
+
+    def few(self): return None if self.once else next(self.parts(), (None,))[0]
+
+    def items(self):
+        made = self.pipeline() if callable(self.pipeline) else self.pipeline
+        return (made[i] for i in range(len(made))) if hasattr(made, '__getitem__') and hasattr(made, '__len__') else iter(made)
 
     def parts(self): # (x, y, sample_weight) as arrays, batch by batch
-        items = (self.pipeline[i] for i in range(len(self.pipeline))) if isinstance(self.pipeline, keras.utils.PyDataset) else iter(self.pipeline)
-        for item in items:
-            parts = keras.utils.unpack_x_y_sample_weight(tree.map_structure(lambda a: None if a is None else _array(a), item))
+        for item in self.items():
+            arrays = tree.map_structure(lambda a: None if a is None else np.asarray(a), item)
+            if bare := [a for a in _leaves(arrays) if not a.ndim]: _unbatched(f'elements that hold the single value {bare[0]}')
+            parts = keras.utils.unpack_x_y_sample_weight(arrays)
             _same_length(dict(zip(('x', 'y', 'sample_weight'), parts)))
             for name, data in zip(('x', 'y', 'sample_weight'), parts): _numbers(name, data)
             yield parts
@@ -142,7 +154,7 @@ def _joined(held): # batches end to end
     x, y, weight = held[0] if len(held) == 1 else tree.map_structure(lambda *a: None if a[0] is None else np.concatenate(a), *held)
     return x, (y, weight)
 
-# %% ../nbs/08_features.ipynb #c1c796a6
+# %% ../nbs/08_features.ipynb #51b6db8b
 def _fingerprints(data)->np.ndarray:
     "64 bits of each row, over all arrays of `data`."
     arrays = [np.ascontiguousarray(_texts(a)) for a in _leaves(data)]
@@ -159,9 +171,14 @@ def _seen(source)->np.ndarray: # fingerprints of all rows, sorted: the same in w
     return np.sort(every)
 
 
+def _flows(x)->bool: # a pipeline: a dataset, something to iterate over or with numbered batches, a function that makes one
+    if isinstance(x, (dict, list, tuple)) or hasattr(x, 'shape') or hasattr(x, 'to_numpy'): return False
+    return callable(x) or hasattr(x, '__iter__') or hasattr(x, '__getitem__') and hasattr(x, '__len__')
+
+
 def _source(x, y=None, sample_weight=None, row_ids=None):
     "The rows of `x`, whatever it is. Raises ValueError where labels are given beside a pipeline."
-    if isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)) or hasattr(x, '__iter__') and not hasattr(x, 'shape') and not isinstance(x, (dict, list, tuple)) and not hasattr(x, 'to_numpy'):
+    if _flows(x):
         if any(a is not None for a in (y, sample_weight, row_ids)):
             _refuse('A pipeline gives its labels itself.', 'Let it give (x, y) or (x, y, sample_weight).', 'y, sample_weight or row_ids beside it')
         return _Stream(x)
@@ -189,20 +206,18 @@ def _tensor_dtype(array): # as Keras takes it: floats as `floatx`, text as strin
     if _kind(array) in 'OUS': return tf.string
     return tf.as_dtype(keras.config.floatx()) if array.dtype == np.float64 else tf.as_dtype(array.dtype)
 
-# %% ../nbs/08_features.ipynb #8ef081fb
-_NEAR_CACHE = 1 << 23 # bytes
+# %% ../nbs/08_features.ipynb #8c5f4c81
+_NEAR_CACHE = 1 << 24 # bytes
 
 def _guess(cut:Split)->int: # rows in one call, from the largest tensor inside
-    return 1 << max(4, min(9, int(math.log2(max(1, _NEAR_CACHE / max(1, cut.widest))))))
+    return 1 << max(4, min(11, int(math.log2(max(1, _NEAR_CACHE / max(1, cut.widest))))))
 
 
-def _timed(run, batch)->float: # seconds a row, the better of two
-    times = []
-    for _ in range(3): # the first call prepares the kernels for this size
-        start = time.perf_counter()
-        run(batch)[0].numpy()
-        times.append(time.perf_counter() - start)
-    return min(times[1:]) / len(tree.flatten(batch)[0])
+def _timed(run, batch)->float: # seconds a row; the first call prepares the kernels for this size
+    run(batch)[0].numpy()
+    start = time.perf_counter()
+    run(batch)[0].numpy()
+    return (time.perf_counter() - start) / len(tree.flatten(batch)[0])
 
 
 def _measured(run, source, guess, patience=0.03)->int:
@@ -216,13 +231,13 @@ def _measured(run, source, guess, patience=0.03)->int:
         size *= 2
     return best[1]
 
-# %% ../nbs/08_features.ipynb #c06c9afc
+# %% ../nbs/08_features.ipynb #e26fb87a
 _LONG = 10. # seconds a job must take for measuring to pay
 
 def _batch_size(cut:Split, run, source)->int:
     "Rows in one call: guessed, and measured where the job is long; what was measured on this machine before is taken again."
     guess = _guess(cut)
-    if source.stream or source.n < 40 * guess or _timed(run, source.rows(slice(guess))) * source.n < _LONG: return guess
+    if source.stream or source.n < 100 * guess or _timed(run, source.rows(slice(guess))) * source.n < _LONG: return guess # at most two calls of 100
     path, mine = disk.home()/'batch_sizes.json', content_hash([h for _, h in cut.recipe], os.cpu_count(), len(tf.config.list_physical_devices('GPU')))[:16]
     try: known = json.loads(path.read_text())
     except (OSError, ValueError): known = {}
@@ -233,7 +248,7 @@ def _batch_size(cut:Split, run, source)->int:
             with atomic_path(path) as part: part.write_text(json.dumps(known))
     return known[mine]
 
-# %% ../nbs/08_features.ipynb #474b95d7
+# %% ../nbs/08_features.ipynb #507470a9
 _FORMAT = 1 # of what is stored about features
 
 def _made_by(cut:Split)->dict: # the part of the key that the model decides
@@ -241,42 +256,63 @@ def _made_by(cut:Split)->dict: # the part of the key that the model decides
             'weights': [[path, content_hash(v.numpy())] for path, v in cut.weights.items()], 'inference': cut.inference}
 
 
-def _parts(cut:Split, data, dtype, views)->dict: # everything that features depend on
+def _parts(cut:Split, data, dtype, views, augment)->dict: # everything that features depend on
     versions = {'keras': keras.__version__, 'tensorflow': tf.__version__, 'features': _FORMAT, 'store': disk.FORMAT}
-    return {**_made_by(cut), 'data': data, 'stored as': dtype or 'computed', 'views': views, 'versions': versions}
+    how = {'views': views, 'augmentation': augment and augment.key(), 'seed': augment and augment.seed}
+    return {**_made_by(cut), 'data': data, 'stored as': dtype, **how, 'versions': versions}
 
 
 def _key(parts:dict)->str:
     nameless = {**parts, 'layers': [h for _, h in parts['layers']], 'weights': [h for _, h in parts['weights']]}
     return content_hash(json.dumps(nameless, sort_keys=True))
 
-# %% ../nbs/08_features.ipynb #901065bd
+# %% ../nbs/08_features.ipynb #aa5bd858
 def _pairs(old, new)->list: # names of what differs between two lists of (name, hash)
     if len(old) != len(new): return []
     return [name for (_, was), (name, now) in zip(old, new) if was != now]
 
 
+def _rows_change(was:int, now:int)->str: return f'x has {abs(now - was):,} {"more" if now > was else "fewer"} row{"s" * (abs(now - was) != 1)}'
+
+
+def _array_change(was, now)->str: # of (dtype, shape, hash)
+    if was[1][1:] != now[1][1:]: return f'rows of x are {tuple(now[1][1:])} instead of {tuple(was[1][1:])}'
+    if was[1][0] != now[1][0]: return _rows_change(was[1][0], now[1][0])
+    return f'x is {now[0]} instead of {was[0]}' if was[0] != now[0] else 'the content of x changed'
+
+
 def _data_changes(old, new)->list:
-    if not (isinstance(old, list) and isinstance(new, list)): return ['x is other data'] if old != new else []
-    if len(old) != len(new): return ['x has another number of arrays']
-    said = []
-    for (was_type, was, a), (is_type, now, b) in zip(old, new):
-        if was[1:] != now[1:]: said.append(f'rows of x are {tuple(now[1:])} instead of {tuple(was[1:])}')
-        elif was[0] != now[0]: said.append(f'x has {abs(now[0] - was[0]):,} {"more" if now[0] > was[0] else "fewer"} rows')
-        elif was_type != is_type: said.append(f'x is {is_type} instead of {was_type}')
-        elif a != b: said.append('the content of x changed')
-    return said
+    if old == new: return []
+    kinds = ['a pipeline' if isinstance(data, dict) else 'arrays' for data in (old, new)]
+    if kinds[0] != kinds[1]: return [f'x is {kinds[1]} instead of {kinds[0]}']
+    if isinstance(new, list): return [_array_change(*pair) for pair in zip(old, new) if pair[0] != pair[1]] if len(old) == len(new) else ['x has another number of arrays']
+    if 'key' in new or 'key' in old: return [f'the key of x is {new.get("key")!r} instead of {old.get("key")!r}']
+    return [_rows_change(old['rows'], new['rows']) if old['rows'] != new['rows'] else 'what the pipeline gives changed']
+
+# %% ../nbs/08_features.ipynb #d6bf5a3c
+def _step_changes(old, new)->list: # of the steps below the cut, as (name, hash)
+    if len(old) == len(new): return [f'the settings of `{name}` changed' for name in _pairs(old, new)]
+    was, now = ({h for _, h in steps} for steps in (old, new))
+    return [f'`{name}` lies below the cut now' for name, h in new if h not in was] + [f'`{name}` no longer lies below the cut' for name, h in old if h not in now]
+
+
+def _how_changes(old, new)->list: # of whatever is neither model nor data
+    said, (was, now) = [], (old['augmentation'], new['augmentation'])
+    if old['inference'] != new['inference']: said.append(f'frozen random layers run as in {"inference" if new["inference"] else "training"}')
+    if old['stored as'] != new['stored as']: said.append(f'features are stored as {new["stored as"] or "computed"} instead of as {old["stored as"] or "computed"}')
+    if was != now: said.append('x is no longer augmented' if now is None else 'x is augmented' if was is None else 'the augmentation changed')
+    elif old['seed'] != new['seed']: said.append(f'the seed of the augmentation is {new["seed"]} instead of {old["seed"]}')
+    if old['views'] != new['views']: said.append(f'views={new["views"]} instead of {old["views"]}')
+    versions = [(name, v, old['versions'].get(name)) for name, v in new['versions'].items()]
+    return said + [f'{name} is {v} instead of {before}' for name, v, before in versions if v != before]
 
 
 def _changes(old:dict, new:dict)->list:
     "What differs between two keys, in words."
-    said = [f'`{name}` changed' for name in _pairs(old['weights'], new['weights'])]
-    said += [f'the settings of `{name}` changed' for name in _pairs(old['layers'], new['layers'])]
-    if len(old['layers']) != len(new['layers']): said.append(f'{len(new["layers"])} steps lie below the cut instead of {len(old["layers"])}')
-    said += _data_changes(old['data'], new['data'])
-    return said + [f'{name}: {new[name]} instead of {old[name]}' for name in ('inference', 'stored as', 'views', 'versions') if old[name] != new[name]]
+    weights = [f'`{name}` changed' for name in _pairs(old['weights'], new['weights'])]
+    return weights + _step_changes(old['layers'], new['layers']) + _data_changes(old['data'], new['data']) + _how_changes(old, new)
 
-# %% ../nbs/08_features.ipynb #6281dae4
+# %% ../nbs/08_features.ipynb #814fd5d8
 @dataclass
 class Features:
     "What a frozen part made of every row, with the labels of the rows, and all it was made from."
@@ -309,7 +345,8 @@ class Features:
     def __repr__(self):
         shapes = ', '.join(f'{b.name} {tuple(a.shape[1:])} {a.dtype}' for b, a in zip(self.boundary, self.arrays))
         views = f' in {self.views} views' if self.views > 1 else ''
-        return f'Features of {self.n:,} rows{views}: {shapes}; {disk.bytes_text(self.nbytes)} {"on disk" if self.folder else "in memory"}. {self.note}'
+        rounded = f' Rounding changed values by up to {self.error:.2g}.' if self.error else ''
+        return f'Features of {self.n:,} rows{views}: {shapes}; {disk.bytes_text(self.nbytes)} {"on disk" if self.folder else "in memory"}.{rounded} {self.note}'
 
     def chunks(self, rows:int): return _chunks(self, rows) # (start, arrays, y, sample_weight), the last one shorter
     def view(self, k:int)->Features: return _view(self, k) # one pass of augmentation
@@ -344,15 +381,18 @@ def _view(features, k:int)->Features:
     return replace(features, arrays=[cut(a) for a in features.arrays], y=own(features.y), sample_weight=own(features.sample_weight),
                    row_ids=own(features.row_ids), prints=own(features.prints), views=1, source=None)
 
-# %% ../nbs/08_features.ipynb #1f9dd1be
+# %% ../nbs/08_features.ipynb #43b6d438
 def _check(features, model)->None:
     "Raises ValueError where `model` no longer makes these features."
     try: now = _made_by(_split(features.split.whole or model, at=features.split, inference=features.split.inference))
-    except ValueError as error: raise ValueError(f'Features must come from what the model is now. Make them anew with `precompute`. Received: {error}') from None
-    said = _changes({**features.parts, **now}, features.parts) # in the other direction: what differs from the model
+    except ValueError as error: _stale(f'features, but now {str(error).partition("Received: ")[2].rstrip(".")}')
+    said = _changes(features.parts, {**features.parts, **now})
     training = {id(v) for v in getattr(model, 'trainable_variables', ())}
     said += [f'`{path}` trains' for path, v in features.split.weights.items() if id(v) in training]
-    if said: raise ValueError(f'Features must come from what the model is now. Make them anew with `precompute`. Received: features from before {"; ".join(said)}.')
+    if said: _stale(f'features from before {"; ".join(said)}')
+
+
+def _stale(received): _refuse('Features must come from what the model is now.', 'Make them anew with `precompute`.', received)
 
 # %% ../nbs/08_features.ipynb #d8db6b05
 _SLACK = {'float64': 1e-9, 'float32': 1e-3, 'float16': 1e-2, 'bfloat16': 3e-2} # of the largest value; other kinds must be equal
@@ -392,7 +432,7 @@ def _some(features, n)->tuple: # places of some rows, and x of these
     places, rows = map(list, zip(*found))
     return np.array(places), tree.map_structure(lambda a: a[rows], x)
 
-# %% ../nbs/08_features.ipynb #62783751
+# %% ../nbs/08_features.ipynb #d863a8c2
 def _verify(features, n:int=16, x=None)->float:
     "The largest difference between `n` stored rows and the same made anew. Raises ValueError where rounding does not explain it."
     if x is not None: features = replace(features, source=_source(x))
@@ -408,12 +448,13 @@ def _explain(features)->Table:
     parts = features.parts
     rows = [dict(part='settings', name=name, value=h[:12]) for name, h in parts['layers']]
     rows += [dict(part='weights', name=path, value=h[:12]) for path, h in parts['weights']]
-    data = parts['data'] if isinstance(parts['data'], list) else [[parts['data'], '', '']]
-    rows += [dict(part='data', name=f'x {dtype} {shape}', value=(h or 'not hashed: kept in memory only')[:32]) for dtype, shape, h in data]
-    rows += [dict(part=name, name='', value=str(parts[name])) for name in ('inference', 'stored as', 'views', 'versions')]
+    if isinstance(parts['data'], list): rows += [dict(part='data', name=f'x {dtype} {shape}', value=(h or 'not hashed: kept in memory only')[:32]) for dtype, shape, h in parts['data']]
+    else: rows += [dict(part='data', name=f'pipeline: {name}', value=str(value)[:32]) for name, value in parts['data'].items()]
+    rows += [dict(part=name, name='', value='' if parts[name] is None else str(parts[name])) for name in ('inference', 'stored as', 'views', 'augmentation', 'seed')]
+    rows += [dict(part='versions', name=name, value=str(v)) for name, v in parts['versions'].items()]
     return Table(rows, f'key {features.key[:32]}', 'names are shown only; the key is made of the values')
 
-# %% ../nbs/08_features.ipynb #4ceae009
+# %% ../nbs/08_features.ipynb #9c1a1ec2
 _BLOCK = 64 # rows that are augmented together, whatever the batch
 
 def _unseeded(settings): return {k: v for k, v in settings.items() if k != 'seed'} # the seed is set from outside
@@ -432,7 +473,7 @@ class _Augment:
     def key(self)->str: # what of it the features depend on
         parts = [p for p in self.how._flatten_layers() if not isinstance(p, (keras.Model, keras.layers.InputLayer))] if self.layer else []
         own = [[type(p).__name__, _unseeded(settings_of(p)), code_of(type(p).call)] for p in parts] or code_of(self.how)
-        return content_hash(json.dumps(own, default=str, sort_keys=True), self.seed)[:16]
+        return content_hash(json.dumps(own, default=str, sort_keys=True))[:16]
 
     def __call__(self, x, view, block):
         mixed = int(content_hash(self.seed, view, block)[:8], 16)
@@ -524,7 +565,7 @@ def _flowing(source, view, augment, size, done):
         if not fresh.all(): x, beside, prints, ids = tree.map_structure(lambda a: None if a is None else a[fresh], (x, beside, prints, ids))
         yield x if augment is None else augment(x, view, int(ids[0])), beside, prints, ids
 
-# %% ../nbs/08_features.ipynb #21822285
+# %% ../nbs/08_features.ipynb #43d591a0
 class _Pass:
     "One extraction: which rows through which cut, and how. Iterated from `done` on, it gives lists of arrays, batch by batch."
     def __init__(self, cut, source, size=None, views=1, augment=None, dtype=None):
@@ -536,7 +577,9 @@ class _Pass:
         if not self.source.stream: self.run = _compiled(self.cut, self.source.x)
         self.size = self.size or _batch_size(self.cut, self.run, self.source)
         for x, beside, prints, ids in _inputs(self.source, self.views, self.augment, self.size, done):
-            self.run = self.run or _compiled(self.cut, x)
+            if self.run is None:
+                _fits_inputs(self.cut, x, flows=True)
+                self.run = _compiled(self.cut, x)
             self.beside, labels = _layout(beside), _leaves(beside)
             made = [_boundary_rows(self.run, part, self.fixed, self.narrow) for part in _slices(x, self.size)]
             made = [np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*made)]
@@ -606,10 +649,10 @@ def _on_disk(job, folder, about, cap, verbose)->int:
 def _fields(names, arrays)->list: return [{'name': n, 'shape': list(a.shape[1:]), 'dtype': a.dtype.name} for n, a in zip(names, arrays)]
 def _too_large(size, cap): return ValueError(f'Features must fit the limit of the store. Raise `limit`, or store a smaller dtype. Received: {disk.bytes_text(size)} or more, with a limit of {disk.bytes_text(cap)}.')
 
-# %% ../nbs/08_features.ipynb #cf005771
+# %% ../nbs/08_features.ipynb #cc3da4a0
 def _features(job, parts, arrays:dict, entry=None, **more)->Features:
     "Features from what was computed or read."
-    own = [arrays[b.name] for b in job.cut.boundary]
+    own = list(arrays.values())[:len(job.cut.boundary)] # by place: the same layer may have another name now
     y, weight = job.source.y, job.source.weight
     if job.source.stream:
         labels = [arrays[name] for name in arrays if name.startswith('@label')]
@@ -634,13 +677,12 @@ def _reused(job, parts, folder)->tuple: # features or None, and why
         return None, f'what was stored is not what the model makes now ({str(error).partition("Received: ")[2].rstrip(".")})'
     return replace(features, note=f'Reused: whole, and some rows made anew differ by {apart:.2g}.'), ''
 
-# %% ../nbs/08_features.ipynb #d44b5b70
+# %% ../nbs/08_features.ipynb #a8b8881c
 def _nearest(root, parts)->list:
     "What differs from the entry most like this one, in words; nothing where none is like it."
-    def likeness(old): return sum(old.get(k) == parts[k] for k in parts) + (len(_pairs(old['weights'], parts['weights'])) == 0)
     known = [about['parts'] for about in disk.abouts(root, 50) if 'parts' in about]
-    alike = [old for old in known if [h for _, h in old['layers']] == [h for _, h in parts['layers']] or old['data'] == parts['data']]
-    return _changes(max(alike, key=likeness), parts) if alike else []
+    alike = [old for old in known if old.keys() == parts.keys() and ([h for _, h in old['layers']] == [h for _, h in parts['layers']] or old['data'] == parts['data'])]
+    return min((_changes(old, parts) for old in alike), key=lambda said: (len(said), sum('rows' in s for s in said)), default=[]) # of equals the last used
 
 
 def _room(root, job, cap)->None:
@@ -652,13 +694,15 @@ def _room(root, job, cap)->None:
     if cap is not None and need > cap: raise _too_large(need, cap)
     if need > free: raise OSError(f'Features must fit on the disk. Free some space, or name another store. Received: {disk.bytes_text(need)} for {disk.bytes_text(free)} of free space.')
 
-# %% ../nbs/08_features.ipynb #cd257930
+# %% ../nbs/08_features.ipynb #b01d1eca
 def _stored(job, parts, root, cap, verbose)->Features:
     "From the store, or computed into it; of several processes that want the same, one computes."
     folder = disk.place(root, _key(parts))
     with _patient(folder, verbose):
         found, why = _reused(job, parts, folder)
-        if found: return found
+        if found:
+            if cap is not None: disk.prune(root, keep=1, limit=cap)
+            return found
         why = [why] if why else _nearest(root, parts)
         _room(root, job, cap)
         before = _on_disk(job, folder, {'parts': parts, 'model': f"{job.cut.lower.name.removesuffix('_lower')} up to {', '.join(b.name for b in job.cut.boundary)}"}, cap, verbose)
@@ -678,7 +722,7 @@ def _patient(folder, verbose): # holds the entry's lock; says so where that take
             stack.enter_context(locked(folder))
         yield
 
-# %% ../nbs/08_features.ipynb #536e6dc1
+# %% ../nbs/08_features.ipynb #e8d80d89
 _CAP = '20 GB' # for the user's cache folder where nothing else is said
 
 def _cap(store, limit)->int|None: # bytes
@@ -689,7 +733,7 @@ def _cap(store, limit)->int|None: # bytes
 def _cut(model, source, at, inference)->Split:
     "The cut to compute with. Raises ValueError where there is nothing to store, or what can't be."
     if isinstance(model, Split): cut = model
-    else: cut = _split(model, at, inference, None if source.stream else source.rows(slice(4)))
+    else: cut = _split(model, at, inference, source.few)
     if cut.empty:
         why = '; '.join(f'{row["layer"]} {row["reason"]}' for row in cut.reasons)
         _refuse('There must be a frozen part whose output cannot change.', 'Freeze the first layers.', f'a model where {why}')
@@ -698,14 +742,23 @@ def _cut(model, source, at, inference)->Split:
     return cut
 
 
-def _fits_inputs(cut, source)->None: # the rest is Keras' to say
-    given, wanted = tree.flatten(source.x), cut.lower.inputs
-    if len(given) != len(wanted): _refuse('x must have one array for each input.', f'Give {", ".join(t.name for t in wanted)}.', f'{len(given)} arrays')
+def _fits_inputs(cut, x, flows=False)->None:
+    given, wanted = tree.flatten(x), cut.lower.inputs
+    if len(given) != len(wanted): _refuse('x must have one array for each input.', f'Give {", ".join(t.name for t in wanted)}.', f'{len(given)} array{"s" * (len(given) != 1)}')
     for a, t in zip(given, wanted):
-        if len(a.shape) == len(t.shape) and any(w not in (None, g) for g, w in zip(a.shape[1:], t.shape[1:])):
-            _refuse('Rows of x must have the shape that the model takes.', 'Reshape x.', f'{tuple(a.shape[1:])} for {t.name!r} of {tuple(t.shape[1:])}')
+        rows, row = tuple(a.shape[1:]), tuple(t.shape[1:])
+        if _takes(row, rows): continue
+        said = f'rows of {rows} for {t.name!r} of {row}'
+        if flows and len(rows) < len(row): _unbatched(said)
+        _refuse('Rows of x must have the shape that the model takes.', 'Give `x[None]` for a single row.' if _takes(row, tuple(a.shape)) else 'Reshape x.', said)
 
-# %% ../nbs/08_features.ipynb #1cf0e9eb
+
+def _takes(row, given)->bool: # as Keras does: a last dimension of one may be there or not
+    long, short = sorted((row, given), key=len, reverse=True)
+    if len(long) == len(short) + 1 and long[-1] == 1: row, given = row[:len(short)], given[:len(short)]
+    return len(row) == len(given) and all(w in (None, g) for g, w in zip(given, row))
+
+# %% ../nbs/08_features.ipynb #ec98edbc
 def precompute(
     model:keras.Model|Split, # with a frozen part; or a cut, for a model whose layers can't be seen
     x, # arrays with one row a sample (one, or a list or dictionary), or a pipeline of batches: x, (x, y) or (x, y, sample_weight)
@@ -731,27 +784,25 @@ def precompute(
     """
     source = _source(x, y, sample_weight, row_ids)
     cut = _cut(model, source, at, inference)
-    if not source.stream: _fits_inputs(cut, source)
+    if not source.stream: _fits_inputs(cut, source.x)
     if views < 1 or views > 1 and augment is None: _refuse('Each view is a pass of augmentation.', 'Give `augment=` with `views=`.', f'views={views}')
     job = _Pass(cut, source, batch_size, views, augment if augment is None else _Augment(augment, seed), dtype)
     if store is None or store is False:
-        parts = _parts(cut, _content(source, key, hashed=False), dtype, _views(job))
+        parts = _parts(cut, _content(source, key, hashed=False), dtype, views, job.augment)
         return replace(_features(job, parts, _in_memory(job, verbose)), note='Computed.')
     root = disk.home(store)
     root.mkdir(parents=True, exist_ok=True)
-    made = _stored(job, _parts(cut, _content(source, key), dtype, _views(job)), root, _cap(store, limit), verbose)
+    made = _stored(job, _parts(cut, _content(source, key), dtype, views, job.augment), root, _cap(store, limit), verbose)
     if verbose: print(made)
     return made
 
-# %% ../nbs/08_features.ipynb #f3a26363
-def _views(job): return 1 if job.augment is None else f'{job.views}, augmented by {job.augment.key()}'
-
-
+# %% ../nbs/08_features.ipynb #97859368
 def _content(source, key, hashed=True): # what the key says of the data
+    if not source.stream and key is not None: _refuse('Arrays are known by their content.', 'Leave `key` out; it names what a pipeline gives.', f'key={key!r}')
     if not source.stream: return source.content() if hashed else [[str(a.dtype), list(a.shape), None] for a in tree.flatten(source.x)]
-    if key is not None: return f'pipeline {key}'
-    if not hashed: return 'pipeline'
-    if source.once: _refuse('What a generator gives can be read once only.', 'Name its content with `key=`, or give a pipeline that can be read again.', 'a generator')
+    if key is not None: return {'key': key}
+    if not hashed: return {'rows': source.n, 'content': None}
+    if source.once: _refuse('What a generator gives can be read once only.', 'Name its content with `key=`, or give the function that makes it.', 'a generator')
     source.known = _seen(source)
     source.n = len(source.known)
-    return f'pipeline of {source.n:,} rows: {content_hash(source.known)}'
+    return {'rows': source.n, 'content': content_hash(source.known)}
