@@ -937,7 +937,7 @@ def _units(self)->list:
 _Rest._before, _Rest._untangle, _Rest._levels, _Rest._item, _Rest._gather, _Rest.units = _before, _untangle, _levels, _item, _gather, _units
 _Rest._home = lambda self, ref: self.find(ref[0]) if ref[0] in self.names and ref not in self.view.inputs else None
 
-# %% ../nbs/0e_lifting.ipynb #d847fada
+# %% ../nbs/0e_lifting.ipynb #d1a5f039
 def _unit(self, names, wanted)->Unit:
     "One group as a formula or as a piece of the graph."
     outputs = [r for r in sorted(wanted) if r[0] in names and r not in self.view.inputs]
@@ -948,18 +948,25 @@ def _unit(self, names, wanted)->Unit:
     for n in names: writer.add(self.view.node(n))
     formula = Formula(writer.steps, [writer.known[r] for r in outputs])
     config = dict(formula=_Fresh(lambda: Formula(formula.steps, formula.results)), held=specs(writer.arrays))
-    return Unit(Compute, writer.inputs, outputs, config, list(writer.arrays.values()), list(writer.arrays), set(names), activation=repr(formula))
+    return Unit(Compute, writer.inputs, outputs, config, *_as_kept(writer.arrays), set(names), activation=repr(formula))
+
+
+def _as_kept(arrays:dict)->tuple: # a layer lists its trainable weights first, and only floats can be trained
+    "Arrays and their names, in the order in which a layer keeps them."
+    names = sorted(arrays, key=lambda n: not tf.as_dtype(arrays[n].dtype).is_floating)
+    return [arrays[n] for n in names], names
 
 
 def piece_unit(view, inputs, outputs, nodes=()):
     "A piece of the graph as a unit."
     read = view.read
     piece = read.extract(inputs, outputs)
-    names = [read.values.names.get(n, n) if hasattr(read.values, 'names') else n for n in piece.weights]
+    arrays, nodes_of = _as_kept(piece.weights)
+    names = [read.values.names.get(n, n) if hasattr(read.values, 'names') else n for n in nodes_of]
     config = dict(graph=packed(piece.graph), inputs=piece.inputs, outputs=piece.outputs, held=specs(piece.weights), handles=piece.handles,
                   deterministic=not piece.random, shapes=[None if (s := view.shape(r)) is None else [None if d == 'rows' else d for d in s] for r in outputs])
     kinds = sorted({read.nodes[n].op for n in nodes if n in read.nodes})
-    return Unit(GraphLayer, list(inputs), list(outputs), config, list(piece.weights.values()), names, set(nodes), activation=', '.join(kinds))
+    return Unit(GraphLayer, list(inputs), list(outputs), config, arrays, names, set(nodes), activation=', '.join(kinds))
 
 
 _Rest._unit = _unit
