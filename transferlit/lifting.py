@@ -584,7 +584,7 @@ def _sliced(view, node, ins, arg):
     if begin is None or size is None: return None
     return ['item', [arg(ins[0])], dict(spec=[[b, None if n < 0 else b + n, None] for b, n in zip(begin, size)])]
 
-# %% ../nbs/0e_lifting.ipynb #04d7fc42
+# %% ../nbs/0e_lifting.ipynb #c4a7c535
 def _strided(view, node, ins, arg):
     "`x[...]` with numbers: the masks say which of them count."
     begin, end, step = (_ints(view, r) for r in ins[1:])
@@ -605,7 +605,7 @@ def _parts(view, node, ins, arg):
     axis, shape = _ints(view, axis), view.shape(data)
     if axis is None or not shape or node.op == 'SplitV' and (sizes is None or -1 in sizes): return None
     size, count = shape[axis[0]], attr(node, 'num_split')
-    if sizes is None and not isinstance(size, int): return None
+    if sizes is None and not isinstance(size, int): return ['split', [arg(data)], dict(count=count, axis=axis[0] % len(shape))]
     return ['part', [arg(data)], dict(axis=axis[0] % len(shape), sizes=sizes or [size//count]*count)]
 
 # %% ../nbs/0e_lifting.ipynb #5123a32c
@@ -629,7 +629,7 @@ _SPECIAL = {'LeakyRelu': _simple('leaky_relu', ('negative_slope', 'alpha')), 'Ca
             **{k: _reduce(v) for k, v in {'Mean': 'mean', 'Sum': 'sum', 'Max': 'max', 'Min': 'min', 'Prod': 'prod', 'All': 'all', 'Any': 'any'}.items()}}
 TRANSLATED = set(_SAME_OP) | set(_SPECIAL)
 
-# %% ../nbs/0e_lifting.ipynb #e1e9b5dd
+# %% ../nbs/0e_lifting.ipynb #49bd4173
 @dataclass
 class _Writer:
     "Writes nodes down as one `Formula`."
@@ -674,7 +674,7 @@ class _Unknown(Exception): "A static tensor that cannot be computed here."
 def _output_of(step, number:int)->list:
     "The step that gives output `number` of an operation with several."
     name, args, options = (*step, {})[:3]
-    if name == 'unstack': return [name, args, {**options, 'i': number}]
+    if name in ('unstack', 'split'): return [name, args, {**options, 'i': number}]
     if name != 'part': return [name, args, options]
     start, axis = sum(options['sizes'][:number]), options['axis']
     return ['item', args, dict(spec=[[None, None, None]]*axis + [[start, start + options['sizes'][number], None]])]
