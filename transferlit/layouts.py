@@ -52,13 +52,13 @@ def _stored(data, name:str, kind:str='model', **more)->Stored:
     if data.dtype is None: raise BadFile(f'A variable must be an array of numbers. Leave it out. Received: {data.path!r}, of another HDF5 type.')
     return Stored(name, data.path, data.shape, data.dtype, data.load, 'other' if data.dtype.hasobject else kind, **more)
 
-# %% ../nbs/034_layouts.ipynb #9add6bc2
+# %% ../nbs/034_layouts.ipynb #3c9158bd
 def _legacy_layers(group)->list:
     "Every variable that the lists announce. Raises KeyError for one that is not there."
     found = []
     for layer in _text_list(group, 'layer_names'):
         for number, weight in enumerate(_text_list(group[layer], 'weight_names')):
-            found.append(_stored(group[layer][weight], legacy_name(layer, weight), place=f'{layer}#{number}'))
+            found.append(_stored(group[layer][weight], legacy_name(layer, weight), place=f'{layer}#/{number}'))
     top = group.children.get('top_level_model_weights')
     for weight in _text_list(top, 'weight_names') if top else (): found.append(_stored(top[weight], legacy_name('', weight).strip('/')))
     return found
@@ -165,7 +165,7 @@ def _guessed(owner:tuple, chain:str, count:int)->list|None: # by the names of th
     if words[0] == 'cell' and len(owner) > 1: words.append(re.sub(r'_\d+$', '', owner[-2]) + '_cell')
     return next(filter(None, (_variable_names(_BY_GROUP.get(word, ''), {}, count) for word in words)), None)
 
-# %% ../nbs/034_layouts.ipynb #aedadda0
+# %% ../nbs/034_layouts.ipynb #285f0a0c
 def keras3_entries(
     tree:hdf5.Group, # the root of a `.weights.h5`
     config:dict|None=None, # what `config.json` says
@@ -175,9 +175,9 @@ def keras3_entries(
     entries = []
     for owner, (_, data) in owners.items():
         layer, chain, real = known.get(owner), *_chain(owner, owners, known)
-        certain = _variable_names(layer.kind, layer.config, len(data)) if layer else None
-        names = certain or _guessed(owner, chain, len(data))
-        for number, d in data.items(): entries.append(_entry(d, owner, number, chain, real, names, bool(certain)))
+        names = _variable_names(layer.kind, layer.config, len(data)) if layer else None
+        names = names or _guessed(owner, chain, len(data))
+        for number, d in data.items(): entries.append(_entry(d, owner, number, chain, real, names))
     return entries
 
 
@@ -191,13 +191,13 @@ def _chain(owner:tuple, owners:dict, known:dict)->tuple: # the layer's path, and
     return '/'.join(steps), real
 
 
-def _entry(d, owner:tuple, number:str, chain:str, real:bool, names:list|None, certain:bool)->Stored:
+def _entry(d, owner:tuple, number:str, chain:str, real:bool, names:list|None)->Stored:
     if owner[:1] == ('optimizer',): return _stored(d, '/'.join((*owner, number)), 'optimizer')
     kind = 'seed' if any(step.startswith('seed_generator') for step in owner) else 'metric' if 'metrics' in owner[:1] else 'model'
     if isinstance(path := d.attrs.get('path'), str): return _stored(d, path, kind)
     short = names[int(number)] if names and number.isdigit() and int(number) < len(names) else number
     place = f'{chain}/{number}'.lstrip('/')
-    return _stored(d, f'{chain}/{short}'.lstrip('/'), kind, place='' if certain else place, positional=not real)
+    return _stored(d, f'{chain}/{short}'.lstrip('/'), kind, place=place, positional=not real)
 
 # %% ../nbs/034_layouts.ipynb #43d47178
 def _about(group, tree)->dict:

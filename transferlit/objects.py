@@ -105,7 +105,7 @@ def _paths(nodes:list)->dict: # node to (path, kind): the shortest, through what
                 waves[here].append((child, f'{path}/{name}'.lstrip('/')))
     return found
 
-# %% ../nbs/035_objects.ipynb #54eefd77
+# %% ../nbs/035_objects.ipynb #2fee5c56
 def object_names(
     graph:bytes, # the tensor `_CHECKPOINTABLE_OBJECT_GRAPH`
 )->dict: # checkpoint key to (name, kind)
@@ -135,7 +135,7 @@ def _settled(found:dict)->dict:
         public = [k for k, private in twins[name] if not private]
         copied = 2 * len(public) == len(twins[name])
         if len(twins[name]) == 1 or copied and public == [key]: settled[key] = name, kind
-        else: settled[key] = path or key, 'other' if copied and key not in public and kind == 'model' else kind
+        else: settled[key] = re.sub(r'/_(?=[^/]+$)', '/', path) or key, 'other' if copied and key not in public and kind == 'model' else kind
     return settled
 
 # %% ../nbs/035_objects.ipynb #383ec3c7

@@ -54,7 +54,7 @@ def reading(
         raise BadFile(f'The content must be {what}, whole. Copy or download it again; reading stopped at '
                       f'{type(error).__name__}: {error}. Received: {str(path)!r}.') from error
 
-# %% ../nbs/030_weights.ipynb #7c49a6b9
+# %% ../nbs/030_weights.ipynb #26609d66
 @dataclass(frozen=True, eq=False)
 class Stored:
     "One variable of a weight file; `np.asarray(v)` or `v[...]` reads it."
@@ -64,7 +64,7 @@ class Stored:
     dtype:np.dtype # of the array that reading gives; `object` for text
     load:Callable = field(repr=False) # reads the array
     kind:str = 'model' # one of `KINDS`
-    place:str = '' # Keras 3: the layer's path and the variable's number in it, `hidden1/0`
+    place:str = '' # the layer's path and the variable's number in it, `hidden1/0`; `hidden1#/0` in an old `.h5`
     positional:bool = False # the file has no real name for it
 
     def check(self)->None:
