@@ -49,7 +49,7 @@ def _safetensors_head(source:Source)->tuple: # the head, where the data begins
     if not isinstance(head, dict): raise ValueError('the head is no JSON object')
     return head, 8 + size
 
-# %% ../nbs/031_archives.ipynb #d6d95528
+# %% ../nbs/031_archives.ipynb #97415aa5
 def _safetensors_entry(source:Source, name:str, info:dict, base:int, crc:dict)->Stored:
     "Raises ValueError where size, shape and dtype disagree."
     shape, (begin, end) = tuple(info['shape']), info['data_offsets']
@@ -59,7 +59,8 @@ def _safetensors_entry(source:Source, name:str, info:dict, base:int, crc:dict)->
     if end - begin != math.prod(shape) * dtype.itemsize: raise ValueError(f'{name}: {shape} of {dtype} does not take {end - begin} bytes')
     source.part(base + begin, end - begin)
     verify = partial(_sound, crc[name], source.path, name) if crc else None
-    return Stored(name, name, shape, dtype, Loader(partial(array_at, source, base + begin, shape, dtype), verify), kind_of(name))
+    load = Loader(partial(array_at, source, base + begin, shape, dtype), verify, touch=partial(source.touch, base + begin, end - begin))
+    return Stored(name, name, shape, dtype, load, kind_of(name))
 
 
 def _checksum(name:str, array:np.ndarray)->int: # of all that the head says of an array, too
@@ -144,7 +145,7 @@ def _check_members(path, members:list)->None:
         if m.flag_bits & 1: raise BadFile(f'An archive must not be encrypted. Decrypt it first. Received: {str(path)!r}.')
     if len({m.filename for m in members}) < len(members): raise BadFile(f'An archive must hold each member once. Pack it again. Received: {str(path)!r}.')
 
-# %% ../nbs/031_archives.ipynb #6d19cd76
+# %% ../nbs/031_archives.ipynb #e912e50e
 def _data_start(source:Source, member:zipfile.ZipInfo)->int:
     "Where a member's bytes begin: its local head has a length of its own."
     head = source.read(member.header_offset, 30)
@@ -153,8 +154,8 @@ def _data_start(source:Source, member:zipfile.ZipInfo)->int:
 
 
 def _check_crc(part:Source, crc:int, name:str)->None:
-    found, step = 0, 1 << 22
-    for at in range(0, part.size, step): found = zlib.crc32(part.read(at, min(step, part.size - at)), found)
+    found = 0
+    for block in part.blocks(0, part.size): found = zlib.crc32(block, found)
     if found != crc: raise BadFile(f'A member must have the checksum that its archive gives. Copy or download it again. Received: {name!r} in {part.path!r}.')
 
 

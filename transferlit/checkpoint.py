@@ -338,7 +338,7 @@ def _keras_keys(model)->dict: # path to the dataset of a `.weights.h5` that Kera
             found = _by_name(list(by_path(model)), model, weights.of_kind('model'), None)
             return {p: w.key for p, hits in found.items() for _, w, _ in hits}
 
-# %% ../nbs/21_checkpoint.ipynb #24c72651
+# %% ../nbs/21_checkpoint.ipynb #8a408b40
 def _row(path:str, variable, sources:list, wanted:bool, keep:bool, strict:dict)->dict:
     "What happens to one variable of the model, and why."
     shape, dtype = tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype)
@@ -357,7 +357,7 @@ def _row(path:str, variable, sources:list, wanted:bool, keep:bool, strict:dict)-
 
 
 def _kind(dtype)->str:
-    dtype = np.dtype(getattr(ml_dtypes, str(dtype), dtype))
+    dtype = np.dtype(_numpy(str(dtype)))
     return 'float' if dtype.kind in 'fV' else {'i': 'int', 'u': 'int', 'b': 'bool'}.get(dtype.kind, dtype.kind)
 
 
@@ -401,33 +401,26 @@ def _suggestion(row:dict, left:dict)->str:
     near = difflib.get_close_matches(row['path'], same, n=1, cutoff=0) if same else []
     return f' The file has {near[0]!r} of the same shape; did you mean rename={{{near[0]!r}: {row["path"]!r}}}?' if near else ''
 
-# %% ../nbs/21_checkpoint.ipynb #b4688e47
-_IN_MEMORY = 1 << 24 # bytes of old values; more go to a temporary file
+# %% ../nbs/21_checkpoint.ipynb #9accd1bf
+_HELD = 1 << 24 # bytes of old values
 
 
 class _Undo:
-    "What variables held before."
-    def __init__(self): self.values, self.held, self.file = [], 0, None
+    "What variables held before, as far as there is room."
+    def __init__(self): self.values, self.room = [], _HELD
 
     def keep(self, variable)->None:
-        old = _host(variable)
-        self.held += old.nbytes
-        self.values.append((variable, old.shape, old.dtype, self._on_disk(old) if self.held > _IN_MEMORY else old.copy()))
-
-    def _on_disk(self, old)->int: # where it begins
-        if self.file is None: self.file = tempfile.TemporaryFile()
-        start = self.file.seek(0, os.SEEK_END)
-        self.file.write(np.ascontiguousarray(old).reshape(-1).view(np.uint8))
-        return start
+        if (size := math.prod(variable.shape) * np.dtype(_numpy(keras.backend.standardize_dtype(variable.dtype))).itemsize) <= self.room:
+            self.room -= size
+            self.values.append((variable, _host(variable).copy()))
 
     def back(self)->None:
-        for variable, shape, dtype, old in reversed(self.values):
-            if isinstance(old, int):
-                self.file.seek(old)
-                old = np.frombuffer(self.file.read(math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
-            variable.assign(old)
+        for variable, old in reversed(self.values): variable.assign(old)
 
-# %% ../nbs/21_checkpoint.ipynb #19fa1724
+
+def _numpy(dtype:str): return getattr(ml_dtypes, dtype, dtype)
+
+# %% ../nbs/21_checkpoint.ipynb #70904491
 def restore(
     model:keras.Model, # any built model; changed in place
     path:str|os.PathLike, # any file that `open_weights` reads
@@ -440,20 +433,39 @@ def restore(
     """
     found = plan(model, path, **options)
     if not found.ok: raise ValueError(_refused(found))
-    variables, undo = by_path(model), _Undo()
+    variables = by_path(model)
     with open_weights(path) as weights:
-        for row in found.of('restored'): _sound(weights[row['file']], row)
-        try:
-            for row in found.of('restored'):
-                value, variable = _value(weights[row['file']], row), variables[row['path']]
-                undo.keep(variable)
-                variable.assign(value)
-        except BaseException: # an interrupt must leave no half-written model either
-            undo.back()
-            raise
+        pairs = [(weights[row['file']], variables[row['path']], row) for row in found.of('restored')]
+        for stored, _, row in pairs: _sound(stored, row)
+        _write_all(pairs)
     return found
 
-# %% ../nbs/21_checkpoint.ipynb #c951f680
+# %% ../nbs/21_checkpoint.ipynb #17bd9750
+def _write_all(pairs:list)->None: # of stored, variable and row
+    undo, interrupted = _Undo(), None
+    try:
+        for stored, variable, row in pairs:
+            undo.keep(variable)
+            done = False
+            while not done:
+                try:
+                    variable.assign(_lent(_value(stored, row)))
+                    done = True
+                except KeyboardInterrupt as interrupt: interrupted = interrupt # half a model would be worse than a moment's delay
+    except BaseException:
+        undo.back()
+        raise
+    if interrupted: raise interrupted
+
+
+def _lent(array:np.ndarray):
+    "The array as a tensor that shares its memory, where that can be; the caller must not use the array any more."
+    if keras.backend.backend() != 'tensorflow' or not array.size or array.ctypes.data % 64: return array
+    import tensorflow as tf
+    try: return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+    except BufferError: return array # bfloat16, or memory that may not be written
+
+# %% ../nbs/21_checkpoint.ipynb #5276883c
 def _refused(found:Plan)->str:
     return ('A restore writes all of its plan or nothing. Solve what is listed, or look at `plan(...)` with the same arguments. '
             f'Received: {found.source}, {len(found.problems)} problems; nothing was written.\n- ' + '\n- '.join(found.problems))
@@ -469,14 +481,14 @@ def _array(stored)->np.ndarray:
 
 
 def _sound(stored, row:dict)->None:
-    "Raises what reading one variable would raise; of a file without checksums and casts nothing is read."
+    "Raises what reading one variable would raise."
     if str(stored.dtype) == row['dtype']: stored.check()
     else: _value(stored, row)
 
 
 def _value(stored, row:dict)->np.ndarray:
     "The array in the model's dtype. Raises ValueError where that loses a number."
-    array, dtype = _array(stored), np.dtype(getattr(ml_dtypes, row['dtype'], row['dtype']))
+    array, dtype = _array(stored), np.dtype(_numpy(row['dtype']))
     if array.dtype == dtype: return array
     with np.errstate(over='ignore'): new = array.astype(dtype)
     lost = np.isfinite(new.astype('float64')) != np.isfinite(array.astype('float64')) if _kind(dtype) == 'float' else new != array

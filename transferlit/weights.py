@@ -84,14 +84,15 @@ class Stored:
         if not self.shape: raise TypeError('A scalar has no length.')
         return self.shape[0]
 
-# %% ../nbs/030_weights.ipynb #7546dcf6
+# %% ../nbs/030_weights.ipynb #256131bc
 class Loader:
     "Reads an array, and compares its checksum the first time."
     def __init__(self,
         read:Callable, # gives the array
         verify:Callable|None=None, # takes the array; raises BadFile
         before:Callable=lambda: None, # checks what must be right before reading; cheap when called again
-    ): self.read, self.verify, self.before = read, verify, before
+        touch:Callable=lambda: None, # reads the bytes and drops them; raises where they cannot be read
+    ): self.read, self.verify, self.before, self.touch = read, verify, before, touch
 
     def __call__(self)->np.ndarray:
         self.before()
@@ -103,7 +104,9 @@ class Loader:
 
     def check(self)->None:
         if self.verify is not None: self()
-        else: self.before()
+        else:
+            self.before()
+            self.touch()
 
 # %% ../nbs/030_weights.ipynb #4e503445
 class Weights(Mapping):
@@ -202,7 +205,7 @@ def kind_of(
 # %% ../nbs/030_weights.ipynb #c4e2a0e9
 _PAGE = 1 << 14 # bytes
 
-# %% ../nbs/030_weights.ipynb #801a4bea
+# %% ../nbs/030_weights.ipynb #a447be35
 class Source:
     "The bytes of an open file, or of a part of one."
     def __init__(self,
@@ -250,6 +253,15 @@ class Source:
     def holds(self, start:int, size:int)->None:
         "Raises BadFile where the source ends before."
         if start < 0 or size < 0 or start + size > self.size: raise BadFile(_cut_short(self.path, start + size, self.size))
+
+    def blocks(self, start:int, size:int):
+        "The bytes, a few at a time, in one buffer that is used again. Raises BadFile where the source ends before."
+        buffer = memoryview(bytearray(min(size, 1 << 21)))
+        for at in range(start, start + size, len(buffer) or 1): yield self.into(at, buffer[:start + size - at])
+
+    def touch(self, start:int, size:int)->None:
+        "Read and drop. Raises BadFile where the source ends before, OSError where the disk fails."
+        for _ in self.blocks(start, size): pass
 
     def into(self, start:int, buffer)->object: # the buffer, filled
         "Raises BadFile where the source ends before the buffer is full."
