@@ -132,6 +132,19 @@ def local(text: str, base: str, ids: dict[str, set[str]]) -> str:
     return re.sub(rf'href="{re.escape(base)}/([\w./-]*)(?:#([^"]*))?"(?: target="_blank")?(?=(?:><code>([A-Z]))?)', link, text)
 
 
+def hung(match: re.Match) -> str:
+    """A block of code with each line an element of its own, so that a long one breaks below its own indent."""
+    spans, lines = [], []
+    for line in match[2].split("\n"):
+        opened = "".join(spans)
+        for tag in re.findall(r"<span[^>]*>|</span>", line):
+            spans.append(tag) if tag.startswith("<span") else spans.pop()
+        text = re.sub(r"<[^>]*>", "", line)
+        at = len(text) - len(text.lstrip(" "))
+        lines.append(f'<span class="line" style="--at:{at}">{opened}{line}{"</span>" * len(spans)}</span>')
+    return match[1] + "\n".join(lines) + match[3]
+
+
 def finish(base: str) -> None:
     """Make the site the same on every machine, at home in any folder, and silent towards the network."""
     ids = {p.name: set(Page(p.read_text(encoding="utf-8")).ids) for p in SITE.glob("*.html")}
@@ -142,6 +155,9 @@ def finish(base: str) -> None:
         text = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
         if path.suffix == ".html":
             text = local(text, base, ids)
+            # A table drawn with letters keeps its lines; whatever else was printed may break them.
+            text = re.sub(r'(<code class="sourceCode python">)(.*?)(</code>)', hung, text, flags=re.S)
+            text = re.sub(r"<pre>(?=(?:(?!</pre>).)*─)", '<pre class="drawn">', text, flags=re.S)
             text = re.sub(r'src="data:image/\w+;base64,([^"]+)"',
                           lambda m: f'src="{pictures[path.stem + "_files", base64.b64decode(m[1])]}"', text)
         elif path.suffix in (".md", ".txt"):
