@@ -132,6 +132,9 @@ def local(text: str, base: str, ids: dict[str, set[str]]) -> str:
     return re.sub(rf'href="{re.escape(base)}/([\w./-]*)(?:#([^"]*))?"(?: target="_blank")?(?=(?:><code>([A-Z]))?)', link, text)
 
 
+CODE = re.compile(r'(<code class="sourceCode python">)(.*?)(</code>)', re.S)
+
+
 def hung(match: re.Match) -> str:
     """A block of code with each line an element of its own, so that a long one breaks below its own indent."""
     spans, lines = [], []
@@ -156,7 +159,7 @@ def finish(base: str) -> None:
         if path.suffix == ".html":
             text = local(text, base, ids)
             # A table drawn with letters keeps its lines; whatever else was printed may break them.
-            text = re.sub(r'(<code class="sourceCode python">)(.*?)(</code>)', hung, text, flags=re.S)
+            text = CODE.sub(hung, text)
             text = re.sub(r"<pre>(?=(?:(?!</pre>).)*─)", '<pre class="drawn">', text, flags=re.S)
             text = re.sub(r'src="data:image/\w+;base64,([^"]+)"',
                           lambda m: f'src="{pictures[path.stem + "_files", base64.b64decode(m[1])]}"', text)
