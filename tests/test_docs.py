@@ -197,6 +197,11 @@ def test_a_line_of_code_breaks_below_its_own_indent_and_its_text_stays():
     assert hung.count("<span") == hung.count("</span>") and '<span class="s">    two' in hung
 
 
+def test_headings_with_nothing_below_them_are_left_out():
+    cells = [dict(cell_type="markdown", source=text) for text in ("## a", "### b", "text", "### c", "## d", "### e", "text", "## f")]
+    assert [c["source"] for c in docs.filled(cells)] == ["## a", "### b", "text", "## d", "### e", "text"]
+
+
 def test_names_of_the_package_lead_to_their_page_but_not_in_headings():
     cell = new_markdown_cell("# `tl.freeze`\n\n`tl.freeze(model, ...)` and `tl.nothing`, [`tl.thaw`](x.html)")
     pages.Named(None).cell(cell)

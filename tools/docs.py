@@ -85,6 +85,18 @@ def expanded(value, names: dict[str, str]):
     return value
 
 
+def filled(cells: list) -> list:
+    """The cells without headings below which a reader would see nothing: their code is hidden on the page."""
+    kept, after = [], 1  # the rank of the heading that follows, 1 at the end of the page, 0 where something else follows
+    for cell in reversed(cells):
+        heading = re.fullmatch(r"(#+) [^\n]*\n*", "".join(cell["source"])) if cell["cell_type"] == "markdown" else None
+        if heading and 0 < after <= len(heading[1]):
+            continue
+        kept.append(cell)
+        after = len(heading[1]) if heading else 0
+    return kept[::-1]
+
+
 def stage(names: dict[str, str]) -> None:
     """Copy what nbdev made to `_proc/.pages`, each notebook under the name of its page."""
     PAGES.mkdir()
@@ -93,6 +105,7 @@ def stage(names: dict[str, str]) -> None:
             shutil.copy(path, PAGES / path.name)
             continue
         nb = json.loads(path.read_text(encoding="utf-8"))
+        nb["cells"] = filled(nb["cells"])
         for cell in nb["cells"]:
             if cell["cell_type"] == "raw":  # the title; smalldocs names a page by its file
                 cell["source"] = re.sub(r"^output-file:.*\n", "", "".join(cell["source"]), flags=re.M)
