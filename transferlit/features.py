@@ -206,8 +206,8 @@ def _tensor_dtype(array): # as Keras takes it: floats as `floatx`, text as strin
     if _kind(array) in 'OUS': return tf.string
     return tf.as_dtype(keras.config.floatx()) if array.dtype == np.float64 else tf.as_dtype(array.dtype)
 
-# %% ../nbs/08_features.ipynb #8c5f4c81
-_NEAR_CACHE = 1 << 24 # bytes
+# %% ../nbs/08_features.ipynb #98f9e08e
+_NEAR_CACHE = 1 << 25 # bytes
 
 def _guess(cut:Split)->int: # rows in one call, from the largest tensor inside
     return 1 << max(4, min(11, int(math.log2(max(1, _NEAR_CACHE / max(1, cut.widest))))))
