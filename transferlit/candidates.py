@@ -170,6 +170,24 @@ def _at_ends(origins, weights:bool=True)->list:
             found.append(Candidate((name, 0), 50, 'nothing uses it any more'))
     return found
 
+# %% ../nbs/0c_candidates.ipynb #270f8371
+def _after_layers(origins)->list:
+    "What the last layers give, with a bias or a reshape that follows: for graphs whose loss is none of those above."
+    found = []
+    for name, node in origins.nodes.items():
+        last = node.op in _LAYERS and 'Gather' not in node.op and name not in origins.below and any(to_ref(i)[0] in origins.below for i in node.input if i[0] != '^')
+        if not last or not origins.label_free((name, 0)) or part_of(node): continue
+        while nexts := _plain_users(origins, name): name = nexts[0]
+        found.append(Candidate((name, 0), 40, 'no layer follows'))
+    return found
+
+
+def _plain_users(origins, name)->list:
+    "The only use of a tensor, if that is a bias or a reshape."
+    users = [u for u, _ in origins.consumers.get((name, 0), []) if u not in origins.training and origins.nodes[u].op not in SHAPES]
+    plain = len(users) == 1 and origins.nodes[users[0]].op in SAME | {'Add', 'AddV2', 'BiasAdd', 'Reshape'}
+    return users if plain and origins.of((users[0], 0)) == origins.of((name, 0)) else []
+
 # %% ../nbs/0c_candidates.ipynb #0eb063b5
 def _updated(nodes:dict)->tuple:
     "Variables that an optimizer trains, and those it keeps for itself."
@@ -186,7 +204,7 @@ def _variable(name, nodes):
     while name in nodes and nodes[name].op in SAME and nodes[name].input: name = to_ref(nodes[name].input[0])[0]
     return name if name in nodes and nodes[name].op in VARIABLES else None
 
-# %% ../nbs/0c_candidates.ipynb #19a8fb63
+# %% ../nbs/0c_candidates.ipynb #c6fbb4a7
 def rank(
     origins:Origins, # of the graph
     collections:dict, # name to list, as `read_collections` gives them
@@ -194,9 +212,8 @@ def rank(
 )->list: # candidates, likeliest first, one a tensor
     "The tensors that may be the model's output."
     found = _at_losses(origins) + _in_collections(origins, collections) + _at_ends(origins)
-    found = found or _at_ends(origins, weights=False)
     labels = frozenset().union(*(c.labels for c in found if c.score >= 60))
-    found = [c for c in found if not origins.of(c.ref) & labels]
+    found = [c for c in found if not origins.of(c.ref) & labels] or _after_layers(origins) or _at_ends(origins, weights=False)
     for name, signature in signatures.items():
         if name[:2] == '__': continue # initialization
         found += [Candidate(to_ref(t.name), 100, f'is {key!r} of the signature {name!r}') for key, t in sorted(signature.outputs.items())]

@@ -211,7 +211,13 @@ def _record(old, kind, outputs, reading, found, units, **more)->dict:
     old.made.append(entry)
     return entry
 
-# %% ../nbs/23_revival.ipynb #be78c953
+# %% ../nbs/23_revival.ipynb #cca58b6f
+def _lacks(old, candidate)->bool:
+    "Does a candidate depend on variables that the checkpoint does not hold, as another part of the program may?"
+    wanted = [n for n in old.origins.variables.get(candidate.ref[0], ()) if n in old.values]
+    return not old.values.hollow and any(old.values.key(n)[0] is None for n in wanted)
+
+# %% ../nbs/23_revival.ipynb #f7523e86
 class Revived:
     """A graph found in a file. Show it to see inputs, layers, outputs and what is training machinery.
 
@@ -224,7 +230,7 @@ class Revived:
         self.values = Values(self.nodes, source.checkpoint, averages)
         self.lists, self.broken = read_collections(meta)
         self.origins = Origins(self.nodes)
-        self.candidates = rank(self.origins, self.lists, dict(meta.signature_def))
+        self.candidates = sorted(rank(self.origins, self.lists, dict(meta.signature_def)), key=lambda c: _lacks(self, c))
         self.feeds, self.shapes, self.made, self.names, self.readings, self.kept = {}, {}, [], {}, {}, {}
         self.feeds = {_find(self, k): np.asarray(v, numpy_dtype(self.nodes[_find(self, k)[0]]).as_numpy_dtype) for k, v in (feeds or {}).items()}
         self.shapes = {_find(self, k): list(v) for k, v in (shapes or {}).items()}
