@@ -1087,15 +1087,16 @@ def assemble(
     inputs = [tensors[r] for r in view.inputs]
     return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs if len(outputs) > 1 else outputs[0])
 
-# %% ../nbs/0e_lifting.ipynb #6d40ef5e
+# %% ../nbs/0e_lifting.ipynb #0451d44d
 def lift(
     view:View, # observed
     names:list, # of the inputs
     shapes:list, # of the inputs, with the batch
     scopes=(), # scopes of all variables of the graph
+    refused=(), # nodes that must stay as they are
 )->tuple: # the model, its units, and what was thought to be a layer and is not
     "Keras layers for a graph. Where a layer differs from the graph, its part of the graph takes its place."
-    refused, why, first = set(), [], None
+    refused, why = set(refused), []
     while True:
         try:
             units = recognise(view, refused)
@@ -1111,17 +1112,4 @@ def lift(
             refused |= unit.nodes
             why.append(f'{unit.name} is no {unit.kind.__name__}: {unit.note}')
             continue
-        rounded = [u for u in units if u.native and u.off]
-        if not rounded or _away(view, model, units) <= TOLERANCE: return model, units, why
-        if first: return first # pieces of the graph do no better
-        first = model, units, list(why)
-        refused |= {n for u in rounded for n in u.nodes}
-        why += [f'{u.name} is no {u.kind.__name__}: differences of {u.off:.2g} add up' for u in rounded]
-
-
-def _away(view, model, units)->float:
-    "How far the whole model is from the graph, on the sample; rounding adds up from layer to layer."
-    if not all(u.config.get('deterministic', True) for u in units): return 0.
-    given = [tf.constant(view.sample[r]) for r in view.inputs]
-    found = model(given if len(given) > 1 else given[0])
-    return max(difference(f, view.sample[r]) for f, r in zip(found if isinstance(found, (list, tuple)) else [found], view.outputs))
+        return model, units, why

@@ -54,7 +54,7 @@ def _assign(session, tensor, node, array):
     else: run = tf.raw_ops.Assign(ref=tensor, value=held, validate_shape=False)
     session.run(run, {held: array})
 
-# %% ../nbs/23_revival.ipynb #28cb336a
+# %% ../nbs/23_revival.ipynb #abed86a7
 @dataclass
 class _Reading:
     "A graph read for certain outputs."
@@ -66,6 +66,7 @@ class _Reading:
     first:list # a sample: an array for each input
     declared:list # a sample of the size that the graph declares, where it declares one
     counts:list # placeholders that ask for the number of rows
+    expected:tuple|None = None # what the graph gives for `declared`, and which graph that was
 
 
 def _sources(read, outputs)->list:
@@ -170,9 +171,17 @@ def _layers(old)->list:
             old.notes.append(f'the layers could not be read: {str(error).splitlines()[0]}')
     return old.kept['layers']
 
-# %% ../nbs/23_revival.ipynb #455ca643
+# %% ../nbs/23_revival.ipynb #afb0baa4
 def _expected(old, reading, outputs:tuple)->tuple:
     "What the original graph gives for the sample, and what it is that was run."
+    reading.expected = reading.expected or _run_graph(old, reading, outputs)
+    return reading.expected
+
+
+def _listed(found)->list: return [np.asarray(f) for f in (found if isinstance(found, (list, tuple)) else [found])]
+
+
+def _run_graph(old, reading, outputs:tuple)->tuple:
     view = reading.view
     fed, feeds = reading.read.fed, dict(zip(view.inputs, reading.declared)) | {r: np.int64(len(reading.declared[0])) for r in reading.counts}
     if settled := sorted(old.settled & set(view.order)): why = f'moving averages took the place of batch statistics ({", ".join(settled[:3])})'
@@ -201,7 +210,7 @@ def _mixed(view, layers)->list:
 def _record(old, kind, outputs, reading, found, units, **more)->dict:
     "Compare with the graph and write it down. Raises ValueError where the two differ."
     expected, against = _expected(old, reading, outputs)
-    found = [np.asarray(f) for f in (found if isinstance(found, (list, tuple)) else [found])]
+    found = _listed(found)
     random = [u.name for u in units if u.config.get('deterministic') is False]
     worst = None if random else max(difference(f, e) for f, e in zip(found, expected))
     if worst is not None and worst > 10*TOLERANCE:
@@ -251,7 +260,7 @@ class Revived:
         "Any part of the graph that TensorFlow can still run, as one layer. Raises as `to_keras`."
         return _as_layer(self, outputs, inputs, name)
 
-# %% ../nbs/23_revival.ipynb #e3531907
+# %% ../nbs/23_revival.ipynb #75b28c20
 def _complete(old):
     "Raises where the values of the weights are not there."
     if old.values.absent:
@@ -268,12 +277,23 @@ def _input_names(view)->list:
     return [re.sub(r'^(serving_default|predict)_', '', n) for n in names]
 
 
+def _lifted(old, reading, refs)->tuple:
+    "The model; where rounding adds up over many layers, pieces of the graph take their place if that helps."
+    def make(refused=()): return lift(reading.view, _input_names(reading.view), reading.shapes, _scopes(old), refused)
+    def off(found): return max(map(difference, _listed(_called(found[0], reading)), _expected(old, reading, refs)[0]))
+    found = make()
+    rounded = [u for u in found[1] if u.native and u.off]
+    if not rounded or off(found) <= TOLERANCE: return found
+    other = make({n for u in rounded for n in u.nodes})
+    return other if off(other) <= TOLERANCE else found
+
+
 def _to_keras(old, outputs, inputs, name):
     _complete(old)
     refs = _wanted(old, outputs)
     begin = None if inputs is None else tuple(_find(old, n) for n in ([inputs] if isinstance(inputs, str) else inputs))
     reading = _read(old, refs, begin)
-    model, units, refused = lift(reading.view, _input_names(reading.view), reading.shapes, _scopes(old))
+    model, units, refused = _lifted(old, reading, refs)
     model.name = name or _stem(old.path)
     old.names = _origins(model, units)
     mixed = _mixed(reading.view, [(model.get_layer(u.name), u) for u in units])
