@@ -214,7 +214,7 @@ def write_piece(
         except OSError: shutil.rmtree(part, ignore_errors=True) # somebody else's lies there
     return told
 
-# %% ../nbs/075_actors.ipynb #603f86ef
+# %% ../nbs/075_actors.ipynb #92c26618
 class Worker:
     "Lives in a process of its own, holds the model and writes pieces."
     def __init__(self, make, shipped, pieces, threads=None, columns=None, size=None):
@@ -225,7 +225,8 @@ class Worker:
         self.columns, self.size = columns, size
 
     @cached_property
-    def work(self): return self.make(self.shipped) # at the first rows: what goes wrong then is said to whoever asked for them
+    def work(self): # built at the first rows: what goes wrong then is said to whoever asked for them
+        return self.make(self.shipped if isinstance(self.shipped, Shipped) else the_ray().get(self.shipped))
 
     def block(self, tag:str, x, **where)->dict: # rows of arrays
         return _whole(self.pieces/tag) or write_piece(self.pieces/tag, self.work(x, **where), {'tag': tag})
