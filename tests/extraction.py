@@ -74,7 +74,7 @@ def by_ray(store, source):
     from transferlit.features import precompute
     workers = int(os.environ.get("TRANSFERLIT_RAY_WORKERS", 2))
     ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, object_store_memory=128 << 20, _node_ip_address="127.0.0.1")
-    x, y = data()
+    x, y = data(8000)
     given = (x, y) if source == "arrays" else (ray.data.from_items([{"x": a, "y": int(b)} for a, b in zip(x, y)], override_num_blocks=20),)
     print(precompute(model(), *given, store=store, batch_size=2, engine="ray", workers=workers, verbose=False).note)
 

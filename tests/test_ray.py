@@ -25,6 +25,7 @@ from transferlit.store import entries, read
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'transferlit[ray]'")
 import pyarrow.parquet  # noqa: E402  comes with Ray's extra
 WORKERS = int(os.environ.get("TRANSFERLIT_RAY_WORKERS", 2))
+ROWS = 8000  # enough for a piece to take a while
 ROUNDS = int(os.environ.get("TRANSFERLIT_RAY_ROUNDS", 0))
 SETTINGS = dict(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, object_store_memory=128 << 20, _node_ip_address="127.0.0.1")
 
@@ -39,7 +40,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def truth():
-    return precompute(extraction.model(), *extraction.data(), batch_size=2, verbose=False)
+    return precompute(extraction.model(), *extraction.data(ROWS), batch_size=2, verbose=False)
 
 
 def writers(store):
@@ -78,7 +79,7 @@ def same(made, truth):
 def test_stopped_and_killed_nothing_is_lost_or_doubled(cluster, tmp_path, truth, monkeypatch):
     """The driver stops after two pieces; the next one goes on, while a worker is killed; the outcome is what one process makes."""
     def call():
-        return precompute(extraction.model(), *extraction.data(), store=tmp_path, batch_size=2, engine="ray", workers=WORKERS, verbose=False)
+        return precompute(extraction.model(), *extraction.data(ROWS), store=tmp_path, batch_size=2, engine="ray", workers=WORKERS, verbose=False)
 
     add, added = actors.Joined.add, []
 
@@ -100,27 +101,27 @@ def test_stopped_and_killed_nothing_is_lost_or_doubled(cluster, tmp_path, truth,
     assert made.note.startswith("Went on at row")
     same(made, truth)
     assert read(folder).rows == len(truth) and not (folder / ".pieces").exists()
-    again = precompute(extraction.model(), *extraction.data(), store=tmp_path, verbose=False)
+    again = precompute(extraction.model(), *extraction.data(ROWS), store=tmp_path, verbose=False)
     assert again.note.startswith("Reused") and again.folder == folder
 
 
 def test_a_dataset_keeps_its_order_and_names_bad_rows(cluster, tmp_path, truth):
     """Parquet in, a row unreadable and one of another shape; what is stored is found from tf.data without them."""
-    x, y = extraction.data()
+    x, y = extraction.data(ROWS)
     values = [row.tobytes() for row in x]
-    values[17], values[1500] = b"broken", values[1500][:8]
+    values[17], values[6500] = b"broken", values[6500][:8]
     (tmp_path / "rows").mkdir()
-    for i in range(0, len(x), 400):
-        pyarrow.parquet.write_table(pyarrow.table({"row": values[i:i + 400], "label": y[i:i + 400]}), tmp_path / "rows" / f"{i:05d}.parquet")
+    for i in range(0, len(x), 1600):
+        pyarrow.parquet.write_table(pyarrow.table({"row": values[i:i + 1600], "label": y[i:i + 1600]}), tmp_path / "rows" / f"{i:05d}.parquet")
     columns = Columns(ray.data.read_parquet(str(tmp_path / "rows")), "row", "label", read=lambda b: np.frombuffer(b, "float32"))
     call = dict(store=tmp_path / "store", engine="ray", workers=WORKERS, batch_size=2, verbose=False)
     with pytest.raises(ValueError, match="Received: row 17: ValueError"):
         precompute(extraction.model(), columns, **call)
     with Killer(tmp_path / "store", 1 if ROUNDS else 0) as killer:
         made = precompute(extraction.model(), columns, **call, on_bad_row="skip")
-    good = np.delete(np.arange(len(x)), [17, 1500])
+    good = np.delete(np.arange(len(x)), [17, 6500])
     assert len(killer.killed) == killer.times
-    assert [row for row, _ in made.skipped] == [17, 1500] and "2 bad rows were left out" in repr(made)
+    assert [row for row, _ in made.skipped] == [17, 6500] and "2 bad rows were left out" in repr(made)
     same(made, truth.take(good))
     pipeline = tf.data.Dataset.from_tensor_slices((x[good], y[good])).batch(100)
     again = precompute(extraction.model(), pipeline, store=tmp_path / "store", verbose=False)

@@ -104,7 +104,7 @@ def in_order(dataset): # results come in the order of the rows
     dataset.context.enable_progress_bars = False # ours is shown
     return dataset
 
-# %% ../nbs/074_columns.ipynb #51cc0f9b
+# %% ../nbs/074_columns.ipynb #5331015f
 def bad_row(
     first:int, # number of the first row of the batch
     bad:list, # (place in the batch, what is wrong)
@@ -129,7 +129,7 @@ def _judged(values, shape, read=None)->tuple: # arrays of the rows, and what is 
         try:
             array = np.asarray(value if read is None else read(value))
             why = _wrong(array, shape)
-        except Exception as error: array, why = None, f'{type(error).__name__}: {error}' # whatever a decoder raises
+        except Exception as error: array, why = None, f'{type(error).__name__}: {" ".join(str(error).split())[:100]}' # whatever a decoder raises
         if why is None and shape is None: shape = array.shape # the first good row says what a row is
         if why: wrong[i] = why
         arrays.append(array)
