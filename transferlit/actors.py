@@ -141,7 +141,7 @@ def _tag(columns, batch)->str: # the same for the same rows, read in the same wa
     how = None if columns.read is None else json.dumps(code_of(columns.read), default=repr)
     return content_hash(how, [[n, list(batch[n]) if batch[n].dtype.hasobject else batch[n]] for n in columns.names])[:32]
 
-# %% ../nbs/075_actors.ipynb #5dba8a5f
+# %% ../nbs/075_actors.ipynb #52a2b751
 class Joined:
     "An entry that grows by pieces. What an earlier run has left is taken up, if `keep`."
     def __init__(self, folder:Path, keep:bool=True):
@@ -157,6 +157,7 @@ class Joined:
         if not told['rows']: return
         fields = told['fields'] + fields_of(['@row'], [ids])
         if not self.writer.shards: self.writer.fields = fields
+        if not (self.pieces/told['tag']/'manifest.json').exists(): raise FileNotFoundError(_unseen(self.pieces))
         if fields != self.writer.fields: raise ValueError(_uneven(fields, self.writer.fields))
         error = max(told['error'], self.writer.note.get('error', 0.))
         self.writer.note = {'error': error, 'beside': told['beside']}
@@ -166,6 +167,11 @@ class Joined:
         if not self.rows: raise ValueError('There must be at least one row. Check how the Dataset was made. Received: one that gave none, or bad rows only.')
         disk.finish(self.writer, {**about, **self.writer.note, 'skipped': self.skipped})
         shutil.rmtree(self.pieces, ignore_errors=True)
+
+
+def _unseen(folder)->str:
+    return ('A store for many machines must be a folder that all of them see. Name one on a shared filesystem. '
+            f'Received: {str(folder.parent.parent)!r}, where a piece that a worker has written is not to be seen from here.')
 
 
 def _uneven(new, old)->str:
