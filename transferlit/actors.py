@@ -27,7 +27,7 @@ from .cut import code_of
 from .files import content_hash
 
 # %% auto #0
-__all__ = ['Shipped', 'ship', 'fields_of', 'write_piece', 'Worker', 'Joined', 'share', 'over_arrays', 'over_dataset']
+__all__ = ['Shipped', 'ship', 'fields_of', 'write_piece', 'Worker', 'Joined', 'portions', 'over_arrays', 'over_dataset']
 
 # %% ../nbs/075_actors.ipynb #80a5c050
 @dataclass(frozen=True)
@@ -178,8 +178,8 @@ def _uneven(new, old)->str:
     def text(fields): return ', '.join(f'{f["name"]} {tuple(f["shape"])} {f["dtype"]}' for f in fields)
     return f'All rows must be of one shape and dtype. Cast the columns of the Dataset. Received: {text(new)} behind {text(old)}.'
 
-# %% ../nbs/075_actors.ipynb #4f45b28a
-def share(
+# %% ../nbs/075_actors.ipynb #f78d9976
+def portions(
     ray, # connected
     workers:int|None, # None: one for each GPU, or else for each core
 )->tuple: # workers, threads of each, and what each asks Ray for
@@ -190,7 +190,7 @@ def share(
     half = cores / workers / 2
     return workers, max(1, cores // workers), {'num_cpus': half if half < 1 else int(half), 'num_gpus': gpus / workers if gpus <= workers else gpus // workers}
 
-# %% ../nbs/075_actors.ipynb #03af1d6c
+# %% ../nbs/075_actors.ipynb #8bc63cba
 def over_arrays(
     blocks:dict, # tag of a piece to the keywords that say where its rows are
     rows_of, # these keywords to x of the rows
@@ -200,7 +200,7 @@ def over_arrays(
 ):
     "Gives what was said of each piece, in the order of `blocks`."
     ray, order, ready = the_ray(), list(blocks), {}
-    workers, threads, asks = share(ray, workers)
+    workers, threads, asks = portions(ray, workers)
     sent, remote = ray.put(shipped), ray.remote(max_restarts=-1, max_task_retries=5, **asks)(Worker)
     actors = [remote.remote(make, sent, str(pieces), threads) for _ in range(min(workers, len(order)))]
     def ask(actor, tag): return actor.block.remote(tag, rows_of(**blocks[tag]), **blocks[tag])
@@ -212,7 +212,7 @@ def over_arrays(
     finally:
         for actor in actors: ray.kill(actor)
 
-# %% ../nbs/075_actors.ipynb #3722bc94
+# %% ../nbs/075_actors.ipynb #4be2a0ac
 def over_dataset(
     columns:Columns, # of the Dataset
     rows:int, # in a piece, at the most
@@ -223,7 +223,7 @@ def over_dataset(
 ):
     "Gives what was said of each piece, in the order of the rows."
     ray = the_ray()
-    workers, threads, asks = share(ray, workers)
+    workers, threads, asks = portions(ray, workers)
     made = columns.rows().map_batches(Worker, batch_size=rows, batch_format='numpy', concurrency=workers,
                                       fn_constructor_args=(make, ray.put(shipped), str(pieces), threads, columns.alone, size), **asks)
     with plainly(ray):
