@@ -39,15 +39,15 @@ check: $(VENV)/dev.done ## notebooks clean, package and docs in step with them
 export: $(VENV)/dev.done ## write the package from the notebooks
 	$(BIN)/nbdev-export
 
-notebooks: $(VENV)/dev.done ## run all notebooks and store their outputs
+notebooks: $(VENV)/dev.done ## run all notebooks and store their outputs (those of long forms are kept)
 	$(BIN)/python tools/notebooks.py run --save
 
 docs: $(VENV)/dev.done ## render the site to docs/ and write README.md
 	$(BIN)/python tools/docs.py
 
-bench: $(VENV)/dev.done ## measure every figure of the speed page in full and store the outputs
+bench: $(VENV)/dev.done ## run the long forms (speed, little data) in full and store their outputs
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[bench]" || echo "bench extra not installed: its rows are left out"
-	TRANSFERLIT_BENCH=full $(BIN)/python tools/notebooks.py run --save nbs/50_speed.ipynb
+	$(BIN)/python tools/notebooks.py bench
 
 hooks: $(VENV)/dev.done ## git hooks that keep notebooks clean
 	$(BIN)/nbdev-install-hooks

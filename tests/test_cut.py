@@ -40,6 +40,9 @@ def graphs(draw, kinds=("dense", "norm", "batch", "drop", "relu", "scale", "doub
         elif pick == "nest":
             inner = draw(graphs(kinds, depth - 1, inputs=2))
             inner.name = f"nest{n}"
+            if draw(st.booleans()):  # frozen as a whole, one layer thawed again: the two flags disagree
+                inner.trainable = False
+                inner.layers[draw(st.integers(0, len(inner.layers) - 1))].trainable = True
             made = draw(st.sampled_from(keras.tree.flatten(inner([a, b]))))
             called.append(lambda t, inner=inner: keras.tree.flatten(inner([t, t]))[0])
         else:
@@ -129,3 +132,125 @@ def test_training_on_features_is_training(optimizer, model):
     halves = any("float16" in layer.dtype_policy.name for layer in model._flatten_layers())
     for a, b in zip(*ends):
         np.testing.assert_allclose(a, b, rtol=0, atol=3e-2 if halves else 2e-4)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Borrows(L.Layer):
+    """Reads a variable of a layer that Keras does not see in it."""
+    def __init__(self, other, **kwargs):
+        super().__init__(**kwargs)
+        self.__dict__["other"] = other
+
+    def call(self, x):
+        return x * self.other.kernel[0]
+
+
+class Moving(L.Layer):
+    """Follows the mean of what it sees, frozen or not."""
+    def build(self, shape):
+        self.mean = self.add_weight(shape=shape[1:], trainable=False, name="mean")
+
+    def call(self, x, training=False):
+        if training:
+            self.mean.assign(0.9 * self.mean + 0.1 * keras.ops.mean(x, 0))
+        return x - self.mean
+
+
+class Counts(L.Layer):
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def call(self, x):
+        self.calls += 1
+        return x * 1.0
+
+
+class Scaled(L.Layer):
+    def call(self, x, by=1.0, plus=None):
+        return x * by + (0 if plus is None else plus)
+
+
+def frozen(layer):
+    layer.trainable = False
+    return layer
+
+
+def chain(*layers, shape=(WIDTH,), dtype=None):
+    return keras.Sequential([keras.Input(shape, dtype=dtype), *layers, L.Flatten(), L.Dense(2, name="head")])
+
+
+def wired(build, shape=(WIDTH,), dtype=None):
+    start = keras.Input(shape, dtype=dtype)
+    return keras.Model(start, build(start))
+
+
+def borrowing(join, trains):
+    def build(x):
+        other = L.Dense(WIDTH, name="other", trainable=trains)
+        beside = other(x)
+        return L.Dense(2, name="head")(join(other)(L.Dense(WIDTH, name="frozen", trainable=False)(x))), beside
+    return wired(build)
+
+
+def thawed(inside, outside):
+    """A nested model frozen, then one of its layers thawed; or the model around it."""
+    body = keras.Sequential([keras.Input((WIDTH,)), L.Dense(WIDTH, name="a"), L.BatchNormalization(name="bn"), L.Dense(WIDTH, name="b")], name="body")
+    model = wired(lambda x: L.Dense(2, name="head")(body(x)))
+    if outside: model.trainable = False
+    body.trainable = False
+    body.get_layer(inside).trainable = True
+    return model
+
+
+def twice(x):
+    tower = keras.Sequential([keras.Input((WIDTH,)), frozen(L.Dense(WIDTH, name="a")), L.Dense(WIDTH, name="b")], name="tower")
+    return L.Dense(2)(tower(tower(x)) + x)
+
+
+def vocabulary():
+    return L.StringLookup(vocabulary=["a", "b"], name="words")
+
+
+# name: (model, steps below the cut, why it ends there)
+HARD = {
+    "text": lambda: (chain(vocabulary(), frozen(L.Embedding(4, 3, name="table")), shape=(3,), dtype="string"), ["words", "table", "flatten"], None),
+    "masked": lambda: (chain(frozen(L.Embedding(6, 3, mask_zero=True, name="table")), frozen(L.Bidirectional(L.LSTM(2, return_sequences=True), name="rnn")),
+                             L.LSTM(3, name="top"), shape=(5,), dtype="int32"), ["table", "not_equal", "rnn"], "trains"),
+    "each time step": lambda: (chain(frozen(L.TimeDistributed(keras.Sequential([L.Dense(3), L.BatchNormalization()]), name="each")), shape=(5, 4)), ["each", "flatten"], "trains"),
+    "random each time step": lambda: (chain(frozen(L.TimeDistributed(L.Dropout(0.3), name="each")), shape=(5, 4)), [], "is random in training"),
+    "spectral": lambda: (chain(frozen(L.SpectralNormalization(L.Dense(3)))), [], "rewrites its kernel"),
+    "states": lambda: (wired(lambda x: L.Dense(2)(L.Concatenate(name="all")(frozen(L.LSTM(2, return_state=True, name="rnn"))(x))), shape=(5, 3)), ["rnn", "all"], "trains"),
+    "arguments": lambda: (wired(lambda x: L.Dense(2)(Scaled(name="scaled")(frozen(L.Dense(WIDTH, name="a"))(x), by=2.0, plus=x))), ["a", "scaled"], "trains"),
+    "own state": lambda: (chain(frozen(Moving(name="moving"))), [], "changes its own variables"),
+    "own counter": lambda: (chain(Counts()), [], "changes its own variables or attributes"),
+    "batch statistic": lambda: (wired(lambda x: L.Dense(2)(x / keras.ops.std(x))), [], "does not give a row for each row"),
+    "closure that trains": lambda: (borrowing(lambda other: L.Lambda(lambda t: t @ other.kernel, name="tied"), True), ["frozen"], "reads what trains elsewhere: other/kernel"),
+    "hidden layer that trains": lambda: (borrowing(lambda other: Borrows(other, name="tied"), True), ["frozen"], "reads what trains elsewhere: other/kernel"),
+    "argument that trains": lambda: (borrowing(lambda other: lambda t: keras.ops.matmul(t, other.kernel), True), ["frozen"], "reads what trains elsewhere: other/kernel"),
+    "closure, frozen": lambda: (borrowing(lambda other: L.Lambda(lambda t: t @ other.kernel, name="tied"), False), ["other", "frozen", "tied"], "trains"),
+    "tower twice": lambda: (wired(twice), ["tower/a"], "trains"),
+    "child thawed": lambda: (thawed("b", False), ["body/a", "body/bn"], "trains"),
+    "child thawed in a frozen model": lambda: (thawed("b", True), ["body/a", "body/bn", "body/b", "head"], None),
+    "statistics thawed": lambda: (thawed("bn", False), ["body/a"], "updates its statistics: it trains"),
+    "statistics thawed in a frozen model": lambda: (thawed("bn", True), ["body/a"], "although its weights are frozen"),
+}
+
+
+def few(model, n=6):
+    rng = np.random.default_rng(0)
+    made = {"string": lambda s: keras.ops.convert_to_tensor(rng.choice(["a", "b", "z"], s)), "int32": lambda s: rng.integers(0, 4, s).astype("int32")}
+    rows = [made.get(t.dtype, lambda s: rng.normal(size=s).astype("float32"))((n, *t.shape[1:])) for t in model.inputs]
+    return rows if len(rows) > 1 else rows[0]
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_hard_graphs(name):
+    keras.utils.set_random_seed(0)
+    model, below, why = HARD[name]()
+    cut, x = split(model), few(model)
+    assert sorted(step.rpartition("_")[0] if step[-1:].isdigit() else step for step in cut.layers) == sorted(below)
+    assert why is None or any(why in row["reason"] for row in cut.reasons)
+    features = [keras.ops.convert_to_tensor(a) for a in arrays(cut.lower(x))]
+    equal(arrays(cut.upper(features if len(features) > 1 else features[0], training=False)), arrays(model(x, training=False)))
+    assert {id(v) for v in cut.upper.trainable_variables} == {id(v) for v in model.trainable_variables}

@@ -1,5 +1,6 @@
 """The builder of the pages, on a small project of its own: same bytes each time, faults found, references mended."""
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 pytest.importorskip("nbdev", reason="nbdev is not installed: pip install -e .[dev]")
 pytest.importorskip("smalldocs", reason="smalldocs is not installed: pip install -e .[dev]")
 import check_site
+import docs
 import pages
 import readme
 
@@ -169,7 +171,7 @@ def example(
     *parts:int, # several
     at:dict[str, int]={}, # a place | a pipe
     _quiet='a*b_c', # signs that Markdown reads
-    **rest,
+    **rest, # whatever else
 )->list|None: # what comes out
     """Do it.
 
@@ -183,7 +185,29 @@ def test_parameter_table_survives_pipes_and_stars():
     rows = [line for line in block.splitlines() if line.startswith("| ")]
     assert {row.count("|") for row in rows} == {5} and len(rows) == 2 + 5 + 1
     assert "<code>str&#124;None</code>" in rows[2] and "<code>a&#124;b</code>" in rows[2]
-    assert "&#42;parts" in rows[3] and "{}" not in rows[4] and "&#42;&#42;rest" in rows[6] and "what comes out" in rows[7]
+    assert "&#42;parts" in rows[3] and "{}" not in rows[4] and "&#42;&#42;rest" in rows[6] and "whatever else" in rows[6] and "what comes out" in rows[7]
+
+
+def test_a_line_of_code_breaks_below_its_own_indent_and_its_text_stays():
+    code = '<span class="k">if</span> x:\n    <span class="s">"""one\n\n    two"""</span>\n'
+    page = f'<pre><code class="sourceCode python">{code}</code></pre>'
+    hung = docs.CODE.sub(docs.hung, page)
+    assert [int(at) for at in re.findall(r"--at:(\d+)", hung)] == [0, 4, 0, 4, 0]
+    assert re.sub(r"<[^>]*>", "", hung) == re.sub(r"<[^>]*>", "", page)
+    assert hung.count("<span") == hung.count("</span>") and '<span class="s">    two' in hung
+
+
+def test_headings_with_nothing_below_them_are_left_out():
+    cells = [dict(cell_type="markdown", source=text) for text in ("## a", "### b", "text", "### c", "## d", "### e", "text", "## f")]
+    assert [c["source"] for c in docs.filled(cells)] == ["## a", "### b", "text", "## d", "### e", "text"]
+
+
+def test_names_of_the_package_lead_to_their_page_but_not_in_headings():
+    cell = new_markdown_cell("# `tl.freeze`\n\n`tl.freeze(model, ...)` and `tl.nothing`, [`tl.thaw`](x.html)")
+    pages.Named(None).cell(cell)
+    heading, _, line = cell.source.splitlines()
+    assert heading == "# `tl.freeze`" and line.startswith("[`tl.freeze(model, ...)`](http")
+    assert line.endswith("/freezing.html#freeze) and `tl.nothing`, [`tl.thaw`](x.html)")
 
 
 class Example:

@@ -54,7 +54,16 @@ def test_wheel_runs_without_the_checkout(wheel_python):
 
 def test_readme_lines_run_from_the_wheel(wheel_python, tmp_path):
     lines = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)[1]
+    assert sum(map(bool, lines.splitlines())) <= 10 and all(f"tl.{name}(" in lines for name in ("save", "restore", "freeze", "fit"))
+    lines = lines.replace("epochs=5", "epochs=1")
     python(f"import os; os.chdir({str(tmp_path)!r})\n{lines}", wheel_python, PYTHONPATH=sysconfig.get_paths()["purelib"])
+
+
+def test_command_runs_from_the_wheel(wheel_python):
+    command, = Path(wheel_python).parents[1].glob("lib/python*/site-packages/bin/transferlit")
+    env = {**os.environ, "PYTHONPATH": sysconfig.get_paths()["purelib"], "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([wheel_python, command, "--help"], capture_output=True, text=True, timeout=300, cwd="/", env=env)
+    assert done.returncode == 0 and "demo" in done.stdout and "peek" in done.stdout, done.stderr[-3000:]
 
 
 def test_facts_agree():

@@ -261,6 +261,30 @@ def test_dark_mode_is_one_click_away_and_stays(browser):
     assert browser.one("body").value_of_css_property("background-color") != light
 
 
+def test_opening_page_fits_one_screen(browser):
+    """What it is, the ten lines, the plan, the speed and the cut: at one glance."""
+    for lang in ("ko", "en"):
+        browser.open(f"index.html?lang={lang}", size=(1280, 800))
+        parts = browser.js("return [...document.querySelectorAll('.opening, .opening :is(pre, table, img)')].map(e => e.getBoundingClientRect().bottom)")
+        assert len(parts) >= 5 and max(parts) <= 800, lang
+
+
+def test_code_is_copied_as_it_was_written(browser):
+    browser.open("index.html")
+    shown, written = browser.js("const code = document.querySelector('pre.cell-code code'); return [code.innerText, code.textContent]")
+    assert shown == written and written.count("\n") >= 10
+
+
+def test_every_page_can_be_run_and_had(browser):
+    for page in pages():
+        browser.open(f"{page}?lang=en")
+        links = dict(zip(browser.texts("a.notebook"), browser.js("return [...document.querySelectorAll('a.notebook')].map(a => a.href)")))
+        name = re.fullmatch(r"https://github\.com/(.+)/blob/(.+\.ipynb)", links["Notebook"])
+        assert (DOCS.parent / name[2].partition("/")[2]).is_file(), page
+        assert links["Open in Colab"] == f"https://colab.research.google.com/github/{name[1]}/blob/{name[2]}"
+        assert links["Download"] == f"https://raw.githubusercontent.com/{name[1]}/{name[2]}"
+
+
 def test_phone_opens_the_list_of_pages(browser):
     browser.open("index.html", size=PHONE)
     browser.one(".quarto-btn-toggle").click()

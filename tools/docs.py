@@ -85,6 +85,18 @@ def expanded(value, names: dict[str, str]):
     return value
 
 
+def filled(cells: list) -> list:
+    """The cells without headings below which a reader would see nothing: their code is hidden on the page."""
+    kept, after = [], 1  # the rank of the heading that follows, 1 at the end of the page, 0 where something else follows
+    for cell in reversed(cells):
+        heading = re.fullmatch(r"(#+) [^\n]*\n*", "".join(cell["source"])) if cell["cell_type"] == "markdown" else None
+        if heading and 0 < after <= len(heading[1]):
+            continue
+        kept.append(cell)
+        after = len(heading[1]) if heading else 0
+    return kept[::-1]
+
+
 def stage(names: dict[str, str]) -> None:
     """Copy what nbdev made to `_proc/.pages`, each notebook under the name of its page."""
     PAGES.mkdir()
@@ -93,6 +105,7 @@ def stage(names: dict[str, str]) -> None:
             shutil.copy(path, PAGES / path.name)
             continue
         nb = json.loads(path.read_text(encoding="utf-8"))
+        nb["cells"] = filled(nb["cells"])
         for cell in nb["cells"]:
             if cell["cell_type"] == "raw":  # the title; smalldocs names a page by its file
                 cell["source"] = re.sub(r"^output-file:.*\n", "", "".join(cell["source"]), flags=re.M)
@@ -132,6 +145,22 @@ def local(text: str, base: str, ids: dict[str, set[str]]) -> str:
     return re.sub(rf'href="{re.escape(base)}/([\w./-]*)(?:#([^"]*))?"(?: target="_blank")?(?=(?:><code>([A-Z]))?)', link, text)
 
 
+CODE = re.compile(r'(<code class="sourceCode python">)(.*?)(</code>)', re.S)
+
+
+def hung(match: re.Match) -> str:
+    """A block of code with each line an element of its own, so that a long one breaks below its own indent."""
+    spans, lines = [], []
+    for line in match[2].split("\n"):
+        opened = "".join(spans)
+        for tag in re.findall(r"<span[^>]*>|</span>", line):
+            spans.append(tag) if tag.startswith("<span") else spans.pop()
+        text = re.sub(r"<[^>]*>", "", line)
+        at = len(text) - len(text.lstrip(" "))
+        lines.append(f'<span class="line" style="--at:{at}">{opened}{line}{"</span>" * len(spans)}</span>')
+    return match[1] + "\n".join(lines) + match[3]
+
+
 def finish(base: str) -> None:
     """Make the site the same on every machine, at home in any folder, and silent towards the network."""
     ids = {p.name: set(Page(p.read_text(encoding="utf-8")).ids) for p in SITE.glob("*.html")}
@@ -142,6 +171,9 @@ def finish(base: str) -> None:
         text = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
         if path.suffix == ".html":
             text = local(text, base, ids)
+            # A table drawn with letters keeps its lines; whatever else was printed may break them.
+            text = CODE.sub(hung, text)
+            text = re.sub(r"<pre>(?=(?:(?!</pre>).)*─)", '<pre class="drawn">', text, flags=re.S)
             text = re.sub(r'src="data:image/\w+;base64,([^"]+)"',
                           lambda m: f'src="{pictures[path.stem + "_files", base64.b64decode(m[1])]}"', text)
         elif path.suffix in (".md", ".txt"):

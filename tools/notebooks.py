@@ -1,7 +1,11 @@
 """Run the notebooks as Jupyter would: as tests, or to refresh the outputs they keep.
 
     python tools/notebooks.py run [--save] [NOTEBOOK ...]
+    python tools/notebooks.py bench [NOTEBOOK ...]
     python tools/notebooks.py check [NOTEBOOK ...]
+
+A notebook whose code reads `TRANSFERLIT_BENCH` has a long form, whose outputs it keeps: only `bench` stores them, or
+`run --save` with that variable set to `full`. In its short form it runs as a test and leaves what is stored alone.
 """
 from __future__ import annotations
 
@@ -21,11 +25,16 @@ NBS = Path(__file__).resolve().parents[1] / "nbs"
 # A reader's machine is not ours: no absolute path and no object address may stay in an output.
 MACHINE = re.compile(r"(?<![\w.:/<])/(?:[\w.~-]+/)+[\w.~-]+| at 0x[0-9a-f]{6,}")
 NOISE = re.compile(r"^(?:(?:INFO|WARNING):tensorflow|WARNING:absl|[IWE]0000 ).*\n*", re.M)
+LONG = "TRANSFERLIT_BENCH"  # full: measure everything, and keep it
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def notebooks(names: list[str]) -> list[Path]:
     return [Path(n).resolve() for n in names] or sorted(p for p in NBS.glob("*.ipynb") if p.name[0] not in "_.")
+
+
+def has_long_form(nb) -> bool:
+    return any(LONG in c.source for c in nb.cells if c.cell_type == "code")
 
 
 def is_skipped(cell) -> bool:
@@ -68,12 +77,20 @@ def write(nb, path: Path) -> None:
     path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
 
 
+def stores(nb, path: Path) -> bool:
+    """Whether this run's outputs are those that the notebook keeps; says so where they are not."""
+    kept = has_long_form(nb) and os.environ.get(LONG) != "full"
+    if kept:
+        print(f"{path.name}: the outputs of its long form are kept (`make bench` makes them anew)")
+    return not kept
+
+
 def run(path: Path, save: bool = False, timeout: int = 1800) -> float:
     """Execute one notebook in a kernel of its own; raises at the first cell that fails."""
     nb, start, env = nbformat.read(path, as_version=4), time.time(), environment()
     client = Client(nb, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
     client.execute(env=env)
-    if save:
+    if save and stores(nb, path):
         tidy(nb)
         write(nb, path)
     return time.time() - start
@@ -106,18 +123,22 @@ def faults(path: Path) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("verb", choices=["run", "check"])
+    parser.add_argument("verb", choices=["run", "bench", "check"])
     parser.add_argument("notebooks", nargs="*")
     parser.add_argument("--save", action="store_true", help="store the outputs in the notebook")
     args, bad = parser.parse_intermixed_args(), 0
-    for path in notebooks(args.notebooks):
+    paths, save = notebooks(args.notebooks), args.save or args.verb == "bench"
+    if args.verb == "bench":
+        os.environ[LONG] = "full"
+        paths = [path for path in paths if has_long_form(nbformat.read(path, as_version=4))]
+    for path in paths:
         if args.verb == "check":
             found = faults(path)
             bad += bool(found)
             print(f"{path.name}: {'clean' if not found else '; '.join(found)}")
             continue
         try:
-            print(f"{path.name}: {run(path, args.save):.1f} s", flush=True)
+            print(f"{path.name}: {run(path, save):.1f} s", flush=True)
         except CellExecutionError as error:
             bad += 1
             print(f"{path.name}: failed\n{ESCAPES.sub('', str(error))}", file=sys.stderr, flush=True)

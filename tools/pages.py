@@ -73,6 +73,11 @@ class Source:
         return [(stars + p.arg, self.written(p.annotation), self.written(default))
                 for p, default, stars in found if p.arg not in ("self", "cls")]
 
+    def comment(self, name: str) -> str:
+        """What stands behind `*name` or `**name`, which fastcore passes over."""
+        found = re.search(rf"^\s*{re.escape(name)}\b.*?#\s*(.*)$", self.text, re.M) if name.startswith("*") else None
+        return cell(found[1]) if found else ""
+
     def returns(self) -> str:
         return "" if self.is_class else self.written(self.tree.returns)
 
@@ -87,7 +92,7 @@ class Source:
     def rows(self) -> list[tuple[str, ...]]:
         said = docments(self.obj, full=True)
         details = {name: cell(entry["docment"]) for name, entry in said.items()}
-        rows = [(code(n), code(t), code(d), details.get(n.lstrip("*"), "")) for n, t, d in self.parameters()]
+        rows = [(code(n), code(t), code(d), details.get(n.lstrip("*")) or self.comment(n)) for n, t, d in self.parameters()]
         returned = self.returns()
         return rows + ([("반환 · Returns", code(returned), "", details.get("return", ""))] if returned not in ("", "None") or details.get("return") else [])
 
@@ -177,6 +182,22 @@ class Callouts(Processor):
         title = match[2].strip() or {"ko": korean, "en": english}.get(lang, f"{korean} · {english}")
         body = re.sub(r"^> ?", "", match[3], flags=re.M).strip()
         return f'::: {{.callout-{kind} title="{html.escape(title)}"}}\n{body}\n:::\n'
+
+
+NAMED = re.compile(r"(?<!\[)`tl\.(\w+)((?:\([^`]*)?)`")
+
+
+class Named(Processor):
+    """`tl.freeze` in prose leads to its page, as `freeze` does; nbdev knows the latter only."""
+
+    def cell(self, cell):
+        if cell.cell_type == "markdown":
+            cell.source = "".join(line if line.startswith("#") else NAMED.sub(self.linked, line)
+                                  for line in cell.source.splitlines(keepends=True))
+
+    def linked(self, match: re.Match) -> str:
+        home = NbdevLookup()[match[1]]
+        return f"[{match[0]}]({home[0]})" if isinstance(home, tuple) else match[0]
 
 
 class Origin(Processor):

@@ -15,7 +15,7 @@ def readme(index: Path) -> str:
             parts.append(re.sub(r"(\]\()(?!https?:|#|mailto:)", rf"\1{index.parent.name}/", cell.source))
         elif cell.cell_type == "code" and not HIDDEN & cell.directives.keys():
             source = "\n".join(line for line in cell.source.splitlines() if not line.startswith("#|"))
-            parts.append(f"```python\n{source}\n```")
+            parts += [f"```python\n{source}\n```"] if cell.directives.get("echo") != "false" else []
             parts += [shown(output) for output in cell.get("outputs", [])]
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 

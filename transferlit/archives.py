@@ -49,7 +49,7 @@ def _safetensors_head(source:Source)->tuple: # the head, where the data begins
     if not isinstance(head, dict): raise ValueError('the head is no JSON object')
     return head, 8 + size
 
-# %% ../nbs/031_archives.ipynb #bc619963
+# %% ../nbs/031_archives.ipynb #97415aa5
 def _safetensors_entry(source:Source, name:str, info:dict, base:int, crc:dict)->Stored:
     "Raises ValueError where size, shape and dtype disagree."
     shape, (begin, end) = tuple(info['shape']), info['data_offsets']
@@ -58,15 +58,23 @@ def _safetensors_entry(source:Source, name:str, info:dict, base:int, crc:dict)->
     dtype = dtype_named(_SAFE[info['dtype']])
     if end - begin != math.prod(shape) * dtype.itemsize: raise ValueError(f'{name}: {shape} of {dtype} does not take {end - begin} bytes')
     source.part(base + begin, end - begin)
-    verify = partial(_sound, crc[name], source.path, name) if name in crc else None
-    return Stored(name, name, shape, dtype, Loader(partial(array_at, source, base + begin, shape, dtype), verify), kind_of(name))
+    verify = partial(_sound, crc[name], source.path, name) if crc else None
+    load = Loader(partial(array_at, source, base + begin, shape, dtype), verify, touch=partial(source.touch, base + begin, end - begin))
+    return Stored(name, name, shape, dtype, load, kind_of(name))
+
+
+def _checksum(name:str, array:np.ndarray)->int: # of all that the head says of an array, too
+    return zlib.crc32(_bytes_of(array), zlib.crc32(f'{name}:{array.dtype}:{array.shape}'.encode()))
+
+
+def _bytes_of(array:np.ndarray)->np.ndarray: return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _sound(crc:int, path:str, name:str, array:np.ndarray)->None:
-    if zlib.crc32(array.reshape(-1).view(np.uint8)) == crc: return
+    if _checksum(name, array) == crc: return
     raise BadFile(f'A variable must have the checksum that its file gives for it. Copy or download the file again. Received: {name!r} in {path!r}.')
 
-# %% ../nbs/031_archives.ipynb #d0e9d09a
+# %% ../nbs/031_archives.ipynb #b0d9c710
 def open_safetensors(
     path:str|os.PathLike, # a `.safetensors` file
 )->Weights:
@@ -76,6 +84,7 @@ def open_safetensors(
         head, base = _safetensors_head(source)
         about = head.pop('__metadata__', {})
         crc = json.loads(about.get('crc32', '{}'))
+        if (crc or about.get('package') == 'transferlit') and set(crc) != set(head): raise ValueError('each variable must have its checksum')
         entries = [_safetensors_entry(source, n, info, base, crc) for n, info in head.items()]
         spans = sorted(tuple(info['data_offsets']) for info in head.values())
         ends = [0, *(end for _, end in spans)]
@@ -83,7 +92,7 @@ def open_safetensors(
             raise ValueError('the pieces must follow one another without gap or overlap, to the end of the file')
     return Weights(path, 'safetensors', entries, {k: v for k, v in about.items() if k != 'crc32'}, [source])
 
-# %% ../nbs/031_archives.ipynb #cf8e979e
+# %% ../nbs/031_archives.ipynb #6d8f8978
 def write_safetensors(
     path:str|os.PathLike, # the destination
     arrays:dict, # name to whatever `np.asarray` takes
@@ -95,7 +104,7 @@ def write_safetensors(
         array = np.asarray(value)
         if array.dtype not in names: raise TypeError(f'A safetensors file holds numbers only. Leave {name!r} out. Received: dtype {array.dtype}.')
         head[name] = dict(dtype=names[array.dtype], shape=array.shape, data_offsets=(at, at := at + array.nbytes))
-        crc[name] = zlib.crc32(_bytes_of(array))
+        crc[name] = _checksum(name, array)
     head = {'__metadata__': {**about, 'crc32': json.dumps(crc)}, **head}
     text = json.dumps(head, ensure_ascii=False, separators=(',', ':')).encode()
     text += b' ' * (-len(text) % 8) # so that arrays start at a multiple of 8
@@ -103,19 +112,16 @@ def write_safetensors(
         file.write(len(text).to_bytes(8, 'little') + text)
         for value in arrays.values(): file.write(_bytes_of(np.asarray(value)))
 
-
-def _bytes_of(array:np.ndarray)->np.ndarray: return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-
-# %% ../nbs/031_archives.ipynb #e873989f
+# %% ../nbs/031_archives.ipynb #a7cd7bbb
 class Archive:
     "A zip archive whose members are read in place."
     def __init__(self, path:str|os.PathLike, limit:int=LIMIT):
         self.source, self.limit = Source(path), limit
         with reading(path, 'a zip archive'):
             self.zip = zipfile.ZipFile(path)
-            self.members = {m.filename: m for m in self.zip.infolist()}
             _check_members(path, self.zip.infolist())
-            squeezed = sum(m.file_size for m in self.zip.infolist() if m.compress_type != zipfile.ZIP_STORED)
+            self.members = {m.filename: m for m in self.zip.infolist() if not _beside_the_point(m.filename)}
+            squeezed = sum(m.file_size for m in self.members.values() if m.compress_type != zipfile.ZIP_STORED)
             check_expansion(path, self.source.size, squeezed, limit)
 
     def close(self):
@@ -124,6 +130,10 @@ class Archive:
 
     def text(self, name:str)->bytes: # of a small member
         with reading(self.source.path, 'a zip archive'): return self.zip.read(name)
+
+
+def _beside_the_point(name:str)->bool: # folders, and what macOS packs along
+    return name.endswith('/') or name.startswith('__MACOSX/') or name.rpartition('/')[2] == '.DS_Store'
 
 
 def _check_members(path, members:list)->None:
@@ -135,7 +145,7 @@ def _check_members(path, members:list)->None:
         if m.flag_bits & 1: raise BadFile(f'An archive must not be encrypted. Decrypt it first. Received: {str(path)!r}.')
     if len({m.filename for m in members}) < len(members): raise BadFile(f'An archive must hold each member once. Pack it again. Received: {str(path)!r}.')
 
-# %% ../nbs/031_archives.ipynb #6d19cd76
+# %% ../nbs/031_archives.ipynb #e912e50e
 def _data_start(source:Source, member:zipfile.ZipInfo)->int:
     "Where a member's bytes begin: its local head has a length of its own."
     head = source.read(member.header_offset, 30)
@@ -144,8 +154,8 @@ def _data_start(source:Source, member:zipfile.ZipInfo)->int:
 
 
 def _check_crc(part:Source, crc:int, name:str)->None:
-    found, step = 0, 1 << 22
-    for at in range(0, part.size, step): found = zlib.crc32(part.read(at, min(step, part.size - at)), found)
+    found = 0
+    for block in part.blocks(0, part.size): found = zlib.crc32(block, found)
     if found != crc: raise BadFile(f'A member must have the checksum that its archive gives. Copy or download it again. Received: {name!r} in {part.path!r}.')
 
 
@@ -168,7 +178,7 @@ def _expanded(archive:Archive, member:zipfile.ZipInfo)->Source:
         while block := packed.read(1 << 20): file.write(block)
     return Source(archive.source.path, file)
 
-# %% ../nbs/031_archives.ipynb #a2e04146
+# %% ../nbs/031_archives.ipynb #1a0b4f7d
 _NPY = b'\x93NUMPY'
 
 
@@ -182,6 +192,7 @@ def _npy_head(file, path, name:str)->tuple: # shape, dtype, Fortran order
     shape, descr = head['shape'], head['descr']
     if any(type(n) is not int or n < 0 for n in shape) or not isinstance(descr, str): raise ValueError(f'{name}: {descr} of {shape}')
     dtype = np.dtype(descr)
+    if dtype.str[1:] == 'V2': dtype = dtype_named('bfloat16') # as NumPy writes it
     if dtype.hasobject: raise UnsafeFile(f'An array must hold numbers; objects would have to be unpickled, and that runs code. Save it as numbers. Received: {name!r} in {str(path)!r}.')
     return tuple(shape), dtype, bool(head['fortran_order'])
 

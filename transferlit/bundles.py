@@ -317,7 +317,7 @@ def _bundle_entry(bundle:_Bundle, key:str, entry:dict, about:dict, name:str='', 
 def _no_array(key:str, path:str):
     raise BadFile(f'A variable must be numbers or text; a lookup table or a dataset is not. Leave it out. Received: {key!r} in {path!r}.')
 
-# %% ../nbs/036_bundles.ipynb #5e2c66ff
+# %% ../nbs/036_bundles.ipynb #918a9232
 OBJECT_GRAPH = '_CHECKPOINTABLE_OBJECT_GRAPH'
 
 
@@ -328,6 +328,10 @@ def _beside(prefix:Path)->dict: # what `.meta` or `saved_model.pb` says; nothing
         if prefix.name == 'variables' and saved.is_file(): return read_saved_model(saved)
     except (BadFile, OSError) as error: return {'meta': f'cannot be read: {error}'}
     return {}
+
+
+def _natural(name:str)->list: # so that `variables/10` comes after `variables/9`
+    return [(int(part), '') if part.isdigit() else (-1, part) for part in re.split(r'(\d+)', name)]
 
 
 def _counted(entries:list)->dict: # the value of the step counter, where there is one
@@ -342,7 +346,7 @@ def _kind(name:str, about:dict, shape:tuple, dtype:np.dtype)->str:
     # With the list at hand, a lone number that is not on it is a counter or a switch.
     return ('step' if dtype.kind == 'i' else 'other') if trainable and kind == 'model' and shape == () else kind
 
-# %% ../nbs/036_bundles.ipynb #789a99c9
+# %% ../nbs/036_bundles.ipynb #c270a280
 def open_bundle(
     prefix:str|os.PathLike, # the path without `.index`
 )->Weights:
@@ -357,7 +361,7 @@ def open_bundle(
         if OBJECT_GRAPH in bundle.entries:
             graph = _bundle_entry(bundle, OBJECT_GRAPH, bundle.entries[OBJECT_GRAPH], about)
             names = object_names(np.asarray(graph).item())
-        entries = [_bundle_entry(bundle, key, entry, about, *names.get(key, ())) for key, entry in bundle.entries.items()]
+        entries = [_bundle_entry(bundle, key, bundle.entries[key], about, *names.get(key, ())) for key in sorted(bundle.entries, key=_natural)]
         words = 'TensorFlow 2 objects' if names else 'TensorFlow V2 checkpoint'
         if prefix.name == 'variables' and (prefix.parent.parent/'saved_model.pb').is_file(): words = 'SavedModel'
         return Weights(prefix, words, entries, {**about, **_counted(entries)}, [bundle])
@@ -399,15 +403,19 @@ def _v1_variables(table:SortedTable)->Iterable: # (name, shape, dtype, pieces)
         if dtype is None: raise ValueError(f'{name} is no array')
         yield name, shape, dtype, _v1_pieces(table, name, shape, dtype, meta.get(4, []))
 
-# %% ../nbs/036_bundles.ipynb #02483a0f
+# %% ../nbs/036_bundles.ipynb #aabc9a0e
+_SHARD = re.compile(r'-(?:\?{5}|\d{5})-of-\d{5}$') # `checkpoint` names all shards at once, as `m.ckpt-?????-of-00003`
+
+
 def open_v1(
     prefix:str|os.PathLike, # a V1 file, or what its shards `PREFIX-00000-of-00002` have in common
     limit:int=LIMIT, # bytes that compressed blocks may expand to
 )->Weights:
     "Raises BadFile for a damaged file, MissingPart where shards are missing."
-    prefix, found, sources = Path(prefix), {}, []
+    paths = v1_shards(Path(prefix))
+    prefix, found, sources = _unsharded(Path(prefix)), {}, []
     with reading(prefix, 'a TensorFlow V1 checkpoint'):
-        for path in v1_shards(prefix):
+        for path in paths:
             sources.append(Source(path))
             for name, shape, dtype, pieces in _v1_variables(SortedTable(sources[-1], limit)):
                 if found.setdefault(name, (shape, dtype, []))[:2] != (shape, dtype): raise ValueError(f'{name} differs between shards')
@@ -423,15 +431,19 @@ def open_v1(
         return Weights(prefix, 'TensorFlow V1 checkpoint', entries, {**about, **_counted(entries)}, sources)
 
 
+def _unsharded(path:Path)->Path: return path.with_name(_SHARD.sub('', path.name))
+
+
 def v1_shards(prefix:Path)->list: # paths
-    "The files of a V1 checkpoint; empty where there are none. Raises MissingPart where some are missing."
-    if prefix.is_file(): return [prefix]
-    shards = sorted(p for p in prefix.parent.glob('*') if re.fullmatch(re.escape(prefix.name) + r'-\d{5}-of-\d{5}', p.name))
+    "The files of a V1 checkpoint, by its prefix or by one of them; empty where there are none. Raises MissingPart where some are missing."
+    whole = _unsharded(prefix)
+    if whole == prefix and prefix.is_file(): return [prefix]
+    shards = sorted(p for p in prefix.parent.glob('*') if p.name != whole.name and _unsharded(p) == whole)
     if shards and len(shards) != (count := int(shards[0].name[-5:])):
         raise MissingPart(f'A checkpoint needs all its shards. Copy them beside one another. Received: {len(shards)} of {count} at {str(prefix)!r}.')
     return shards
 
-# %% ../nbs/036_bundles.ipynb #2ea19a6c
+# %% ../nbs/036_bundles.ipynb #8508557b
 _SUFFIX = re.compile(r'\.(?:index|meta|data-\d{5}-of-\d{5})$')
 
 
@@ -446,7 +458,7 @@ def latest(
     quoted = re.match(rb'model_checkpoint_path:\s*(["\'])(.*?)\1', state.read_bytes())
     raw = quoted[2] if quoted else b''
     name = re.sub(rb'\\([0-7]{3})|\\(.)', lambda m: bytes([int(m[1], 8) & 255]) if m[1] else m[2], raw).decode('utf-8', 'replace')
-    name = re.split(r'[/\\]', name)[-1]
+    name = _SHARD.sub('', re.split(r'[/\\]', name)[-1])
     prefix = state.parent/name
     if name and has_checkpoint(prefix): return prefix
     raise MissingPart(f'The checkpoint that {state.name!r} names must lie beside it. Give the path of one that is there: '

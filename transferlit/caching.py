@@ -28,7 +28,7 @@ from .tables import Table
 # %% auto #0
 __all__ = ['fit', 'Sweep', 'sweep']
 
-# %% ../nbs/33_caching.ipynb #0b7b606a
+# %% ../nbs/33_caching.ipynb #4dfc2f5f
 def _refuse(rule:str, fix:str, received:str): raise ValueError(f'{rule} {fix} Received: {received}.')
 
 
@@ -43,24 +43,23 @@ def _check_lengths(x, y, weight)->None:
 def _check_numbers(x)->None:
     for a in loop.flat(x):
         if not np.issubdtype(a.dtype if isinstance(a, np.ndarray) else a.dtype.as_numpy_dtype, np.floating): continue
-        each = max(1, 2**24 // max(1, math.prod(a.shape[1:]))) # rows at a time: x may be larger than memory
-        bad = sum(_rows_with_nan(a[i:i + each]) for i in range(0, len(a), each))
+        each = max(1, 2**20 // max(1, math.prod(a.shape[1:]))) # rows at a time: x may be larger than memory
+        bad = sum(_rows_with_nan(np.asarray(a[i:i + each])) for i in range(0, len(a), each))
         if bad: _refuse('x must hold numbers.', 'Fill or drop the rows with NaN.', f'x with NaN in {bad:,} of {len(a):,} rows')
 
 
 def _rows_with_nan(a)->int:
-    # One sum tells whether there is anything to count.
-    if math.isfinite(float(tf.reduce_sum(a))): return 0
-    return int(np.isnan(np.asarray(a).reshape(len(a), -1)).any(1).sum())
+    # The smallest of numbers with a NaN among them is NaN: one fast pass tells whether there is anything to count.
+    return int(np.isnan(a.reshape(len(a), -1)).any(1).sum()) if a.size and np.isnan(a.min()) else 0
 
-# %% ../nbs/33_caching.ipynb #141af221
+# %% ../nbs/33_caching.ipynb #44b6fb99
 def _check_labels(model, y)->None:
     for a in loop.flat(y):
         if a.dtype in (tf.string, tf.variant): _refuse('Labels must be numbers.', 'Encode them first.', f'y of {a.dtype.name}')
     loss, outputs = model.loss, loop.flat(getattr(model, 'outputs', None))
     sparse = loss == 'sparse_categorical_crossentropy' or isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
     if not sparse or len(outputs) != 1 or tf.nest.is_nested(y) or getattr(loss, 'ignore_class', None) is not None: return
-    classes, low, high = outputs[0].shape[-1], int(tf.reduce_min(y)), int(tf.reduce_max(y))
+    classes, low, high = outputs[0].shape[-1], int(y.numpy().min()), int(y.numpy().max())
     if low < 0 or high >= classes:
         _refuse(f'Labels must be class numbers from 0 to {classes - 1}.', 'Renumber them, or give the output more units.', f'y from {low} to {high}')
 

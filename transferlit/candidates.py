@@ -47,9 +47,10 @@ def machinery(
         counts[part] = counts.get(part, 0) + 1
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
-# %% ../nbs/0c_candidates.ipynb #7915a327
+# %% ../nbs/0c_candidates.ipynb #926dfadd
 _LOTS = {'Multinomial', 'StatelessMultinomial', 'RandomPoissonV2', 'RandomGamma'}
-SOURCES = re.compile(r'Placeholder(V2|WithDefault)?|QueueDequeue.*|IteratorGetNext.*|Parse(Single)?Example.*|DecodeRaw|DecodeCSV|Decode(Jpeg|Png|Image|Bmp)')
+SOURCES = re.compile(r'Placeholder(V2|WithDefault)?|QueueDequeue.*|IteratorGetNext.*|Parse(Single)?(Sequence)?Example.*|DecodeRaw|DecodeCSV|Decode(Jpeg|Png|Image|Bmp)'
+                     r'|LookupTableFind.*|StringToHash.*|StringToNumber') # what came out of text becomes an input
 
 @dataclass
 class Origins:
@@ -63,6 +64,7 @@ class Origins:
         names, before = order(self.nodes), None
         while before != (before := [sum(map(len, d.values())) for d in (self.sources, self.variables)] + [len(self.training)]) or not self.sources:
             for name in names: self._visit(self.nodes[name]) # again, for what loops carry round
+        self.below = _below_layers(self, names)
 
     def of(self, ref:tuple)->frozenset: # each output of a source counts by itself, and so does what was drawn by lot
         op = self.nodes[ref[0]].op
@@ -82,11 +84,28 @@ class Origins:
         return ref[0] not in self.training and bool(self.of(ref)) and bool(self.variables.get(ref[0]))
 
 
+_LAYERS = {'MatMul', 'BatchMatMul', 'BatchMatMulV2', 'Conv2D', 'Conv3D', 'DepthwiseConv2dNative', 'Conv2DBackpropInput', 'BiasAdd', 'GatherV2', 'Gather', 'ResourceGather'}
+
+def _below_layers(origins, names)->set:
+    "Nodes from which a layer is still to come: an operation that joins what they compute with weights."
+    def weighs(name, number):
+        node = origins.nodes[name]
+        if node.op not in _LAYERS: return False
+        others = [to_ref(i)[0] for i in node.input if i[0] != '^']
+        return any(origins.variables.get(o) and not origins.sources.get(o) for i, o in enumerate(others) if i != number)
+    users, found = {}, set()
+    for ref, taken in origins.consumers.items(): users.setdefault(ref[0], []).extend(u for u in taken if u[0] not in origins.training)
+    for _ in range(2): # again, for what loops carry round
+        for name in reversed(names):
+            if any(u in found or weighs(u, i) for u, i in users.get(name, ())): found.add(name)
+    return found
+
+
 def _is_weight(node)->bool: # in a frozen graph variables have become constants
     if node.op != 'Const' or not attr(node, 'dtype').is_floating: return False
     return node.attr['value'].tensor.tensor_shape.ByteSize() > 0 and np.prod([d.size for d in node.attr['value'].tensor.tensor_shape.dim]) > 1
 
-# %% ../nbs/0c_candidates.ipynb #39852df6
+# %% ../nbs/0c_candidates.ipynb #83f415b1
 @dataclass
 class Candidate:
     "A tensor that may be what the user wants, and why."
@@ -106,8 +125,9 @@ def _at_losses(origins)->list:
         if node.name in origins.training or not refs or any(r[0] not in origins.sources for r in refs): continue
         if node.op in _LOGITS and origins.label_free(refs[0]):
             labels = origins.of(refs[1]) - origins.of(refs[0]) if len(refs) > 1 else frozenset()
-            found.append(Candidate(_before(origins, refs[0], node.name), _LOGITS[node.op], f'goes into {node.op} ({node.name})', labels))
-        elif node.op in _MEETS and len(refs) == 2:
+            score = _LOGITS[node.op] - 40*(node.name in origins.below) # a word that was chosen goes into the next step
+            found.append(Candidate(_before(origins, refs[0], node.name), score, f'goes into {node.op} ({node.name})', labels if score > 60 else frozenset()))
+        elif node.op in _MEETS and len(refs) == 2 and node.name not in origins.below: # layers follow a dropout, and never a loss
             for own, other in (refs, refs[::-1]):
                 if origins.label_free(own) and origins.of(other) and not origins.variables[other[0]]:
                     found.append(Candidate(own, 60, f'meets {_names(origins.of(other))} in {node.op} ({node.name})', origins.of(other) - origins.of(own)))
@@ -124,7 +144,7 @@ def _before(origins, ref, loss:str)->tuple:
         ref = to_ref(origins.nodes[ref[0]].input[0])
     return ref
 
-# %% ../nbs/0c_candidates.ipynb #0170dc32
+# %% ../nbs/0c_candidates.ipynb #787656ee
 _STANDARD = {'train_op', 'losses', 'summaries', 'update_ops', 'init_op', 'ready_op', 'local_init_op', 'saver_def', 'summary_op', 'regularization_losses',
              'global_step', 'queue_runners', 'ready_for_local_init_op', 'table_initializer', 'global_step_read_op_cache'}
 
@@ -139,13 +159,14 @@ def _in_collections(origins, collections:dict)->list:
     return found
 
 
-def _at_ends(origins)->list:
+def _at_ends(origins, weights:bool=True)->list:
     "Tensors that nothing but the training uses."
     found = []
     for name, node in origins.nodes.items():
         users = [u for i in range(4) for u in origins.consumers.get((name, i), [])]
         idle = all(origins.nodes[u].op in SHAPES or u in origins.training for u, _ in users)
-        if idle and part_of(node) is None and node.op not in SAME and node.op not in LOOP | {'Switch', 'Merge'} and origins.label_free((name, 0)):
+        free = origins.label_free((name, 0)) if weights else name not in origins.training and origins.of((name, 0)) and not SOURCES.fullmatch(node.op)
+        if idle and free and part_of(node) is None and node.op not in SHAPES | LOOP | {'Switch', 'Merge'}:
             found.append(Candidate((name, 0), 50, 'nothing uses it any more'))
     return found
 
@@ -165,7 +186,7 @@ def _variable(name, nodes):
     while name in nodes and nodes[name].op in SAME and nodes[name].input: name = to_ref(nodes[name].input[0])[0]
     return name if name in nodes and nodes[name].op in VARIABLES else None
 
-# %% ../nbs/0c_candidates.ipynb #aed9c216
+# %% ../nbs/0c_candidates.ipynb #19a8fb63
 def rank(
     origins:Origins, # of the graph
     collections:dict, # name to list, as `read_collections` gives them
@@ -173,6 +194,7 @@ def rank(
 )->list: # candidates, likeliest first, one a tensor
     "The tensors that may be the model's output."
     found = _at_losses(origins) + _in_collections(origins, collections) + _at_ends(origins)
+    found = found or _at_ends(origins, weights=False)
     labels = frozenset().union(*(c.labels for c in found if c.score >= 60))
     found = [c for c in found if not origins.of(c.ref) & labels]
     for name, signature in signatures.items():

@@ -61,7 +61,7 @@ def toy_data(
 # %% ../nbs/05_demo.ipynb #3e7ca644
 @dataclass(frozen=True)
 class Dataset:
-    "Pictures and labels in three parts, and where they came from."
+    "Pictures and labels in three parts (`train`, `valid` and `test` are pairs of both), and where they came from."
     x_train:np.ndarray # float32 in 0 to 1
     y_train:np.ndarray # int64
     x_valid:np.ndarray # the first rows of the training file, as in the article
@@ -70,6 +70,15 @@ class Dataset:
     y_test:np.ndarray
     source:str # in words
     classes:tuple = field(default=tuple('0123456789')) # a name for each label
+
+    @property
+    def train(self)->tuple: return self.x_train, self.y_train
+
+    @property
+    def valid(self)->tuple: return self.x_valid, self.y_valid
+
+    @property
+    def test(self)->tuple: return self.x_test, self.y_test
 
     def __repr__(self):
         sizes = ', '.join(f'{len(getattr(self, "y_" + part)):,} {part}' for part in ('train', 'valid', 'test'))

@@ -135,9 +135,6 @@ def _grouped(model, rows:dict)->dict: # row of rates to optimizer
 # %% ../nbs/41_finetuning.ipynb #c1466f6f
 def _check_optimizer(model, rows:dict)->None:
     "Can the model's optimizer be replaced by several?"
-    if not hasattr(keras.optimizers, 'MultiOptimizer'):
-        raise ValueError('Learning rates by pattern need a Keras with `MultiOptimizer`. Upgrade Keras, or give one rate a stage. '
-                         f'Received: Keras {keras.__version__}.')
     if hasattr(model.optimizer, 'inner_optimizer'):
         raise ValueError('Keras cannot scale the loss of several optimizers. Give one rate a stage, or use the policy '
                          f'"mixed_bfloat16". Received: {type(model.optimizer).__name__}.')
@@ -215,7 +212,7 @@ def _draw_stages(ax, done:Finetuned)->None:
             if not rates: continue
             ax.barh(i, epochs, left=start, color='#E69F00', edgecolor='white', height=.85)
             said = '/'.join(f'{rate:g}' for rate in sorted(r for r in rates if r is not None))
-            ax.text(start + epochs / 2, i, said, ha='center', va='center', fontsize='x-small')
+            ax.text(start + epochs / 2, i, said or "the optimizer's", ha='center', va='center', fontsize='x-small')
         start += epochs
     ax.set_yticks(range(len(done.layers)), done.layers, fontsize='small')
     ax.set(xlabel='epoch', ylim=(-.6, len(done.layers) - .4))

@@ -47,7 +47,7 @@ def _open_index(path:Path, limit:int)->Weights: # a JSON file that names shards
         keras = all(s.endswith('.h5') for group in shards for s in ([group] if isinstance(group, str) else group))
     return layouts.open_keras_shards(path, limit) if keras else archives.open_safetensors_index(path)
 
-# %% ../nbs/03_formats.ipynb #dc72d239
+# %% ../nbs/03_formats.ipynb #999fd64b
 def _open_file(path:Path, limit:int)->Weights:
     "One file, told by its content; of a TensorFlow checkpoint any of its files."
     source = Source(path)
@@ -55,6 +55,7 @@ def _open_file(path:Path, limit:int)->Weights:
     starts = [s for s in (0, *(512 << i for i in range(8))) if source.size >= s + 8 and source.read(s, 8) == SIGNATURE]
     source.close()
     prefix = bundles.without_suffix(path)
+    if path.name == 'saved_model.pb' and (path.parent/'variables').is_dir(): return _open_folder(path.parent, limit)
     if starts: return layouts.open_hdf5(path, limit)
     if head[:4] in (b'PK\x03\x04', b'PK\x05\x06'): return _open_zip(path, limit)
     if bundles.is_state(path): return _open_prefix(bundles.latest(path), limit)

@@ -327,7 +327,7 @@ def _outside(what:str, path:str, file:str)->str:
     return (f'A weight file must hold its arrays itself; an HDF5 {what} may lead to any file. Do not trust this file, '
             f'or copy the data into it. Received: {path!r} in {file!r}.')
 
-# %% ../nbs/033_hdf5.ipynb #ffaa548d
+# %% ../nbs/033_hdf5.ipynb #def3c940
 def _loader(source:Source, texts:_Texts, shape:tuple, dtype:np.dtype, found:dict)->tuple: # a function that reads, and the stored size
     kind, address, more = _layout(found[_LAYOUT])
     filters = _filters(found[_FILTERS]) if _FILTERS in found else []
@@ -346,7 +346,7 @@ def _loader(source:Source, texts:_Texts, shape:tuple, dtype:np.dtype, found:dict
     if more not in (None, size): raise ValueError(f'{more} bytes where {size} are needed')
     source.holds(address, size)
     if dtype.hasobject: return Loader(lambda: _small(texts, source.read(address, size), shape, dtype), before=source.check), size
-    return Loader(partial(array_at, source, address, shape, dtype), before=source.check), size
+    return Loader(partial(array_at, source, address, shape, dtype), before=source.check, touch=partial(source.touch, address, size)), size
 
 
 def _small(texts:_Texts, data:bytes, shape:tuple, dtype:np.dtype)->np.ndarray:
@@ -409,7 +409,7 @@ def open_tree(
     check_expansion(source.path, source.size, sum(n for d in data if (n := math.prod(d.shape) * d.dtype.itemsize) > d.stored), limit)
     return tree
 
-# %% ../nbs/033_hdf5.ipynb #a3ee844c
+# %% ../nbs/033_hdf5.ipynb #6a8bff24
 def _from_sandbox(source:Source, limit:int)->Group:
     with source.exclusive() as file: rows, out = sandbox.dump(file, source.start, source.size, max(limit, 20 * source.size))
     arrays, root = Source(source.path, out), Group('', {})
@@ -429,4 +429,4 @@ def _dumped(source:Source, arrays:Source, row:dict, limit:int)->H5Array:
     if 'bytes' in row and 'dumped' not in row: check_expansion(source.path, source.size, max(row['bytes'], limit + 1), limit)
     where, at = (arrays, row['dumped']) if 'dumped' in row else (source, row['offset'])
     where.holds(at, size := math.prod(shape) * dtype.itemsize)
-    return H5Array(row['path'], shape, dtype, Loader(partial(array_at, where, at, shape, dtype), before=source.check), row['attrs'], size)
+    return H5Array(row['path'], shape, dtype, Loader(partial(array_at, where, at, shape, dtype), before=source.check, touch=partial(where.touch, at, size)), row['attrs'], size)

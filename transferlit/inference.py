@@ -19,7 +19,7 @@ from .graphs import VARIABLES, attr, op_def, to_ref, to_text
 
 # %% auto #0
 __all__ = ['SAME', 'SHAPES', 'NOISE', 'LOOP', 'CONTROL', 'UNARY', 'constant', 'portable', 'order', 'moving', 'settle', 'execute',
-           'numpy_dtype', 'Inference', 'Piece', 'Runner']
+           'numpy_dtype', 'Inference', 'Piece', 'literal_session', 'Runner']
 
 # %% ../nbs/0b_inference.ipynb #d8d0e78b
 SAME = {'Identity', 'StopGradient', 'PreventGradient', 'CheckNumerics', 'Snapshot', 'EnsureShape', 'ReadVariableOp', 'Print',
@@ -591,7 +591,17 @@ def _piece(self, cutter, outputs)->Piece:
     return Piece(graph, [f'piece/in{i}:0' for i in range(len(cutter.inputs))], names, cutter.weights, cutter.handles,
                  [n for n in used if _random(self.nodes.get(n, cutter.nodes[n]))])
 
-# %% ../nbs/0b_inference.ipynb #2535aa01
+# %% ../nbs/0b_inference.ipynb #45da8327
+def literal_session(
+    graph, # a tf.Graph
+): # a session that rewrites nothing
+    "A session that runs a graph as it is written."
+    v1 = tf.compat.v1
+    options = v1.GraphOptions(optimizer_options=v1.OptimizerOptions(opt_level=v1.OptimizerOptions.L0))
+    options.rewrite_options.disable_meta_optimizer = True
+    return v1.Session(graph=graph, config=v1.ConfigProto(graph_options=options, allow_soft_placement=True))
+
+# %% ../nbs/0b_inference.ipynb #4721ce3d
 class Runner:
     "A piece in a session of its own, fed and fetched by the tensors of the inference graph."
     def __init__(self,
@@ -609,7 +619,7 @@ class Runner:
             held = {f'{h}:0': tf.compat.v1.get_variable(f'held/{i}', initializer=self.piece.weights[w], use_resource=True).handle
                     for i, (h, w) in enumerate(self.piece.handles.items())}
             tf.import_graph_def(graph, input_map=held, name='')
-            self.session = tf.compat.v1.Session(graph=self.graph)
+            self.session = literal_session(self.graph)
             self.session.run(tf.compat.v1.global_variables_initializer())
 
     def tensor(self, ref:tuple): # the tensor of this graph

@@ -52,13 +52,13 @@ def _stored(data, name:str, kind:str='model', **more)->Stored:
     if data.dtype is None: raise BadFile(f'A variable must be an array of numbers. Leave it out. Received: {data.path!r}, of another HDF5 type.')
     return Stored(name, data.path, data.shape, data.dtype, data.load, 'other' if data.dtype.hasobject else kind, **more)
 
-# %% ../nbs/034_layouts.ipynb #550ff581
+# %% ../nbs/034_layouts.ipynb #3c9158bd
 def _legacy_layers(group)->list:
     "Every variable that the lists announce. Raises KeyError for one that is not there."
     found = []
     for layer in _text_list(group, 'layer_names'):
-        for weight in _text_list(group[layer], 'weight_names'):
-            found.append(_stored(group[layer][weight], legacy_name(layer, weight)))
+        for number, weight in enumerate(_text_list(group[layer], 'weight_names')):
+            found.append(_stored(group[layer][weight], legacy_name(layer, weight), place=f'{layer}#/{number}'))
     top = group.children.get('top_level_model_weights')
     for weight in _text_list(top, 'weight_names') if top else (): found.append(_stored(top[weight], legacy_name('', weight).strip('/')))
     return found
@@ -73,10 +73,7 @@ def _oldest(tree)->list:
     "Before Keras 1: layers and variables by number only."
     return [_stored(d, d.path, positional=True) for d in tree.datasets()]
 
-# %% ../nbs/034_layouts.ipynb #378a2a5e
-_CONTAINERS = {'layers', '_layers', '_layer_checkpoint_dependencies'}
-
-
+# %% ../nbs/034_layouts.ipynb #92ab31e4
 def _parts(path:str)->tuple:
     "The steps of a path; files from Windows have backslashes, and Keras 2.12 had another word for `layers`."
     return tuple('layers' if p == '_layer_checkpoint_dependencies' else p for p in re.split(r'[/\\]', path))
@@ -93,7 +90,7 @@ def _vars_of(tree)->dict: # owner's path as steps: (its `vars` group's name attr
     visit(tree)
     return found
 
-# %% ../nbs/034_layouts.ipynb #e3b9291b
+# %% ../nbs/034_layouts.ipynb #763e7661
 def _snake(name:str)->str: # as Keras names the groups of a file
     name = re.sub(r'(.)([A-Z][a-z]+)', r'\1_\2', re.sub(r'\W+', '', name))
     return re.sub(r'([a-z])([A-Z])', r'\1_\2', name).lower()
@@ -107,25 +104,39 @@ class _Layer:
     config:dict
 
 
-def _configured(config:dict, at:tuple=())->dict: # steps of a group to `_Layer`
-    "Every layer below one, under the group that Keras gives it."
-    inner, found, count = config.get('config') or {}, {}, {}
-    if not isinstance(inner, dict): return found
-    for layer in inner.get('layers') or []:
-        group = _snake(layer['class_name'])
-        count[group] = count.get(group, -1) + 1
-        here = (*at, 'layers', group + (f'_{count[group]}' if count[group] else ''))
-        found |= {here: _Layer(layer['config'].get('name', layer.get('name')), layer['class_name'], layer['config']), **_configured(layer, here), **_wrapped(layer, here)}
+def _is_layer(value)->bool: # as Keras writes one into a configuration
+    return isinstance(value, dict) and isinstance(value.get('config'), dict) and 'name' in value['config'] and 'class_name' in value
+
+
+def _configured(layer:dict, here:tuple=())->dict: # steps of a group to `_Layer`
+    "Every layer below one, under the group that Keras gives it: an attribute by its name, members of a list by their class."
+    found = {}
+    for key, value in (layer.get('config') or {}).items():
+        if _is_layer(value): found |= _one(value, (*here, key))
+        elif isinstance(value, list):
+            count = {}
+            for member in filter(_is_layer, value):
+                group = _snake(member['class_name'])
+                count[group] = count.get(group, -1) + 1
+                found |= _one(member, (*here, key, group + (f'_{count[group]}' if count[group] else '')))
     return found
 
 
-def _wrapped(layer:dict, here:tuple)->dict:
-    "The layer inside a wrapper, and the cell inside a recurrent layer."
-    kind, config, found = layer['class_name'], layer['config'], {}
-    for key, step in ('layer', 'layer'), ('layer', 'forward_layer'), ('backward_layer', 'backward_layer'):
-        if isinstance(inner := config.get(key), dict) and isinstance(inner.get('config'), dict):
-            found |= {(*here, step): _Layer(inner['config'].get('name'), inner['class_name'], inner['config']), **_wrapped(inner, (*here, step))}
+def _one(layer:dict, here:tuple)->dict:
+    name, kind, config = layer['config']['name'], layer['class_name'], layer['config']
+    found = {here: _Layer(name, kind, config), **_configured(layer, here)}
     if kind in ('LSTM', 'GRU', 'SimpleRNN'): found[*here, 'cell'] = _Layer(None, kind + 'Cell', config)
+    if kind == 'Bidirectional' and _is_layer(inner := config.get('layer')): found |= _both_ways(inner, config, here)
+    return found
+
+
+def _both_ways(inner:dict, config:dict, here:tuple)->dict:
+    "A bidirectional layer names the two that it makes of the one that it was given."
+    found, base = {}, inner['config']['name'].removeprefix('forward_')
+    for way in 'forward', 'backward':
+        given = config.get('backward_layer') if way == 'backward' else None
+        made = given if _is_layer(given) else {**inner, 'config': {**inner['config'], 'name': f'{way}_{base}'}}
+        found |= _one(made, (*here, f'{way}_layer'))
     return found
 
 # %% ../nbs/034_layouts.ipynb #1d4f401f
@@ -154,7 +165,7 @@ def _guessed(owner:tuple, chain:str, count:int)->list|None: # by the names of th
     if words[0] == 'cell' and len(owner) > 1: words.append(re.sub(r'_\d+$', '', owner[-2]) + '_cell')
     return next(filter(None, (_variable_names(_BY_GROUP.get(word, ''), {}, count) for word in words)), None)
 
-# %% ../nbs/034_layouts.ipynb #83c4b6e5
+# %% ../nbs/034_layouts.ipynb #285f0a0c
 def keras3_entries(
     tree:hdf5.Group, # the root of a `.weights.h5`
     config:dict|None=None, # what `config.json` says
@@ -164,28 +175,29 @@ def keras3_entries(
     entries = []
     for owner, (_, data) in owners.items():
         layer, chain, real = known.get(owner), *_chain(owner, owners, known)
-        certain = _variable_names(layer.kind, layer.config, len(data)) if layer else None
-        names = certain or _guessed(owner, chain, len(data))
-        for number, d in data.items(): entries.append(_entry(d, owner, number, chain, real, names, bool(certain)))
+        names = _variable_names(layer.kind, layer.config, len(data)) if layer else None
+        names = names or _guessed(owner, chain, len(data))
+        for number, d in data.items(): entries.append(_entry(d, owner, number, chain, real, names))
     return entries
 
 
-def _chain(owner:tuple, owners:dict, known:dict)->tuple: # the layer's path, and whether its last name is real
+def _chain(owner:tuple, owners:dict, known:dict)->tuple: # the layer's path, and whether its names are real
     steps, real = [], True
     for i in range(1, len(owner) + 1):
         name = owners.get(owner[:i], (None,))[0] or getattr(known.get(owner[:i]), 'name', None)
-        if i == len(owner) and not name: name, real = owner[-1], bool(known.get(owner)) and owner[-1] == 'cell'
+        # What lies right in a layer is an attribute, and has a real name; what lies in a list has a number only.
+        if not name and owner[:i] in owners: name, real = owner[i - 1].lstrip('_'), real and owner[:i - 1] in owners
         if name: steps.append(name)
     return '/'.join(steps), real
 
 
-def _entry(d, owner:tuple, number:str, chain:str, real:bool, names:list|None, certain:bool)->Stored:
+def _entry(d, owner:tuple, number:str, chain:str, real:bool, names:list|None)->Stored:
     if owner[:1] == ('optimizer',): return _stored(d, '/'.join((*owner, number)), 'optimizer')
     kind = 'seed' if any(step.startswith('seed_generator') for step in owner) else 'metric' if 'metrics' in owner[:1] else 'model'
     if isinstance(path := d.attrs.get('path'), str): return _stored(d, path, kind)
     short = names[int(number)] if names and number.isdigit() and int(number) < len(names) else number
     place = f'{chain}/{number}'.lstrip('/')
-    return _stored(d, f'{chain}/{short}'.lstrip('/'), kind, place='' if certain else place, positional=not real)
+    return _stored(d, f'{chain}/{short}'.lstrip('/'), kind, place=place, positional=not real)
 
 # %% ../nbs/034_layouts.ipynb #43d47178
 def _about(group, tree)->dict:
@@ -216,7 +228,7 @@ def open_hdf5(
         words, entries, about = hdf5_entries(hdf5.open_tree(source, limit))
         return Weights(path, words, entries, about, [source])
 
-# %% ../nbs/034_layouts.ipynb #827b303c
+# %% ../nbs/034_layouts.ipynb #c4674676
 _AT_ONCE = 1 << 23 # bytes: a member up to this size has its checksum compared on opening, a larger one before the first array
 
 
@@ -240,7 +252,7 @@ def open_keras(
         source = member_source(archive, 'model.weights.h5')
         if source.size <= _AT_ONCE: source.check()
         entries = keras3_entries(hdf5.open_tree(source, limit), config)
-        about = {**metadata, 'layers': [v.name for v in _configured(config).values() if v.name]}
+        about = {**metadata, 'layers': [v.name for at, v in _configured(config).items() if at[-2:-1] == ('layers',)]}
         return Weights(path, f'Keras {metadata.get("keras_version", "3")} archive', entries, about, [archive, archive.source, source])
 
 # %% ../nbs/034_layouts.ipynb #956a3f9e

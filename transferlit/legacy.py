@@ -148,7 +148,7 @@ def operation_layer(
     return {'module': Compute.__module__, 'class_name': 'Compute', 'registered_name': 'transferlit>Compute', 'config': config, 'name': entry['name'],
             'inbound_nodes': [[[*t, {}] for t in tensors]]}
 
-# %% ../nbs/0f_legacy.ipynb #6393da72
+# %% ../nbs/0f_legacy.ipynb #ef8fb879
 def _layer(self, config:dict, kind, old:str, where:str)->dict:
     "The arguments of one layer, initializer or regularizer."
     where, found = config.get('name', where), {}
@@ -157,7 +157,7 @@ def _layer(self, config:dict, kind, old:str, where:str)->dict:
         value = self.value(new, value, f'{where}')
         if new != key: self.changes.append(f'{where}: {key} is {new} now')
         if kind in self.custom.values() or _accepts(kind, new): found[new] = value
-        elif _neutral(key, value): key != 'batch_input_shape' and self.changes.append(f'{where}: {key} left out, it says nothing')
+        elif _neutral(key, value) or issubclass(kind, keras.initializers.Initializer): key != 'batch_input_shape' and self.changes.append(f'{where}: {key} left out, it says nothing')
         else: raise ValueError(f'A configuration must be understood to be built. Build the model by hand and `restore` the weights. '
                                f'Received: {key}={value!r} for {kind.__name__} {where!r}.')
     if kind.__name__ == 'GRU' and 'reset_after' not in found: found['reset_after'] = False

@@ -584,7 +584,7 @@ def _sliced(view, node, ins, arg):
     if begin is None or size is None: return None
     return ['item', [arg(ins[0])], dict(spec=[[b, None if n < 0 else b + n, None] for b, n in zip(begin, size)])]
 
-# %% ../nbs/0e_lifting.ipynb #04d7fc42
+# %% ../nbs/0e_lifting.ipynb #c4a7c535
 def _strided(view, node, ins, arg):
     "`x[...]` with numbers: the masks say which of them count."
     begin, end, step = (_ints(view, r) for r in ins[1:])
@@ -605,7 +605,7 @@ def _parts(view, node, ins, arg):
     axis, shape = _ints(view, axis), view.shape(data)
     if axis is None or not shape or node.op == 'SplitV' and (sizes is None or -1 in sizes): return None
     size, count = shape[axis[0]], attr(node, 'num_split')
-    if sizes is None and not isinstance(size, int): return None
+    if sizes is None and not isinstance(size, int): return ['split', [arg(data)], dict(count=count, axis=axis[0] % len(shape))]
     return ['part', [arg(data)], dict(axis=axis[0] % len(shape), sizes=sizes or [size//count]*count)]
 
 # %% ../nbs/0e_lifting.ipynb #5123a32c
@@ -629,7 +629,7 @@ _SPECIAL = {'LeakyRelu': _simple('leaky_relu', ('negative_slope', 'alpha')), 'Ca
             **{k: _reduce(v) for k, v in {'Mean': 'mean', 'Sum': 'sum', 'Max': 'max', 'Min': 'min', 'Prod': 'prod', 'All': 'all', 'Any': 'any'}.items()}}
 TRANSLATED = set(_SAME_OP) | set(_SPECIAL)
 
-# %% ../nbs/0e_lifting.ipynb #e1e9b5dd
+# %% ../nbs/0e_lifting.ipynb #49bd4173
 @dataclass
 class _Writer:
     "Writes nodes down as one `Formula`."
@@ -674,7 +674,7 @@ class _Unknown(Exception): "A static tensor that cannot be computed here."
 def _output_of(step, number:int)->list:
     "The step that gives output `number` of an operation with several."
     name, args, options = (*step, {})[:3]
-    if name == 'unstack': return [name, args, {**options, 'i': number}]
+    if name in ('unstack', 'split'): return [name, args, {**options, 'i': number}]
     if name != 'part': return [name, args, options]
     start, axis = sum(options['sizes'][:number]), options['axis']
     return ['item', args, dict(spec=[[None, None, None]]*axis + [[start, start + options['sizes'][number], None]])]
@@ -937,7 +937,7 @@ def _units(self)->list:
 _Rest._before, _Rest._untangle, _Rest._levels, _Rest._item, _Rest._gather, _Rest.units = _before, _untangle, _levels, _item, _gather, _units
 _Rest._home = lambda self, ref: self.find(ref[0]) if ref[0] in self.names and ref not in self.view.inputs else None
 
-# %% ../nbs/0e_lifting.ipynb #d847fada
+# %% ../nbs/0e_lifting.ipynb #d1a5f039
 def _unit(self, names, wanted)->Unit:
     "One group as a formula or as a piece of the graph."
     outputs = [r for r in sorted(wanted) if r[0] in names and r not in self.view.inputs]
@@ -948,18 +948,25 @@ def _unit(self, names, wanted)->Unit:
     for n in names: writer.add(self.view.node(n))
     formula = Formula(writer.steps, [writer.known[r] for r in outputs])
     config = dict(formula=_Fresh(lambda: Formula(formula.steps, formula.results)), held=specs(writer.arrays))
-    return Unit(Compute, writer.inputs, outputs, config, list(writer.arrays.values()), list(writer.arrays), set(names), activation=repr(formula))
+    return Unit(Compute, writer.inputs, outputs, config, *_as_kept(writer.arrays), set(names), activation=repr(formula))
+
+
+def _as_kept(arrays:dict)->tuple: # a layer lists its trainable weights first, and only floats can be trained
+    "Arrays and their names, in the order in which a layer keeps them."
+    names = sorted(arrays, key=lambda n: not tf.as_dtype(arrays[n].dtype).is_floating)
+    return [arrays[n] for n in names], names
 
 
 def piece_unit(view, inputs, outputs, nodes=()):
     "A piece of the graph as a unit."
     read = view.read
     piece = read.extract(inputs, outputs)
-    names = [read.values.names.get(n, n) if hasattr(read.values, 'names') else n for n in piece.weights]
+    arrays, nodes_of = _as_kept(piece.weights)
+    names = [read.values.names.get(n, n) if hasattr(read.values, 'names') else n for n in nodes_of]
     config = dict(graph=packed(piece.graph), inputs=piece.inputs, outputs=piece.outputs, held=specs(piece.weights), handles=piece.handles,
                   deterministic=not piece.random, shapes=[None if (s := view.shape(r)) is None else [None if d == 'rows' else d for d in s] for r in outputs])
     kinds = sorted({read.nodes[n].op for n in nodes if n in read.nodes})
-    return Unit(GraphLayer, list(inputs), list(outputs), config, list(piece.weights.values()), names, set(nodes), activation=', '.join(kinds))
+    return Unit(GraphLayer, list(inputs), list(outputs), config, arrays, names, set(nodes), activation=', '.join(kinds))
 
 
 _Rest._unit = _unit

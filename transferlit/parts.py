@@ -20,7 +20,7 @@ from tensorflow.core.framework import graph_pb2
 # %% auto #0
 __all__ = ['OPS', 'Formula', 'specs', 'Compute', 'LocalResponseNormalization', 'GraphLayer', 'packed']
 
-# %% ../nbs/0d_parts.ipynb #c26bc4f7
+# %% ../nbs/0d_parts.ipynb #b697b05b
 _PLAIN = '''abs add all any arccos arcsin arctan arctan2 argmax argmin broadcast_to ceil clip concatenate cos cosh cumprod cumsum divide equal
 erf exp expand_dims expm1 flip floor floor_divide greater greater_equal isfinite isinf isnan less less_equal log log1p logical_and logical_not
 logical_or logical_xor logsumexp matmul max maximum mean min minimum mod multiply negative not_equal pad power prod reciprocal relu relu6
@@ -50,6 +50,7 @@ def _row_shape(x, shape:list): # a reshape that keeps the rows of another tensor
 OPS = {name: getattr(ops, name) for name in _PLAIN} | {
     'cast': ops.cast, 'item': _item, 'filled': _filled, 'reshape_rows': _row_shape, 'product': _product,
     'argmax': _extreme(ops.argmax), 'argmin': _extreme(ops.argmin), 'unstack': lambda x, axis, i: ops.unstack(x, axis=axis)[i],
+    'split': lambda x, count, axis, i: ops.split(x, count, axis=axis)[i],
     'sum_of': lambda *xs: sum(xs[1:], xs[0]), 'squared_difference': lambda a, b: ops.square(a - b), 'erfc': lambda x: 1 - ops.erf(x)}
 
 # %% ../nbs/0d_parts.ipynb #43d3ca25

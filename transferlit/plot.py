@@ -64,6 +64,7 @@ def _done(ax):
 
 # %% ../nbs/09_plot.ipynb #f22fcbc1
 _COLOURS = dict(frozen=_INK['sky'], trainable=_INK['orange'], new=_INK['green'], weightless='#BBBBBB')
+_FEW = 16 # bars that are hatched and named each; of more, colours and some of the names
 _HATCHES = dict(frozen='//', trainable='', new='xx', weightless='..')
 
 
@@ -112,9 +113,10 @@ def plot_model(
     paths = [path for path, _ in shown]
     _check_names(paths, new, 'new')
     kinds = [_kind(path, layer, new) for path, layer in shown]
-    ax = _axes(ax, (min(14, max(4, .5 * len(shown) + 1.5)), 2.6))
+    ax = _axes(ax, (min(9, max(4, .5 * len(shown) + 1.5)), 2.6))
+    few = len(shown) <= _FEW
     for i, ((_, layer), kind) in enumerate(zip(shown, kinds)):
-        ax.bar(i, _units(layer), color=_COLOURS[kind], hatch=_HATCHES[kind], edgecolor='white', width=.8)
+        ax.bar(i, _units(layer), color=_COLOURS[kind], width=.8 if few else 1, **dict(hatch=_HATCHES[kind], edgecolor='white') if few else {})
     _label_bars(ax, paths)
     if cut is not None: _draw_cut(ax, cut, paths)
     _legend(ax, [kind for kind in _COLOURS if kind in kinds])
@@ -128,10 +130,8 @@ def _label_bars(ax, paths:list)->None:
     ax.yaxis.set_major_formatter('{x:,.0f}')
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_ylabel('outputs a row')
-    few = len(paths) <= 30
-    ax.set_xticks(range(len(paths)) if few else range(0, len(paths), math.ceil(len(paths) / 30)))
-    ax.set_xticklabels([paths[i].rpartition('/')[2] for i in ax.get_xticks()], rotation=40 if few else 90,
-                       ha='right' if few else 'center', rotation_mode='anchor' if few else 'default', fontsize='small')
+    ax.set_xticks(range(0, len(paths), math.ceil(len(paths) / _FEW)))
+    ax.set_xticklabels([paths[i].rpartition('/')[2] for i in ax.get_xticks()], rotation=40, ha='right', rotation_mode='anchor', fontsize='small')
     models = list(dict.fromkeys(path.rpartition('/')[0] for path in paths if '/' in path))
     for name in models:
         inside = [i for i, path in enumerate(paths) if path.startswith(f'{name}/')]

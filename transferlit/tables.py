@@ -85,6 +85,7 @@ def _html(table:Table)->str:
     def line(tag, texts): return '<tr>' + ''.join(map(cell, [tag]*len(texts), texts, right)) + '</tr>'
     head = f'<thead>{line("th", table.columns)}</thead>'
     body = '<tbody>' + ''.join(line('td', cells) for cells in table._cells()) + '</tbody>'
-    above = f'<p><strong>{html.escape(table.title)}</strong></p>' if table.title else ''
-    below = f'<p><small>{html.escape(table.note)}</small></p>' if table.note else ''
+    def lines(text): return html.escape(text).replace('\n', '<br>')
+    above = f'<p><strong>{lines(table.title)}</strong></p>' if table.title else ''
+    below = f'<p><small>{lines(table.note)}</small></p>' if table.note else ''
     return f'<div>{above}<table class="transferlit-table">{head}{body}</table>{below}</div>'
