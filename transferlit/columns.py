@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 # %% auto #0
-__all__ = ['the_ray', 'is_dataset', 'plainly', 'Columns', 'in_order', 'bad_row', 'row_marks']
+__all__ = ['the_ray', 'is_dataset', 'plainly', 'Columns', 'in_order', 'bad_row', 'takes', 'row_marks']
 
 # %% ../nbs/074_columns.ipynb #f050a768
 def the_ray():
@@ -104,7 +104,7 @@ def in_order(dataset): # results come in the order of the rows
     dataset.context.enable_progress_bars = False # ours is shown
     return dataset
 
-# %% ../nbs/074_columns.ipynb #5331015f
+# %% ../nbs/074_columns.ipynb #ea420d7a
 def bad_row(
     first:int, # number of the first row of the batch
     bad:list, # (place in the batch, what is wrong)
@@ -115,33 +115,38 @@ def bad_row(
                       f'Received: row {first + place:,}: {why}.')
 
 
-def _wrong(array, shape)->str|None: # with one row
-    if array.dtype.hasobject: return f'{type(array.item()).__name__ if array.ndim == 0 else "objects"} instead of numbers'
-    if shape is not None and (len(shape) != array.ndim or any(s not in (None, n) for s, n in zip(shape, array.shape))):
-        return f'shape {array.shape} instead of {tuple(shape)}'
+def takes(row, given)->bool: # a shape that is wanted, and one that comes; as in Keras, a last dimension of one may be there or not
+    long, short = sorted((row, given), key=len, reverse=True)
+    if len(long) == len(short) + 1 and long[-1] == 1: row, given = row[:len(short)], given[:len(short)]
+    return len(row) == len(given) and all(w in (None, g) for g, w in zip(given, row))
+
+
+def _wrong(array, shape, text)->str|None: # with one row
+    if array.dtype.hasobject or not text and array.dtype.kind in 'US': return f'{type(array.item()).__name__ if array.ndim == 0 else "objects"} instead of numbers'
+    if shape is not None and not takes(shape, array.shape): return f'shape {array.shape} instead of {tuple(shape)}'
     if array.dtype.kind == 'f' and np.isnan(array).any(): return 'NaN'
 
 
-def _judged(values, shape, read=None)->tuple: # arrays of the rows, and what is wrong with those that are not good
-    if read is None and not values.dtype.hasobject and not _wrong(values, (None, *(values.shape[1:] if shape is None else shape))): return values, {} # all are good
+def _judged(values, shape, read, text)->tuple: # arrays of the rows, and what is wrong with those that are not good
+    if read is None and not values.dtype.hasobject and not _wrong(values, (None, *(values.shape[1:] if shape is None else shape)), text): return values, {} # all are good
     arrays, wrong = [], {}
     for i, value in enumerate(values):
         try:
             array = np.asarray(value if read is None else read(value))
-            why = _wrong(array, shape)
+            why = _wrong(array, shape, text)
         except Exception as error: array, why = None, f'{type(error).__name__}: {" ".join(str(error).split())[:100]}' # whatever a decoder raises
         if why is None and shape is None: shape = array.shape # the first good row says what a row is
         if why: wrong[i] = why
         arrays.append(array)
     return arrays, wrong
 
-# %% ../nbs/074_columns.ipynb #f6550da7
+# %% ../nbs/074_columns.ipynb #66409f22
 def _taken(columns, batch):
     leaves = _flat(columns.x)
     rows, wrong, made = len(batch[leaves[0]]), {}, {}
     beside = [n for n in (columns.y, columns.sample_weight) if n is not None]
     for name, shape in [*zip(leaves, columns.shapes or [None] * len(leaves)), *((n, None) for n in beside)]:
-        made[name], found = _judged(batch[name], shape, columns.read if name in leaves else None)
+        made[name], found = _judged(batch[name], shape, columns.read if name in leaves else None, name in leaves)
         wrong = {**found, **wrong}
     good = [i for i in range(rows) if i not in wrong]
     def column(name): return None if name is None or not good else np.asarray(made[name]) if not wrong else np.stack([made[name][i] for i in good])
