@@ -3,6 +3,7 @@
     python extraction.py forks STORE     forks a process that extracts, for each line read; prints its process id
     python extraction.py extract STORE   extracts once and prints what was done
     python extraction.py larger STORE    extracts more than the memory it allows itself to have
+    python extraction.py "ray arrays" STORE, or "ray dataset"   extracts by the workers of a Ray of its own
 """
 import os
 import resource
@@ -68,10 +69,22 @@ def larger(store, times=8):
         print(f"{made.nbytes} bytes with {allowed} to spare")
 
 
+def by_ray(store, source):
+    import ray
+    from transferlit.features import precompute
+    workers = int(os.environ.get("TRANSFERLIT_RAY_WORKERS", 2))
+    ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, object_store_memory=128 << 20, _node_ip_address="127.0.0.1")
+    x, y = data(8000)
+    given = (x, y) if source == "arrays" else (ray.data.from_items([{"x": a, "y": int(b)} for a, b in zip(x, y)], override_num_blocks=20),)
+    print(precompute(model(), *given, store=store, batch_size=2, engine="ray", workers=workers, verbose=False).note)
+
+
 if __name__ == "__main__":
     verb, place = sys.argv[1:]
     if verb == "extract":
         start = time.time()
         print(extract(place).note, f"{time.time() - start:.2f} s")
+    elif verb.startswith("ray"):
+        by_ray(place, verb.split()[1])
     else:
         {"forks": forks, "larger": larger}[verb](place)

@@ -28,8 +28,8 @@ from .tables import Table
 
 # %% auto #0
 __all__ = ['FORMAT', 'SHARD_BYTES', 'SHARD_SECONDS', 'dtype_of', 'StoredRows', 'Writer', 'Damaged', 'Entry', 'read', 'begun',
-           'finish', 'home', 'place', 'entries', 'discard', 'size_of', 'age_of', 'bytes_text', 'listing', 'abouts',
-           'size', 'prune']
+           'finish', 'adopt', 'home', 'place', 'entries', 'discard', 'size_of', 'age_of', 'bytes_text', 'listing',
+           'abouts', 'size', 'prune']
 
 # %% ../nbs/07_store.ipynb #f9a1e052
 FORMAT = 1 # of the folder; another number is never read
@@ -273,6 +273,31 @@ def finish(
     "Seal the last shard, then write the manifest: now the entry is there."
     writer.seal()
     _write_json(writer.folder/'manifest.json', {'format': FORMAT, 'about': about, 'rows': writer.rows, 'fields': writer.fields, 'shards': writer.shards})
+
+# %% ../nbs/07_store.ipynb #9a7eca6f
+def adopt(
+    writer:Writer, # of the entry that grows
+    piece:Path, # a whole entry of one shard
+    more:list=(), # an array for each field that the piece lacks, the last ones
+)->None:
+    "Make the shard of `piece` the next one of `writer`. It is not read again: check a piece from elsewhere with `read` first."
+    writer.seal()
+    (record,), number = _manifest(piece)['shards'], len(writer.shards)
+    for i in range(len(record['fields'])): _linked(_shard_file(piece, 0, i), _shard_file(writer.folder, number, i))
+    added = [np.ascontiguousarray(a).reshape(-1).view(np.uint8) for a in more]
+    for i, data in enumerate(added, len(record['fields'])):
+        with atomic_path(_shard_file(writer.folder, number, i)) as part: part.write_bytes(data.data)
+    record |= {'note': writer.note, 'fields': writer.fields, 'bytes': record['bytes'] + [a.nbytes for a in added],
+               'sha256': record['sha256'] + [hashlib.sha256(a.data).hexdigest() for a in added]}
+    _write_json(_record_file(writer.folder, number), record)
+    writer.shards.append(record)
+
+
+def _linked(source:Path, target:Path)->None:
+    target.unlink(missing_ok=True)
+    try: os.link(source, target)
+    except OSError: # a filesystem without hard links
+        with atomic_path(target) as part: shutil.copyfile(source, part)
 
 # %% ../nbs/07_store.ipynb #f8ca842b
 def home(
