@@ -50,7 +50,7 @@ def factors_of_dropout_between_layers():
     h.set_shape([None, 5])
     out = dense(h, 3, "b")
     tf.reduce_mean(tf.cast(tf.equal(tf.argmax(tf.nn.softmax(out), 1), fed("labels", None, dtype=tf.int64)), tf.float32))
-    return {"x": numbers(4, 6), "keep": 1.}, "b/add"
+    return {"x": numbers(4, 6), "keep": 1.}, "Softmax"
 
 
 @case

@@ -88,15 +88,15 @@ def input_shape(
     if shape is None: shape = _used_shape(view, runner, ref)
     return [None] if shape is None else list(shape)
 
-# %% ../nbs/0g_samples.ipynb #5435066b
+# %% ../nbs/0g_samples.ipynb #9417a183
 _SHAPING = {('Fill', 0), ('Reshape', 1), ('BroadcastTo', 1), ('Tile', 1), ('TensorArrayV3', 0), ('Slice', 1), ('Slice', 2), ('Range', 0), ('Range', 1), ('RandomUniform', 0),
             ('RandomStandardNormal', 0), ('TruncatedNormal', 0), ('StridedSlice', 2)}
 
 def counts_rows(
     view:View,
     ref:tuple, # an input of the view
-)->bool: # a whole number that goes into shapes and nowhere else
-    "True where an input asks for the number of rows, as decoders of 2016 did."
+)->bool:
+    "Is an input a whole number that goes into shapes and nowhere else?"
     dtype, waiting, seen, found = numpy_dtype(view.node(ref[0]), ref[1]), [ref], set(), False
     if not dtype.is_integer or attr(view.node(ref[0]), 'shape'): return False
     while waiting:
@@ -113,8 +113,8 @@ def count_rows(
     nodes:dict, # name to NodeDef
     counts:list, # tensors that `counts_rows`
     source:tuple, # the tensor whose rows they count
-)->dict: # the nodes, with the first size of `source` in the place of `counts`
-    "Let the graph count for itself what it asks to be told."
+)->dict: # name to NodeDef
+    "The nodes, with the first size of `source` in the place of `counts`."
     found, dtype = dict(nodes), numpy_dtype(nodes[source[0]], source[1])
     for name, _ in counts:
         out = attr(nodes[name], 'dtype')
