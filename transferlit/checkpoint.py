@@ -437,7 +437,7 @@ def restore(
         _write_all(pairs)
     return found
 
-# %% ../nbs/21_checkpoint.ipynb #17bd9750
+# %% ../nbs/21_checkpoint.ipynb #569f33c1
 def _write_all(pairs:list)->None: # of stored, variable and row
     undo, interrupted = _Undo(), None
     try:
@@ -446,7 +446,7 @@ def _write_all(pairs:list)->None: # of stored, variable and row
             done = False
             while not done:
                 try:
-                    variable.assign(_lent(_value(stored, row)))
+                    variable.assign(_tensor(_value(stored, row)))
                     done = True
                 except KeyboardInterrupt as interrupt: interrupted = interrupt # half a model would be worse than a moment's delay
     except BaseException:
@@ -455,11 +455,11 @@ def _write_all(pairs:list)->None: # of stored, variable and row
     if interrupted: raise interrupted
 
 
-def _lent(array:np.ndarray):
-    "The array as a tensor that shares its memory, where that can be; the caller must not use the array any more."
+def _tensor(array:np.ndarray):
+    "The array as a tensor. TensorFlow's own conversion copies twice; memory of NumPy's would leave TensorFlow with what it freed."
     if keras.backend.backend() != 'tensorflow' or not array.size or array.ctypes.data % 64: return array
     import tensorflow as tf
-    try: return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+    try: return tf.raw_ops.DeepCopy(x=tf.experimental.dlpack.from_dlpack(array.__dlpack__()))
     except BufferError: return array # bfloat16, or memory that may not be written
 
 # %% ../nbs/21_checkpoint.ipynb #5276883c

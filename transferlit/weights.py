@@ -84,14 +84,14 @@ class Stored:
         if not self.shape: raise TypeError('A scalar has no length.')
         return self.shape[0]
 
-# %% ../nbs/030_weights.ipynb #256131bc
+# %% ../nbs/030_weights.ipynb #8827144c
 class Loader:
     "Reads an array, and compares its checksum the first time."
     def __init__(self,
         read:Callable, # gives the array
         verify:Callable|None=None, # takes the array; raises BadFile
         before:Callable=lambda: None, # checks what must be right before reading; cheap when called again
-        touch:Callable=lambda: None, # reads the bytes and drops them; raises where they cannot be read
+        touch:Callable=lambda: None, # looks whether the bytes are still there; raises BadFile
     ): self.read, self.verify, self.before, self.touch = read, verify, before, touch
 
     def __call__(self)->np.ndarray:
@@ -205,7 +205,7 @@ def kind_of(
 # %% ../nbs/030_weights.ipynb #c4e2a0e9
 _PAGE = 1 << 14 # bytes
 
-# %% ../nbs/030_weights.ipynb #a447be35
+# %% ../nbs/030_weights.ipynb #da39c846
 class Source:
     "The bytes of an open file, or of a part of one."
     def __init__(self,
@@ -260,8 +260,9 @@ class Source:
         for at in range(start, start + size, len(buffer) or 1): yield self.into(at, buffer[:start + size - at])
 
     def touch(self, start:int, size:int)->None:
-        "Read and drop. Raises BadFile where the source ends before, OSError where the disk fails."
-        for _ in self.blocks(start, size): pass
+        "Raises BadFile where the file has become too short for these bytes since it was opened."
+        with self._lock: whole = self._file.seek(0, os.SEEK_END)
+        if self.start + start + size > whole: raise BadFile(_cut_short(self.path, self.start + start + size, whole))
 
     def into(self, start:int, buffer)->object: # the buffer, filled
         "Raises BadFile where the source ends before the buffer is full."
