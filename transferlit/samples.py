@@ -170,11 +170,12 @@ def _takes(view, runner, arrays)->bool|None: # does the graph run, row by row? N
     except (tf.errors.OpError, ValueError): return None
     return all(np.ndim(f) == 0 or np.ndim(arrays[0]) == 0 or len(f) == len(arrays[0]) for f in found)
 
-# %% ../nbs/0g_samples.ipynb #f5e4a6be
+# %% ../nbs/0g_samples.ipynb #aeafd52b
 def _inner_sizes(view, runner)->tuple:
     "Sizes that the graph itself names: numbers of rows it reckons with, and of the parts it splits into."
     shapes = [runner.shape((n, 0)) for n in view.order if not view.nest[n] and view.read.kind.get(n) == 'data']
-    rows = Counter(s[0] for s in shapes if s and s[0] and s[0] > 1)
+    shapes += [view.static(view.ins(n)[0]) for n in view.order if view.node(n).op == 'Conv2DBackpropInput'] # it is told its own shape
+    rows = Counter(int(s[0]) for s in shapes if s is not None and len(s) and s[0] and s[0] > 1)
     parts = Counter(attr(view.node(n), 'num_split') or attr(view.node(n), 'num') for n in view.order if view.node(n).op in ('Split', 'SplitV', 'Unpack'))
     return [r for r, _ in rows.most_common(4)], [p for p, _ in parts.most_common(3)]
 
