@@ -249,7 +249,17 @@ class Program:
         if full < stop: logs = self.rest(order, max(start, full), stop, *leaves)
         return logs
 
-# %% ../nbs/04_loop.ipynb #68269643
+# %% ../nbs/04_loop.ipynb #9ad59773
+def _shaped(model):
+    "`model`, but for one thing: where its outputs are known it gives tensors of their shapes instead of running every layer."
+    if not (model.built and getattr(model, 'outputs', None) and type(model).call.__module__.startswith('keras.')): return model
+    output = model.outputs[0] if isinstance(model, keras.Sequential) else model._outputs_struct
+    def call(self, *args, **kwargs): return tf.nest.map_structure(lambda t: tf.compat.v1.placeholder(t.dtype, t.shape), output)
+    view = object.__new__(type('Shaped', (type(model),), {'__call__': call}))
+    view.__dict__ = model.__dict__
+    return view
+
+
 def _known(t): return keras.KerasTensor((None, *t.shape[1:]), keras.backend.standardize_dtype(t.dtype))
 
 
@@ -258,7 +268,7 @@ def build(
     batch:tuple, # (x, y, sample_weight), or as much of it as there is, as tensors or `tf.TensorSpec`
 )->None:
     "Make the variables that the first step of `fit` would make. Raises ValueError where `batch` does not fit the model."
-    if not own_step(model): model._symbolic_build(data_batch=map_flat(_known, keras.utils.unpack_x_y_sample_weight(batch)))
+    if not own_step(model): _shaped(model)._symbolic_build(data_batch=map_flat(_known, keras.utils.unpack_x_y_sample_weight(batch)))
 
 
 def _inputs(model): return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
