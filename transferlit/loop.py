@@ -249,7 +249,23 @@ class Program:
         if full < stop: logs = self.rest(order, max(start, full), stop, *leaves)
         return logs
 
-# %% ../nbs/04_loop.ipynb #68269643
+# %% ../nbs/04_loop.ipynb #1dd6bdee
+def _knows(model, x)->bool: # its outputs, for an x of these shapes
+    plain = model.built and getattr(model, 'outputs', None) and type(model).call.__module__.startswith('keras.')
+    return bool(plain) and len(flat(x)) == len(model.inputs) and \
+        all(tf.TensorShape(a.shape[1:]).is_compatible_with(i.shape[1:]) for a, i in zip(flat(x), model.inputs))
+
+
+def _shaped(model, x):
+    "`model`, but for one thing: where it knows its outputs it gives tensors of their shapes instead of running every layer."
+    if not _knows(model, x): return model
+    output = model.outputs[0] if isinstance(model, keras.Sequential) else model._outputs_struct
+    def call(self, *args, **kwargs): return tf.nest.map_structure(lambda t: tf.compat.v1.placeholder(t.dtype, t.shape), output)
+    view = object.__new__(type('Shaped', (type(model),), {'__call__': call}))
+    view.__dict__ = model.__dict__
+    return view
+
+
 def _known(t): return keras.KerasTensor((None, *t.shape[1:]), keras.backend.standardize_dtype(t.dtype))
 
 
@@ -258,7 +274,8 @@ def build(
     batch:tuple, # (x, y, sample_weight), or as much of it as there is, as tensors or `tf.TensorSpec`
 )->None:
     "Make the variables that the first step of `fit` would make. Raises ValueError where `batch` does not fit the model."
-    if not own_step(model): model._symbolic_build(data_batch=map_flat(_known, keras.utils.unpack_x_y_sample_weight(batch)))
+    batch = map_flat(_known, keras.utils.unpack_x_y_sample_weight(batch))
+    if not own_step(model): _shaped(model, batch[0])._symbolic_build(data_batch=batch)
 
 
 def _inputs(model): return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
