@@ -226,11 +226,27 @@ def as_given(kind, x, y):
         return (Batches(x, y),)
     if kind == "generator":
         return ((x[i:i + 300], y[i:i + 300]) for i in range(0, len(x), 300)),
+    if kind == "function":
+        return (lambda: ((x[i:i + 300], y[i:i + 300]) for i in range(0, len(x), 300))),
+    if kind == "numbered":
+        return Numbered(x, y),
     return {"array": x, "tensor": tf.constant(x), "float64": x.astype("float64"), "list of lists": x.tolist(),
             "mapped": np.lib.stride_tricks.as_strided(x, x.shape, x.strides)}[kind], y
 
 
-@pytest.mark.parametrize("kind", ["array", "tensor", "float64", "list of lists", "mapped", "tf.data", "PyDataset", "generator"])
+class Numbered:
+    """Batches by number, as many classes of people's own give them; never an IndexError."""
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return -(-len(self.x) // 300)
+
+    def __getitem__(self, i):
+        return [self.x[i * 300:i * 300 + 300], self.y[i * 300:i * 300 + 300]]
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor", "float64", "list of lists", "mapped", "tf.data", "PyDataset", "generator", "function", "numbered"])
 def test_every_kind_of_data(kind, truth):
     x, y = extraction.data()
     made = precompute(extraction.model(), *as_given(kind, x, y), verbose=False)
@@ -259,11 +275,45 @@ def test_several_inputs_by_name(tmp_path):
     (lambda x, y: dict(x=x[:, :3], y=y), "the shape that the model takes"), (lambda x, y: dict(x=x, y=y, dtype="int8"), "dtype='int8'"),
     (lambda x, y: dict(x=x, y=y, views=2), "`augment="), (lambda x, y: dict(x=x, y=y, limit="10 KB"), "limit of 10 KB"),
     (lambda x, y: dict(x=x, y=y, augment=abs), "repeatable"), (lambda x, y: dict(x=x * 1e9, y=y, at="hidden1", dtype=None, limit="lots"), '"20 GB"'),
+    (lambda x, y: dict(x=x, key="mine"), "known by their content"), (lambda x, y: dict(x=x[0]), "for a single row"),
+    (lambda x, y: dict(x=tf.data.Dataset.from_tensor_slices((x, y))), "batches of rows"), (lambda x, y: dict(x=tf.data.Dataset.from_tensor_slices(x), key="k"), "batches of rows"),
     (lambda x, y: dict(x=iter([])), "read once only"), (lambda x, y: dict(x=tf.data.Dataset.from_tensor_slices(x).batch(9).repeat()), "come to an end")])
 def test_bad_input_is_refused_before_anything_is_written(bad, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         precompute(extraction.model(), store=tmp_path / "new", verbose=False, **bad(*extraction.data()))
     assert not entries(tmp_path / "new")
+
+
+def test_what_changed_is_said(tmp_path):
+    """Of all entries the one most like this is compared with."""
+    x, y = extraction.data(400)
+
+    def note(change=None, rows=x, **how):
+        model = extraction.model()
+        if change: change(model.get_layer("hidden1"))
+        return precompute(model, rows, y[:len(rows)], store=tmp_path, verbose=False, **how).note
+
+    def other(seed): return np.concatenate([x[:1] + seed, x[1:]])
+    assert note() == "Computed: nothing like it was stored."
+    assert note(lambda layer: layer.kernel.assign_add(layer.kernel)) == "Computed: `hidden1/kernel` changed."
+    assert note(lambda layer: setattr(layer, "activation", keras.activations.relu)) == "Computed: the settings of `hidden1` changed."
+    assert note(rows=x[:-100]) == "Computed: x has 100 fewer rows."
+    assert note(rows=other(1)) == "Computed: the content of x changed."
+    assert note(rows=x.astype("float64")) == "Computed: x is float64 instead of float32."
+    assert note(dtype="float16") == "Computed: features are stored as float16 instead of as computed."
+    assert note().startswith("Reused")
+
+
+def test_other_names_for_the_same_layers(tmp_path):
+    """Keras numbers the names it makes up: the second model of a process is the first one all the same."""
+    def unnamed():
+        keras.utils.set_random_seed(0)
+        body = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5), keras.layers.Dense(4)])
+        body.trainable = False
+        return keras.Sequential([body, keras.layers.Dense(2)])
+    first, second = (precompute(unnamed(), extraction.data()[0], store=tmp_path, verbose=False) for _ in range(2))
+    assert first.boundary[0].name != second.boundary[0].name and second.note.startswith("Reused")
+    np.testing.assert_array_equal(np.asarray(first.arrays[0]), np.asarray(second.arrays[0]))
 
 
 def test_too_large_for_half_precision():

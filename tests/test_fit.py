@@ -213,3 +213,50 @@ def test_datasets():
     keras.utils.set_random_seed(0)
     with pytest.warns(UserWarning, match="shuffles or augments"):
         tl.fit(network(), steady.shuffle(10), verbose=0)
+
+
+SWEPT = {
+    "adamw, batchnorm": lambda: network(O.AdamW(0.01, weight_decay=0.05), top=(layers.BatchNormalization(),)),
+    "clipping, activity regularizer": lambda: network(O.SGD(0.01, momentum=0.9, clipnorm=0.1), top=(layers.Dense(8, activity_regularizer="l2"),)),
+    "nothing frozen": lambda: network("adam", frozen=False),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", SWEPT)
+def test_swept_together_as_one_by_one(case):
+    """Stacked candidates end where each would alone, but for rounding; a callback keeps them apart."""
+
+    def swept(**more):
+        keras.utils.set_random_seed(3)
+        rates = [1e-3, 1e-2, 3e-2]
+        return tl.sweep(SWEPT[case](), X, Y, {"optimizer.learning_rate": rates}, epochs=3, validation_split=0.3, sample_weight=WEIGHTS, **more)
+
+    together, alone = swept(), swept(callbacks=[keras.callbacks.Callback()])
+    for a, b in zip(together.rows, alone.rows, strict=True):
+        for name in alone.columns:
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=1e-5)
+        for v, w in zip(a["trained"][1], b["trained"][1], strict=True):
+            np.testing.assert_allclose(v, w, rtol=1e-3, atol=1e-5)
+
+
+def test_what_branches_is_swept_one_by_one():
+    from transferlit import loop
+
+    for make in (lambda: network(O.SGD(0.1, gradient_accumulation_steps=2)), lambda: network("sgd", top=(layers.Dropout(0.3),)),
+                 lambda: network(O.LossScaleOptimizer(O.Adam())), lambda: network(cls=Own), lambda: network(O.Adam(use_ema=True))):
+        model = make()
+        model.optimizer.build(model.trainable_variables)
+        assert not loop.stackable(model, model)
+
+
+def test_another_seed_another_order():
+    assert (_order(1) == _order(1)).all() and (_order(1) != _order(2)).any()
+    assert sorted(_order(2)) == list(range(ROWS))
+
+
+def _order(seed):
+    from transferlit import loop
+
+    keras.utils.set_random_seed(seed)
+    return next(loop.Rows(tf.zeros([ROWS, 1])).stretches(True, 1))[1].numpy()

@@ -128,6 +128,6 @@ def test_mutations(files, tmp_path, kind):
             assert all((np.asarray(v) == 7).all() for v in variables.values()), f"mutation {seed}: half written"
         else:
             with tl.open_weights(target) as weights:
-                for row in done.of("match"):
+                for row in done.of("restored"):
                     assert np.array_equal(np.asarray(variables[row["path"]]), np.asarray(weights[row["file"]]), equal_nan=True)
     print(f"{kind}: {MUTATIONS} mutations, {refused} refused")

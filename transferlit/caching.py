@@ -314,14 +314,17 @@ def _state(model)->list: return [v.numpy() for v in (*model.variables, *model.op
 def _put(model, state:list)->None:
     for variable, value in zip((*model.variables, *model.optimizer.variables), state, strict=True): variable.assign(value)
 
-# %% ../nbs/33_caching.ipynb #383122d0
+# %% ../nbs/33_caching.ipynb #2da893ee
 def _set(model, name:str, value)->None:
     "Set `optimizer.learning_rate` or the like."
     owner, _, attribute = name.rpartition('.')
     if owner != 'optimizer' or not hasattr(model.optimizer, attribute):
         _refuse('A sweep goes over `head` or an attribute of the optimizer.', "Name it as in 'optimizer.learning_rate'.", repr(name))
-    if not isinstance(getattr(model.optimizer, f'_{attribute}', None), keras.Variable): loop.forget(model) # a constant in the compiled loop
+    if not _varies(model, name): loop.forget(model) # a constant in the compiled loop
     setattr(model.optimizer, attribute, value)
+
+
+def _varies(model, name:str)->bool: return isinstance(getattr(model.optimizer, f'_{name.rpartition(".")[2]}', None), keras.Variable)
 
 
 def _with_head(model, cut, head):
@@ -333,7 +336,7 @@ def _with_head(model, cut, head):
     whole.compile_from_config(model.get_compile_config())
     return whole, upper
 
-# %% ../nbs/33_caching.ipynb #834249f3
+# %% ../nbs/33_caching.ipynb #c1030e02
 def _defaults()->dict: return {name: p.default for name, p in inspect.signature(fit).parameters.items() if name not in ('model', 'cache', 'jit')}
 
 
@@ -350,13 +353,45 @@ def _started(model, a, rows, cut)->list:
     return _state(model)
 
 
-def _trial(model, names, values, train)->dict:
-    "One setting, trained."
-    for name, value in zip(names, values): _set(model, name, value)
-    history = train(model).history
-    return {**dict(zip(names, values)), **{k: v[-1] for k, v in history.items()}, 'trained': (model, _state(model))}
+def _row(names, values, logs, model, state)->dict: return {**dict(zip(names, values)), **logs, 'trained': (model, state)}
 
-# %% ../nbs/33_caching.ipynb #36862b8f
+
+def _one_by_one(model, parts, names, settings, data, a, jit)->list:
+    "Each setting trained from where the model is."
+    rows, valid, shuffle = data
+    start, made = _state(model), []
+    for values in settings:
+        for name, value in zip(names, values): _set(model, name, value)
+        history = loop.run(model, rows, valid, parts, a.epochs, a.initial_epoch, a.steps_per_epoch, a.validation_steps, a.validation_freq,
+                           shuffle, a.callbacks, a.verbose, jit).history
+        made.append(_row(names, values, {k: v[-1] for k, v in history.items()}, model, _state(model)))
+        _put(model, start)
+    return made
+
+# %% ../nbs/33_caching.ipynb #cb7d63ed
+def _together(model, parts, names, settings, data, a)->bool:
+    "Can all settings train in one program?"
+    plain = not a.callbacks and a.initial_epoch == 0 and a.epochs > 0 and a.validation_freq == 1 and not a.verbose
+    numbers = all(isinstance(value, (int, float, np.number)) for values in settings for value in values)
+    part, nbytes = parts[1] if parts else model, sum(v.numpy().nbytes for v in (*model.trainable_variables, *model.optimizer.variables))
+    return plain and numbers and len(settings) > 1 and all(_varies(model, n) for n in names) and loop.stackable(model, part) \
+        and all(isinstance(rows, loop.Rows) for rows in data[:2]) and nbytes * len(settings) < _free() // 8
+
+
+def _at_once(model, parts, names, settings, data, a, jit)->list:
+    "All settings trained together, from where the model is."
+    rows, valid, shuffle = data
+    start, variables = _state(model), [*model.variables, *model.optimizer.variables]
+    own, states = {id(v) for v in model.optimizer.variables}, []
+    for values in settings:
+        for name, value in zip(names, values): _set(model, name, value)
+        states.append({id(v): v.numpy() for v in variables if id(v) in own})
+    _put(model, start)
+    made, logs = loop.run_many(model, parts, states, rows, valid, a.epochs, a.steps_per_epoch, a.validation_steps, shuffle, jit)
+    return [_row(names, values, log, model, [after.get(id(v), was) for v, was in zip(variables, start)])
+            for values, after, log in zip(settings, made, logs)]
+
+# %% ../nbs/33_caching.ipynb #e44e6c1a
 def sweep(
     model:keras.Model, # compiled
     x, # as for `fit`
@@ -378,14 +413,13 @@ def sweep(
     _checked(model, True)
     rows, valid, cut, shuffle = _prepared(model, a, True)
     names, made = [n for n in over if n != 'head'], []
+    settings = list(itertools.product(*(over[n] for n in names)))
     for whole, upper, label in _heads(model, cut, over.get('head')):
-        def train(m): return loop.run(m, rows, valid, cut and (cut.lower, upper), a.epochs, a.initial_epoch, a.steps_per_epoch, a.validation_steps,
-                                      a.validation_freq, shuffle, a.callbacks, a.verbose, jit)
-        start = _started(whole, a, rows, cut)
-        for values in itertools.product(*(over[n] for n in names)):
-            made.append(label | _trial(whole, names, values, train))
-            _rank(made[-1], by) # a wrong name is told after the first setting
-            _put(whole, start)
+        before, parts, data = _started(whole, a, rows, cut), cut and (cut.lower, upper), (rows, valid, shuffle)
+        train = _at_once if _together(whole, parts, names, settings, data, a) else _one_by_one
+        made += [label | row for row in train(whole, parts, names, settings, data, a, jit)]
+        _put(whole, before)
+        _rank(made[-1], by) # a wrong name is told after the first head
     return Sweep(sorted(made, key=lambda row: _rank(row, by)), f'{len(made)} settings, by {by}')
 
 

@@ -104,7 +104,7 @@ _WRITERS = {
     '.ckpt': lambda model, variables, part, path: _write_checkpoint({p: _host(v) for p, v in variables.items()}, part, path),
 }
 
-# %% ../nbs/21_checkpoint.ipynb #c4a80ae5
+# %% ../nbs/21_checkpoint.ipynb #283b94c0
 def _put(file, path:str, array)->None:
     "One variable in the layout of Keras 3, with the names where readers look for them; a number alone would say less in a part than in the whole."
     *outer, name = path.split('/')
@@ -116,15 +116,12 @@ def _put(file, path:str, array)->None:
 
 
 def _clear_data(prefix:Path)->None:
-    "Remove the data of checkpoints that the index no longer names."
-    named = _announced(prefix)
-    for left in prefix.parent.glob(f'{re.escape(prefix.name)}.data-?????-of-?????'):
-        if not left.name.endswith(f'-of-{named:05}'): left.unlink(missing_ok=True)
-
-
-def _announced(prefix:Path)->int: # data files of the newest index: the one written last
-    times = {p: p.stat().st_mtime_ns for p in prefix.parent.glob(f'{prefix.name}.data-?????-of-?????')}
-    return int(max(times, key=times.get).name[-5:])
+    "Remove the data that the index no longer names: all but what was written last."
+    data = re.compile(re.escape(prefix.name) + r'\.data-\d{5}-of-\d{5}')
+    written = {p: p.stat().st_mtime_ns for p in prefix.parent.iterdir() if data.fullmatch(p.name)}
+    newest = max(written, key=written.get)
+    for left in written:
+        if left.name[-5:] != newest.name[-5:]: left.unlink(missing_ok=True)
 
 # %% ../nbs/21_checkpoint.ipynb #be11f525
 RENAMES = {

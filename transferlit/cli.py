@@ -51,7 +51,7 @@ def _demo(
     from transferlit.tour import walk
     walk(folder, epochs, source)
 
-# %% ../nbs/80_cli.ipynb #803ae2b0
+# %% ../nbs/80_cli.ipynb #3cded8f2
 _Only = Annotated[str | None, typer.Option(help='A regular expression over paths, matched whole.')]
 _Rename = Annotated[list[str] | None, typer.Option(help='PATTERN=REPLACEMENT, or a preset: tf, slim, scope, rerun. May be given several times.')]
 
@@ -68,21 +68,26 @@ def _peek(file:Annotated[Path, typer.Argument(help='Any weight file.')], as_json
 
 
 @app.command('convert')
-def _convert(file:Annotated[Path, typer.Argument(help='Any weight file.')], out:Annotated[Path, typer.Argument(help='OUT.safetensors')],
-            only:_Only=None, rename:_Rename=None)->None:
-    "Copy a model's variables into a safetensors file."
+def _convert(file:Annotated[Path, typer.Argument(help='Any weight file.')],
+            out:Annotated[Path, typer.Argument(help='OUT.safetensors, OUT.ckpt or OUT.npz')],
+            only:_Only=None, rename:_Rename=None, as_json:_Json=False)->None:
+    "Copy a model's variables into a safetensors file, a checkpoint or an npz file, and show what it holds."
     from transferlit.checkpoint import convert
-    print(convert(file, out, only, _renames(rename)))
+    from transferlit.formats import peek
+    _show(peek(convert(file, out, only, _renames(rename))), as_json)
 
-# %% ../nbs/80_cli.ipynb #69ea59a2
+# %% ../nbs/80_cli.ipynb #3664e5a4
 @app.command('plan')
 def _plan(model:Annotated[Path, typer.Argument(help='MODEL.keras')], file:Annotated[Path, typer.Argument(help='Any weight file.')],
          only:_Only=None, rename:_Rename=None, fresh:_Only=None, skip:_Only=None,
-         by:Annotated[str, typer.Option(help='name or position.')]='name', as_json:_Json=False)->None:
+         by:Annotated[str, typer.Option(help='name or position.')]='name',
+         missing:Annotated[str, typer.Option(help='error, or fresh: what FILE lacks keeps its values.')]='error',
+         mismatched:Annotated[str, typer.Option(help='error, or fresh: what has another shape keeps its values.')]='error',
+         unused:Annotated[str, typer.Option(help='ok, or error: all of FILE must be used.')]='ok', as_json:_Json=False)->None:
     "Show what a restore of FILE into MODEL would write; the exit status says whether it could."
     import keras
     from transferlit.checkpoint import plan
-    found = plan(keras.saving.load_model(model, compile=False), file, only, _renames(rename), fresh, skip, by)
+    found = plan(keras.saving.load_model(model, compile=False), file, only, _renames(rename), fresh, skip, by, missing, mismatched, unused)
     print(json.dumps(found.to_dict(), default=str, ensure_ascii=False) if as_json else found)
     raise typer.Exit(0 if found.ok else 1)
 

@@ -30,7 +30,7 @@ NOISE = {'RandomUniform', 'StatelessRandomUniform', 'StatelessRandomUniformV2', 
 LOOP = {'Enter', 'Exit', 'NextIteration', 'LoopCond'}
 CONTROL = LOOP | {'Switch', 'Merge'}
 
-# %% ../nbs/0b_inference.ipynb #603470fa
+# %% ../nbs/0b_inference.ipynb #a8591fe7
 def _tidy(node):
     "A copy without devices, placement and reference types."
     new = node_def_pb2.NodeDef(name=node.name, op=node.op, input=node.input)
@@ -38,6 +38,8 @@ def _tidy(node):
     for key, value in node.attr.items():
         if key[0] != '_': new.attr[key].CopyFrom(value)
         if value.type > 100: new.attr[key].type = value.type - 100
+    told = node.attr['_output_shapes'].list.shape if '_output_shapes' in node.attr else ()
+    if node.op == 'Placeholder' and told and not new.attr['shape'].shape.dim: new.attr['shape'].shape.CopyFrom(told[0]) # before 1.0 it stood there only
     return new
 
 

@@ -74,7 +74,21 @@ def _known(name:str, custom:dict):
         for n in (name, name.removesuffix('V1').removesuffix('V2')):
             if isinstance(found := getattr(place, n, None), type): return found
 
-# %% ../nbs/0f_legacy.ipynb #3e8ab60e
+# %% ../nbs/0f_legacy.ipynb #3cde6f91
+_STATEFUL = {'LSTM', 'GRU', 'SimpleRNN', 'ConvLSTM2D', 'Bidirectional', 'RNN'}
+
+def _state_call(node):
+    "A call of a recurrent layer: Keras 2 listed its first states among the inputs, or as an option; today they are an argument of their own."
+    if not isinstance(node, list) or not node: return node
+    first, *more = [node] if isinstance(node[0], str) else node
+    options = dict(first[3]) if len(first) > 3 else {}
+    states = [s[:3] for s in more] or options.pop('initial_state', None) or []
+    if not states: return node
+    tensor = lambda t: {'class_name': '__keras_tensor__', 'config': {'shape': [None], 'dtype': 'float32', 'keras_history': list(t[:3])}}
+    states = [states] if isinstance(states[0], str) else states
+    return {'args': [tensor(first)], 'kwargs': {'initial_state': [tensor(t) for t in states], **{k: v for k, v in options.items() if k in ('training', 'mask')}}}
+
+# %% ../nbs/0f_legacy.ipynb #53e39497
 class Mender:
     "Mends a configuration, and remembers what was changed and what is missing."
     def __init__(self,
@@ -95,7 +109,8 @@ class Mender:
         if kind is None or name == 'Lambda' and where not in self.custom: return self._missing(entry, old, where)
         if name in ('Functional', 'Sequential'): config = self.model(config, name)
         elif isinstance(config, dict): config = self.layer(config, kind, old, where)
-        return {**self._place(kind), 'config': config, **{k: entry[k] for k in ('name', 'inbound_nodes') if k in entry}}
+        nodes = {'inbound_nodes': [_state_call(n) for n in entry['inbound_nodes']]} if name in _STATEFUL and entry.get('inbound_nodes') else {}
+        return {**self._place(kind), 'config': config, **{k: entry[k] for k in ('name', 'inbound_nodes') if k in entry}, **nodes}
 
     def _place(self, kind)->dict:
         module = next((m for m in ('layers', 'initializers', 'regularizers', 'constraints') if getattr(getattr(keras, m), kind.__name__, None) is kind), None)

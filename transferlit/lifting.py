@@ -26,7 +26,7 @@ from .parts import Compute, Formula, GraphLayer, LocalResponseNormalization, pac
 __all__ = ['ELEMENTWISE', 'TRANSLATED', 'TOLERANCE', 'Unit', 'View', 'observe', 'origin', 'has_variables', 'name_activation',
            'recognise', 'Tangled', 'piece_unit', 'christen', 'difference', 'assemble', 'lift']
 
-# %% ../nbs/0e_lifting.ipynb #f9f98921
+# %% ../nbs/0e_lifting.ipynb #71ceba68
 @dataclass
 class Unit:
     "One layer to be: what it reads, what it gives, and how to make it."
@@ -41,6 +41,7 @@ class Unit:
     activation:str = '' # in words
     name:str = ''
     note:str = ''
+    off:float = 0. # how far it is from the graph, on the sample
 
     @property
     def native(self)->bool: return self.kind is not GraphLayer
@@ -937,7 +938,7 @@ def _units(self)->list:
 _Rest._before, _Rest._untangle, _Rest._levels, _Rest._item, _Rest._gather, _Rest.units = _before, _untangle, _levels, _item, _gather, _units
 _Rest._home = lambda self, ref: self.find(ref[0]) if ref[0] in self.names and ref not in self.view.inputs else None
 
-# %% ../nbs/0e_lifting.ipynb #d1a5f039
+# %% ../nbs/0e_lifting.ipynb #caf9381e
 def _unit(self, names, wanted)->Unit:
     "One group as a formula or as a piece of the graph."
     outputs = [r for r in sorted(wanted) if r[0] in names and r not in self.view.inputs]
@@ -959,7 +960,7 @@ def _as_kept(arrays:dict)->tuple: # a layer lists its trainable weights first, a
 
 def piece_unit(view, inputs, outputs, nodes=()):
     "A piece of the graph as a unit."
-    read = view.read
+    read, inputs = view.read, inputs or view.inputs[:1] # what nothing goes into (random numbers) waits for the input all the same
     piece = read.extract(inputs, outputs)
     arrays, nodes_of = _as_kept(piece.weights)
     names = [read.values.names.get(n, n) if hasattr(read.values, 'names') else n for n in nodes_of]
@@ -1031,7 +1032,7 @@ def difference(
     a, b = a[np.isfinite(b)], b[np.isfinite(b)]
     return float(np.abs(a - b).max()/max(np.abs(b).max(), 1e-30)) if b.size and (a != b).any() else 0.
 
-# %% ../nbs/0e_lifting.ipynb #292b6ddb
+# %% ../nbs/0e_lifting.ipynb #420338c6
 class _Refused(Exception): "A unit that does not give what the graph gives."
 
 
@@ -1050,7 +1051,7 @@ def _made(view, unit)->keras.layers.Layer:
             continue
         found = found if isinstance(found, (list, tuple)) else [found]
         worst = max(difference(f, view.sample[r]) for f, r in zip(found, unit.outputs))
-        unit.note = f'differs by {worst:.2g}' if worst > TOLERANCE else ''
+        unit.off, unit.note = worst, f'differs by {worst:.2g}' if worst > TOLERANCE else ''
         if worst <= TOLERANCE or getattr(layer, 'deterministic', True) is False: return layer
     raise _Refused(unit)
 
@@ -1086,21 +1087,29 @@ def assemble(
     inputs = [tensors[r] for r in view.inputs]
     return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs if len(outputs) > 1 else outputs[0])
 
-# %% ../nbs/0e_lifting.ipynb #51302f33
+# %% ../nbs/0e_lifting.ipynb #0451d44d
 def lift(
     view:View, # observed
     names:list, # of the inputs
     shapes:list, # of the inputs, with the batch
     scopes=(), # scopes of all variables of the graph
+    refused=(), # nodes that must stay as they are
 )->tuple: # the model, its units, and what was thought to be a layer and is not
     "Keras layers for a graph. Where a layer differs from the graph, its part of the graph takes its place."
-    refused, why = set(), []
+    refused, why = set(refused), []
     while True:
-        units = recognise(view, refused)
-        christen(units, scopes)
-        try: return assemble(view, units, names, shapes), units, why
+        try:
+            units = recognise(view, refused)
+            christen(units, scopes)
+            model = assemble(view, units, names, shapes)
+        except Tangled as error: # the whole graph, in one piece
+            units = [piece_unit(view, view.inputs, view.outputs, set(view.order))]
+            christen(units, scopes)
+            return assemble(view, units, names, shapes), units, [*why, str(error)]
         except _Refused as error:
             unit, = error.args
             if not unit.native: raise ValueError(f'A piece of the graph must give what the graph gives. {unit.note}. Received: {unit.name!r}.') from None
             refused |= unit.nodes
             why.append(f'{unit.name} is no {unit.kind.__name__}: {unit.note}')
+            continue
+        return model, units, why

@@ -96,6 +96,7 @@ def counts_rows(
     view:View,
     ref:tuple, # an input of the view
 )->bool: # a whole number that goes into shapes and nowhere else
+    "True where an input asks for the number of rows, as decoders of 2016 did."
     dtype, waiting, seen, found = numpy_dtype(view.node(ref[0]), ref[1]), [ref], set(), False
     if not dtype.is_integer or attr(view.node(ref[0]), 'shape'): return False
     while waiting:
@@ -113,6 +114,7 @@ def count_rows(
     counts:list, # tensors that `counts_rows`
     source:tuple, # the tensor whose rows they count
 )->dict: # the nodes, with the first size of `source` in the place of `counts`
+    "Let the graph count for itself what it asks to be told."
     found, dtype = dict(nodes), numpy_dtype(nodes[source[0]], source[1])
     for name, _ in counts:
         out = attr(nodes[name], 'dtype')
