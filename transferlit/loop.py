@@ -25,7 +25,7 @@ from .tables import Table
 
 # %% auto #0
 __all__ = ['as_tuples', 'flat', 'map_flat', 'Rows', 'array', 'tensors', 'Epochs', 'own_step', 'Program', 'build', 'compiled',
-           'forget', 'pays', 'per_batch', 'Blocks', 'Turns', 'run', 'Stacked', 'stackable', 'run_many']
+           'forget', 'pays', 'per_batch', 'Blocks', 'Turns', 'run', 'stackable', 'run_many']
 
 # %% ../nbs/04_loop.ipynb #b3bac539
 def as_tuples(a): # lists become tuples, at any depth
@@ -593,8 +593,8 @@ def _pure(model, part, kind:str)->Callable:
         return [scope.get_current_value(v) for v in variables]
     return step
 
-# %% ../nbs/04_loop.ipynb #64e7fd55
-class Stacked:
+# %% ../nbs/04_loop.ipynb #eefa43b3
+class _Stacked:
     "The compiled steps of many models of one shape."
     def __init__(self, model, part, kind:str, rows, jit:bool):
         self.size, self.form, self.step = rows.batch_size, rows.form, _pure(model, part, kind)
@@ -628,11 +628,11 @@ def stackable(
     chance = any(isinstance(v, keras.random.SeedGenerator) for layer in part._flatten_layers() for v in vars(layer).values())
     return plain and not branching and not chance and not own_step(model) and not own_step(model, 'test') and optimizer.built
 
-# %% ../nbs/04_loop.ipynb #ecbb7548
+# %% ../nbs/04_loop.ipynb #a86f608c
 _AT_A_TIME = 64 # steps in one call; Ctrl-C is heard between calls
 
 
-def _advance(program:Stacked, source, groups:list, pool)->list:
+def _advance(program:_Stacked, source, groups:list, pool)->list:
     "One epoch of all groups, each in its thread."
     for leaves, order, start, stop in source.epoch():
         for at in range(start, stop, _AT_A_TIME):
@@ -656,7 +656,7 @@ def _measures(model, variables, groups)->list: # of each candidate
             found.append(_plain(model.get_metrics_result()))
     return found
 
-# %% ../nbs/04_loop.ipynb #1e24a6fa
+# %% ../nbs/04_loop.ipynb #eb358614
 def run_many(
     model:keras.Model, # compiled and built, `stackable`
     parts:tuple|None, # (lower, upper) models where the rows hold what lower makes
@@ -674,7 +674,7 @@ def run_many(
     variables, jit = _variables(model, part), _wants_xla(model, parts, rows, epochs * (steps_per_epoch or rows.steps) * len(states), jit)
     groups = [[tf.stack([state[id(v)] for state in group]) if id(v) in group[0] else tf.stack([v.value] * len(group)) for v in variables]
               for group in _dealt(states, threads)]
-    train, test = (Stacked(model, part, kind, data, jit) for kind, data in (('train', rows), ('test', valid)))
+    train, test = (_Stacked(model, part, kind, data, jit) for kind, data in (('train', rows), ('test', valid)))
     source, check = Epochs(rows, shuffle, steps_per_epoch, epochs), Epochs(valid, steps_per_epoch=validation_steps)
     with ThreadPoolExecutor(threads, 'transferlit-candidates') as pool:
         for _ in range(epochs): groups = _advance(train, source, _fresh(model, variables, groups), pool)
