@@ -116,8 +116,8 @@ def _gathered(dataset)->tuple: # (x, y, sample_weight) as arrays, and the batch 
     def joined(*parts): return None if parts[0] is None else np.concatenate(parts)
     return tf.nest.map_structure(joined, *map(loop.as_tuples, batches)), sizes[0]
 
-# %% ../nbs/33_caching.ipynb #000e8557
-def _taken(x, y=None, sample_weight=None, class_weight=None, kept=None)->tuple: # (x, y, sample_weight, features), batch size of a dataset
+# %% ../nbs/33_caching.ipynb #fee41eb9
+def _taken(x, y=None, sample_weight=None, class_weight=None, kept=None)->tuple: # (x, y, sample_weight, features of each view), batch size of a dataset
     "The user's data, checked: x as arrays, y and weights as tensors, features where there are some already."
     size = None
     if isinstance(x, Features): x, kept = None, x
@@ -125,7 +125,7 @@ def _taken(x, y=None, sample_weight=None, class_weight=None, kept=None)->tuple: 
     if _is_dataset(x):
         if y is not None or sample_weight is not None: _refuse('A dataset holds its labels and weights.', 'Leave y and sample_weight out.', 'both')
         (x, y, sample_weight), size = _gathered(x)
-    x, features = loop.map_flat(loop.array, x), None if kept is None else tuple(kept.arrays)
+    x, features = loop.map_flat(loop.array, x), None if kept is None else tuple(tuple(kept.view(k).arrays) for k in range(kept.views))
     y, sample_weight = loop.tensors(y), loop.tensors(sample_weight)
     _check_lengths(x if features is None else (x, features), y, sample_weight)
     _check_numbers(x)
@@ -139,7 +139,7 @@ def _held_out(data:tuple, share:float)->tuple:
     if not 0 < at < rows: _refuse('Both parts must have rows.', 'Give more rows or another share.', f'validation_split={share} of {rows} rows')
     return tuple(loop.map_flat(lambda a: a[part], data) for part in (slice(at), slice(at, None)))
 
-# %% ../nbs/33_caching.ipynb #12b34549
+# %% ../nbs/33_caching.ipynb #c22ecdb2
 _SPLITS = weakref.WeakKeyDictionary() # model to (what was frozen, split)
 
 
@@ -155,6 +155,13 @@ def _cut(model):
         except ValueError: return None # its layers can't be seen
     found = _SPLITS[model][1]
     return found if found.lower.weights else None
+
+
+def _cut_of(model, kept:Features):
+    "The split that features were made with, in the layers of `model`, which may be a twin of the one that made them."
+    cut, own = kept.split, {id(v) for v in model.variables}
+    if cut.whole or all(id(v) in own for v in cut.upper.variables): return cut
+    return split(model, at=cut, inference=cut.inference)
 
 # %% ../nbs/33_caching.ipynb #9d838efd
 def _free()->int:
@@ -173,30 +180,33 @@ def _sizes(row_bytes:int, free:int)->dict: # of a block, so that two of them are
     block = max(1, min(2**27, free // 16) // max(1, row_bytes))
     return {'block': block, 'chunk': max(1, block // 128)}
 
-# %% ../nbs/33_caching.ipynb #a117d2d0
-def _source(x, y, weight, features, batch_size:int):
-    "Rows in memory, or in blocks where they do not fit; `features` as a list of arrays where a step needs them beside `x`."
+# %% ../nbs/33_caching.ipynb #4dc24e88
+def _source(x, y, weight, features, batch_size:int, views:int=1):
+    "Rows in memory, or in blocks where all views do not fit; `features` as a list of arrays where a step needs them beside `x`."
     arrays = loop.flat((x, features))
     nbytes, rows = sum(_nbytes(a) for a in arrays), len(arrays[0])
-    if nbytes < _free() // 3: return loop.Rows(loop.map_flat(tf.convert_to_tensor, x), y, weight, batch_size, loop.map_flat(tf.convert_to_tensor, features))
+    if nbytes * views < _free() // 3: return loop.Rows(loop.map_flat(tf.convert_to_tensor, x), y, weight, batch_size, loop.map_flat(tf.convert_to_tensor, features))
     y, weight = loop.map_flat(np.asarray, (y, weight))
     def read(part):
         px, py, pw, pf = loop.map_flat(lambda a: np.asarray(a[part]), (x, y, weight, features))
         return keras.utils.pack_x_y_sample_weight(px, py, pw), pf
-    return loop.Blocks(read, rows, batch_size, **_sizes(nbytes // rows, _free()))
+    return loop.Blocks(read, rows, batch_size, **_sizes(nbytes // rows, _free() // views))
 
 
 def _nbytes(a)->int: return math.prod(a.shape) * (getattr(a.dtype, 'itemsize', None) or a.dtype.size)
 
-# %% ../nbs/33_caching.ipynb #03704a30
+# %% ../nbs/33_caching.ipynb #84722783
 def _rows(model, cut, data:tuple, batch_size:int, cache, shuffle):
-    "What the loop trains on: features where the model is cut, `x` itself where it is not."
-    x, y, weight, features = data
+    "What the loop trains on: features where the model is cut, each view in its turn; `x` itself where it is not."
+    x, y, weight, views = data
     if cut is None: return _source(x, y, weight, None, batch_size)
-    if features is None: features = _kept(model, cut, x, cache, batch_size, shuffle)
-    if len(features) == 1: features = features[0]
-    # A step of the user's own may look at x; Keras' own looks at nothing but the features.
-    return _source(x, y, weight, features, batch_size) if loop.own_step(model) else _source(features, y, weight, None, batch_size)
+    made = []
+    for features in views or [_kept(model, cut, x, cache, batch_size, shuffle)]:
+        if len(features) == 1: features = features[0]
+        # A step of the user's own may look at x; Keras' own looks at nothing but the features.
+        given = (x, y, weight, features) if loop.own_step(model) else (features, y, weight, None)
+        made.append(_source(*given, batch_size, len(views or [1])))
+    return made[0] if len(made) == 1 else loop.Turns(made)
 
 
 def _kept(model, cut, x, cache, batch_size:int, shuffle)->tuple:
@@ -229,16 +239,24 @@ def _by_keras(model, given:dict, why:str):
     warnings.warn(f'This trains with `Model.fit`, which is slower: {why}.', stacklevel=3)
     return model.fit(**given)
 
-# %% ../nbs/33_caching.ipynb #d0d798c5
-def _checked(model, cache):
-    "Raises ValueError where training cannot begin."
+# %% ../nbs/33_caching.ipynb #bb4699ab
+def _checked(model, *given):
+    "Raises ValueError where training cannot begin, or where one of `given` is features that no longer fit."
     if not isinstance(model, keras.Model): _refuse('`fit` trains Keras models.', 'Pass a `keras.Model`.', type(model).__name__)
     if not model.compiled: _refuse('A model must be compiled before it trains.', 'Call `model.compile(...)`.', f'{model.name!r}, not compiled')
     if model.built and model.variables and not model.trainable_variables:
         _refuse('Something must train.', 'Thaw a layer: `thaw(model, pattern)`.', f'{model.name!r} with {len(model.variables)} variables, all frozen')
-    if isinstance(cache, Features): cache.check(model)
+    for kept in given:
+        if isinstance(kept, Features): kept.check(model)
 
-# %% ../nbs/33_caching.ipynb #9834cb7a
+# %% ../nbs/33_caching.ipynb #ef45cd9e
+def _check_views(kept, a)->None:
+    "Validation is on rows as they are, not on augmented ones."
+    share = kept is not None and kept.views > 1 and a.validation_split and a.validation_data is None
+    if share or isinstance(a.validation_data, Features) and a.validation_data.views > 1:
+        _refuse('Rows to validate on must not be augmented.', 'Give their arrays as `validation_data`.', f'features in {(kept if share else a.validation_data).views} views')
+
+# %% ../nbs/33_caching.ipynb #61090efe
 def _uncached(model)->None:
     "Say why nothing is cached of a model that has a frozen part."
     if not model.built or all(layer.trainable or not layer.weights for layer in model._flatten_layers()): return
@@ -248,14 +266,15 @@ def _uncached(model)->None:
 
 def _prepared(model, a, cache)->tuple: # rows, rows to validate on, split, shuffle
     "What the arguments `a` of `fit` come to."
-    kept = cache if isinstance(cache, Features) else None
+    kept = next((given for given in (cache, a.x) if isinstance(given, Features)), None)
+    _check_views(kept, a)
     data, size = _taken(a.x, a.y, a.sample_weight, a.class_weight, kept)
     held = None if a.validation_data is None else _taken(*_triple(a.validation_data))[0]
     if a.validation_split and held is None: data, held = _held_out(data, a.validation_split)
     for x, y, weight, _ in (data, held) if held else (data,):
         _check_labels(model, y)
         if x is not None: _check_fits(model, x, y, weight)
-    cut = kept.split if kept else _cut(model) if cache else None
+    cut = _cut_of(model, kept) if kept else _cut(model) if cache else None
     if cut is None and cache: _uncached(model)
     size = a.batch_size or size or (math.ceil(len(loop.flat(data)[0]) / a.steps_per_epoch) if a.steps_per_epoch else 32)
     shuffle = a.shuffle and not isinstance(a.x, tf.data.Dataset)
@@ -271,7 +290,7 @@ def _fit(model, a, cache, jit):
 
 def _triple(data)->tuple: return (data,) if _is_dataset(data) or isinstance(data, Features) else keras.utils.unpack_x_y_sample_weight(data)
 
-# %% ../nbs/33_caching.ipynb #92fdf759
+# %% ../nbs/33_caching.ipynb #c690ffa6
 def fit(
     model:keras.Model, # compiled; it is this model that trains
     x=None, # arrays, rows first; a finite dataset; None with `cache=features`
@@ -288,7 +307,7 @@ def fit(
     Raises ValueError for data that does not fit together, or features that no longer fit the model.
     """
     given = {name: value for name, value in locals().items() if name not in ('model', 'cache', 'jit')}
-    _checked(model, cache)
+    _checked(model, cache, x, validation_data)
     why = _held_by(model) or next(filter(None, map(_kept_out, (x, y, sample_weight, validation_data))), None)
     return _by_keras(model, given, why) if why else _fit(model, SimpleNamespace(**given), cache, jit)
 
@@ -391,7 +410,7 @@ def _at_once(model, parts, names, settings, data, a, jit)->list:
     return [_row(names, values, log, model, [after.get(id(v), was) for v, was in zip(variables, start)])
             for values, after, log in zip(settings, made, logs)]
 
-# %% ../nbs/33_caching.ipynb #e44e6c1a
+# %% ../nbs/33_caching.ipynb #944cff68
 def sweep(
     model:keras.Model, # compiled
     x, # as for `fit`
@@ -410,7 +429,7 @@ def sweep(
     if not (more.get('validation_split') or more.get('validation_data') is not None):
         _refuse('Settings are compared on rows that they were not trained on.', 'Give `validation_data` or `validation_split`.', 'neither')
     a = SimpleNamespace(**{**_defaults(), 'verbose': 0, **more, 'x': x, 'y': y})
-    _checked(model, True)
+    _checked(model, x, a.validation_data)
     rows, valid, cut, shuffle = _prepared(model, a, True)
     names, made = [n for n in over if n != 'head'], []
     settings = list(itertools.product(*(over[n] for n in names)))
