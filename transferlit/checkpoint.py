@@ -55,7 +55,7 @@ def _writer(path:Path, writers:dict)->Callable:
     "The function that writes this suffix. Raises ValueError before anything is touched."
     found = next((write for suffix, write in writers.items() if path.name.endswith(suffix)), None)
     if found is None:
-        raise ValueError(f'The name of a weight file must end in {", ".join(writers)}. Choose one of them. Received: {path.name!r}.')
+        raise ValueError(f'The name of a weight file must end in {", ".join(writers)}. Choose one of them, or `share` for a folder. Received: {path.name!r}.')
     return found
 
 
