@@ -30,7 +30,7 @@ from keras import tree
 from tqdm import tqdm
 
 from . import store as disk
-from .actors import Joined, over_arrays, over_dataset, portions, ship
+from .actors import Joined, fields_of, over_arrays, over_dataset, portions, ship
 from .columns import Columns, bad_row, is_dataset, row_marks, takes, the_ray
 from .cut import Split, code_of, settings_of, split as _split
 from .files import atomic_path, content_hash, locked
@@ -644,7 +644,7 @@ def _on_disk(job, folder, about, cap, verbose)->int:
     with ExitStack() as stack, _bar(job, before, verbose) as bar:
         if writer: stack.enter_context(writer)
         for arrays in job.rows(done):
-            if writer is None: writer = stack.enter_context(disk.Writer(folder, _fields(job.names(arrays), arrays)))
+            if writer is None: writer = stack.enter_context(disk.Writer(folder, fields_of(job.names(arrays), arrays)))
             writer.note = {'error': job.narrow.error, 'beside': job.beside}
             writer.add(arrays)
             bar.update(len(arrays[0]))
@@ -654,7 +654,6 @@ def _on_disk(job, folder, about, cap, verbose)->int:
     return before
 
 
-def _fields(names, arrays)->list: return [{'name': n, 'shape': list(a.shape[1:]), 'dtype': a.dtype.name} for n, a in zip(names, arrays)]
 def _too_large(size, cap): return ValueError(f'Features must fit the limit of the store. Raise `limit`, or store a smaller dtype. Received: {disk.bytes_text(size)} or more, with a limit of {disk.bytes_text(cap)}.')
 
 # %% ../nbs/08_features.ipynb #e5ff4939
