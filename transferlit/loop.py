@@ -87,7 +87,7 @@ def tensors(
     "Arrays of the user as tensors, converted as `Model.fit` converts them."
     return map_flat(lambda one: array(tf.convert_to_tensor(array(one))), a)
 
-# %% ../nbs/04_loop.ipynb #38605f7e
+# %% ../nbs/04_loop.ipynb #2933333c
 def _pipeline(rows:int, batch_size:int, shuffle):
     "The pipeline in which Keras' array adapter shuffles row numbers."
     def permutation(_):
@@ -99,24 +99,27 @@ def _pipeline(rows:int, batch_size:int, shuffle):
     order = tf.data.Dataset.range(1).map(permutation)
     return order.flat_map(batches).map(tf.random.shuffle).ragged_batch(rows).map(lambda r: r.flat_values) if shuffle == 'batch' else order
 
-
-def _draw(pipeline): return tf.cast(next(iter(pipeline)), tf.int32)
-
-# %% ../nbs/04_loop.ipynb #76418339
+# %% ../nbs/04_loop.ipynb #015e0402
 _UNSEEDED = 87654321 # what `get_seed` says where no seed is set
 
 
 @lru_cache(maxsize=4)
-def _seeded(seed:int, rows:int, batch_size:int, shuffle): return _draw(_pipeline(rows, batch_size, shuffle))
+def _seeded(seed:int, rows:int, batch_size:int, shuffle): # `seed` is set already; here it tells orders apart
+    return tf.cast(next(iter(_pipeline(rows, batch_size, shuffle))), tf.int32)
+
+
+def _shuffled(rows:int, batch_size:int, shuffle):
+    rng = np.random.default_rng()
+    if shuffle != 'batch': return tf.constant(rng.permutation(rows), tf.int32)
+    return tf.constant(np.argsort(np.arange(rows) // batch_size + rng.random(rows)), tf.int32) # mixed within batches
 
 
 def _orders(rows:int, batch_size:int, shuffle)->Callable:
     "A function that gives the row numbers of one epoch as Keras would draw them."
     if not shuffle: return lambda numbers=tf.range(rows): numbers
     seed = tf.compat.v1.random.get_seed(0)[0]
-    if seed != _UNSEEDED: return lambda: _seeded(seed, rows, batch_size if shuffle == 'batch' else 0, shuffle)
-    pipeline = _pipeline(rows, batch_size, shuffle)
-    return lambda: _draw(pipeline)
+    if seed == _UNSEEDED: return lambda: _shuffled(rows, batch_size, shuffle)
+    return lambda: _seeded(seed, rows, batch_size if shuffle == 'batch' else 0, shuffle)
 
 # %% ../nbs/04_loop.ipynb #49268192
 class Epochs:
@@ -302,8 +305,8 @@ def compiled(model, parts, kind:str, rows, jit:bool=False)->Program:
 # %% ../nbs/04_loop.ipynb #70b02924
 def forget(model)->None: _PROGRAMS.pop(model, None) # compile again: for settings that are constants in the graph
 
-# %% ../nbs/04_loop.ipynb #c174217c
-_START, _COMPILE = 3e-7, (0.7, 1.5e-3) # seconds: saved per operation and step; spent on compiling, at least and per operation
+# %% ../nbs/04_loop.ipynb #14b6342f
+_START, _COMPILE = 3.5e-7, (0.2, 1e-3) # seconds: saved per operation and step; spent on compiling, at least and per operation
 _SLOW = 'Conv', 'DepthwiseConv', 'MaxPool', 'AvgPool', 'While', 'TensorList', 'Resize', 'PyFunc', 'EagerPyFunc' # in XLA on a CPU
 
 
@@ -318,17 +321,17 @@ def pays(
     steps:int, # of the whole run
 )->bool: # True where XLA saves more than it costs
     "Will XLA pay on this CPU?"
-    if steps * _START * 1000 < _COMPILE[0]: return False # not even with a thousand operations
+    if steps * _START <= _COMPILE[1]: return False # however many operations there are
     operations = _operations(program)
     if any(op.startswith(_SLOW) for op in operations): return False
     return steps * _START * len(operations) > _COMPILE[0] + _COMPILE[1] * len(operations)
 
-# %% ../nbs/04_loop.ipynb #d421582f
-def _wants_xla(model, parts, rows, steps:int, jit)->bool:
+# %% ../nbs/04_loop.ipynb #db924305
+def _wants_xla(model, parts, kind:str, rows, steps:int, jit)->bool:
     "What `jit` comes to."
     if jit != 'auto' or model.jit_compile: return bool(jit)
     if tf.config.list_physical_devices('GPU') or not all(layer.supports_jit for layer in model._flatten_layers()): return False
-    return pays(compiled(model, parts, 'train', rows), steps)
+    return pays(compiled(model, parts, kind, rows), steps)
 
 # %% ../nbs/04_loop.ipynb #e3c4c392
 _HOOKS = [f'on_{kind}batch_{when}' for kind in ('', 'train_', 'test_') for when in ('begin', 'end')]
@@ -518,7 +521,7 @@ def _stride(model, callbacks)->int|None:
 _STOPS = ('Callbacks that want every batch stop the compiled loop at every batch, which is slower: {}. '
           'Use hooks of epochs where they are enough.')
 
-# %% ../nbs/04_loop.ipynb #db39fc67
+# %% ../nbs/04_loop.ipynb #64d8b560
 def run(
     model:keras.Model, # compiled
     rows, # `Rows`, or `Blocks` for what does not fit in memory
@@ -537,13 +540,15 @@ def run(
     "Train `model` as `Model.fit` would, many steps in one compiled call."
     _ready(model, parts, rows)
     span = range(initial_epoch, epochs)
-    xla = _wants_xla(model, parts, rows, len(span) * (steps_per_epoch or rows.steps), jit)
+    xla = _wants_xla(model, parts, 'train', rows, len(span) * (steps_per_epoch or rows.steps), jit)
+    checks = sum(model._should_eval(epoch, validation_freq) for epoch in span) if valid is not None else 0
+    test_xla = checks and _wants_xla(model, parts, 'test', valid, checks * (validation_steps or valid.steps), jit)
     source = Epochs(rows, shuffle, steps_per_epoch, len(span))
     callbacks = _callback_list(callbacks, model, epochs, source.steps, verbose)
     each = _stride(model, callbacks)
     def validate(epoch):
-        if valid is None or not model._should_eval(epoch, validation_freq): return {}
-        return _evaluate(model, compiled(model, parts, 'test', valid, xla), valid, validation_steps, callbacks, each)
+        if not checks or not model._should_eval(epoch, validation_freq): return {}
+        return _evaluate(model, compiled(model, parts, 'test', valid, bool(test_xla)), valid, validation_steps, callbacks, each)
     try: return _train(model, compiled(model, parts, 'train', rows, xla), source, validate, callbacks, span, each)
     finally: source.close()
 
@@ -656,7 +661,7 @@ def _measures(model, variables, groups)->list: # of each candidate
             found.append(_plain(model.get_metrics_result()))
     return found
 
-# %% ../nbs/04_loop.ipynb #eb358614
+# %% ../nbs/04_loop.ipynb #67775224
 def run_many(
     model:keras.Model, # compiled and built, `stackable`
     parts:tuple|None, # (lower, upper) models where the rows hold what lower makes
@@ -671,7 +676,7 @@ def run_many(
 )->tuple: # for each candidate the values after training, by `id` of the variable, and its last logs
     "Train many candidates of one shape in one compiled program, in as many threads as there are processors."
     part, threads = parts[1] if parts else model, min(os.cpu_count() or 1, len(states))
-    variables, jit = _variables(model, part), _wants_xla(model, parts, rows, epochs * (steps_per_epoch or rows.steps) * len(states), jit)
+    variables, jit = _variables(model, part), _wants_xla(model, parts, 'train', rows, epochs * (steps_per_epoch or rows.steps) * len(states), jit)
     groups = [[tf.stack([state[id(v)] for state in group]) if id(v) in group[0] else tf.stack([v.value] * len(group)) for v in variables]
               for group in _dealt(states, threads)]
     train, test = (_Stacked(model, part, kind, data, jit) for kind, data in (('train', rows), ('test', valid)))
