@@ -257,7 +257,7 @@ def _check_views(kept, a)->None:
     if share or isinstance(a.validation_data, Features) and a.validation_data.views > 1:
         _refuse('Rows to validate on must not be augmented.', 'Give their arrays as `validation_data`.', f'features in {(kept if share else a.validation_data).views} views')
 
-# %% ../nbs/33_caching.ipynb #61090efe
+# %% ../nbs/33_caching.ipynb #0e5ad068
 def _uncached(model)->None:
     "Say why nothing is cached of a model that has a frozen part."
     if not model.built or all(layer.trainable or not layer.weights for layer in model._flatten_layers()): return
@@ -279,7 +279,7 @@ def _prepared(model, a, cache)->tuple: # rows, rows to validate on, split, shuff
     if cut is None and cache: _uncached(model)
     size = a.batch_size or size or (math.ceil(len(loop.flat(data)[0]) / a.steps_per_epoch) if a.steps_per_epoch else 32)
     shuffle = a.shuffle and not isinstance(a.x, tf.data.Dataset)
-    valid = held and _rows(model, cut, held, a.validation_batch_size or size, cache, False)
+    valid = held and _rows(model, cut, held, a.validation_batch_size or size, cache, shuffle)
     return _rows(model, cut, data, size, cache, shuffle), valid, cut, shuffle
 
 
