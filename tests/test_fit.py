@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from keras import layers
 from keras import losses as L
 from keras import optimizers as O
@@ -121,6 +122,7 @@ CASES = {
     "add_loss below": (lambda: network(below=(Charge(),)), {}),
     "two outputs": (two_outputs, {"y": {"a": Y, "b": TARGETS}, "sample_weight": WEIGHTS}),
     "class_weight": (lambda: network(weighted_metrics=["accuracy"]), {"class_weight": {0: 1.0, 1: 2.0, 2: 0.5}}),
+    "class_weight, rows held out": (lambda: network(), {"class_weight": {0: 1.0, 1: 2.0, 2: 0.5}, "validation_split": 0.3}),
     "own step": (lambda: network(cls=Own), {}),
     "adversarial step": (lambda: network(cls=Adversarial), {}),
     "subclassed": (subclassed, {}),
@@ -153,6 +155,46 @@ def test_one_seed_one_result():
     (history, state), (again, same) = (trained(tl, lambda: network("adam", top=(layers.Dropout(0.3),))) for _ in range(2))
     assert history == again
     for a, b in zip(state, same, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+KINDS = {"sgd": lambda: "sgd", "momentum": lambda: O.SGD(0.05, momentum=0.9, nesterov=True), "adam": lambda: "adam",
+         "schedule": lambda: O.Adam(O.schedules.ExponentialDecay(0.05, 5, 0.7)), "accumulation": lambda: O.Adam(0.01, gradient_accumulation_steps=3),
+         "moving average": lambda: O.SGD(0.05, use_ema=True, ema_overwrite_frequency=2), "clipped": lambda: O.RMSprop(0.01, clipnorm=0.1)}
+ARGUMENTS = {
+    "shuffle": st.sampled_from([False, True, "batch"]), "batch_size": st.sampled_from([7, 32, 50, ROWS, 1000]), "epochs": st.integers(2, 3),
+    "initial_epoch": st.integers(0, 1), "steps_per_epoch": st.integers(1, 4), "validation_split": st.sampled_from([0.2, 0.5]),
+    "validation_freq": st.integers(1, 2), "validation_batch_size": st.sampled_from([10, 64]), "validation_steps": st.just(1),
+    "class_weight": st.just({0: 2.0, 1: 0.5}), "sample_weight": st.just(WEIGHTS), "callbacks": st.sampled_from(["early", "plateau", "batches"]),
+}
+
+
+def callback(name):
+    C = keras.callbacks
+    made = {"early": lambda: C.EarlyStopping("loss", patience=0, min_delta=0.5), "plateau": lambda: C.ReduceLROnPlateau("loss", patience=0, min_delta=9.0),
+            "batches": lambda: C.LambdaCallback(on_train_batch_end=lambda batch, logs: None)}
+    return [made[name]()]
+
+
+@settings(max_examples=int(os.environ.get("TRANSFERLIT_EXAMPLES", 10)), deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate],
+          suppress_health_check=[HealthCheck.too_slow])
+@given(kind=st.sampled_from(sorted(KINDS)), top=st.sampled_from(["", "dropout", "batchnorm"]), frozen=st.booleans(),
+       given_=st.fixed_dictionaries({}, optional=ARGUMENTS))
+@pytest.mark.filterwarnings("ignore")
+def test_any_arguments(kind, top, frozen, given_):
+    if "sample_weight" in given_:
+        given_.pop("class_weight", None)  # Keras takes one of the two
+    if kind == "schedule" and given_.get("callbacks") == "plateau":
+        given_.pop("callbacks")  # a schedule's rate can't be set
+
+    def make():
+        extra = {"": (), "dropout": (layers.Dropout(0.3),), "batchnorm": (layers.BatchNormalization(),)}[top]
+        return network(KINDS[kind](), top=extra, frozen=frozen, weighted_metrics=["accuracy"])
+
+    (history, state), (ours, our_state) = (trained(way, make, **{**given_, "callbacks": callback(given_["callbacks"])} if "callbacks" in given_ else given_)
+                                           for way in (keras, tl))
+    assert ours == history
+    for a, b in zip(our_state, state, strict=True):
         np.testing.assert_array_equal(a, b)
 
 

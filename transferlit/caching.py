@@ -117,8 +117,8 @@ def _gathered(dataset)->tuple: # (x, y, sample_weight) as arrays, and the batch 
     def joined(*parts): return None if parts[0] is None else np.concatenate(parts)
     return tf.nest.map_structure(joined, *map(loop.as_tuples, batches)), sizes[0]
 
-# %% ../nbs/33_caching.ipynb #fee41eb9
-def _taken(x, y=None, sample_weight=None, class_weight=None, kept=None)->tuple: # (x, y, sample_weight, features of each view), batch size of a dataset
+# %% ../nbs/33_caching.ipynb #31bd5180
+def _taken(x, y=None, sample_weight=None, kept=None)->tuple: # (x, y, sample_weight, features of each view), batch size of a dataset
     "The user's data, checked: x as arrays, y and weights as tensors, features where there are some already."
     size = None
     if isinstance(x, Features): x, kept = None, x
@@ -130,7 +130,7 @@ def _taken(x, y=None, sample_weight=None, class_weight=None, kept=None)->tuple: 
     y, sample_weight = loop.tensors(y), loop.tensors(sample_weight)
     _check_lengths(x if features is None else (x, features), y, sample_weight)
     _check_numbers(x)
-    return (x, y, _weights(y, sample_weight, class_weight), features), size
+    return (x, y, _weights(y, sample_weight, None), features), size
 
 
 def _held_out(data:tuple, share:float)->tuple:
@@ -257,7 +257,7 @@ def _check_views(kept, a)->None:
     if share or isinstance(a.validation_data, Features) and a.validation_data.views > 1:
         _refuse('Rows to validate on must not be augmented.', 'Give their arrays as `validation_data`.', f'features in {(kept if share else a.validation_data).views} views')
 
-# %% ../nbs/33_caching.ipynb #0e5ad068
+# %% ../nbs/33_caching.ipynb #4165101e
 def _uncached(model)->None:
     "Say why nothing is cached of a model that has a frozen part."
     if not model.built or all(layer.trainable or not layer.weights for layer in model._flatten_layers()): return
@@ -269,16 +269,18 @@ def _prepared(model, a, cache)->tuple: # rows, rows to validate on, split, shuff
     "What the arguments `a` of `fit` come to."
     kept = next((given for given in (cache, a.x) if isinstance(given, Features)), None)
     _check_views(kept, a)
-    data, size = _taken(a.x, a.y, a.sample_weight, a.class_weight, kept)
+    data, size = _taken(a.x, a.y, a.sample_weight, kept)
     held = None if a.validation_data is None else _taken(*_triple(a.validation_data))[0]
     if a.validation_split and held is None: data, held = _held_out(data, a.validation_split)
+    x, y, weight, views = data
+    data = x, y, _weights(y, weight, a.class_weight), views # only what trains is weighted by class
     for x, y, weight, _ in (data, held) if held else (data,):
         _check_labels(model, y)
         if x is not None: _check_fits(model, x, y, weight)
     cut = _cut_of(model, kept) if kept else _cut(model) if cache else None
     if cut is None and cache: _uncached(model)
     size = a.batch_size or size or (math.ceil(len(loop.flat(data)[0]) / a.steps_per_epoch) if a.steps_per_epoch else 32)
-    shuffle = a.shuffle and not isinstance(a.x, tf.data.Dataset)
+    shuffle = False if isinstance(a.x, tf.data.Dataset) else a.shuffle # True, False or 'batch'
     valid = held and _rows(model, cut, held, a.validation_batch_size or size, cache, shuffle)
     return _rows(model, cut, data, size, cache, shuffle), valid, cut, shuffle
 
