@@ -6,6 +6,7 @@ import threading
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
@@ -128,6 +129,7 @@ CASES = {
     "subclassed": (subclassed, {}),
     "steps_per_epoch": (lambda: network("adam"), {"steps_per_epoch": 2}),
     "validation": (lambda: network("adam"), {"validation_split": 0.3, "validation_freq": 2, "validation_batch_size": 16}),
+    "pandas": (lambda: network("adam"), {"x": pd.DataFrame(X), "y": pd.Series(Y), "sample_weight": pd.Series(WEIGHTS)}),
     "float64, one batch": (lambda: network("adam"), {"x": X.astype("float64"), "batch_size": 1000}),
 }
 

@@ -53,13 +53,14 @@ def _rows_with_nan(a)->int:
     # The smallest of numbers with a NaN among them is NaN: one fast pass tells whether there is anything to count.
     return int(np.isnan(a.reshape(len(a), -1)).any(1).sum()) if a.size and np.isnan(a.min()) else 0
 
-# %% ../nbs/33_caching.ipynb #44b6fb99
+# %% ../nbs/33_caching.ipynb #b4fdf3a7
 def _check_labels(model, y)->None:
     for a in loop.flat(y):
         if a.dtype in (tf.string, tf.variant): _refuse('Labels must be numbers.', 'Encode them first.', f'y of {a.dtype.name}')
     loss, outputs = model.loss, loop.flat(getattr(model, 'outputs', None))
     sparse = loss == 'sparse_categorical_crossentropy' or isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
-    if not sparse or len(outputs) != 1 or tf.nest.is_nested(y) or getattr(loss, 'ignore_class', None) is not None: return
+    if sparse and y is None and not loop.own_step(model): _refuse('This loss needs labels.', 'Pass y, rows first.', 'y=None')
+    if not sparse or y is None or len(outputs) != 1 or tf.nest.is_nested(y) or getattr(loss, 'ignore_class', None) is not None: return
     classes, low, high = outputs[0].shape[-1], int(y.numpy().min()), int(y.numpy().max())
     if low < 0 or high >= classes:
         _refuse(f'Labels must be class numbers from 0 to {classes - 1}.', 'Renumber them, or give the output more units.', f'y from {low} to {high}')
@@ -71,6 +72,18 @@ def _check_fits(model, *data)->None:
     except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
         shapes = loop.map_flat(lambda a: tuple(a.shape), data)
         _refuse('x and y must fit the model and its loss.', f'Keras says: {str(error).strip()}', f'(x, y, sample_weight) of shapes {shapes}')
+
+# %% ../nbs/33_caching.ipynb #a9337ac1
+_COUNTS = {'batch_size': 1, 'validation_batch_size': 1, 'steps_per_epoch': 1, 'validation_steps': 1, 'epochs': 0, 'initial_epoch': 0} # the least of each
+
+
+def _check_counts(a)->None:
+    for name, least in _COUNTS.items():
+        value = getattr(a, name)
+        if value is not None and not (isinstance(value, (int, np.integer)) and value >= least):
+            _refuse(f'`{name}` must be a whole number, {least} or more.', 'Correct it, or leave it out.', f'{name}={value!r}')
+    if isinstance(a.validation_freq, (int, float)) and not a.validation_freq >= 1:
+        _refuse('`validation_freq` must be 1 or more, or a list of epochs.', 'Correct it, or leave it out.', f'validation_freq={a.validation_freq!r}')
 
 # %% ../nbs/33_caching.ipynb #f9e7d201
 def _weights(y, sample_weight, class_weight:dict|None):
@@ -215,7 +228,7 @@ def _kept(model, cut, x, cache, batch_size:int, shuffle)->tuple:
     size = {} if shuffle else {'batch_size': batch_size}
     return tuple(precompute(model, x, store=store, inference=cut.inference, **size).arrays)
 
-# %% ../nbs/33_caching.ipynb #fcf29540
+# %% ../nbs/33_caching.ipynb #e632314b
 def _held_by(model)->str|None:
     "Why the loop cannot train this model; None where it can."
     own = next((n for n in ('fit', 'make_train_function') if getattr(type(model), n) is not getattr(keras.Model, n)), None)
@@ -233,7 +246,8 @@ def _kept_out(x)->str|None:
     for a in loop.flat(x):
         if isinstance(a, (tf.RaggedTensor, tf.SparseTensor)) or hasattr(a, 'tocoo'): return 'x is sparse or ragged'
         if not hasattr(a, '__array__'): return f'x holds a {type(a).__name__}'
-        if getattr(a, 'dtype', None) in (tf.string, np.dtype(object)) or np.dtype(getattr(a.dtype, 'as_numpy_dtype', a.dtype)).kind in 'OSU': return 'x holds text'
+        dtype = a.dtype if hasattr(a, 'dtype') else np.asarray(a).dtype # a DataFrame has several
+        if dtype == tf.string or np.dtype(getattr(dtype, 'as_numpy_dtype', dtype)).kind in 'OSU': return 'x holds text'
 
 
 def _by_keras(model, given:dict, why:str):
@@ -257,7 +271,7 @@ def _check_views(kept, a)->None:
     if share or isinstance(a.validation_data, Features) and a.validation_data.views > 1:
         _refuse('Rows to validate on must not be augmented.', 'Give their arrays as `validation_data`.', f'features in {(kept if share else a.validation_data).views} views')
 
-# %% ../nbs/33_caching.ipynb #4165101e
+# %% ../nbs/33_caching.ipynb #7a400d3a
 def _uncached(model)->None:
     "Say why nothing is cached of a model that has a frozen part."
     if not model.built or all(layer.trainable or not layer.weights for layer in model._flatten_layers()): return
@@ -279,7 +293,7 @@ def _prepared(model, a, cache)->tuple: # rows, rows to validate on, split, shuff
         if x is not None: _check_fits(model, x, y, weight)
     cut = _cut_of(model, kept) if kept else _cut(model) if cache else None
     if cut is None and cache: _uncached(model)
-    size = a.batch_size or size or (math.ceil(len(loop.flat(data)[0]) / a.steps_per_epoch) if a.steps_per_epoch else 32)
+    size = size or a.batch_size or (math.ceil(len(loop.flat(data)[0]) / a.steps_per_epoch) if a.steps_per_epoch else 32)
     shuffle = False if isinstance(a.x, tf.data.Dataset) else a.shuffle # True, False or 'batch'
     valid = held and _rows(model, cut, held, a.validation_batch_size or size, cache, shuffle)
     return _rows(model, cut, data, size, cache, shuffle), valid, cut, shuffle
@@ -293,7 +307,7 @@ def _fit(model, a, cache, jit):
 
 def _triple(data)->tuple: return (data,) if _is_dataset(data) or isinstance(data, Features) else keras.utils.unpack_x_y_sample_weight(data)
 
-# %% ../nbs/33_caching.ipynb #c690ffa6
+# %% ../nbs/33_caching.ipynb #a9b06c61
 def fit(
     model:keras.Model, # compiled; it is this model that trains
     x=None, # arrays, rows first; a finite dataset; None with `cache=features`
@@ -311,6 +325,7 @@ def fit(
     """
     given = {name: value for name, value in locals().items() if name not in ('model', 'cache', 'jit')}
     _checked(model, cache, x, validation_data)
+    _check_counts(SimpleNamespace(**given))
     why = _held_by(model) or next(filter(None, map(_kept_out, (x, y, sample_weight, validation_data))), None)
     return _by_keras(model, given, why) if why else _fit(model, SimpleNamespace(**given), cache, jit)
 
@@ -453,7 +468,7 @@ def _set_state(model, start, settings)->list:
     _put(model, start)
     return state
 
-# %% ../nbs/33_caching.ipynb #86b42e2b
+# %% ../nbs/33_caching.ipynb #f9ededaa
 def sweep(
     model:keras.Model, # compiled
     x, # as for `fit`
@@ -473,6 +488,7 @@ def sweep(
         _refuse('Settings are compared on rows that they were not trained on.', 'Give `validation_data` or `validation_split`.', 'neither')
     a = SimpleNamespace(**{**_defaults(), 'verbose': 0, **more, 'x': x, 'y': y})
     _checked(model, x, a.validation_data)
+    _check_counts(a)
     rows, valid, cut, shuffle = _prepared(model, a, True)
     names, made, data = [n for n in over if n != 'head'], [], (rows, valid, shuffle)
     settings = [dict(zip(names, values)) for values in itertools.product(*(over[n] for n in names))]
