@@ -254,7 +254,13 @@ def _by_keras(model, given:dict, why:str):
     warnings.warn(f'This trains with `Model.fit`, which is slower: {why}.', stacklevel=3)
     return model.fit(**given)
 
-# %% ../nbs/33_caching.ipynb #bb4699ab
+# %% ../nbs/33_caching.ipynb #d7f36cfc
+def _check_ways(cache, jit)->None:
+    if not isinstance(cache, (bool, str, os.PathLike, Features)):
+        _refuse('`cache` must say where features are kept.', 'Give True, False, a folder or `Features`.', f'cache={cache!r}')
+    if jit not in (True, False, 'auto'): _refuse('`jit` must be a choice.', "Give True, False or 'auto'.", f'jit={jit!r}')
+
+
 def _checked(model, *given):
     "Raises ValueError where training cannot begin, or where one of `given` is features that no longer fit."
     if not isinstance(model, keras.Model): _refuse('`fit` trains Keras models.', 'Pass a `keras.Model`.', type(model).__name__)
@@ -307,7 +313,7 @@ def _fit(model, a, cache, jit):
 
 def _triple(data)->tuple: return (data,) if _is_dataset(data) or isinstance(data, Features) else keras.utils.unpack_x_y_sample_weight(data)
 
-# %% ../nbs/33_caching.ipynb #a9b06c61
+# %% ../nbs/33_caching.ipynb #a22e57d7
 def fit(
     model:keras.Model, # compiled; it is this model that trains
     x=None, # arrays, rows first; a finite dataset; None with `cache=features`
@@ -326,6 +332,7 @@ def fit(
     given = {name: value for name, value in locals().items() if name not in ('model', 'cache', 'jit')}
     _checked(model, cache, x, validation_data)
     _check_counts(SimpleNamespace(**given))
+    _check_ways(cache, jit)
     why = _held_by(model) or next(filter(None, map(_kept_out, (x, y, sample_weight, validation_data))), None)
     return _by_keras(model, given, why) if why else _fit(model, SimpleNamespace(**given), cache, jit)
 
@@ -468,7 +475,24 @@ def _set_state(model, start, settings)->list:
     _put(model, start)
     return state
 
-# %% ../nbs/33_caching.ipynb #f9ededaa
+# %% ../nbs/33_caching.ipynb #5fa27d4f
+def _check_over(over)->None:
+    "Raises ValueError where there is nothing to go over, or where values are not a list of what can be set."
+    if not isinstance(over, dict) or not over:
+        _refuse('A sweep needs values to go over.', "Give `over={'optimizer.learning_rate': [...]}`.", f'over={over!r}')
+    for name, values in over.items():
+        if not isinstance(values, (list, tuple, np.ndarray)) or not len(values):
+            _refuse('Each thing that a sweep goes over needs a list of values.', 'Give a list with at least one.', f'{name!r}: {values!r}')
+        wrong = [v for v in values if (not isinstance(v, keras.Layer) if name == 'head' else isinstance(v, str))]
+        if wrong: _refuse(f'Values of {name!r} must be {"layers or models" if name == "head" else "numbers"}.', 'Correct them.', f'{name!r}: {wrong[0]!r}')
+
+def _check_head(whole, rows)->None:
+    "Raises ValueError where a head does not fit the labels."
+    _, y, weight = keras.utils.unpack_x_y_sample_weight(rows.form[0])
+    if getattr(rows, 'y', None) is not None: _check_labels(whole, rows.y)
+    _check_fits(whole, whole.input, y, weight)
+
+# %% ../nbs/33_caching.ipynb #24376779
 def sweep(
     model:keras.Model, # compiled
     x, # as for `fit`
@@ -483,16 +507,19 @@ def sweep(
 
     Raises ValueError without validation data, and for names that cannot be set.
     """
-    if not over: _refuse('A sweep needs values to go over.', "Give `over={'optimizer.learning_rate': [...]}`.", f'over={over!r}')
+    _check_over(over)
+    if unknown := more.keys() - _defaults().keys(): raise TypeError(f'`sweep` takes the arguments of `fit`. Received: {", ".join(sorted(unknown))}.')
     if not (more.get('validation_split') or more.get('validation_data') is not None):
         _refuse('Settings are compared on rows that they were not trained on.', 'Give `validation_data` or `validation_split`.', 'neither')
     a = SimpleNamespace(**{**_defaults(), 'verbose': 0, **more, 'x': x, 'y': y})
     _checked(model, x, a.validation_data)
     _check_counts(a)
+    _check_ways(True, jit)
     rows, valid, cut, shuffle = _prepared(model, a, True)
     names, made, data = [n for n in over if n != 'head'], [], (rows, valid, shuffle)
     settings = [dict(zip(names, values)) for values in itertools.product(*(over[n] for n in names))]
     for group in _groups(_heads(model, cut, over.get('head'))):
+        for whole, *_ in group if 'head' in over else (): _check_head(whole, rows)
         before = [_started(whole, rows, parts) for whole, parts, _ in group]
         made += (_at_once if _together(group, settings, data, a) else _one_by_one)(group, settings, data, a, jit)
         for (whole, *_), state in zip(group, before): _put(whole, state)
