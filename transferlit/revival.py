@@ -398,7 +398,7 @@ def _collection_table(old)->Table:
     shown = lambda items: ', '.join(v if isinstance(v, str) else f'({type(v).__name__})' for v in items[:3]) + (f', ... ({len(items)})' if len(items) > 3 else '')
     return Table([{'collection': n, 'holds': shown(v)} for n, v in old.lists.items()], 'collections', '; '.join(old.broken))
 
-# %% ../nbs/23_revival.ipynb #b9292d64
+# %% ../nbs/23_revival.ipynb #de834af0
 _TABLES = {'inputs': _input_table, 'layers': _layer_table, 'outputs': _output_table, 'variables': _variable_table, 'collections': _collection_table, 'rest': _rest_table}
 
 def _table(old, name)->Table:
@@ -411,7 +411,6 @@ for _name in _TABLES: setattr(Revived, _name, property(lambda self, name=_name: 
 
 def _report(old)->dict:
     "Everything that was found and made, as plain data."
-    made = {k: str(v) for k, v in ()}
     return {'file': old.path.name, 'kind': old.source.kind, 'tensorflow': old.meta.meta_info_def.tensorflow_version, 'complete': old.complete,
             **{name: _table(old, name).to_dict() for name in _TABLES}, 'broken': old.broken, 'notes': list(dict.fromkeys(old.notes)), 'made': old.made}
 
