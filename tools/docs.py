@@ -161,6 +161,15 @@ def hung(match: re.Match) -> str:
     return match[1] + "\n".join(lines) + match[3]
 
 
+DRAWN = re.compile(r"<pre>(<code>)?([^<]*─[^<]*)")
+
+
+def drawn(match: re.Match) -> str:
+    """What was printed with a table in it: the table keeps its lines, a long line of words around it may break."""
+    words = re.sub(r"^(?!.*(?:  |─)).{50,}$", r'<span class="said">\g<0></span>', match[2], flags=re.M)
+    return f'<pre class="drawn">{match[1] or ""}{words}'
+
+
 def finish(base: str) -> None:
     """Make the site the same on every machine, at home in any folder, and silent towards the network."""
     ids = {p.name: set(Page(p.read_text(encoding="utf-8")).ids) for p in SITE.glob("*.html")}
@@ -171,9 +180,8 @@ def finish(base: str) -> None:
         text = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
         if path.suffix == ".html":
             text = local(text, base, ids)
-            # A table drawn with letters keeps its lines; whatever else was printed may break them.
             text = CODE.sub(hung, text)
-            text = re.sub(r"<pre>(?=(?:(?!</pre>).)*─)", '<pre class="drawn">', text, flags=re.S)
+            text = DRAWN.sub(drawn, text)
             text = re.sub(r'src="data:image/\w+;base64,([^"]+)"',
                           lambda m: f'src="{pictures[path.stem + "_files", base64.b64decode(m[1])]}"', text)
         elif path.suffix in (".md", ".txt"):
