@@ -161,12 +161,14 @@ def hung(match: re.Match) -> str:
     return match[1] + "\n".join(lines) + match[3]
 
 
-DRAWN = re.compile(r"<pre>(<code>)?([^<]*─[^<]*)")
+PRINTED = re.compile(r"<pre>(<code>)?([^<]+)")
 
 
 def drawn(match: re.Match) -> str:
-    """What was printed with a table in it: the table keeps its lines, a long line of words around it may break."""
-    words = re.sub(r"^(?!.*(?:  |─)).{50,}$", r'<span class="said">\g<0></span>', match[2], flags=re.M)
+    """What was printed: columns keep their lines, and a long line of words around them may break, as all may without columns."""
+    if "─" not in match[2] and len(re.findall(r"\S {3,}\S", match[2])) < 2:
+        return match[0]
+    words = re.sub(r"^(?!.*(?:  |─)).{40,}$", r'<span class="said">\g<0></span>', match[2], flags=re.M)
     return f'<pre class="drawn">{match[1] or ""}{words}'
 
 
@@ -181,7 +183,7 @@ def finish(base: str) -> None:
         if path.suffix == ".html":
             text = local(text, base, ids)
             text = CODE.sub(hung, text)
-            text = DRAWN.sub(drawn, text)
+            text = PRINTED.sub(drawn, text)
             text = re.sub(r'src="data:image/\w+;base64,([^"]+)"',
                           lambda m: f'src="{pictures[path.stem + "_files", base64.b64decode(m[1])]}"', text)
         elif path.suffix in (".md", ".txt"):

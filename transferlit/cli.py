@@ -15,9 +15,9 @@ from typing import Annotated
 import typer
 
 # %% auto #0
-__all__ = ['app', 'main']
+__all__ = []
 
-# %% ../nbs/80_cli.ipynb #c43decba
+# %% ../nbs/80_cli.ipynb #89ad4a21
 app = typer.Typer(help='Save, restore, freeze and cache: reuse trained Keras models by real names.', no_args_is_help=True,
                   add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
