@@ -97,6 +97,18 @@ def filled(cells: list) -> list:
     return kept[::-1]
 
 
+def joined(outputs: list) -> list:
+    """The outputs with what was printed in pieces as one: a page sets each output apart."""
+    found = []
+    for output in outputs:
+        before = found[-1] if found else {}
+        if output["output_type"] == "stream" and before.get("name") == output["name"]:
+            found[-1] = {**before, "text": "".join(before["text"]) + "".join(output["text"])}
+        else:
+            found.append(output)
+    return found
+
+
 def stage(names: dict[str, str]) -> None:
     """Copy what nbdev made to `_proc/.pages`, each notebook under the name of its page."""
     PAGES.mkdir()
@@ -110,7 +122,7 @@ def stage(names: dict[str, str]) -> None:
             if cell["cell_type"] == "raw":  # the title; smalldocs names a page by its file
                 cell["source"] = re.sub(r"^output-file:.*\n", "", "".join(cell["source"]), flags=re.M)
             part = "source" if cell["cell_type"] == "markdown" else "outputs"
-            cell[part] = mended(cell.get(part, []), names)
+            cell[part] = mended(cell["source"] if part == "source" else joined(cell.get("outputs", [])), names)
         (PAGES / f"{names[path.stem]}.ipynb").write_text(json.dumps(nb, ensure_ascii=False), encoding="utf-8")
     config = yaml.safe_load((NBS / "_quarto.yml").read_text(encoding="utf-8"))
     facts = yaml.safe_load((NBS / "nbdev.yml").read_text(encoding="utf-8"))  # from pyproject.toml, by nbdev
