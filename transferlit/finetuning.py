@@ -219,8 +219,10 @@ def _draw_stages(ax, done:Finetuned)->None:
     ax.set(xlabel='epoch', ylim=(-.6, len(done.layers) - .4))
     ax.spines[['top', 'right']].set_visible(False)
 
-# %% ../nbs/41_finetuning.ipynb #88c58057
-def _stages(stages)->list:
+# %% ../nbs/41_finetuning.ipynb #d81f41e4
+def _stages(stages, options)->list:
+    if given := {'epochs', 'initial_epoch'} & options.keys():
+        raise ValueError(f'Epochs belong to a stage. Give `Stage(train=..., epochs=...)`. Received: {", ".join(sorted(given))}=.')
     if isinstance(stages, (str, int, Mapping, Stage)): stages = [stages]
     made = [s if isinstance(s, Stage) else Stage(**s) if isinstance(s, Mapping) else Stage(s) for s in stages]
     if not made: raise ValueError('A schedule needs at least one stage. Give `stages=[Stage(train=..., epochs=...)]`. Received: none.')
@@ -255,7 +257,7 @@ def _row(number:int, stage:Stage, model, rates:dict, history, cache:str, seconds
                 rate=', '.join(f'{r:g}' for r in used) or "the optimizer's", epochs=len(history['loss']),
                 cached_at=', '.join(_boundary(model)) or 'nothing', cache=cache, seconds=round(seconds, 2), **last)
 
-# %% ../nbs/41_finetuning.ipynb #c3e13886
+# %% ../nbs/41_finetuning.ipynb #292caa78
 def finetune(
     model:keras.Model, # compiled; functional or sequential
     x, # an array, or a list or dictionary of arrays, rows first
@@ -268,12 +270,10 @@ def finetune(
 
     The optimizer's state goes on for what trains in a stage and the next; epochs are numbered through. Flags and rates
     stay as the last stage has them. Article, section 3.1, is one stage. Raises ValueError, before anything changes,
-    for a stage that trains nothing, has no epochs, leaves a variable without rate or BatchNormalization without policy,
-    and for epochs outside of a stage.
+    for a stage that trains nothing, has no epochs, leaves a variable without rate or BatchNormalization without policy.
     """
     if not model.compiled: raise ValueError(f'A model must be compiled before it trains. Call `model.compile(...)`. Received: {model.name!r}.')
-    if given := {'epochs', 'initial_epoch'} & options.keys(): raise ValueError(f'Epochs belong to a stage. Give `Stage(train=..., epochs=...)`. Received: {", ".join(sorted(given))}=.')
-    stages = _stages(stages)
+    stages = _stages(stages, options)
     chosen, rates = _schedule(model, stages, batchnorm)
     rows, table, history, features = _rows(rates), [], {}, None
     if rows: _check_optimizer(model, rows)
