@@ -233,13 +233,20 @@ def _lacks(old, candidate)->bool:
     wanted = [n for n in old.origins.variables.get(candidate.ref[0], ()) if n in old.values]
     return not old.values.hollow and any(old.values.key(n)[0] is None for n in wanted)
 
-# %% ../nbs/23_revival.ipynb #f7523e86
+# %% ../nbs/23_revival.ipynb #face07c3
 class Revived:
     """A graph found in a file. Show it to see inputs, layers, outputs and what is training machinery.
 
     `to_keras` makes a Keras model of it, `as_layer` a frozen layer; what they made and how far it is from the graph is in `report`.
     """
-    def __init__(self, path, source, meta, averages=False, feeds=None, shapes=None):
+    def __init__(self,
+        path, # of the file
+        source, # what `locate` found there
+        meta, # its `MetaGraphDef`
+        averages=False, # this and what follows as for `revive`
+        feeds=None, # by name
+        shapes=None, # by name
+    ):
         self.path, self.source, self.meta, self.notes = Path(path), source, meta, list(source.notes)
         self.nodes, self.settled = portable(unfold(meta.graph_def)), set()
         if averages: self.nodes, self.settled = settle(self.nodes)
@@ -430,10 +437,13 @@ Revived.complete = property(lambda self: not self.values.hollow)
 Revived.__repr__ = lambda self: '\n\n'.join([_head(self), *map(repr, _shown(self)), *dict.fromkeys(self.notes)])
 Revived._repr_html_ = lambda self: f'<p>{_head(self)}</p>' + ''.join(t._repr_html_() for t in _shown(self)) + ''.join(f'<p>{n}</p>' for n in dict.fromkeys(self.notes))
 
-# %% ../nbs/23_revival.ipynb #a66282bd
+# %% ../nbs/23_revival.ipynb #dde232af
 class RevivedKeras(Revived):
     "A Keras model found in a file; `to_keras` and `as_layer` as for a graph."
-    def __init__(self, path, custom_objects=None):
+    def __init__(self,
+        path, # of the file
+        custom_objects=None, # as for `revive`
+    ):
         self.path, self.made, self.custom = Path(path), [], custom_objects
         self.model, mender, self.names = load_old(path, custom_objects)
         self.notes = [*mender.changes, *mender.left_out]
