@@ -197,6 +197,14 @@ def test_a_line_of_code_breaks_below_its_own_indent_and_its_text_stays():
     assert hung.count("<span") == hung.count("</span>") and '<span class="s">    two' in hung
 
 
+def test_printed_columns_keep_their_lines_and_words_around_them_may_break():
+    said, table = "a line of words that is longer than any phone is wide", "path    shape\n──────  ─────\nhidden  (3, 4)"
+    shown = docs.PRINTED.sub(docs.drawn, f"<pre><code>{said}\n{table}</code></pre><pre><code>{said}</code></pre>")
+    assert shown.startswith(f'<pre class="drawn"><code><span class="said">{said}</span>\n{table}<')
+    assert shown.endswith(f"<pre><code>{said}</code></pre>"), "words alone may break anyway"
+    assert 'class="drawn"' in docs.PRINTED.sub(docs.drawn, "<pre>--json      as JSON\n--help      help</pre>"), "columns without a rule"
+
+
 def test_headings_with_nothing_below_them_are_left_out():
     cells = [dict(cell_type="markdown", source=text) for text in ("## a", "### b", "text", "### c", "## d", "### e", "text", "## f")]
     assert [c["source"] for c in docs.filled(cells)] == ["## a", "### b", "text", "## d", "### e", "text"]

@@ -242,6 +242,10 @@ def test_every_page_reads_at_every_width_light_and_dark(browser):
             browser.look(size)
             wide = browser.js("return document.documentElement.scrollWidth - window.innerWidth")
             assert wide <= 0, f"{page} is {wide} pixels too wide for {size}"
+        scrolled = "return [...document.querySelectorAll('.sd-table')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText)"
+        with suppress(TimeoutException):  # tables are laid out anew a moment after the width has changed
+            browser.wait(lambda: browser.js(scrolled) == [], seconds=3)
+        assert browser.js(scrolled) == [], f"a table of {page} is too wide for a phone"
         for scheme in ("light", "dark"):
             browser.look(PHONE, scheme)
             dark = browser.wait(lambda: browser.js("return getComputedStyle(document.body).colorScheme || 'light'") == ("dark" if scheme == "dark" else "normal"))
@@ -261,12 +265,29 @@ def test_dark_mode_is_one_click_away_and_stays(browser):
     assert browser.one("body").value_of_css_property("background-color") != light
 
 
+def test_a_table_too_wide_for_a_phone_becomes_a_card_a_row(browser):
+    """Each cell says which column it is in, in the language of the page; on a desktop it is a table again."""
+    browser.open("tf1_to_keras3.html?lang=en", size=PHONE)
+    browser.wait(lambda: browser.all(".stacked"))
+    row = browser.one(".stacked tbody tr").text.splitlines()
+    assert row[0].startswith("tf.placeholder") and "Today" in row and "What differs" in row
+    browser.js("language('ko')")
+    assert "오늘" in browser.one(".stacked tbody tr").text.splitlines()
+    browser.look(DESK)
+    browser.wait(lambda: not browser.all(".stacked"))
+    assert "오늘" not in browser.one(".sd-table tbody tr").text.splitlines()
+
+
 def test_opening_page_fits_one_screen(browser):
     """What it is, the ten lines, the plan, the speed and the cut: at one glance."""
     for lang in ("ko", "en"):
         browser.open(f"index.html?lang={lang}", size=(1280, 800))
         parts = browser.js("return [...document.querySelectorAll('.opening :is(pre, table, img)')].map(e => e.getBoundingClientRect().bottom)")
         assert len(parts) >= 5 and max(parts) <= 800, lang
+        for size in ((1024, 768), (768, 1024)):
+            browser.look(size)
+            picture, table = browser.js("return ['img', 'table'].map(e => document.querySelector('.opening ' + e).getBoundingClientRect().left)")
+            assert table > picture + 300, "on a tablet, too, the plan stands beside the picture"
 
 
 def test_code_is_copied_as_it_was_written(browser):

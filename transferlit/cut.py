@@ -354,7 +354,7 @@ def _free(graph, below): # gives the new inputs names that no layer above has
         return label
     return name
 
-# %% ../nbs/01_cut.ipynb #86231b00
+# %% ../nbs/01_cut.ipynb #0c0650fa
 def _seen(model, sample=None)->_Graph:
     "The graph of `model`. Raises ValueError where there is none to see."
     if isinstance(model, keras.Sequential) and not model.built and sample is not None: model(sample() if callable(sample) else sample) # as `fit` would build it
@@ -368,8 +368,8 @@ def _seen(model, sample=None)->_Graph:
 def _at(graph, at)->list:
     "Keys of the values that the layers named by `at` make. Raises ValueError for an unknown one."
     found = []
-    for name in [at] if isinstance(at, str) else list(at):
-        keys = [key for own, group in graph.groups.items() if re.fullmatch(re.escape(name) + r'(#\d+)?', own) for key in group]
+    for name in list(at) if hasattr(at, '__iter__') and not isinstance(at, str) else [at]:
+        keys = [key for own, group in graph.groups.items() if re.fullmatch(re.escape(str(name)) + r'(#\d+)?', own) for key in group]
         if not keys: raise ValueError(f'A cut must be at a layer of the model. Choose among {_choices(name, [*graph.groups])}. Received: at={name!r}.')
         found += [key for key in keys if key not in found]
     return found

@@ -296,7 +296,7 @@ def fill(
     for _, weight, _, array in pairs: weight.assign(array)
     return {path: n for path, _, n, _ in pairs}
 
-# %% ../nbs/0f_legacy.ipynb #50a21dc0
+# %% ../nbs/0f_legacy.ipynb #453b3e93
 def load_old(
     path, # a `.h5` or `.keras` file
     custom_objects=None, # name to class or function
@@ -304,7 +304,8 @@ def load_old(
     "A Keras model from a file of Keras 2 or 3. Raises ValueError with what is missing or not understood."
     path = readable(path)
     config, version, loss = read_config(path)
-    if version.startswith('3'): new, mender = {'module': 'keras', 'registered_name': None, **config}, Mender(custom_objects, version)
+    home = 'keras.src.models.functional' if config['class_name'] == 'Functional' else 'keras' # an .h5 file of Keras 3 does not say
+    if version.startswith('3'): new, mender = {'module': home, 'registered_name': None, **config}, Mender(custom_objects, version)
     else: new, mender = mend(config, custom_objects, version)
     if isinstance(loss, dict): loss = loss.get('class_name') or loss.get('config')
     if loss: mender.changes.append(f'the loss {loss!r} was not loaded: compile the model to train it')

@@ -61,7 +61,7 @@ def _twice(name)->str:
     return (f'A path must lead to one variable. Give the layers different names: '
             f'`Layer(..., name=...)`. Received: two variables at {name!r}.')
 
-# %% ../nbs/00_paths.ipynb #1be3b103
+# %% ../nbs/00_paths.ipynb #9e5c9dcb
 def _ancestors(path:str)->list: # `a/b/c`: `a`, `a/b`, `a/b/c`
     parts = path.split('/')
     return ['/'.join(parts[:i + 1]) for i in range(len(parts))]
@@ -69,11 +69,10 @@ def _ancestors(path:str)->list: # `a/b/c`: `a`, `a/b`, `a/b/c`
 
 def _compiled(pattern)->list:
     "The patterns, compiled; a string is one. Raises ValueError where one is no regular expression."
-    patterns = [pattern] if isinstance(pattern, (str, re.Pattern)) else list(pattern)
-    try: return [re.compile(p) for p in patterns]
+    try: return [re.compile(p) for p in ([pattern] if isinstance(pattern, (str, re.Pattern)) else pattern)]
     except (re.error, TypeError) as error:
-        raise ValueError(f'A pattern must be a regular expression, or a list of them ({error}). Escape what is '
-                         f'meant literally with `re.escape`. Received: {pattern!r}.') from None
+        fix = 'Escape what is meant literally with `re.escape`' if isinstance(error, re.error) else 'Give text: of a layer its name'
+        raise ValueError(f'A pattern must be a regular expression, or a list of them ({error}). {fix}. Received: {pattern!r}.') from None
 
 # %% ../nbs/00_paths.ipynb #13283d89
 def match(

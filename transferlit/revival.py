@@ -233,13 +233,20 @@ def _lacks(old, candidate)->bool:
     wanted = [n for n in old.origins.variables.get(candidate.ref[0], ()) if n in old.values]
     return not old.values.hollow and any(old.values.key(n)[0] is None for n in wanted)
 
-# %% ../nbs/23_revival.ipynb #f7523e86
+# %% ../nbs/23_revival.ipynb #face07c3
 class Revived:
     """A graph found in a file. Show it to see inputs, layers, outputs and what is training machinery.
 
     `to_keras` makes a Keras model of it, `as_layer` a frozen layer; what they made and how far it is from the graph is in `report`.
     """
-    def __init__(self, path, source, meta, averages=False, feeds=None, shapes=None):
+    def __init__(self,
+        path, # of the file
+        source, # what `locate` found there
+        meta, # its `MetaGraphDef`
+        averages=False, # this and what follows as for `revive`
+        feeds=None, # by name
+        shapes=None, # by name
+    ):
         self.path, self.source, self.meta, self.notes = Path(path), source, meta, list(source.notes)
         self.nodes, self.settled = portable(unfold(meta.graph_def)), set()
         if averages: self.nodes, self.settled = settle(self.nodes)
@@ -398,7 +405,7 @@ def _collection_table(old)->Table:
     shown = lambda items: ', '.join(v if isinstance(v, str) else f'({type(v).__name__})' for v in items[:3]) + (f', ... ({len(items)})' if len(items) > 3 else '')
     return Table([{'collection': n, 'holds': shown(v)} for n, v in old.lists.items()], 'collections', '; '.join(old.broken))
 
-# %% ../nbs/23_revival.ipynb #b9292d64
+# %% ../nbs/23_revival.ipynb #de834af0
 _TABLES = {'inputs': _input_table, 'layers': _layer_table, 'outputs': _output_table, 'variables': _variable_table, 'collections': _collection_table, 'rest': _rest_table}
 
 def _table(old, name)->Table:
@@ -411,7 +418,6 @@ for _name in _TABLES: setattr(Revived, _name, property(lambda self, name=_name: 
 
 def _report(old)->dict:
     "Everything that was found and made, as plain data."
-    made = {k: str(v) for k, v in ()}
     return {'file': old.path.name, 'kind': old.source.kind, 'tensorflow': old.meta.meta_info_def.tensorflow_version, 'complete': old.complete,
             **{name: _table(old, name).to_dict() for name in _TABLES}, 'broken': old.broken, 'notes': list(dict.fromkeys(old.notes)), 'made': old.made}
 
@@ -431,10 +437,13 @@ Revived.complete = property(lambda self: not self.values.hollow)
 Revived.__repr__ = lambda self: '\n\n'.join([_head(self), *map(repr, _shown(self)), *dict.fromkeys(self.notes)])
 Revived._repr_html_ = lambda self: f'<p>{_head(self)}</p>' + ''.join(t._repr_html_() for t in _shown(self)) + ''.join(f'<p>{n}</p>' for n in dict.fromkeys(self.notes))
 
-# %% ../nbs/23_revival.ipynb #a66282bd
+# %% ../nbs/23_revival.ipynb #dde232af
 class RevivedKeras(Revived):
     "A Keras model found in a file; `to_keras` and `as_layer` as for a graph."
-    def __init__(self, path, custom_objects=None):
+    def __init__(self,
+        path, # of the file
+        custom_objects=None, # as for `revive`
+    ):
         self.path, self.made, self.custom = Path(path), [], custom_objects
         self.model, mender, self.names = load_old(path, custom_objects)
         self.notes = [*mender.changes, *mender.left_out]

@@ -81,7 +81,7 @@ def _write(model, folder:Path, about:str, license:str|None)->None:
     with atomic_path(folder/'config.json') as part: part.write_text(json.dumps(config, indent=1) + '\n', encoding='utf-8')
     with atomic_path(folder/'README.md') as part: part.write_text(_card(model, weights, config, about, license), encoding='utf-8')
 
-# %% ../nbs/42_sharing.ipynb #8981fb5c
+# %% ../nbs/42_sharing.ipynb #f30eaef1
 def share(
     model:keras.Model, # built; of Keras layers, or custom ones that can be described by a config
     folder:str|os.PathLike, # made where it does not exist
@@ -94,6 +94,7 @@ def share(
     """
     folder = Path(folder).expanduser()
     _describable(model)
+    if folder.is_file(): raise NotADirectoryError(f'A shared model is a folder. Name a folder, or a path where one can be made. Received: {folder.name!r}, a file.')
     if folder.is_dir(): _write(model, folder, about, license)
     else:
         with atomic_path(folder) as part:
@@ -108,10 +109,11 @@ def _describable(model)->None:
         raise ValueError(f'A shared model must be described by its config. Give its layers a `get_config`, or share the weights alone: '
                          f'`tl.save(model, "model.safetensors")`. Received: {model.name!r}: {error}') from error
 
-# %% ../nbs/42_sharing.ipynb #a4432b9e
+# %% ../nbs/42_sharing.ipynb #a55e8a1c
 def _folder(source)->Path:
     "A local folder, or a repository of the Hub, fetched by `huggingface_hub`."
     path = Path(source).expanduser()
+    if path.is_file(): raise ValueError(f'A shared model is a folder. Read a single file with `tl.restore`. Received: {path.name!r}, a file.')
     if path.is_dir() or str(source).count('/') != 1 or str(source).startswith(('.', '~')): return readable(path)
     try: from huggingface_hub import snapshot_download
     except ImportError:
@@ -135,7 +137,7 @@ def _config(folder:Path)->dict:
                          f'where config.json has {config["sha256"]}.')
     return config
 
-# %% ../nbs/42_sharing.ipynb #083fb637
+# %% ../nbs/42_sharing.ipynb #1708063a
 def shared(
     source:str|os.PathLike, # a folder that `share` wrote, or `owner/name` on the Hub
     custom_objects:dict|None=None, # classes of the model's own, by name
@@ -143,11 +145,21 @@ def shared(
     """The model of a shared folder, its weights checked by fingerprint and restored by name.
 
     No code of the folder runs: Lambda layers are refused. Raises FileNotFoundError, ValueError for a folder that is
-    damaged or of another kind, ImportError for a Hub name without `huggingface_hub`.
+    damaged, of another kind or of classes that are not known, ImportError for a Hub name without `huggingface_hub`.
     """
     folder = _folder(source)
     config = _config(folder)
-    with keras.saving.custom_object_scope(custom_objects or {}):
-        model = keras.models.model_from_json(json.dumps(config['architecture']))
+    model = _made(config['architecture'], custom_objects or {})
     restore(model, folder/config['weights'])
     return model
+
+
+def _made(architecture:dict, custom_objects:dict)->keras.Model:
+    "The layers, without weights. Raises ValueError where one is not known here, or would run code."
+    try:
+        with keras.saving.custom_object_scope(custom_objects): return keras.models.model_from_json(json.dumps(architecture))
+    except (TypeError, ValueError) as error:
+        # Keras shows the whole configuration around the sentence that says what is wrong.
+        said = str(error).rpartition('Exception encountered: ')[2].partition('. ')[0]
+        raise ValueError(f'A shared model must be of layers that are known here and run no code. Give classes of its own as '
+                         f'`custom_objects=`. Received: {said}.') from error

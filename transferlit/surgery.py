@@ -32,12 +32,12 @@ def graft(
     for layer in layers: h = layer(h)
     return keras.Model(body.input, h, name=f'{model.name}_grafted')
 
-# %% ../nbs/22_surgery.ipynb #7aaf5f00
+# %% ../nbs/22_surgery.ipynb #30975ee5
 def _check(layers)->None:
     if not layers: raise ValueError('A graft needs at least one new layer. Give them after `at`, bottom first. Received: none.')
     for layer in layers:
         if not isinstance(layer, keras.Layer):
-            raise TypeError(f'A graft must consist of Keras layers. Wrap a function in `keras.layers.Lambda`. Received: {layer!r}.')
+            raise TypeError(f'A graft must consist of Keras layers, one after another. Wrap a function in `keras.layers.Lambda`. Received: {layer!r}.')
 
 
 def _check_names(layers, taken:list)->None:
