@@ -33,14 +33,15 @@ def _walk(model, prefix=''):
         yield from ((here + _inside(layer, v), v) for v in layer.weights)
     yield from ((prefix + _inside(model, v), v) for v in model.weights)
 
-# %% ../nbs/00_paths.ipynb #98006d2e
+# %% ../nbs/00_paths.ipynb #a5aad9de
 def by_path(
     model:keras.Model, # any built model: functional, sequential or subclassed
 )->dict: # path to `keras.Variable`, in the order of `model.weights`
     """Every weight of `model` under its one path, such as `hidden1/kernel` or `base/conv1/kernel`.
 
-    Raises ValueError where the model is not built, or where two variables have one path.
+    Raises ValueError where `model` is no model or not built, or where two variables have one path.
     """
+    if not (isinstance(model, keras.Layer) and hasattr(model, 'layers')): raise ValueError(_no_model(model))
     if not model.built: raise ValueError(_unbuilt(model))
     # A layer used twice, or a layer inside a nested model, is met more than once: its first path counts.
     path = {}
@@ -51,7 +52,12 @@ def by_path(
         found[name] = variable
     return found
 
-# %% ../nbs/00_paths.ipynb #5426ee5e
+# %% ../nbs/00_paths.ipynb #1affc83d
+def _no_model(given)->str:
+    return (f'What has variables under paths is a model. Pass a `keras.Model`, the model before a path or a pattern. '
+            f'Received: {type(given).__name__}.')
+
+
 def _unbuilt(model)->str:
     return (f'A model has variables only once it is built. Call it on data or `model.build(input_shape)` first. '
             f'Received: {model.name!r}, not built.')
