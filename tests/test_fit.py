@@ -153,6 +153,14 @@ def test_same_as_keras(case):
         np.testing.assert_array_equal(a, b)
 
 
+def test_own_step_with_features_alone():
+    model = network(cls=Own)
+    features = tl.precompute(model, X, Y, verbose=False)
+    with pytest.raises(ValueError, match="looks at x.*Received: Own"):
+        tl.fit(model, cache=features, verbose=0)
+    tl.fit(model, X, Y, cache=features, verbose=0)
+
+
 def test_one_seed_one_result():
     (history, state), (again, same) = (trained(tl, lambda: network("adam", top=(layers.Dropout(0.3),))) for _ in range(2))
     assert history == again

@@ -209,11 +209,13 @@ def _source(x, y, weight, features, batch_size:int, views:int=1):
 
 def _nbytes(a)->int: return math.prod(a.shape) * (getattr(a.dtype, 'itemsize', None) or a.dtype.size)
 
-# %% ../nbs/33_caching.ipynb #84722783
+# %% ../nbs/33_caching.ipynb #482e3ae8
 def _rows(model, cut, data:tuple, batch_size:int, cache, shuffle):
     "What the loop trains on: features where the model is cut, each view in its turn; `x` itself where it is not."
     x, y, weight, views = data
     if cut is None: return _source(x, y, weight, None, batch_size)
+    if x is None and loop.own_step(model):
+        _refuse('A model with a step of its own looks at x.', 'Give x beside the features: `fit(model, x, y, cache=features)`.', f'{type(model).__name__} with features alone')
     made = []
     for features in views or [_kept(model, cut, x, cache, batch_size, shuffle)]:
         if len(features) == 1: features = features[0]
