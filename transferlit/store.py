@@ -27,11 +27,11 @@ from .files import atomic_path, content_hash, locked
 from .tables import Table
 
 # %% auto #0
-__all__ = ['FORMAT', 'SHARD_BYTES', 'SHARD_SECONDS', 'dtype_of', 'StoredRows', 'Writer', 'Damaged', 'Entry', 'read', 'begun',
-           'finish', 'adopt', 'home', 'place', 'entries', 'discard', 'size_of', 'age_of', 'bytes_text', 'listing',
-           'abouts', 'size', 'prune']
+__all__ = ['FORMAT', 'SHARD_BYTES', 'SHARD_SECONDS', 'dtype_of', 'sealed', 'unsealed', 'StoredRows', 'Writer', 'Damaged', 'Entry',
+           'read', 'begun', 'finish', 'manifest_of', 'adopt', 'home', 'place', 'entries', 'discard', 'size_of',
+           'age_of', 'bytes_text', 'listing', 'abouts', 'size', 'prune', 'LocalStore']
 
-# %% ../nbs/07_store.ipynb #f9a1e052
+# %% ../nbs/07_store.ipynb #5f9efa57
 FORMAT = 1 # of the folder; another number is never read
 
 def dtype_of(name:str)->np.dtype:
@@ -42,21 +42,27 @@ def dtype_of(name:str)->np.dtype:
     return np.dtype(name)
 
 
-def _write_json(path:Path, content:dict)->None:
-    "JSON with a checksum of itself, whole or absent."
-    text = json.dumps({**content, 'checksum': content_hash(json.dumps(content, sort_keys=True))}, indent=1)
-    with atomic_path(path) as part: part.write_text(text)
+def sealed(content:dict)->str: # JSON with a checksum of itself
+    return json.dumps({**content, 'checksum': content_hash(json.dumps(content, sort_keys=True))}, indent=1)
 
 
-def _read_json(path:Path)->dict|None:
-    "What `_write_json` wrote; None where it is missing, damaged or not ours."
-    try: content = json.loads(path.read_text())
-    except (OSError, ValueError): return None
+def unsealed(text:str|bytes)->dict|None: # None where it is damaged or not ours
+    try: content = json.loads(text)
+    except ValueError: return None
     if not isinstance(content, dict): return None
     checksum = content.pop('checksum', None)
     return content if checksum == content_hash(json.dumps(content, sort_keys=True)) else None
 
-# %% ../nbs/07_store.ipynb #09a70a20
+
+def _write_json(path:Path, content:dict)->None: # whole or absent
+    with atomic_path(path) as part: part.write_text(sealed(content))
+
+
+def _read_json(path:Path)->dict|None: # what `_write_json` wrote; None where it is missing as well
+    try: return unsealed(path.read_bytes())
+    except OSError: return None
+
+# %% ../nbs/07_store.ipynb #28358e02
 class StoredRows:
     "Arrays end to end, read like one: `len`, `shape`, `dtype`, slices, row numbers, `np.asarray`."
     def __init__(self, parts):
@@ -81,11 +87,28 @@ class StoredRows:
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             if step != 1: return self[np.arange(start, stop, step)]
-            parts = self.view(start, max(start, stop)).parts
+            parts = _here(self.view(start, max(start, stop)).parts)
             return parts[0] if len(parts) == 1 else np.concatenate(parts)
         return _gather(self, np.asarray(rows))
 
-# %% ../nbs/07_store.ipynb #ebf7fb0c
+    @property
+    def spans(self)->list: # rows (start, stop) that are fetched together; none where all of them are here
+        return [*zip([0, *self.ends.tolist()], self.ends.tolist())] if any(map(_far, self.parts)) else []
+
+    def hold(self, start:int, stop:int)->list: # fetches these rows; what it gives lets go of them again when called
+        return [p.hold() for p in self.view(start, stop).parts if _far(p)]
+
+# %% ../nbs/07_store.ipynb #0346ed68
+_FETCHED = 8 # parts at once
+
+def _far(part)->bool: return hasattr(part, 'hold') # rows that come when they are read
+
+
+def _here(parts)->list: # as arrays
+    if not any(map(_far, parts)): return parts
+    with ThreadPoolExecutor(min(_FETCHED, len(parts))) as pool: return [*pool.map(np.asarray, parts)]
+
+
 def _gather(rows:StoredRows, numbers)->np.ndarray:
     "Rows by number, in any order. Raises IndexError for a number beyond the end."
     if numbers.dtype == bool: numbers = np.flatnonzero(numbers)
@@ -229,7 +252,7 @@ def _faults(folder:Path, manifest:dict)->list:
     found += [f'{p.name} has changed' for n, s in enumerate(shards) if _read_json(p := _record_file(folder, n)) != s]
     return [f for f in found if f] + [f'{name} is not part of it' for name in foreign]
 
-# %% ../nbs/07_store.ipynb #374c0d3f
+# %% ../nbs/07_store.ipynb #d888f495
 def _mapped(folder:Path, manifest:dict, i:int)->StoredRows:
     "Array `i` of an entry, memory-mapped."
     field, shards = manifest['fields'][i], manifest['shards']
@@ -272,7 +295,10 @@ def finish(
 )->None:
     "Seal the last shard, then write the manifest: now the entry is there."
     writer.seal()
-    _write_json(writer.folder/'manifest.json', {'format': FORMAT, 'about': about, 'rows': writer.rows, 'fields': writer.fields, 'shards': writer.shards})
+    _write_json(writer.folder/'manifest.json', manifest_of(writer, about))
+
+
+def manifest_of(writer:Writer, about:dict)->dict: return {'format': FORMAT, 'about': about, 'rows': writer.rows, 'fields': writer.fields, 'shards': writer.shards}
 
 # %% ../nbs/07_store.ipynb #9a7eca6f
 def adopt(
@@ -299,13 +325,14 @@ def _linked(source:Path, target:Path)->None:
     except OSError: # a filesystem without hard links
         with atomic_path(target) as part: shutil.copyfile(source, part)
 
-# %% ../nbs/07_store.ipynb #f8ca842b
+# %% ../nbs/07_store.ipynb #151febc4
 def home(
     root:str|os.PathLike|bool|None=None, # a folder; None or True is the user's cache folder
 )->Path:
-    "Where entries lie. Raises NotADirectoryError where `root` is a file."
+    "Where entries lie. Raises NotADirectoryError where `root` is a file, ValueError where it is a URL."
     default = os.environ.get('TRANSFERLIT_CACHE') or platformdirs.user_cache_path('transferlit')/'features'
     path = Path(default if root is None or root is True else root).expanduser()
+    if re.match(r'\w[\w+.-]+:/', str(root)): raise ValueError(f'A store in a folder is wanted here. For a URL use `RemoteStore(url)`: it has `listing`, `size` and `prune`, too. Received: {str(root)!r}.')
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f'A store must be a folder. Name a folder, or a path where one can be made. Received: {str(path)!r}.')
     return path
@@ -417,3 +444,22 @@ def prune(
         if room is not None: room -= bytes_ if bytes_ <= room else 0
         if not any(spared) and _remove(folder): gone.append({'entry': folder.name[:12], 'bytes': bytes_})
     return Table(gone, f'{len(gone)} entries removed, {bytes_text(sum(r["bytes"] for r in gone))}')
+
+# %% ../nbs/07_store.ipynb #33a2c8d7
+class LocalStore:
+    "The store in a folder of this machine."
+    def __init__(self, root=None, limit:int|None=None): # bytes that it may take
+        self.root, self.limit = home(root), limit
+        self.root.mkdir(parents=True, exist_ok=True)
+
+    def place(self, key:str)->Path: return place(self.root, key)
+    def read(self, folder:Path)->Entry|None: return read(folder)
+    def begun(self, folder:Path)->Entry|None: return begun(folder)
+    def writer(self, folder:Path, fields:list)->Writer: return Writer(folder, fields)
+    def finish(self, writer:Writer, about:dict)->None: finish(writer, about)
+    def discard(self, folder:Path)->None: discard(folder)
+    def abouts(self)->list: return abouts(self.root, 50)
+    def locked(self, folder:Path, timeout:float=-1): return locked(folder, timeout)
+    def free(self)->int: return shutil.disk_usage(self.root).free
+    def trim(self, keep:int|None=None)->None: # to the limit
+        if self.limit is not None: prune(self.root, keep=keep, limit=self.limit)
