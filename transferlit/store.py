@@ -29,7 +29,7 @@ from .tables import Table
 # %% auto #0
 __all__ = ['FORMAT', 'SHARD_BYTES', 'SHARD_SECONDS', 'dtype_of', 'sealed', 'unsealed', 'StoredRows', 'Writer', 'Damaged', 'Entry',
            'read', 'begun', 'finish', 'manifest_of', 'adopt', 'home', 'place', 'entries', 'discard', 'size_of',
-           'age_of', 'bytes_text', 'listing', 'abouts', 'size', 'prune', 'LocalStore']
+           'age_of', 'bytes_text', 'listing', 'abouts', 'size', 'prune', 'pruned', 'LocalStore']
 
 # %% ../nbs/07_store.ipynb #5f9efa57
 FORMAT = 1 # of the folder; another number is never read
@@ -136,7 +136,7 @@ def _fault(folder:Path, shard:int, record:dict)->str|None:
         with open(path, 'rb') as file:
             if hashlib.file_digest(file, 'sha256').hexdigest() != digest: return f'the content of {path.name} has changed'
 
-# %% ../nbs/07_store.ipynb #2db4dc48
+# %% ../nbs/07_store.ipynb #54dfc2b1
 class _Shard:
     "The files of one shard while rows flow into them; they get their names when it is sealed."
     def __init__(self, folder:Path, number:int, fields:list):
@@ -156,9 +156,13 @@ class _Shard:
     @property
     def bytes(self)->list: return [f.tell() for f in self.files]
 
-    def seal(self, note:dict)->dict: # files first, then the record that vouches for them
+    def close(self, note:dict)->tuple: # the record, and the files that it vouches for
         record = {'rows': self.rows, 'note': note, 'fields': self.fields, 'bytes': self.bytes, 'sha256': [d.hexdigest() for d in self.digests]}
         self.stack.close()
+        return record, [_shard_file(self.folder, self.number, i) for i in range(len(self.fields))]
+
+    def seal(self, note:dict)->dict: # files first, then the record
+        record, _ = self.close(note)
         _write_json(_record_file(self.folder, self.number), record)
         return record
 
@@ -182,7 +186,7 @@ def _fits(array, field:dict)->None:
         raise ValueError(f'All rows of an array must have one shape and dtype. Received: {array.shape[1:]} {array.dtype} '
                          f'for {field["name"]!r}, which has {tuple(field["shape"])} {field["dtype"]}.')
 
-# %% ../nbs/07_store.ipynb #3fb641b8
+# %% ../nbs/07_store.ipynb #b5962ed6
 SHARD_BYTES, SHARD_SECONDS = 1 << 25, 20. # a shard is closed when it has so many bytes or has been open for so long
 
 
@@ -203,9 +207,11 @@ class Writer:
     def add(self, arrays:list)->None: # as many rows of each field
         "Append rows. Raises ValueError where they are not of the fields' shape and dtype; OSError where the disk is full."
         for a, f in zip(arrays, self.fields, strict=True): _fits(a, f)
-        self.open = self.open or _Shard(self.folder, len(self.shards), self.fields)
+        self.open = self.open or self._begin()
         self.open.add(arrays)
         if sum(self.open.bytes) >= self.shard_bytes or time.monotonic() - self.open.began > SHARD_SECONDS: self.seal()
+
+    def _begin(self): return _Shard(self.folder, len(self.shards), self.fields)
 
     def seal(self)->None: # from here on these rows survive a kill
         if self.open: self.shards, self.open = [*self.shards, self.open.seal(self.note)], None
@@ -418,7 +424,7 @@ def size(
     "What the entries of a store take on the disk."
     return sum(map(_size, entries(home(root))))
 
-# %% ../nbs/07_store.ipynb #d642cee4
+# %% ../nbs/07_store.ipynb #2208f6c5
 def _remove(folder:Path)->bool: # False where a process is writing it
     try:
         with locked(folder, timeout=0): discard(folder)
@@ -434,22 +440,25 @@ def prune(
     limit:str|int|None=None, # spare what fits, the last used first: `20 GB`, bytes
 )->Table: # what was removed
     "Remove entries that nothing spares, the least recently used first. Raises ValueError where no rule is given."
+    return pruned([(_used(p), _size(p), p) for p in entries(home(root))], _remove, keep, older_than, limit)
+
+
+def pruned(found:list, remove, keep, older_than, limit)->Table: # what was removed of (last use, bytes, entry)
+    "Call `remove` for each entry that nothing spares; it says whether it could."
     if keep is None and older_than is None and limit is None:
         raise ValueError('Say what may go: `keep=` a number, `older_than=` an age or `limit=` a size; `keep=0` removes all. Received: none of them.')
-    root, gone, room = home(root), [], size_of(limit)
-    oldest, now = age_of(older_than), time.time()
-    for i, folder in enumerate(sorted(entries(root), key=_used, reverse=True)):
-        bytes_, age = _size(folder), now - _used(folder)
-        spared = [keep is not None and i < keep, oldest is not None and age <= oldest, room is not None and bytes_ <= room]
+    gone, room, oldest, now = [], size_of(limit), age_of(older_than), time.time()
+    for i, (used, bytes_, entry) in enumerate(sorted(found, key=lambda f: f[0], reverse=True)):
+        spared = [keep is not None and i < keep, oldest is not None and now - used <= oldest, room is not None and bytes_ <= room]
         if room is not None: room -= bytes_ if bytes_ <= room else 0
-        if not any(spared) and _remove(folder): gone.append({'entry': folder.name[:12], 'bytes': bytes_})
+        if not any(spared) and remove(entry): gone.append({'entry': entry.name[:12], 'bytes': bytes_})
     return Table(gone, f'{len(gone)} entries removed, {bytes_text(sum(r["bytes"] for r in gone))}')
 
-# %% ../nbs/07_store.ipynb #33a2c8d7
+# %% ../nbs/07_store.ipynb #47f29cd1
 class LocalStore:
     "The store in a folder of this machine."
-    def __init__(self, root=None, limit:int|None=None): # bytes that it may take
-        self.root, self.limit = home(root), limit
+    def __init__(self, root=None, cap:int|None=None): # bytes that it may take
+        self.root, self.cap = home(root), cap
         self.root.mkdir(parents=True, exist_ok=True)
 
     def place(self, key:str)->Path: return place(self.root, key)
@@ -460,6 +469,16 @@ class LocalStore:
     def discard(self, folder:Path)->None: discard(folder)
     def abouts(self)->list: return abouts(self.root, 50)
     def locked(self, folder:Path, timeout:float=-1): return locked(folder, timeout)
-    def free(self)->int: return shutil.disk_usage(self.root).free
-    def trim(self, keep:int|None=None)->None: # to the limit
-        if self.limit is not None: prune(self.root, keep=keep, limit=self.limit)
+    def trim(self, keep:int|None=None)->None: # to what it may take
+        if self.cap is not None: prune(self.root, keep=keep, limit=self.cap)
+
+    def check(self, need:int)->None: # bytes that are to come, or have come
+        "Raises ValueError or OSError where they do not fit."
+        if self.cap is not None and need > self.cap:
+            raise ValueError('Features must fit the limit of the store. Raise `limit`, or store a smaller dtype. '
+                             f'Received: {bytes_text(need)} or more, with a limit of {bytes_text(self.cap)}.')
+
+    def prepare(self, need:int|None)->None: # before any work: is there room? None where it is not known how much will come
+        self.check(need or 0)
+        free = shutil.disk_usage(self.root).free
+        if need and need > free: raise OSError(f'Features must fit on the disk. Free some space, or name another store. Received: {bytes_text(need)} for {bytes_text(free)} of free space.')
