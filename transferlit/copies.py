@@ -72,12 +72,13 @@ def _removed(path:Path)->bool: # False where somebody uses it
     except PermissionError: return False
     return True
 
-# %% ../nbs/072_copies.ipynb #db975641
+# %% ../nbs/072_copies.ipynb #3bd42df4
 _ROOM = 'room' # a file in the hidden folder of what is on its way, as large as that will be
 
 def _files(folder:Path)->list: # (last use, size, path) of copies, and of room that is kept for some
     found = []
     for path in (*folder.glob('??/*.bin'), *folder.glob(f'??/.*/{_ROOM}')):
+        if path.name == _ROOM and (path.parents[1]/path.parent.name[1:].partition('~')[0]).exists(): continue # it has just come
         with suppress(FileNotFoundError): found.append((path.stat().st_atime_ns, path.stat().st_size, path))
     return sorted(found)
 
