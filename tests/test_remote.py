@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -152,12 +153,13 @@ def test_a_pipeline_keeps_its_labels(caches, truth):
 
 
 def test_requests_that_fail_are_made_again(caches, truth):
-    calls = []
+    """Each one fails twice before it is answered."""
+    calls = Counter()
 
-    def every_third(verb, path):
-        calls.append(verb)
-        return OSError("connection reset") if len(calls) % 3 == 0 else None
-    fs = Bucket(fails=every_third)
+    def twice(verb, path):
+        calls[verb, path] += 1
+        return OSError("connection reset") if calls[verb, path] % 3 else None
+    fs = Bucket(fails=twice)
     same(compute(caches(fs=fs)), truth)
     same(compute(caches(fs=fs)), truth)
 
