@@ -97,7 +97,7 @@ class Files:
         else: self.call('pipe_file', part, content if isinstance(content, bytes) else content.read_bytes())
         if renames: self.call('mv', part, path)
 
-# %% ../nbs/073_remote.ipynb #b8e19557
+# %% ../nbs/073_remote.ipynb #fb42b091
 def _unreached(url, error)->str:
     return f'A remote store must be reachable. Check the URL, the network and the rights. Received: {url}: {type(error).__name__}: {" ".join(str(error).split())[:300]}.'
 
@@ -119,7 +119,7 @@ def _remove(files:Files, names)->None:
 def _reach(files:Files)->None:
     "Write a small file and remove it. Raises OSError, PermissionError or FileNotFoundError where that can't be done."
     name = f'.probe-{uuid.uuid4().hex[:12]}'
-    try: files.put(name, b'')
+    try: files.put(name, b'here')
     except FileNotFoundError as error: raise FileNotFoundError(_unreached(files.url, error)) from error
     _remove(files, [name])
 
