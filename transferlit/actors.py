@@ -82,7 +82,7 @@ def _unsent(model, received)->str:
     return ('A model goes to other processes as its configuration and weights. Give each layer of your own a `get_config` that says all it depends on, '
             f'or extract without engine=. Received: {model.name!r}: {received}.')
 
-# %% ../nbs/075_actors.ipynb #298cf44b
+# %% ../nbs/075_actors.ipynb #d493329a
 def fields_of(names, arrays)->list: return [{'name': n, 'shape': list(a.shape[1:]), 'dtype': a.dtype.name} for n, a in zip(names, arrays)]
 
 
@@ -111,7 +111,7 @@ def write_piece(
         except OSError: shutil.rmtree(part, ignore_errors=True) # somebody else's lies there
     return told
 
-
+# %% ../nbs/075_actors.ipynb #29e39f75
 @dataclass(frozen=True)
 class Pieces:
     "The pieces of an entry, in a folder that all machines see."

@@ -111,7 +111,7 @@ def _found(path:Path, blob:Blob)->tuple|None:
     file.close()
     if mine: path.unlink(missing_ok=True)
 
-# %% ../nbs/072_copies.ipynb #2908e94f
+# %% ../nbs/072_copies.ipynb #20eebc7f
 class Copies:
     "Copies of blobs, in a folder that never holds more than `limit` bytes of them."
     def __init__(self, folder:Path, limit:int):
@@ -125,7 +125,7 @@ class Copies:
 
     def hold(self, blob:Blob)->np.ndarray: # its bytes; it stays until `release`
         with self.locks[blob.sha256]:
-            data, file, users = self.held.get(blob.sha256) or (*self._open(blob), 0)
+            data, file, users = self.held.get(blob.sha256) or (*_open(self, blob), 0)
             self.held[blob.sha256] = data, file, users + 1
             return data
 
@@ -141,48 +141,56 @@ class Copies:
         try: yield data
         finally: self.release(blob)
 
-    def _open(self, blob)->tuple:
-        path = self.path(blob)
-        if found := _found(path, blob): return found
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.parent): # of several processes that want it, one fetches
-            with suppress(Full): return _found(path, blob) or self._fetched(path, blob)
-        return _in_memory(blob), None # better read twice than stand still
+    def scratch(self): return _scratch(self.folder) # a context: a folder on the same disk
+    def take(self, blob:Blob, path:Path)->None: _taken(self, blob, path) # a file with its bytes, from there: a copy now, or gone where there is no room
 
-    def _fetched(self, path, blob)->tuple:
-        # Not by `atomic_path`: a copy need not be on the disk for sure, its checksum is counted when it is found by another process.
-        with tempfile.TemporaryDirectory(prefix=f'.{path.name}~', dir=path.parent) as part, self._room(Path(part)/_ROOM, blob.size):
-            _download(blob, Path(part)/path.name)
-            os.replace(Path(part)/path.name, path)
-        _CHECKED.add(_mark(path, path.stat()))
-        return _found(path, blob) or self._fetched(path, blob) # removed at once by another process: once more
+# %% ../nbs/072_copies.ipynb #c2a8c591
+def _open(copies, blob)->tuple: # bytes, and the file that is held
+    path = copies.path(blob)
+    if found := _found(path, blob): return found
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.parent): # of several processes that want it, one fetches
+        with suppress(Full): return _found(path, blob) or _fetched(copies, path, blob)
+    return _in_memory(blob), None # better read twice than stand still
 
-    @contextmanager
-    def _room(self, mark, size):
-        with self.gate, locked(self.folder/_ROOM):
-            if not _cleared(self.folder, size, self.limit): raise Full
-            file = open(mark, 'wb')
-            os.truncate(mark, size)
-            _claim(file, False)
-        with file: yield
 
-    @contextmanager
-    def scratch(self): # a folder on the same disk, for the block; what a killed process left there is removed
-        for left in self.folder.glob(f'.scratch-*/{_ROOM}'): _removed(left)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix='.scratch-', dir=self.folder))
-        with open(folder/_ROOM, 'wb') as file:
-            _claim(file, False)
-            try: yield folder
-            finally: shutil.rmtree(folder, ignore_errors=True)
+def _fetched(copies, path, blob)->tuple:
+    # Not by `atomic_path`: a copy need not be on the disk for sure, since its checksum is counted when another process finds it.
+    with tempfile.TemporaryDirectory(prefix=f'.{path.name}~', dir=path.parent) as part, _kept(copies, Path(part)/_ROOM, blob.size):
+        _download(blob, Path(part)/path.name)
+        os.replace(Path(part)/path.name, path)
+        with suppress(FileNotFoundError): _CHECKED.add(_mark(path, path.stat()))
+    return _found(path, blob) or _fetched(copies, path, blob) # removed at once by another process: once more
 
-    def take(self, blob:Blob, path:Path)->None: # a file with its bytes, on the same disk: moved here, or removed where there is no room
-        target = self.path(blob)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with self.gate, locked(self.folder/_ROOM):
-            if target.exists() or not _cleared(self.folder, blob.size, self.limit): return path.unlink()
-            os.replace(path, target)
-            _CHECKED.add(_mark(target, target.stat()))
+
+@contextmanager
+def _kept(copies, mark, size): # room for what is on its way
+    with copies.gate, locked(copies.folder/_ROOM):
+        if not _cleared(copies.folder, size, copies.limit): raise Full
+        file = open(mark, 'wb')
+        os.truncate(mark, size)
+        _claim(file, False)
+    with file: yield
+
+# %% ../nbs/072_copies.ipynb #85958b27
+@contextmanager
+def _scratch(root): # what a killed process left there is removed
+    for left in root.glob(f'.scratch-*/{_ROOM}'): _removed(left)
+    root.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix='.scratch-', dir=root))
+    with open(folder/_ROOM, 'wb') as file:
+        _claim(file, False)
+        try: yield folder
+        finally: shutil.rmtree(folder, ignore_errors=True)
+
+
+def _taken(copies, blob, path)->None:
+    target = copies.path(blob)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with copies.gate, locked(copies.folder/_ROOM):
+        if target.exists() or not _cleared(copies.folder, blob.size, copies.limit): return path.unlink()
+        os.replace(path, target)
+        _CHECKED.add(_mark(target, target.stat()))
 
 
 def _in_memory(blob)->np.ndarray:

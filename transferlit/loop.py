@@ -458,14 +458,24 @@ def _block_steps(leaves, order, size, room):
     if full: yield leaves, tf.constant(np.resize(order, room)), 0, full
     if len(order) % size: yield leaves, tf.constant(order), full, full + 1
 
-# %% ../nbs/04_loop.ipynb #ed53e45e
-_FETCHERS = 8 # spans that are fetched at once
-
+# %% ../nbs/04_loop.ipynb #537ee496
 def _windows(source:Blocks, rng, passes:int): # spans that are near at the same time, pass after pass
     for _ in range(passes):
         order = rng.permutation(len(source.spans)) if rng else np.arange(len(source.spans))
         for part in np.array_split(order, -(-len(order) // source.window)): yield [source.spans[i] for i in part]
 
+
+def _far_groups(source:Blocks, near, rng): # of chunks, window by window, to the end of the pass
+    left = source.rows
+    while left:
+        window = next(near)
+        chunks = [slice(s, min(s + source.chunk, stop)) for start, stop in window for s in range(start, stop, source.chunk)]
+        if rng: rng.shuffle(chunks)
+        yield from _groups(source, chunks)
+        left -= sum(stop - start for start, stop in window)
+
+# %% ../nbs/04_loop.ipynb #feae5bfc
+_FETCHERS = 8 # spans that are fetched at once
 
 def _fetched(source:Blocks, windows):
     "Each window once all of it has come; the next one is fetched while it is in use."
@@ -485,16 +495,6 @@ def _fetched(source:Blocks, windows):
     finally: # also where training was stopped: what is still to come is let go when it has come
         pool.shutdown(wait=False, cancel_futures=True)
         for future in (f for _, futures in asked for f in futures): future.add_done_callback(let_go)
-
-
-def _far_groups(source:Blocks, near, rng): # of chunks, window by window, to the end of the pass
-    left = source.rows
-    while left:
-        window = next(near)
-        chunks = [slice(s, min(s + source.chunk, stop)) for start, stop in window for s in range(start, stop, source.chunk)]
-        if rng: rng.shuffle(chunks)
-        yield from _groups(source, chunks)
-        left -= sum(stop - start for start, stop in window)
 
 # %% ../nbs/04_loop.ipynb #33729f30
 @dataclass(frozen=True, eq=False)

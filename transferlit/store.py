@@ -62,7 +62,7 @@ def _read_json(path:Path)->dict|None: # what `_write_json` wrote; None where it 
     try: return unsealed(path.read_bytes())
     except OSError: return None
 
-# %% ../nbs/07_store.ipynb #28358e02
+# %% ../nbs/07_store.ipynb #e2cdc85c
 class StoredRows:
     "Arrays end to end, read like one: `len`, `shape`, `dtype`, slices, row numbers, `np.asarray`."
     def __init__(self, parts):
@@ -92,16 +92,19 @@ class StoredRows:
         return _gather(self, np.asarray(rows))
 
     @property
-    def spans(self)->list: # rows (start, stop) that are fetched together; none where all of them are here
-        return [*zip([0, *self.ends.tolist()], self.ends.tolist())] if any(map(_far, self.parts)) else []
-
+    def spans(self)->list: return _spans(self) # rows (start, stop) that are fetched together; none where all of them are here
     def hold(self, start:int, stop:int)->list: # fetches these rows; what it gives lets go of them again when called
         return [p.hold() for p in self.view(start, stop).parts if _far(p)]
 
-# %% ../nbs/07_store.ipynb #0346ed68
+# %% ../nbs/07_store.ipynb #6cb8824d
 _FETCHED = 8 # parts at once
 
 def _far(part)->bool: return hasattr(part, 'hold') # rows that come when they are read
+
+
+def _spans(rows)->list:
+    ends = rows.ends.tolist()
+    return [*zip([0, *ends], ends)] if any(map(_far, rows.parts)) else []
 
 
 def _here(parts)->list: # as arrays
@@ -258,7 +261,7 @@ def _faults(folder:Path, manifest:dict)->list:
     found += [f'{p.name} has changed' for n, s in enumerate(shards) if _read_json(p := _record_file(folder, n)) != s]
     return [f for f in found if f] + [f'{name} is not part of it' for name in foreign]
 
-# %% ../nbs/07_store.ipynb #d888f495
+# %% ../nbs/07_store.ipynb #cd52a062
 def _mapped(folder:Path, manifest:dict, i:int)->StoredRows:
     "Array `i` of an entry, memory-mapped."
     field, shards = manifest['fields'][i], manifest['shards']
@@ -279,7 +282,7 @@ def read(
     os.utime(folder/'manifest.json') # used now
     return _entry(folder, manifest)
 
-
+# %% ../nbs/07_store.ipynb #7d6c91e5
 def _entry(folder, manifest)->Entry:
     fields, shards = manifest['fields'], manifest['shards']
     arrays = {f['name']: _mapped(folder, manifest, i) for i, f in enumerate(fields)}
