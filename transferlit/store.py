@@ -62,7 +62,7 @@ def _read_json(path:Path)->dict|None: # what `_write_json` wrote; None where it 
     try: return unsealed(path.read_bytes())
     except OSError: return None
 
-# %% ../nbs/07_store.ipynb #e2cdc85c
+# %% ../nbs/07_store.ipynb #efb237b6
 class StoredRows:
     "Arrays end to end, read like one: `len`, `shape`, `dtype`, slices, row numbers, `np.asarray`."
     def __init__(self, parts):
@@ -80,8 +80,10 @@ class StoredRows:
 
     def view(self, start:int, stop:int): # rows `start` to `stop`, without a copy
         "The same arrays, fewer rows."
-        starts = [0, *self.ends[:-1]]
-        return StoredRows([p[max(0, start - s):max(0, stop - s)] for p, s in zip(self.parts, starts)])
+        first = min(int(np.searchsorted(self.ends, start, 'right')), len(self.parts) - 1)
+        here = self.parts[first:max(first, int(np.searchsorted(self.ends, stop))) + 1] # there may be thousands of others
+        starts = [int(e) - len(p) for p, e in zip(here, self.ends[first:])]
+        return StoredRows([p[max(0, start - s):max(0, stop - s)] for p, s in zip(here, starts)])
 
     def __getitem__(self, rows):
         if isinstance(rows, slice):
@@ -96,7 +98,7 @@ class StoredRows:
     def hold(self, start:int, stop:int)->list: # fetches these rows; what it gives lets go of them again when called
         return [p.hold() for p in self.view(start, stop).parts if _far(p)]
 
-# %% ../nbs/07_store.ipynb #6cb8824d
+# %% ../nbs/07_store.ipynb #69980c1d
 _FETCHED = 8 # parts at once
 
 def _far(part)->bool: return hasattr(part, 'hold') # rows that come when they are read
@@ -109,6 +111,7 @@ def _spans(rows)->list:
 
 def _here(parts)->list: # as arrays
     if not any(map(_far, parts)): return parts
+    if len(parts) == 1: return [np.asarray(parts[0])]
     with ThreadPoolExecutor(min(_FETCHED, len(parts))) as pool: return [*pool.map(np.asarray, parts)]
 
 
