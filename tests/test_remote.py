@@ -115,7 +115,8 @@ def on_disk(store):
     """Bytes of copies, those on their way too."""
     for _ in range(100):
         with suppress(FileNotFoundError):  # a folder that went while it was being read
-            return sum(p.stat().st_size for p in store.copies.folder.rglob("*.bin"))
+            found = [p.stat() for p in store.copies.folder.rglob("*.bin")]
+            return sum({stat.st_ino: stat.st_size for stat in found}.values())  # one that is being renamed may be seen twice
 
 
 @pytest.mark.parametrize("kind", ["memory", "file", "pyarrow", "bucket"])
@@ -230,6 +231,22 @@ def test_interrupted_by_hand(caches, truth, monkeypatch):
     same(made, truth)
 
 
+def test_house_keeping(caches, truth):
+    """What another machine writes at is passed over; unasked nothing goes."""
+    fs = Bucket()
+    store = caches(fs=fs)
+    made = compute(store)
+    row, = store.listing()
+    assert (row["rows"], row["state"]) == (extraction.ROWS, "whole") and row["bytes"] == store.size()
+    fields = [{"name": "v", "shape": [1], "dtype": "float32"}]
+    other = caches(fs=fs)
+    rows_into(other, other.place("d" * 64), fields, np.zeros((40, 1), "float32"), 20, 40).close()
+    assert sorted(r["state"] for r in store.listing()) == ["unfinished", "whole"]
+    assert [r["entry"] for r in store.prune(keep=0)] == [made.folder.name[:12]]
+    store.discard("dddd")
+    assert not store.listing() and not fs.store
+
+
 # Training
 
 def head():
@@ -250,6 +267,34 @@ def trained(cache, shuffle, epochs=1):
 def tight(monkeypatch):
     """No memory for all features: they are streamed."""
     monkeypatch.setattr(caching, "_free", lambda: 1 << 18)
+
+
+def test_a_url_is_a_cache(tmp_path, tight, monkeypatch):
+    """`fit` takes a URL or a RemoteStore where it takes a folder."""
+    monkeypatch.setenv("TRANSFERLIT_CACHE", str(tmp_path))
+    (x, _), labels = extraction.data(), np.arange(extraction.ROWS) % 4
+    weights = []
+    for cache in (str(tmp_path / "folder"), f"memory://{tmp_path.name}", RemoteStore(f"memory://{tmp_path.name}", cache=tmp_path / "copies")):
+        model = head()
+        fit(model, x, labels, cache=cache, shuffle=False, batch_size=48, verbose=0)
+        weights.append(model.get_weights())
+    for a, b, c in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+
+
+def test_views_take_turns(caches, tight):
+    """Several passes of augmentation far away: each view cut out of its shards."""
+    def jitter(x, seed):
+        return x + np.random.default_rng(seed).normal(0, .1, x.shape).astype("float32")
+    fs, more = Bucket(), dict(views=3, augment=jitter)
+    compute(caches(fs=fs), **more)
+    made, local = compute(caches(fs=fs, limit=8 * SHARD), **more), precompute(extraction.model(), *extraction.data(), batch_size=16, verbose=False, **more)
+    assert made.note.startswith("Reused")
+    for k in range(3):
+        np.testing.assert_array_equal(made.view(k)[:][0], local.view(k)[:][0])
+    for a, b in zip(trained(made, False, 4), trained(local, False, 4), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_streamed_in_order_it_is_as_in_memory(caches, truth, tight):

@@ -55,7 +55,7 @@ def _download(blob:Blob, path:Path)->None:
         if _sound(path, blob): return
     raise Damaged(Path(blob.name).parent, [f'the content of {blob.name} has changed'])
 
-# %% ../nbs/072_copies.ipynb #aab54a5f
+# %% ../nbs/072_copies.ipynb #6a265d70
 def _claim(file, alone:bool)->bool: # a lock on an open file; False where others are in the way
     if fcntl is None: return True
     try: fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
@@ -68,16 +68,16 @@ def _removed(path:Path)->bool: # False where somebody uses it
         with open(path, 'rb') as file:
             if not _claim(file, True): return False
             shutil.rmtree(path.parent) if path.name == _ROOM else path.unlink()
-    except FileNotFoundError: return True # another process was faster
+    except FileNotFoundError: return path.name != _ROOM # another process was faster; kept room that is gone has become a copy
     except PermissionError: return False
     return True
 
-# %% ../nbs/072_copies.ipynb #3bd42df4
+# %% ../nbs/072_copies.ipynb #b583ceb6
 _ROOM = 'room' # a file in the hidden folder of what is on its way, as large as that will be
 
 def _files(folder:Path)->list: # (last use, size, path) of copies, and of room that is kept for some
     found = []
-    for path in (*folder.glob('??/*.bin'), *folder.glob(f'??/.*/{_ROOM}')):
+    for path in (*folder.glob(f'??/.*/{_ROOM}'), *folder.glob('??/*.bin')): # in this order: what comes meanwhile is counted twice, never not at all
         if path.name == _ROOM and (path.parents[1]/path.parent.name[1:].partition('~')[0]).exists(): continue # it has just come
         with suppress(FileNotFoundError): found.append((path.stat().st_atime_ns, path.stat().st_size, path))
     return sorted(found)

@@ -59,7 +59,7 @@ def _wrapped(given): # as one of fsspec
     from fsspec.implementations.arrow import ArrowFSWrapper
     return ArrowFSWrapper(given)
 
-# %% ../nbs/073_remote.ipynb #f4bd8035
+# %% ../nbs/073_remote.ipynb #a9f84cd5
 _THREADS = 8 # requests at once
 _PAUSES = 0.1, 0.5, 2. # seconds before it is tried again
 _RENAMES = {'file', 'local', 'sftp', 'ssh', 'smb', 'hdfs', 'arrow_hdfs', 'webhdfs'} # folders, where files can be seen while they grow
@@ -79,7 +79,7 @@ class Files:
         "Try a few times. Raises FileNotFoundError at once, PermissionError or OSError with what went wrong."
         for pause in (*_PAUSES, None):
             try: return getattr(self.fs, verb)(*args, **more)
-            except FileNotFoundError: raise
+            except (FileNotFoundError, NotImplementedError): raise
             except PermissionError as error: raise PermissionError(_unreached(self.url, error)) from error
             except Exception as error: # what the client of a cloud raises is of many kinds
                 if pause is None: raise OSError(_unreached(self.url, error)) from error
@@ -362,21 +362,23 @@ def _beaten(place, found)->bool: # by another machine
     try: return place.manifest(found) is not None
     except disk.Damaged: return False
 
-# %% ../nbs/073_remote.ipynb #958a956e
+# %% ../nbs/073_remote.ipynb #85f00f7b
 def _tidy(place)->None:
     "Remove what the manifest does not name, where nobody else is writing."
     mine, found = f'writers/{_machine(place)}.json', place.sizes()
-    if any(_writes(place, n, mine) for n in found if n.startswith('writers/') and n != mine): return _remove(place.files, [place.file(mine)])
-    named = {'manifest.json', *(blob_file(h) for s in place.read('manifest.json')['shards'] for h in s['sha256'])}
+    manifest, others = place.read('manifest.json'), [n for n in found if n.startswith('writers/') and n != mine]
+    if manifest is None or any(_writes(place, n, mine) for n in others): return _remove(place.files, [place.file(mine)])
+    named = {'manifest.json', *(blob_file(h) for s in manifest['shards'] for h in s['sha256'])}
     _remove(place.files, [place.file(n) for n in found if n not in named and _OURS.fullmatch(n)])
 
 
-def _writes(place, name, mine)->bool: # as far as the clock of the store can tell
-    try: return (place.files.call('modified', place.files.path(place.file(mine))) - place.files.call('modified', place.files.path(place.file(name)))).total_seconds() < _LONG_GONE
+def _writes(place, name, mine)->bool: # by the clock of the store, which saw both names
+    def when(file): return place.files.call('modified', place.files.path(place.file(file)))
+    try: return (when(mine) - when(name)).total_seconds() < _LONG_GONE
     except FileNotFoundError: return False # gone meanwhile
-    except OSError: return True # a filesystem without times
+    except (OSError, NotImplementedError): return True # a filesystem without times
 
-# %% ../nbs/073_remote.ipynb #6b84dcde
+# %% ../nbs/073_remote.ipynb #243d5064
 class RemoteStore:
     "A store on a filesystem far away, with copies on this machine."
     cap = None # it may take what it takes: the limit is for the copies
@@ -418,7 +420,7 @@ class RemoteStore:
     def trim(self, keep:int|None=None)->None: "Nor is anything removed there unasked."
     def prepare(self, need:int|None)->None: # before any work
         "Raises OSError, PermissionError or FileNotFoundError where nothing can be written, ValueError where the copies have too little room."
-        enough(self.copies.limit, disk.SHARD_BYTES, need or 0)
+        enough(self.copies.limit, disk.SHARD_BYTES, need or 1 << 62)
         _reach(self.files)
 
 # %% ../nbs/073_remote.ipynb #f5d5ebca
@@ -450,7 +452,7 @@ def _named(store, digits)->Place:
 def is_remote(store)->bool: return isinstance(store, RemoteStore) or isinstance(store, str) and '://' in store
 _filesystem = filesystem # by another name, where an argument has this one
 
-# %% ../nbs/073_remote.ipynb #a619e650
+# %% ../nbs/073_remote.ipynb #12c3cd48
 _ALIKE = 8 # entries that are looked at to say what differs
 
 def _entries(files)->dict:
@@ -465,14 +467,15 @@ def _manifests(store, names): # (name, manifest) of each; None where it is not w
     with ThreadPoolExecutor(_THREADS) as pool: return [*zip(names, pool.map(lambda n: store.place(n).read('manifest.json'), names))]
 
 
-def _modified(store, name)->float: # seconds since 1970, when its manifest was put; now where that is not known
-    try: return store.files.call('modified', store.files.path(f'{name}/manifest.json')).timestamp()
-    except OSError: return time.time()
+def _modified(store, name, file='manifest.json')->float: # seconds since 1970, when it was put; now where that is not known
+    try: return store.files.call('modified', store.files.path(f'{name}/{file}')).timestamp()
+    except (OSError, NotImplementedError): return time.time()
 
 
 def _pruned(store, keep, older_than, limit)->Table: # entries that somebody writes are passed over
+    def written(name, files): return any(time.time() - _modified(store, name, f) < _LONG_GONE for f in files if f.startswith('writers/'))
     def goes(place): store.discard(place); return True
-    found = {n: files for n, files in store.entries().items() if not any(f.startswith('writers/') for f in files)}
+    found = {n: files for n, files in store.entries().items() if not written(n, files)}
     return disk.pruned([(_modified(store, n), sum(files.values()), store.place(n)) for n, files in found.items()], goes, keep, older_than, limit)
 
 
