@@ -55,7 +55,7 @@ def _download(blob:Blob, path:Path)->None:
         if _sound(path, blob): return
     raise Damaged(Path(blob.name).parent, [f'the content of {blob.name} has changed'])
 
-# %% ../nbs/072_copies.ipynb #6a265d70
+# %% ../nbs/072_copies.ipynb #d7f803ff
 def _claim(file, alone:bool)->bool: # a lock on an open file; False where others are in the way
     if fcntl is None: return True
     try: fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
@@ -63,24 +63,32 @@ def _claim(file, alone:bool)->bool: # a lock on an open file; False where others
     return True
 
 
+def _come(path:Path)->bool: # is it room for what has become a copy?
+    return path.name == _ROOM and (path.parents[1]/path.parent.name[1:].partition('~')[0]).is_file()
+
+
 def _removed(path:Path)->bool: # False where somebody uses it
     try:
         with open(path, 'rb') as file:
             if not _claim(file, True): return False
+            gone = not _come(path)
             shutil.rmtree(path.parent) if path.name == _ROOM else path.unlink()
     except FileNotFoundError: return path.name != _ROOM # another process was faster; kept room that is gone has become a copy
     except PermissionError: return False
-    return True
+    return gone
 
-# %% ../nbs/072_copies.ipynb #b583ceb6
+# %% ../nbs/072_copies.ipynb #a105a86b
 _ROOM = 'room' # a file in the hidden folder of what is on its way, as large as that will be
 
 def _files(folder:Path)->list: # (last use, size, path) of copies, and of room that is kept for some
-    found = []
-    for path in (*folder.glob(f'??/.*/{_ROOM}'), *folder.glob('??/*.bin')): # in this order: what comes meanwhile is counted twice, never not at all
-        if path.name == _ROOM and (path.parents[1]/path.parent.name[1:].partition('~')[0]).exists(): continue # it has just come
-        with suppress(FileNotFoundError): found.append((path.stat().st_atime_ns, path.stat().st_size, path))
-    return sorted(found)
+    rooms = [*folder.glob(f'??/.*/{_ROOM}')]
+    for path in filter(_come, rooms): _removed(path) # of a process that was killed, or is done with it
+    kept = [_seen(p) for p in rooms]
+    return sorted(f for f in kept + [_seen(p) for p in folder.glob('??/*.bin')] if f) # copies last: what comes meanwhile is counted twice, never not at all
+
+
+def _seen(path)->tuple|None:
+    with suppress(FileNotFoundError): return path.stat().st_atime_ns, path.stat().st_size, path
 
 
 def _cleared(folder:Path, size:int, limit:int)->bool:
