@@ -1,6 +1,6 @@
 """Stores far away under ill treatment: requests that fail, damaged objects, killed and rival writers, caches smaller than the store.
 
-TRANSFERLIT_ROUNDS says how often a writer is killed (2 by default here). TRANSFERLIT_S3=http://127.0.0.1:5555 runs the test
+TRANSFERLIT_ROUNDS says how often a writer is killed (once by default here). TRANSFERLIT_S3=http://127.0.0.1:5555 runs the test
 against a server that speaks the protocol of S3, with the usual AWS_* variables; it writes into the bucket `transferlit-test`.
 """
 import os
@@ -19,18 +19,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import copying
 import extraction
 from transferlit import caching, fit
 from transferlit import remote as far
 from transferlit import store as disk
 from transferlit.features import precompute
+from transferlit.files import locked
 from transferlit.loop import Blocks
 from transferlit.remote import RemoteStore
 
 fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'transferlit[remote]'")
 from fsspec.implementations.memory import MemoryFileSystem  # noqa: E402
 
-ROUNDS = int(os.environ.get("TRANSFERLIT_ROUNDS", 2))
+ROUNDS = int(os.environ.get("TRANSFERLIT_ROUNDS", 1))
 ENV = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
 linux = pytest.mark.skipif(sys.platform != "linux", reason="uses fork")
 SHARD = 4096  # bytes; the entry has 32 of them
@@ -395,6 +397,25 @@ def test_damaged_copies_are_fetched_anew(caches, truth):
         data[5] ^= 1
         path.write_bytes(data)
     same(compute(store), truth)
+
+
+@linux
+def test_processes_share_the_copies(tmp_path):
+    """Three processes of four threads, and one that is killed: every byte right, and at no moment more copies than fit."""
+    command = [sys.executable, copying.__file__, str(tmp_path)]
+    users = [subprocess.Popen([*command, str(seed), "3"], stdout=subprocess.PIPE, text=True, env=ENV) for seed in range(3)]
+    victim = subprocess.Popen([*command, "9", "60"], stdout=subprocess.DEVNULL, env=ENV)
+    most = 0
+    while any(user.poll() is None for user in users):
+        with locked(tmp_path / "room"), suppress(FileNotFoundError):  # nobody begins to fetch, or removes anything, meanwhile
+            found = [path.stat() for path in tmp_path.rglob("*.bin")]
+            most = max(most, sum({stat.st_ino: stat.st_size for stat in found}.values()))
+        if most and victim.poll() is None:
+            victim.kill()
+            victim.wait()
+        time.sleep(0.02)
+    assert all(user.returncode == 0 and int(user.stdout.read()) > 0 for user in users)
+    assert 0 < most <= copying.FIT * copying.SIZE
 
 
 # Rivals
