@@ -37,9 +37,9 @@ from .remote import RemoteStore, is_remote
 from .tables import Table
 
 # %% auto #0
-__all__ = ['Features', 'precompute']
+__all__ = ['check_numbers', 'Features', 'precompute']
 
-# %% ../nbs/08_features.ipynb #e140a801
+# %% ../nbs/08_features.ipynb #03e19338
 def _refuse(rule, fix, received): raise ValueError(f'{rule} {fix} Received: {received}.')
 
 
@@ -58,14 +58,14 @@ def _structure(data): # arrays in the structure they came in; lists of plain num
 
 
 def _leaves(data)->list: return [a for a in tree.flatten(data) if a is not None]
-def _kind(array)->str: return getattr(array.dtype, 'kind', None) or np.dtype(array.dtype.name).kind
+def _kind(array)->str: return getattr(array.dtype, 'kind', None) or np.dtype(array.dtype.as_numpy_dtype).kind # a tensor's
 
 
 def _blocks(array, rows=1 << 14): # enough at a time to be fast, little enough for what is larger than memory
     step = max(1, min(rows, (1 << 26) // max(1, math.prod(array.shape[1:]) * getattr(array.dtype, 'itemsize', 8))))
     return (np.asarray(array[i:i + step]) for i in range(0, array.shape[0], step))
 
-# %% ../nbs/08_features.ipynb #2935b93a
+# %% ../nbs/08_features.ipynb #1f5bcd27
 def _same_length(named:dict)->int:
     "The number of rows that all have. Raises ValueError where they differ, or where there are none."
     sizes = {name: [a.shape[0] for a in _leaves(data)] for name, data in named.items() if data is not None}
@@ -76,14 +76,17 @@ def _same_length(named:dict)->int:
     return rows
 
 
-def _numbers(name, data)->None:
-    "Raises ValueError where there is NaN."
+def check_numbers(
+    name:str, # of the data, for the message
+    data, # arrays or tensors, in any structure
+)->None:
+    "Raises ValueError where there is NaN, with the number of rows that have it."
     for array in (a for a in _leaves(data) if _kind(a) == 'f'):
         # The smallest of numbers with a NaN among them is NaN: one fast pass finds whether there is any.
         bad = sum(int(np.isnan(b.reshape(len(b), -1)).any(1).sum()) for b in _blocks(array) if b.size and np.isnan(np.min(b)))
         if bad: _refuse(f'{name} must hold numbers.', 'Fill or drop the rows with NaN.', f'{name} with NaN in {bad:,} of {array.shape[0]:,} rows')
 
-# %% ../nbs/08_features.ipynb #a9516b8d
+# %% ../nbs/08_features.ipynb #52abb5a2
 class _Arrays:
     "Rows of arrays, read by number."
     stream = False
@@ -92,7 +95,7 @@ class _Arrays:
         self.ids = None if row_ids is None else _array(row_ids)
         self.n = _same_length({'x': self.x, 'y': self.y, 'sample_weight': self.weight, 'row_ids': self.ids})
         if self.ids is None: self.ids = np.arange(self.n)
-        for name, data in ('x', self.x), ('y', self.y), ('sample_weight', self.weight): _numbers(name, data)
+        for name, data in ('x', self.x), ('y', self.y), ('sample_weight', self.weight): check_numbers(name, data)
 
     def few(self): return self.rows(slice(4)) # to judge layers that looking can't
 
@@ -115,7 +118,7 @@ def _digest(array)->str: # hashing leaves Python's lock free, so it uses all cor
 
 def _texts(block): return block.astype(str) if block.dtype.hasobject else block
 
-# %% ../nbs/08_features.ipynb #a90126d3
+# %% ../nbs/08_features.ipynb #507be35a
 def _unbatched(received): _refuse('A pipeline must give batches of rows.', 'End it with `.batch(256)`, or stack the rows.', received)
 
 
@@ -143,7 +146,7 @@ class _Stream:
             if bare := [a for a in _leaves(arrays) if not a.ndim]: _unbatched(f'elements that hold the single value {bare[0]}')
             parts = keras.utils.unpack_x_y_sample_weight(arrays)
             _same_length(dict(zip(('x', 'y', 'sample_weight'), parts)))
-            for name, data in zip(('x', 'y', 'sample_weight'), parts): _numbers(name, data)
+            for name, data in zip(('x', 'y', 'sample_weight'), parts): check_numbers(name, data)
             yield parts
 
     def batches(self, size, start=0): # (x, (y, sample_weight)) in batches of about `size`
