@@ -167,7 +167,7 @@ def _sizes(row_bytes:int, free:int)->dict: # of a block, so that two of them are
     block = max(1, min(2**27, free // 16) // max(1, row_bytes))
     return {'block': block, 'chunk': max(1, block // 128)}
 
-# %% ../nbs/33_caching.ipynb #7785339b
+# %% ../nbs/33_caching.ipynb #5aebb7a1
 def _source(x, y, weight, features, batch_size:int, views:int=1):
     "Rows in memory, or in blocks where all views do not fit; `features` as a list of arrays where a step needs them beside `x`."
     arrays = loop.flat((x, features))
@@ -177,19 +177,19 @@ def _source(x, y, weight, features, batch_size:int, views:int=1):
     def read(part):
         px, py, pw, pf = loop.map_flat(lambda a: np.asarray(a[part]), (x, y, weight, features))
         return keras.utils.pack_x_y_sample_weight(px, py, pw), pf
-    return loop.Blocks(read, rows, batch_size, **_sizes(nbytes // rows, _free() // views), **_far([a for a in arrays if getattr(a, 'spans', None)]))
+    return loop.Blocks(read, rows, batch_size, **_sizes(nbytes // rows, _free() // views), **_far([a for a in arrays if getattr(a, 'spans', None)], _free() // views))
 
 
 _WINDOW = 16 # shards from all over the store that are mixed with one another, where the copies have room for as many
 
-def _far(arrays:list)->dict: # of features that lie far away: what comes together, and how much of it at a time
+def _far(arrays:list, free:int)->dict: # of features that lie far away: what comes together, and how much of it at a time
     if not arrays: return {}
     def fetch(start, stop):
         held = [let_go for a in arrays for let_go in a.hold(start, stop)]
         return lambda: [let_go() for let_go in held]
     spans = tuple(arrays[0].spans)
     largest = max(stop - start for start, stop in spans) * sum(_nbytes(a) // len(a) for a in arrays)
-    room = arrays[0].parts[0].copies.limit // 2 # one window in use, the next one on its way
+    room = min(arrays[0].parts[0].copies.limit // 2, free // 4) # one window in use, the next one on its way
     return {'spans': spans, 'fetch': fetch, 'window': max(1, min(_WINDOW, room // max(1, largest)))}
 
 
