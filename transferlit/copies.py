@@ -100,10 +100,13 @@ def _cleared(folder:Path, size:int, limit:int)->bool:
         if _removed(path): used -= s
     return used + size <= limit
 
-# %% ../nbs/072_copies.ipynb #7fc34927
+# %% ../nbs/072_copies.ipynb #545debde
 _CHECKED = set() # copies that this process has read in full, by place and what the system says of them
 
 def _mark(path:Path, stat)->tuple: return str(path), stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def _mapped(file, blob)->tuple: return np.memmap(file, np.uint8, 'r', shape=(blob.size,)), file
 
 
 def _found(path:Path, blob:Blob)->tuple|None:
@@ -115,7 +118,7 @@ def _found(path:Path, blob:Blob)->tuple|None:
     if mine and (_mark(path, stat) in _CHECKED or _sound(path, blob)):
         _CHECKED.add(_mark(path, stat))
         os.utime(path, ns=(max(stat.st_atime_ns + 1, time.time_ns()), stat.st_mtime_ns)) # used now
-        return np.memmap(file, np.uint8, 'r', shape=(blob.size,)), file
+        return _mapped(file, blob)
     file.close()
     if mine: path.unlink(missing_ok=True)
 
@@ -152,7 +155,7 @@ class Copies:
     def scratch(self): return _scratch(self.folder) # a context: a folder on the same disk
     def take(self, blob:Blob, path:Path)->None: _taken(self, blob, path) # a file with its bytes, from there: a copy now, or gone where there is no room
 
-# %% ../nbs/072_copies.ipynb #c2a8c591
+# %% ../nbs/072_copies.ipynb #ccaf3344
 def _open(copies, blob)->tuple: # bytes, and the file that is held
     path = copies.path(blob)
     if found := _found(path, blob): return found
@@ -165,10 +168,14 @@ def _open(copies, blob)->tuple: # bytes, and the file that is held
 def _fetched(copies, path, blob)->tuple:
     # Not by `atomic_path`: a copy need not be on the disk for sure, since its checksum is counted when another process finds it.
     with tempfile.TemporaryDirectory(prefix=f'.{path.name}~', dir=path.parent) as part, _kept(copies, Path(part)/_ROOM, blob.size):
-        _download(blob, Path(part)/path.name)
-        os.replace(Path(part)/path.name, path)
-        with suppress(FileNotFoundError): _CHECKED.add(_mark(path, path.stat()))
-    return _found(path, blob) or _fetched(copies, path, blob) # removed at once by another process: once more
+        new = Path(part)/path.name
+        _download(blob, new)
+        file = open(new, 'rb') if fcntl else None # in use before it has its name, so that nobody removes it at once
+        if file: _claim(file, False)
+        os.replace(new, path)
+    file = file or open(path, 'rb')
+    _CHECKED.add(_mark(path, os.fstat(file.fileno())))
+    return _mapped(file, blob)
 
 
 @contextmanager
