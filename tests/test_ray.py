@@ -31,10 +31,12 @@ SETTINGS = dict(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, 
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(tmp_path_factory):
+    """Where workers put temporary files comes out of it, too."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(**SETTINGS)
-    yield
+    folder = tmp_path_factory.mktemp("workers")
+    ray.init(**SETTINGS, runtime_env={"env_vars": {"TMPDIR": str(folder)}})
+    yield folder
     ray.shutdown()
 
 
@@ -43,9 +45,10 @@ def truth():
     return precompute(extraction.model(), *extraction.data(ROWS), batch_size=2, verbose=False)
 
 
-def writers(store):
+def writers(folder):
     """Process ids of workers that are in the middle of a piece: the name of what they write says whose it is."""
-    return sorted({int(p.name.split("~")[1].rpartition("-")[2]) for p in Path(store).glob("*/.pieces/.*~*/.*.part")})
+    parts = [*Path(folder).glob("*/.pieces/.*~*/.*.part"), *Path(folder).glob("*/.*~*/.*.part")]  # in a store; on the way to one far away
+    return sorted({int(p.name.split("~")[1].rpartition("-")[2]) for p in parts})
 
 
 class Killer(threading.Thread):
@@ -105,6 +108,47 @@ def test_stopped_and_killed_nothing_is_lost_or_doubled(cluster, tmp_path, truth,
     assert again.note.startswith("Reused") and again.folder == folder
 
 
+def test_workers_send_what_they_make(cluster, tmp_path, truth, monkeypatch):
+    """Into a store far away: a driver that stopped, a worker killed; features do not pass through the driver, and a laptop finds them."""
+    from transferlit import remote as far
+    from transferlit.remote import RemoteStore
+    (tmp_path / "far").mkdir()
+    store, sent, put = RemoteStore(f"file://{tmp_path}/far", cache=tmp_path / "cache"), [], far.Files.put
+    monkeypatch.setattr(far.Files, "put", lambda self, name, content: sent.append((name, content)) or put(self, name, content))
+
+    def call():
+        return precompute(extraction.model(), *extraction.data(ROWS), store=store, batch_size=2, engine="ray", workers=WORKERS, verbose=False)
+    add, added = actors.Joined.add, []
+
+    def stop(self, told, ids):
+        add(self, told, ids)
+        added.append(told["tag"])
+        if len(added) == 2:
+            raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr(actors.Joined, "add", stop)
+        with pytest.raises(KeyboardInterrupt):
+            call()
+    with Killer(cluster, 1) as killer:
+        made = call()
+    assert len(killer.killed) == 1 and made.note.startswith("Went on at row")
+    same(made, truth)
+    blobs = sum(len(content) for name, content in sent if name.endswith(".bin"))
+    assert blobs == 8 * ROWS, "row ids are all that the driver has sent"
+    assert all(name == "manifest.json" or name.endswith(".bin") for name in made.folder.sizes())
+    laptop = RemoteStore(f"file://{tmp_path}/far", cache=tmp_path / "laptop")
+    again = precompute(extraction.model(), *extraction.data(ROWS), store=laptop, verbose=False)
+    assert again.note.startswith("Reused")
+    local = precompute(extraction.model(), *extraction.data(ROWS), store=tmp_path / "local", batch_size=2, verbose=False)
+    assert local.key == made.key and local.folder.name == made.folder.name
+
+
+@pytest.mark.skipif(not ROUNDS, reason="TRANSFERLIT_RAY_ROUNDS is 0")
+def test_memory_of_one_machine_is_no_store_for_many(cluster, tmp_path):
+    with pytest.raises(FileNotFoundError, match="where all of them see it"):
+        precompute(extraction.model(), *extraction.data(), store="memory://driver", batch_size=2, engine="ray", workers=WORKERS, verbose=False)
+
+
 def test_a_dataset_keeps_its_order_and_names_bad_rows(cluster, tmp_path, truth):
     """Parquet in, a row unreadable and one of another shape; what is stored is found from tf.data without them."""
     x, y = extraction.data(ROWS)
@@ -130,22 +174,29 @@ def test_a_dataset_keeps_its_order_and_names_bad_rows(cluster, tmp_path, truth):
 
 @pytest.mark.skipif(not ROUNDS, reason="TRANSFERLIT_RAY_ROUNDS is 0")
 @pytest.mark.parametrize("source", ["arrays", "dataset"])
-def test_a_killed_driver_leaves_what_the_next_one_takes_up(tmp_path, truth, source):
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_killed_driver_leaves_what_the_next_one_takes_up(tmp_path, truth, source, scheme):
     """SIGKILL to drivers at random moments; the last one is left alone."""
     rng, went_on = random.Random(0), 0
-    command = [sys.executable, extraction.__file__, f"ray {source}", tmp_path]
-    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "RAY_USAGE_STATS_ENABLED": "0"}
+    command = [sys.executable, extraction.__file__, f"ray {source}", f"{scheme}{tmp_path}"]
+    env = {**os.environ, "TRANSFERLIT_CACHE": str(tmp_path.with_name("home")), "TF_CPP_MIN_LOG_LEVEL": "3", "RAY_USAGE_STATS_ENABLED": "0"}
     for _ in range(ROUNDS):
         driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
-        while driver.poll() is None and not [*tmp_path.glob("*/.pieces/[!.]*")]:
+        while driver.poll() is None and not [*tmp_path.glob("*/.pieces/[!.]*"), *tmp_path.glob("*/pieces/*.json")]:
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.5))
         driver.kill()
         driver.wait()
     out = subprocess.run(command, capture_output=True, text=True, env=env, check=True).stdout
     went_on += "Went on at row" in out or "Reused" in out
-    folder, = entries(tmp_path)
-    entry = read(folder)
+    if scheme:
+        from transferlit.remote import RemoteStore
+        store = RemoteStore(f"{scheme}{tmp_path}", cache=tmp_path / "cache")
+        name, = store.entries()
+        entry = store.read(store.place(name))
+    else:
+        folder, = entries(tmp_path)
+        entry = read(folder)
     np.testing.assert_array_equal(entry.arrays["@row"][:], truth.row_ids)
     np.testing.assert_array_equal(entry.arrays["hidden1"][:], truth.arrays[0])
     assert went_on

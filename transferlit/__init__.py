@@ -17,6 +17,7 @@ _HOME = {
     "freeze": "freezing", "thaw": "freezing", "trainability": "freezing",
     "stop_after": "barrier",
     "Features": "features", "precompute": "features",
+    "RemoteStore": "remote",
     "fit": "caching", "sweep": "caching",
     "Stage": "finetuning", "finetune": "finetuning",
     "share": "sharing", "shared": "sharing",

@@ -389,7 +389,7 @@ def _steps(model, program:Program, source:Epochs, callbacks, kind:str, each:int|
             if getattr(model, halt): return logs
     return logs
 
-# %% ../nbs/04_loop.ipynb #26c56c9b
+# %% ../nbs/04_loop.ipynb #bb3d0c7d
 @dataclass(frozen=True, eq=False)
 class Blocks:
     "Rows that stay on disk and are read in blocks."
@@ -398,10 +398,13 @@ class Blocks:
     batch_size:int = 32 # the last batch may be smaller
     block:int = 65_536 # rows in memory at a time; the next block is read meanwhile
     chunk:int = 512 # rows read in one go
+    spans:tuple = () # (start, stop) of rows that are fetched together, where they lie far away
+    fetch:Callable|None = None # brings the rows of a span near; it gives a function that lets go of them
+    window:int = 1 # spans that are mixed with one another; as many are fetched meanwhile
 
     def __len__(self): return self.rows
     @property
-    def form(self)->tuple: return map_flat(_spec, self.read(slice(0, 1)))
+    def form(self)->tuple: return map_flat(_spec, self.read(slice(0, 0))) # no row need be fetched for it
     @property
     def steps(self)->int: return math.ceil(self.rows / self.batch_size)
     @property
@@ -411,10 +414,11 @@ class Blocks:
         return _ahead(self._passes(np.random.default_rng(np.random.randint(2**31)) if shuffle else None, passes)) # keras.utils.set_random_seed seeds it
 
     def _passes(self, rng, passes):
-        starts = np.arange(0, self.rows, self.chunk)
+        starts, near = np.arange(0, self.rows, self.chunk), _fetched(self, _windows(self, rng, passes))
         for _ in range(passes):
-            if rng: rng.shuffle(starts)
-            yield from _blocks(self, starts, rng)
+            if rng and not self.spans: rng.shuffle(starts)
+            groups = _far_groups(self, near, rng) if self.spans else _groups(self, [slice(s, min(s + self.chunk, self.rows)) for s in starts])
+            yield from _blocks(self, groups, rng)
 
 
 def _ahead(items):
@@ -427,20 +431,25 @@ def _ahead(items):
             yield item
     finally: thread.shutdown(wait=False, cancel_futures=True)
 
-# %% ../nbs/04_loop.ipynb #06cce208
+# %% ../nbs/04_loop.ipynb #1fb5dfa3
 def _joined(arrays, room:int): # one after the other in an array of `room` rows, so that all blocks have one shape
     made, at = np.zeros((room, *arrays[0].shape[1:]), arrays[0].dtype), 0
     for a in arrays: made[at:(at := at + len(a))] = a
     return made
 
 
-def _blocks(source:Blocks, starts, rng):
-    "Stretches over the chunks that begin at `starts`."
-    held, each, room = [], max(1, source.block // source.chunk), source.block + source.batch_size
-    for i in range(0, len(starts), each):
-        parts = held + [flat(source.read(slice(s, min(s + source.chunk, source.rows)))) for s in starts[i:i + each]]
+def _groups(source:Blocks, chunks): # as many chunks as make a block
+    each = max(1, source.block // source.chunk)
+    return (chunks[i:i + each] for i in range(0, len(chunks), each))
+
+
+def _blocks(source:Blocks, groups, rng):
+    "Stretches over groups of chunks."
+    held, left, room = [], source.rows, source.block + source.batch_size
+    for group in groups:
+        parts, left = held + [flat(source.read(part)) for part in group], left - sum(part.stop - part.start for part in group)
         count = sum(len(part[0]) for part in parts)
-        use = count - count % source.batch_size if i + each < len(starts) else count
+        use = count - count % source.batch_size if left else count
         order = (rng.permutation(count) if rng else np.arange(count)).astype('int32')
         arrays = [_joined(column, room) for column in zip(*parts)]
         held = [[a[order[use:]] for a in arrays]] if use < count else []
@@ -451,6 +460,44 @@ def _block_steps(leaves, order, size, room):
     full = len(order) // size
     if full: yield leaves, tf.constant(np.resize(order, room)), 0, full
     if len(order) % size: yield leaves, tf.constant(order), full, full + 1
+
+# %% ../nbs/04_loop.ipynb #537ee496
+def _windows(source:Blocks, rng, passes:int): # spans that are near at the same time, pass after pass
+    for _ in range(passes):
+        order = rng.permutation(len(source.spans)) if rng else np.arange(len(source.spans))
+        for part in np.array_split(order, -(-len(order) // source.window)): yield [source.spans[i] for i in part]
+
+
+def _far_groups(source:Blocks, near, rng): # of chunks, window by window, to the end of the pass
+    left = source.rows
+    while left:
+        window = next(near)
+        chunks = [slice(s, min(s + source.chunk, stop)) for start, stop in window for s in range(start, stop, source.chunk)]
+        if rng: rng.shuffle(chunks)
+        yield from _groups(source, chunks)
+        left -= sum(stop - start for start, stop in window)
+
+# %% ../nbs/04_loop.ipynb #feae5bfc
+_FETCHERS = 8 # spans that are fetched at once
+
+def _fetched(source:Blocks, windows):
+    "Each window once all of it has come; the next one is fetched while it is in use."
+    pool, asked = ThreadPoolExecutor(_FETCHERS, 'transferlit-fetch'), []
+    def ask():
+        asked.append((window := next(windows, []), [pool.submit(source.fetch, *span) for span in window]))
+        return window
+    def let_go(future): return future.cancelled() or future.exception() or future.result()()
+    try:
+        more = ask()
+        while more:
+            window, futures = asked[0]
+            for future in futures: future.result()
+            more = ask()
+            yield window
+            for future in asked.pop(0)[1]: let_go(future)
+    finally: # also where training was stopped: what is still to come is let go when it has come
+        pool.shutdown(wait=False, cancel_futures=True)
+        for future in (f for _, futures in asked for f in futures): future.add_done_callback(let_go)
 
 # %% ../nbs/04_loop.ipynb #33729f30
 @dataclass(frozen=True, eq=False)

@@ -27,11 +27,11 @@ from .files import atomic_path, content_hash, locked
 from .tables import Table
 
 # %% auto #0
-__all__ = ['FORMAT', 'SHARD_BYTES', 'SHARD_SECONDS', 'dtype_of', 'StoredRows', 'Writer', 'Damaged', 'Entry', 'read', 'begun',
-           'finish', 'adopt', 'home', 'place', 'entries', 'discard', 'size_of', 'age_of', 'bytes_text', 'listing',
-           'abouts', 'size', 'prune']
+__all__ = ['FORMAT', 'SHARD_BYTES', 'SHARD_SECONDS', 'dtype_of', 'sealed', 'unsealed', 'StoredRows', 'Writer', 'Damaged', 'Entry',
+           'read', 'begun', 'finish', 'manifest_of', 'adopt', 'home', 'place', 'entries', 'discard', 'size_of',
+           'age_of', 'bytes_text', 'listing', 'abouts', 'size', 'prune', 'pruned', 'LocalStore']
 
-# %% ../nbs/07_store.ipynb #f9a1e052
+# %% ../nbs/07_store.ipynb #5f9efa57
 FORMAT = 1 # of the folder; another number is never read
 
 def dtype_of(name:str)->np.dtype:
@@ -42,21 +42,27 @@ def dtype_of(name:str)->np.dtype:
     return np.dtype(name)
 
 
-def _write_json(path:Path, content:dict)->None:
-    "JSON with a checksum of itself, whole or absent."
-    text = json.dumps({**content, 'checksum': content_hash(json.dumps(content, sort_keys=True))}, indent=1)
-    with atomic_path(path) as part: part.write_text(text)
+def sealed(content:dict)->str: # JSON with a checksum of itself
+    return json.dumps({**content, 'checksum': content_hash(json.dumps(content, sort_keys=True))}, indent=1)
 
 
-def _read_json(path:Path)->dict|None:
-    "What `_write_json` wrote; None where it is missing, damaged or not ours."
-    try: content = json.loads(path.read_text())
-    except (OSError, ValueError): return None
+def unsealed(text:str|bytes)->dict|None: # None where it is damaged or not ours
+    try: content = json.loads(text)
+    except ValueError: return None
     if not isinstance(content, dict): return None
     checksum = content.pop('checksum', None)
     return content if checksum == content_hash(json.dumps(content, sort_keys=True)) else None
 
-# %% ../nbs/07_store.ipynb #09a70a20
+
+def _write_json(path:Path, content:dict)->None: # whole or absent
+    with atomic_path(path) as part: part.write_text(sealed(content))
+
+
+def _read_json(path:Path)->dict|None: # what `_write_json` wrote; None where it is missing as well
+    try: return unsealed(path.read_bytes())
+    except OSError: return None
+
+# %% ../nbs/07_store.ipynb #efb237b6
 class StoredRows:
     "Arrays end to end, read like one: `len`, `shape`, `dtype`, slices, row numbers, `np.asarray`."
     def __init__(self, parts):
@@ -74,18 +80,41 @@ class StoredRows:
 
     def view(self, start:int, stop:int): # rows `start` to `stop`, without a copy
         "The same arrays, fewer rows."
-        starts = [0, *self.ends[:-1]]
-        return StoredRows([p[max(0, start - s):max(0, stop - s)] for p, s in zip(self.parts, starts)])
+        first = min(int(np.searchsorted(self.ends, start, 'right')), len(self.parts) - 1)
+        here = self.parts[first:max(first, int(np.searchsorted(self.ends, stop))) + 1] # there may be thousands of others
+        starts = [int(e) - len(p) for p, e in zip(here, self.ends[first:])]
+        return StoredRows([p[max(0, start - s):max(0, stop - s)] for p, s in zip(here, starts)])
 
     def __getitem__(self, rows):
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             if step != 1: return self[np.arange(start, stop, step)]
-            parts = self.view(start, max(start, stop)).parts
+            parts = _here(self.view(start, max(start, stop)).parts)
             return parts[0] if len(parts) == 1 else np.concatenate(parts)
         return _gather(self, np.asarray(rows))
 
-# %% ../nbs/07_store.ipynb #ebf7fb0c
+    @property
+    def spans(self)->list: return _spans(self) # rows (start, stop) that are fetched together; none where all of them are here
+    def hold(self, start:int, stop:int)->list: # fetches these rows; what it gives lets go of them again when called
+        return [p.hold() for p in self.view(start, stop).parts if _far(p)]
+
+# %% ../nbs/07_store.ipynb #69980c1d
+_FETCHED = 8 # parts at once
+
+def _far(part)->bool: return hasattr(part, 'hold') # rows that come when they are read
+
+
+def _spans(rows)->list:
+    ends = rows.ends.tolist()
+    return [*zip([0, *ends], ends)] if any(map(_far, rows.parts)) else []
+
+
+def _here(parts)->list: # as arrays
+    if not any(map(_far, parts)): return parts
+    if len(parts) == 1: return [np.asarray(parts[0])]
+    with ThreadPoolExecutor(min(_FETCHED, len(parts))) as pool: return [*pool.map(np.asarray, parts)]
+
+
 def _gather(rows:StoredRows, numbers)->np.ndarray:
     "Rows by number, in any order. Raises IndexError for a number beyond the end."
     if numbers.dtype == bool: numbers = np.flatnonzero(numbers)
@@ -113,7 +142,7 @@ def _fault(folder:Path, shard:int, record:dict)->str|None:
         with open(path, 'rb') as file:
             if hashlib.file_digest(file, 'sha256').hexdigest() != digest: return f'the content of {path.name} has changed'
 
-# %% ../nbs/07_store.ipynb #2db4dc48
+# %% ../nbs/07_store.ipynb #54dfc2b1
 class _Shard:
     "The files of one shard while rows flow into them; they get their names when it is sealed."
     def __init__(self, folder:Path, number:int, fields:list):
@@ -133,9 +162,13 @@ class _Shard:
     @property
     def bytes(self)->list: return [f.tell() for f in self.files]
 
-    def seal(self, note:dict)->dict: # files first, then the record that vouches for them
+    def close(self, note:dict)->tuple: # the record, and the files that it vouches for
         record = {'rows': self.rows, 'note': note, 'fields': self.fields, 'bytes': self.bytes, 'sha256': [d.hexdigest() for d in self.digests]}
         self.stack.close()
+        return record, [_shard_file(self.folder, self.number, i) for i in range(len(self.fields))]
+
+    def seal(self, note:dict)->dict: # files first, then the record
+        record, _ = self.close(note)
         _write_json(_record_file(self.folder, self.number), record)
         return record
 
@@ -159,7 +192,7 @@ def _fits(array, field:dict)->None:
         raise ValueError(f'All rows of an array must have one shape and dtype. Received: {array.shape[1:]} {array.dtype} '
                          f'for {field["name"]!r}, which has {tuple(field["shape"])} {field["dtype"]}.')
 
-# %% ../nbs/07_store.ipynb #3fb641b8
+# %% ../nbs/07_store.ipynb #b5962ed6
 SHARD_BYTES, SHARD_SECONDS = 1 << 25, 20. # a shard is closed when it has so many bytes or has been open for so long
 
 
@@ -180,9 +213,11 @@ class Writer:
     def add(self, arrays:list)->None: # as many rows of each field
         "Append rows. Raises ValueError where they are not of the fields' shape and dtype; OSError where the disk is full."
         for a, f in zip(arrays, self.fields, strict=True): _fits(a, f)
-        self.open = self.open or _Shard(self.folder, len(self.shards), self.fields)
+        self.open = self.open or self._begin()
         self.open.add(arrays)
         if sum(self.open.bytes) >= self.shard_bytes or time.monotonic() - self.open.began > SHARD_SECONDS: self.seal()
+
+    def _begin(self): return _Shard(self.folder, len(self.shards), self.fields)
 
     def seal(self)->None: # from here on these rows survive a kill
         if self.open: self.shards, self.open = [*self.shards, self.open.seal(self.note)], None
@@ -229,7 +264,7 @@ def _faults(folder:Path, manifest:dict)->list:
     found += [f'{p.name} has changed' for n, s in enumerate(shards) if _read_json(p := _record_file(folder, n)) != s]
     return [f for f in found if f] + [f'{name} is not part of it' for name in foreign]
 
-# %% ../nbs/07_store.ipynb #374c0d3f
+# %% ../nbs/07_store.ipynb #cd52a062
 def _mapped(folder:Path, manifest:dict, i:int)->StoredRows:
     "Array `i` of an entry, memory-mapped."
     field, shards = manifest['fields'][i], manifest['shards']
@@ -250,7 +285,7 @@ def read(
     os.utime(folder/'manifest.json') # used now
     return _entry(folder, manifest)
 
-
+# %% ../nbs/07_store.ipynb #7d6c91e5
 def _entry(folder, manifest)->Entry:
     fields, shards = manifest['fields'], manifest['shards']
     arrays = {f['name']: _mapped(folder, manifest, i) for i, f in enumerate(fields)}
@@ -272,7 +307,10 @@ def finish(
 )->None:
     "Seal the last shard, then write the manifest: now the entry is there."
     writer.seal()
-    _write_json(writer.folder/'manifest.json', {'format': FORMAT, 'about': about, 'rows': writer.rows, 'fields': writer.fields, 'shards': writer.shards})
+    _write_json(writer.folder/'manifest.json', manifest_of(writer, about))
+
+
+def manifest_of(writer:Writer, about:dict)->dict: return {'format': FORMAT, 'about': about, 'rows': writer.rows, 'fields': writer.fields, 'shards': writer.shards}
 
 # %% ../nbs/07_store.ipynb #9a7eca6f
 def adopt(
@@ -299,13 +337,14 @@ def _linked(source:Path, target:Path)->None:
     except OSError: # a filesystem without hard links
         with atomic_path(target) as part: shutil.copyfile(source, part)
 
-# %% ../nbs/07_store.ipynb #f8ca842b
+# %% ../nbs/07_store.ipynb #151febc4
 def home(
     root:str|os.PathLike|bool|None=None, # a folder; None or True is the user's cache folder
 )->Path:
-    "Where entries lie. Raises NotADirectoryError where `root` is a file."
+    "Where entries lie. Raises NotADirectoryError where `root` is a file, ValueError where it is a URL."
     default = os.environ.get('TRANSFERLIT_CACHE') or platformdirs.user_cache_path('transferlit')/'features'
     path = Path(default if root is None or root is True else root).expanduser()
+    if re.match(r'\w[\w+.-]+:/', str(root)): raise ValueError(f'A store in a folder is wanted here. For a URL use `RemoteStore(url)`: it has `listing`, `size` and `prune`, too. Received: {str(root)!r}.')
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f'A store must be a folder. Name a folder, or a path where one can be made. Received: {str(path)!r}.')
     return path
@@ -391,7 +430,7 @@ def size(
     "What the entries of a store take on the disk."
     return sum(map(_size, entries(home(root))))
 
-# %% ../nbs/07_store.ipynb #d642cee4
+# %% ../nbs/07_store.ipynb #2208f6c5
 def _remove(folder:Path)->bool: # False where a process is writing it
     try:
         with locked(folder, timeout=0): discard(folder)
@@ -407,13 +446,45 @@ def prune(
     limit:str|int|None=None, # spare what fits, the last used first: `20 GB`, bytes
 )->Table: # what was removed
     "Remove entries that nothing spares, the least recently used first. Raises ValueError where no rule is given."
+    return pruned([(_used(p), _size(p), p) for p in entries(home(root))], _remove, keep, older_than, limit)
+
+
+def pruned(found:list, remove, keep, older_than, limit)->Table: # what was removed of (last use, bytes, entry)
+    "Call `remove` for each entry that nothing spares; it says whether it could."
     if keep is None and older_than is None and limit is None:
         raise ValueError('Say what may go: `keep=` a number, `older_than=` an age or `limit=` a size; `keep=0` removes all. Received: none of them.')
-    root, gone, room = home(root), [], size_of(limit)
-    oldest, now = age_of(older_than), time.time()
-    for i, folder in enumerate(sorted(entries(root), key=_used, reverse=True)):
-        bytes_, age = _size(folder), now - _used(folder)
-        spared = [keep is not None and i < keep, oldest is not None and age <= oldest, room is not None and bytes_ <= room]
+    gone, room, oldest, now = [], size_of(limit), age_of(older_than), time.time()
+    for i, (used, bytes_, entry) in enumerate(sorted(found, key=lambda f: f[0], reverse=True)):
+        spared = [keep is not None and i < keep, oldest is not None and now - used <= oldest, room is not None and bytes_ <= room]
         if room is not None: room -= bytes_ if bytes_ <= room else 0
-        if not any(spared) and _remove(folder): gone.append({'entry': folder.name[:12], 'bytes': bytes_})
+        if not any(spared) and remove(entry): gone.append({'entry': entry.name[:12], 'bytes': bytes_})
     return Table(gone, f'{len(gone)} entries removed, {bytes_text(sum(r["bytes"] for r in gone))}')
+
+# %% ../nbs/07_store.ipynb #47f29cd1
+class LocalStore:
+    "The store in a folder of this machine."
+    def __init__(self, root=None, cap:int|None=None): # bytes that it may take
+        self.root, self.cap = home(root), cap
+        self.root.mkdir(parents=True, exist_ok=True)
+
+    def place(self, key:str)->Path: return place(self.root, key)
+    def read(self, folder:Path)->Entry|None: return read(folder)
+    def begun(self, folder:Path)->Entry|None: return begun(folder)
+    def writer(self, folder:Path, fields:list)->Writer: return Writer(folder, fields)
+    def finish(self, writer:Writer, about:dict)->None: finish(writer, about)
+    def discard(self, folder:Path)->None: discard(folder)
+    def abouts(self)->list: return abouts(self.root, 50)
+    def locked(self, folder:Path, timeout:float=-1): return locked(folder, timeout)
+    def trim(self, keep:int|None=None)->None: # to what it may take
+        if self.cap is not None: prune(self.root, keep=keep, limit=self.cap)
+
+    def check(self, need:int)->None: # bytes that are to come, or have come
+        "Raises ValueError or OSError where they do not fit."
+        if self.cap is not None and need > self.cap:
+            raise ValueError('Features must fit the limit of the store. Raise `limit`, or store a smaller dtype. '
+                             f'Received: {bytes_text(need)} or more, with a limit of {bytes_text(self.cap)}.')
+
+    def prepare(self, need:int|None)->None: # before any work: is there room? None where it is not known how much will come
+        self.check(need or 0)
+        free = shutil.disk_usage(self.root).free
+        if need and need > free: raise OSError(f'Features must fit on the disk. Free some space, or name another store. Received: {bytes_text(need)} for {bytes_text(free)} of free space.')
