@@ -295,12 +295,12 @@ def test_what_changed_is_said(tmp_path):
 
     def other(seed): return np.concatenate([x[:1] + seed, x[1:]])
     assert note() == "Computed: nothing like it was stored."
-    assert note(lambda layer: layer.kernel.assign_add(layer.kernel)) == "Computed: `hidden1/kernel` changed."
-    assert note(lambda layer: setattr(layer, "activation", keras.activations.relu)) == "Computed: the settings of `hidden1` changed."
-    assert note(rows=x[:-100]) == "Computed: x has 100 fewer rows."
-    assert note(rows=other(1)) == "Computed: the content of x changed."
-    assert note(rows=x.astype("float64")) == "Computed: x is float64 instead of float32."
-    assert note(dtype="float16") == "Computed: features are stored as float16 instead of as computed."
+    assert note(lambda layer: layer.kernel.assign_add(layer.kernel)) == "Computed: the nearest in the store differs (`hidden1/kernel` changed)."
+    assert note(lambda layer: setattr(layer, "activation", keras.activations.relu)) == "Computed: the nearest in the store differs (the settings of `hidden1` changed)."
+    assert note(rows=x[:-100]) == "Computed: the nearest in the store differs (x has 100 fewer rows)."
+    assert note(rows=other(1)) == "Computed: the nearest in the store differs (the content of x changed)."
+    assert note(rows=x.astype("float64")) == "Computed: the nearest in the store differs (x is float64 instead of float32)."
+    assert note(dtype="float16") == "Computed: the nearest in the store differs (features are stored as float16 instead of as computed)."
     assert note().startswith("Reused")
 
 

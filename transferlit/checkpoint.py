@@ -192,7 +192,7 @@ class Plan:
     def __repr__(self): return repr(self.table())
     def _repr_html_(self): return self.table()._repr_html_()
 
-# %% ../nbs/21_checkpoint.ipynb #c4ad5657
+# %% ../nbs/21_checkpoint.ipynb #69f4c769
 def plan(
     model:keras.Model, # any built model
     path:str|os.PathLike, # any file that `open_weights` reads
@@ -212,6 +212,7 @@ def plan(
     """
     _check_choices(by=(by, ('name', 'position')), missing=(missing, ('error', 'fresh')),
                    mismatched=(mismatched, ('error', 'fresh')), unused=(unused, ('ok', 'error')))
+    by_path(model) # what is no model is said to be none before the file is opened
     with open_weights(path) as weights:
         keys = _keras_keys(model) if by == 'position' else {}
         return _plan(model, weights, only, rename, fresh, skip, by, keys, dict(missing=missing, mismatched=mismatched, unused=unused))

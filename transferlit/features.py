@@ -65,10 +65,11 @@ def _blocks(array, rows=1 << 14): # enough at a time to be fast, little enough f
     step = max(1, min(rows, (1 << 26) // max(1, math.prod(array.shape[1:]) * getattr(array.dtype, 'itemsize', 8))))
     return (np.asarray(array[i:i + step]) for i in range(0, array.shape[0], step))
 
-# %% ../nbs/08_features.ipynb #1f5bcd27
+# %% ../nbs/08_features.ipynb #da530b3e
 def _same_length(named:dict)->int:
     "The number of rows that all have. Raises ValueError where they differ, or where there are none."
     sizes = {name: [a.shape[0] for a in _leaves(data)] for name, data in named.items() if data is not None}
+    if not sizes.get('x'): _refuse('There must be an x.', 'Give arrays, rows first, or a pipeline of batches.', 'x=None')
     if len({n for ns in sizes.values() for n in ns}) != 1:
         _refuse('All arrays must have one row a sample.', 'Give them one length.', ', '.join(f'{k} {v}' for k, v in sizes.items()))
     rows = next(iter(sizes.values()))[0]
@@ -803,7 +804,7 @@ def _need(job)->int|None: # bytes that the features will take; None where that i
     def stored(b): return min(b.bytes, math.prod(b.shape) * job.narrow.dtype.itemsize) if job.narrow.dtype and 'float' in b.dtype else b.bytes
     return rows * sum(map(stored, job.cut.boundary))
 
-# %% ../nbs/08_features.ipynb #b8183652
+# %% ../nbs/08_features.ipynb #77db7f00
 def _stored(job, parts, store, verbose, write)->Features:
     "From the store, or computed into it; of several processes that want the same, one computes."
     folder = store.place(_key(parts))
@@ -812,12 +813,13 @@ def _stored(job, parts, store, verbose, write)->Features:
         if found:
             store.trim(keep=1)
             return found
-        why = [why] if why else _nearest(store, parts)
+        near = '; '.join(_nearest(store, parts))
+        why = why or (near and f'the nearest in the store differs ({near})')
         store.prepare(_need(job))
         before = write(job, store, folder, {'parts': parts, 'model': f"{job.cut.lower.name.removesuffix('_lower')} up to {', '.join(b.name for b in job.cut.boundary)}"}, verbose)
         entry = store.read(folder)
         features = _features(job, parts, entry.arrays, entry)
-    note = f'Went on at row {before:,}, where an earlier run had stopped.' if before else f'Computed: {"; ".join(why) or "nothing like it was stored"}.'
+    note = f'Went on at row {before:,}, where an earlier run had stopped.' if before else f'Computed: {why or "nothing like it was stored"}.'
     store.trim()
     return replace(features, note=note)
 
@@ -831,7 +833,7 @@ def _patient(store, folder, verbose): # holds the entry's lock; says so where th
             stack.enter_context(store.locked(folder))
         yield
 
-# %% ../nbs/08_features.ipynb #87e13160
+# %% ../nbs/08_features.ipynb #04448ce7
 _CAP = '20 GB' # for the user's cache folder where nothing else is said
 
 def _cap(store, limit)->int|None: # bytes
@@ -862,12 +864,13 @@ def _fits_inputs(cut, x, flows=False)->None:
     if len(given) != len(wanted): _refuse('x must have one array for each input.', f'Give {", ".join(t.name for t in wanted)}.', f'{len(given)} array{"s" * (len(given) != 1)}')
     for a, t in zip(given, wanted):
         rows, row = tuple(a.shape[1:]), tuple(t.shape[1:])
+        if _kind(a) in 'OUS' and t.dtype != 'string': _refuse('x must hold the numbers that the model takes.', 'Encode text first.', f'text for {t.name!r} of {t.dtype}')
         if takes(row, rows): continue
         said = f'rows of {rows} for {t.name!r} of {row}'
         if flows and len(rows) < len(row): _unbatched(said)
         _refuse('Rows of x must have the shape that the model takes.', 'Give `x[None]` for a single row.' if takes(row, tuple(a.shape)) else 'Reshape x.', said)
 
-# %% ../nbs/08_features.ipynb #74c9c6ba
+# %% ../nbs/08_features.ipynb #a1b1fa6d
 def precompute(
     model:keras.Model|Split, # with a frozen part; or a cut, for a model whose layers can't be seen
     x, # arrays with one row a sample (one, or a list or dictionary), or a pipeline of batches: x, (x, y) or (x, y, sample_weight)
@@ -897,6 +900,8 @@ def precompute(
     source = _source(x, y, sample_weight, row_ids)
     cut = _cut(model, source, at, inference)
     if not source.stream: _fits_inputs(cut, source.x)
+    if batch_size is not None and not (isinstance(batch_size, (int, np.integer)) and batch_size > 0):
+        _refuse('`batch_size` must be a whole number, 1 or more.', 'Correct it, or leave it out.', f'batch_size={batch_size!r}')
     if views < 1 or views > 1 and augment is None: _refuse('Each view is a pass of augmentation.', 'Give `augment=` with `views=`.', f'views={views}')
     job = _Pass(cut, source, batch_size, views, augment if augment is None else _Augment(augment, seed), dtype)
     write = _engine(engine, job, store, workers, on_bad_row)

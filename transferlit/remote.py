@@ -452,7 +452,7 @@ def _named(store, digits)->Place:
 def is_remote(store)->bool: return isinstance(store, RemoteStore) or isinstance(store, str) and '://' in store
 _filesystem = filesystem # by another name, where an argument has this one
 
-# %% ../nbs/073_remote.ipynb #12c3cd48
+# %% ../nbs/073_remote.ipynb #64090930
 _ALIKE = 8 # entries that are looked at to say what differs
 
 def _entries(files)->dict:
@@ -485,4 +485,4 @@ def _listing(store)->Table:
         state = 'whole' if manifest else 'damaged' if 'manifest.json' in found[name] else 'unfinished'
         return {'entry': name[:12], 'model': (manifest or {}).get('about', {}).get('model'), 'rows': (manifest or {}).get('rows'), 'bytes': sum(found[name].values()), 'state': state}
     rows = [row(*pair) for pair in _manifests(store, sorted(found, key=lambda n: -_modified(store, n)))]
-    return Table(rows, f'{len(rows)} entries, {disk.bytes_text(sum(r["bytes"] for r in rows))} at {store.url}')
+    return Table(rows, f'{disk.entries_text(len(rows))}, {disk.bytes_text(sum(r["bytes"] for r in rows))} at {store.url}')

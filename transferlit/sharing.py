@@ -81,7 +81,7 @@ def _write(model, folder:Path, about:str, license:str|None)->None:
     with atomic_path(folder/'config.json') as part: part.write_text(json.dumps(config, indent=1) + '\n', encoding='utf-8')
     with atomic_path(folder/'README.md') as part: part.write_text(_card(model, weights, config, about, license), encoding='utf-8')
 
-# %% ../nbs/42_sharing.ipynb #f30eaef1
+# %% ../nbs/42_sharing.ipynb #ca262c3b
 def share(
     model:keras.Model, # built; of Keras layers, or custom ones that can be described by a config
     folder:str|os.PathLike, # made where it does not exist
@@ -104,6 +104,7 @@ def share(
 
 
 def _describable(model)->None:
+    by_path(model) # a model, and built
     try: model.to_json()
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(f'A shared model must be described by its config. Give its layers a `get_config`, or share the weights alone: '

@@ -29,7 +29,7 @@ from .tables import Table
 # %% auto #0
 __all__ = ['FORMAT', 'SHARD_BYTES', 'SHARD_SECONDS', 'dtype_of', 'sealed', 'unsealed', 'StoredRows', 'Writer', 'Damaged', 'Entry',
            'read', 'begun', 'finish', 'manifest_of', 'adopt', 'home', 'place', 'entries', 'discard', 'size_of',
-           'age_of', 'bytes_text', 'listing', 'abouts', 'size', 'prune', 'pruned', 'LocalStore']
+           'age_of', 'bytes_text', 'entries_text', 'listing', 'abouts', 'size', 'prune', 'pruned', 'LocalStore']
 
 # %% ../nbs/07_store.ipynb #5f9efa57
 FORMAT = 1 # of the folder; another number is never read
@@ -371,7 +371,7 @@ def discard(
             shutil.move(path, aside/f'{folder.name}-{path.name}')
     with suppress(OSError): folder.rmdir()
 
-# %% ../nbs/07_store.ipynb #4f3e3477
+# %% ../nbs/07_store.ipynb #61f738af
 _UNITS = {'': 1, 'B': 1, 'KB': 10**3, 'MB': 10**6, 'GB': 10**9, 'TB': 10**12, 'KIB': 2**10, 'MIB': 2**20, 'GIB': 2**30, 'TIB': 2**40}
 
 def size_of(
@@ -399,7 +399,10 @@ def bytes_text(n:int)->str: # `11.0 MB`
     unit = next((u for u in ('TB', 'GB', 'MB', 'KB') if n >= _UNITS[u]), 'B')
     return f'{n} B' if unit == 'B' else f'{n / _UNITS[unit]:.3g} {unit}'
 
-# %% ../nbs/07_store.ipynb #090695fc
+
+def entries_text(n:int)->str: return f'{n} entr{"y" if n == 1 else "ies"}' # `1 entry`
+
+# %% ../nbs/07_store.ipynb #5a86e887
 def _size(folder:Path)->int: return sum(p.stat().st_size for p in folder.rglob('*') if p.is_file())
 def _used(folder:Path)->float: return max((p.stat().st_mtime for p in [folder, *folder.glob('*.json')]), default=0.)
 
@@ -416,7 +419,7 @@ def listing(
                 'last used': datetime.fromtimestamp(_used(folder)).isoformat(' ', 'minutes'), 'state': state if manifest or state == 'damaged' else 'unfinished'}
     folder = home(root)
     rows = [row(p) for p in sorted(entries(folder), key=_used, reverse=True)]
-    return Table(rows, f'{len(rows)} entries, {bytes_text(sum(r["bytes"] for r in rows))}')
+    return Table(rows, f'{entries_text(len(rows))}, {bytes_text(sum(r["bytes"] for r in rows))}')
 
 
 def abouts(root:Path, most:int)->list: # what was written about the last used entries
@@ -430,7 +433,7 @@ def size(
     "What the entries of a store take on the disk."
     return sum(map(_size, entries(home(root))))
 
-# %% ../nbs/07_store.ipynb #2208f6c5
+# %% ../nbs/07_store.ipynb #2009d35f
 def _remove(folder:Path)->bool: # False where a process is writing it
     try:
         with locked(folder, timeout=0): discard(folder)
@@ -458,7 +461,7 @@ def pruned(found:list, remove, keep, older_than, limit)->Table: # what was remov
         spared = [keep is not None and i < keep, oldest is not None and now - used <= oldest, room is not None and bytes_ <= room]
         if room is not None: room -= bytes_ if bytes_ <= room else 0
         if not any(spared) and remove(entry): gone.append({'entry': entry.name[:12], 'bytes': bytes_})
-    return Table(gone, f'{len(gone)} entries removed, {bytes_text(sum(r["bytes"] for r in gone))}')
+    return Table(gone, f'{entries_text(len(gone))} removed, {bytes_text(sum(r["bytes"] for r in gone))}')
 
 # %% ../nbs/07_store.ipynb #47f29cd1
 class LocalStore:
