@@ -22,7 +22,7 @@ $(VENV)/demo.done: $(VENV)/pyvenv.cfg $(FACTS)
 
 $(VENV)/dev.done: $(VENV)/pyvenv.cfg $(FACTS)
 	@echo "Installing transferlit and the tools to develop it; this takes a few minutes the first time."
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev,demo]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev,demo,remote]"
 	@touch $@
 
 demo: $(VENV)/demo.done ## the main job on real digits: train, save, restore, freeze, cache, compare
