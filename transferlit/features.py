@@ -37,7 +37,7 @@ from .remote import RemoteStore, is_remote
 from .tables import Table
 
 # %% auto #0
-__all__ = ['check_numbers', 'Features', 'precompute']
+__all__ = ['check_numbers', 'check_count', 'Features', 'precompute']
 
 # %% ../nbs/08_features.ipynb #03e19338
 def _refuse(rule, fix, received): raise ValueError(f'{rule} {fix} Received: {received}.')
@@ -65,7 +65,7 @@ def _blocks(array, rows=1 << 14): # enough at a time to be fast, little enough f
     step = max(1, min(rows, (1 << 26) // max(1, math.prod(array.shape[1:]) * getattr(array.dtype, 'itemsize', 8))))
     return (np.asarray(array[i:i + step]) for i in range(0, array.shape[0], step))
 
-# %% ../nbs/08_features.ipynb #da530b3e
+# %% ../nbs/08_features.ipynb #c3077796
 def _same_length(named:dict)->int:
     "The number of rows that all have. Raises ValueError where they differ, or where there are none."
     sizes = {name: [a.shape[0] for a in _leaves(data)] for name, data in named.items() if data is not None}
@@ -86,6 +86,17 @@ def check_numbers(
         # The smallest of numbers with a NaN among them is NaN: one fast pass finds whether there is any.
         bad = sum(int(np.isnan(b.reshape(len(b), -1)).any(1).sum()) for b in _blocks(array) if b.size and np.isnan(np.min(b)))
         if bad: _refuse(f'{name} must hold numbers.', 'Fill or drop the rows with NaN.', f'{name} with NaN in {bad:,} of {array.shape[0]:,} rows')
+
+
+
+def check_count(
+    name:str, # of the argument, for the message
+    value, # as it was given; None where it was left out
+    least:int=1,
+)->None:
+    "Raises ValueError where `value` is given, but is no whole number of at least `least`."
+    if value is not None and not (isinstance(value, (int, np.integer)) and value >= least):
+        _refuse(f'`{name}` must be a whole number, {least} or more.', 'Correct it, or leave it out.', f'{name}={value!r}')
 
 # %% ../nbs/08_features.ipynb #52abb5a2
 class _Arrays:
@@ -870,7 +881,7 @@ def _fits_inputs(cut, x, flows=False)->None:
         if flows and len(rows) < len(row): _unbatched(said)
         _refuse('Rows of x must have the shape that the model takes.', 'Give `x[None]` for a single row.' if takes(row, tuple(a.shape)) else 'Reshape x.', said)
 
-# %% ../nbs/08_features.ipynb #a1b1fa6d
+# %% ../nbs/08_features.ipynb #c0b149c8
 def precompute(
     model:keras.Model|Split, # with a frozen part; or a cut, for a model whose layers can't be seen
     x, # arrays with one row a sample (one, or a list or dictionary), or a pipeline of batches: x, (x, y) or (x, y, sample_weight)
@@ -900,8 +911,7 @@ def precompute(
     source = _source(x, y, sample_weight, row_ids)
     cut = _cut(model, source, at, inference)
     if not source.stream: _fits_inputs(cut, source.x)
-    if batch_size is not None and not (isinstance(batch_size, (int, np.integer)) and batch_size > 0):
-        _refuse('`batch_size` must be a whole number, 1 or more.', 'Correct it, or leave it out.', f'batch_size={batch_size!r}')
+    check_count('batch_size', batch_size)
     if views < 1 or views > 1 and augment is None: _refuse('Each view is a pass of augmentation.', 'Give `augment=` with `views=`.', f'views={views}')
     job = _Pass(cut, source, batch_size, views, augment if augment is None else _Augment(augment, seed), dtype)
     write = _engine(engine, job, store, workers, on_bad_row)

@@ -28,8 +28,9 @@ from .tables import Table
 
 # %% auto #0
 __all__ = ['FORMAT', 'SHARD_BYTES', 'SHARD_SECONDS', 'dtype_of', 'sealed', 'unsealed', 'StoredRows', 'Writer', 'Damaged', 'Entry',
-           'read', 'begun', 'finish', 'manifest_of', 'adopt', 'home', 'place', 'entries', 'discard', 'size_of',
-           'age_of', 'bytes_text', 'entries_text', 'listing', 'abouts', 'size', 'prune', 'pruned', 'LocalStore']
+           'read', 'begun', 'finish', 'manifest_of', 'adopt', 'widened', 'home', 'place', 'entries', 'discard',
+           'size_of', 'age_of', 'bytes_text', 'entries_text', 'listing', 'abouts', 'size', 'prune', 'pruned',
+           'LocalStore']
 
 # %% ../nbs/07_store.ipynb #5f9efa57
 FORMAT = 1 # of the folder; another number is never read
@@ -312,7 +313,7 @@ def finish(
 
 def manifest_of(writer:Writer, about:dict)->dict: return {'format': FORMAT, 'about': about, 'rows': writer.rows, 'fields': writer.fields, 'shards': writer.shards}
 
-# %% ../nbs/07_store.ipynb #9a7eca6f
+# %% ../nbs/07_store.ipynb #b9583e5d
 def adopt(
     writer:Writer, # of the entry that grows
     piece:Path, # a whole entry of one shard
@@ -322,13 +323,17 @@ def adopt(
     writer.seal()
     (record,), number = _manifest(piece)['shards'], len(writer.shards)
     for i in range(len(record['fields'])): _linked(_shard_file(piece, 0, i), _shard_file(writer.folder, number, i))
-    added = [np.ascontiguousarray(a).reshape(-1).view(np.uint8) for a in more]
+    added = [np.ascontiguousarray(a).tobytes() for a in more]
     for i, data in enumerate(added, len(record['fields'])):
-        with atomic_path(_shard_file(writer.folder, number, i)) as part: part.write_bytes(data.data)
-    record |= {'note': writer.note, 'fields': writer.fields, 'bytes': record['bytes'] + [a.nbytes for a in added],
-               'sha256': record['sha256'] + [hashlib.sha256(a.data).hexdigest() for a in added]}
+        with atomic_path(_shard_file(writer.folder, number, i)) as part: part.write_bytes(data)
+    record = widened(writer, record, added)
     _write_json(_record_file(writer.folder, number), record)
     writer.shards.append(record)
+
+
+def widened(writer:Writer, record:dict, added:list)->dict: # the record of a piece as one of `writer`, with the bytes of more fields
+    return {**record, 'note': writer.note, 'fields': writer.fields, 'bytes': record['bytes'] + [len(data) for data in added],
+            'sha256': record['sha256'] + [hashlib.sha256(data).hexdigest() for data in added]}
 
 
 def _linked(source:Path, target:Path)->None:
