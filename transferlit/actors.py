@@ -25,6 +25,7 @@ from .archives import open_safetensors, write_safetensors
 from .columns import Columns, in_order, plainly, the_ray
 from .cut import code_of
 from .files import content_hash
+from .paths import renew
 from .remote import Place, RemoteStore, adopt_remote, is_remote
 
 # %% auto #0
@@ -47,8 +48,7 @@ class Shipped:
             path.write_bytes(self.weights)
             with open_safetensors(path) as stored:
                 for variable, array in zip(made.weights, stored.values(), strict=True): variable.assign(np.asarray(array))
-        for layer in made._flatten_layers():
-            if hasattr(layer, 'finalize_state'): layer.finalize_state() # `Normalization` computes from its weights what it uses
+        renew(made, made.weights)
         return made
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from . import loop
-from .cut import split
+from .cut import fingerprint, split
 from .features import Features, check_count, check_numbers, precompute
 from .tables import Table
 
@@ -138,10 +138,12 @@ def _held_out(data:tuple, share:float)->tuple:
     return tuple(loop.map_flat(lambda a: a[part], data) for part in (slice(at), slice(at, None)))
 
 # %% ../nbs/33_caching.ipynb #c22ecdb2
-_SPLITS = weakref.WeakKeyDictionary() # model to (what was frozen, split)
+_SPLITS = weakref.WeakKeyDictionary() # model to (its state, split)
 
 
-def _graph_state(model)->list: return [(id(part), part.trainable) for part in model._flatten_layers()] + [id(v) for v in model.trainable_variables]
+def _graph_state(model)->list: # what a split depends on
+    flags = [(id(part), part.trainable) for part in model._flatten_layers()]
+    return [*flags, *map(id, model.trainable_variables), fingerprint(model)]
 
 
 def _cut(model):

@@ -28,7 +28,7 @@ from .archives import write_safetensors
 from .bundles import data_file, write_bundle
 from .files import atomic_path, content_hash
 from .formats import open_weights, peek
-from .paths import by_path, match
+from .paths import by_path, match, renew
 from .tables import Table
 
 # %% auto #0
@@ -412,8 +412,9 @@ class _Undo:
             self.room -= size
             self.values.append((variable, _host(variable).copy()))
 
-    def back(self)->None:
+    def back(self, model)->None:
         for variable, old in reversed(self.values): variable.assign(old)
+        renew(model, [variable for variable, _ in self.values])
 
 
 def _numpy(dtype:str): return getattr(ml_dtypes, dtype, dtype)
@@ -435,11 +436,11 @@ def restore(
     with open_weights(path) as weights:
         pairs = [(weights[row['file']], variables[row['path']], row) for row in found.of('restored')]
         for stored, _, row in pairs: _sound(stored, row)
-        _write_all(pairs)
+        _write_all(model, pairs)
     return found
 
 # %% ../nbs/21_checkpoint.ipynb #569f33c1
-def _write_all(pairs:list)->None: # of stored, variable and row
+def _write_all(model, pairs:list)->None: # of stored, variable and row
     undo, interrupted = _Undo(), None
     try:
         for stored, variable, row in pairs:
@@ -450,8 +451,9 @@ def _write_all(pairs:list)->None: # of stored, variable and row
                     variable.assign(_tensor(_value(stored, row)))
                     done = True
                 except KeyboardInterrupt as interrupt: interrupted = interrupt # half a model would be worse than a moment's delay
+        renew(model, [variable for _, variable, _ in pairs])
     except BaseException:
-        undo.back()
+        undo.back(model)
         raise
     if interrupted: raise interrupted
 

@@ -15,7 +15,9 @@ import math
 import re
 import weakref
 from collections import defaultdict, deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import lru_cache
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -27,7 +29,8 @@ from .paths import by_path
 from .tables import Table
 
 # %% auto #0
-__all__ = ['MaskOf', 'WithMask', 'Boundary', 'lower', 'upper', 'settings_of', 'code_of', 'Split', 'split', 'by_hand']
+__all__ = ['MaskOf', 'WithMask', 'Boundary', 'lower', 'upper', 'settings_of', 'code_of', 'told_of', 'fingerprint', 'open_ended',
+           'Split', 'split', 'by_hand']
 
 # %% ../nbs/01_cut.ipynb #d6be68d4
 def _is_graph(model)->bool:
@@ -497,10 +500,26 @@ def _traced(graph, step, training)->tuple:
     return [(node.op, str(sorted(node.attr.items(), key=str))) for node in nodes], list(traced.variables)
 
 # %% ../nbs/01_cut.ipynb #d1b775c3
-def _kept_by(part)->dict: # numbers, text and arrays that a layer of somebody's own holds in its attributes
-    if type(part).__module__.startswith('keras.'): return {}
-    kinds = str, int, float, bool, list, tuple, dict, np.ndarray, np.generic, tf.Tensor
-    return {k: v for k, v in vars(part).items() if not k.startswith('_') and isinstance(v, kinds) and not tf.is_symbolic_tensor(v)}
+@lru_cache(None)
+def _plumbing()->frozenset: # attributes that every layer or model has, whatever it computes
+    return frozenset({*vars(keras.layers.Layer(name='bare')), *vars(keras.Model(name='bare'))})
+
+
+_PLAIN = str, int, float, bool, list, tuple, dict, np.ndarray, np.generic, tf.Tensor, SimpleNamespace
+_TABLES = tf.lookup.StaticHashTable, tf.lookup.experimental.MutableHashTable, tf.lookup.experimental.DenseHashTable
+
+
+def _computes_with(name, value)->bool: # an attribute whose content a layer's output may depend on
+    if name in _plumbing() or name.startswith('_self_') or tf.is_symbolic_tensor(value): return False
+    named = callable(value) and hasattr(value, '__name__')
+    return named or isinstance(value, (*_PLAIN, *_TABLES)) or is_dataclass(value)
+
+
+def _kept_by(part)->dict:
+    "What a layer computes with and neither variables nor settings tell: of Keras' own layers derived tensors, of others every attribute with a content."
+    kept = {k: v for k, v in vars(part).items() if _computes_with(k, v)}
+    if type(part).__module__.startswith('keras.'): return {k: v for k, v in kept.items() if isinstance(v, tf.Tensor)}
+    return kept | {'dtype_policy': part.dtype_policy.name} if isinstance(part, keras.Layer) else kept
 
 
 def _state(op)->list: # variables, and what else could remember the last call
@@ -697,8 +716,17 @@ def _plainly(value): # settings without names and without code in pickled form
         return {str(k): _plainly(v) for k, v in sorted(value.items(), key=str) if k not in ('name', 'trainable', 'build_config')}
     if isinstance(value, (list, tuple)): return [_plainly(v) for v in value]
     if isinstance(value, keras.Variable): return 'Variable' # its value is told among the weights
-    if hasattr(value, 'shape') and not isinstance(value, keras.KerasTensor): return content_hash(keras.ops.convert_to_numpy(value))
+    if hasattr(value, 'shape') and not isinstance(value, keras.KerasTensor): return _content(value)
+    if isinstance(value, _TABLES): return sorted(zip(*(map(str, tf.reshape(side, [side.shape[0], -1]).numpy()) for side in value.export())))
+    if isinstance(value, SimpleNamespace): return _plainly(vars(value))
+    if is_dataclass(value) and not isinstance(value, type): return _plainly({f.name: getattr(value, f.name) for f in fields(value)})
+    if callable(value) and hasattr(value, '__name__'): return f'{value.__module__}.{value.__name__}'
     return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
+
+
+def _content(array)->str: # a hash
+    array = np.asarray(keras.ops.convert_to_numpy(array))
+    return content_hash(list(array.shape), list(map(str, array.ravel()))) if array.dtype.hasobject else content_hash(array)
 
 
 def settings_of(op): # what `get_config` tells, or the plain attributes of a layer that has none
@@ -732,16 +760,46 @@ def _own_code(part)->list: # of classes and functions that are not Keras' own
     return [[name, code_of(f)] for name, f in written + given]
 
 
-def _recipe(graph, below)->list:
-    "Of each step below: its name, and a hash of all it computes with but weights."
-    place = {key: i for i, key in enumerate([*graph.inputs, *(k for s in graph.steps if s in below for k in s.writes)])}
-    def told(step):
-        args, kwargs = (_plainly(tree.map_structure(lambda x: None if isinstance(x, keras.KerasTensor) else x, a))
-                        for a in (step.node.arguments.args, step.node.arguments.kwargs))
-        words = getattr(step.op, 'get_vocabulary', list)()
-        return [type(step.op).__module__, type(step.op).__name__, settings_of(step.op), [place[k] for k in step.reads], args, kwargs,
-                [[_own_code(part), _plainly(_kept_by(part))] for part in _parts(step.op)], content_hash(list(map(str, words)))]
-    return [(step.name, content_hash(json.dumps(told(step), sort_keys=True, default=str))) for step in graph.steps if step in below]
+def told_of(
+    part, # a layer or operation
+)->list: # plain values
+    "All that `part` computes with but weights: its settings, code of its own, and what it keeps in attributes."
+    return [settings_of(part), _own_code(part), _plainly(_kept_by(part))]
+
+
+def _words(part)->list: return list(getattr(part, 'get_vocabulary', list)())
+
+
+def _told(step, place)->list: # of a step, with the places of the values it reads
+    args, kwargs = (_plainly(tree.map_structure(lambda x: None if isinstance(x, keras.KerasTensor) else x, a))
+                    for a in (step.node.arguments.args, step.node.arguments.kwargs))
+    (settings, *own), *inner = map(told_of, _parts(step.op))
+    words = [word for part in _parts(step.op) for word in _words(part)]
+    return [type(step.op).__module__, type(step.op).__name__, settings, [place[k] for k in step.reads], args, kwargs, [own, *inner],
+            content_hash(list(map(str, words)))]
+
+
+def _recipe(inputs, steps)->list:
+    "Of each of `steps`: its name, and a hash of all it computes with now but weights."
+    place = {key: i for i, key in enumerate([*inputs, *(k for s in steps for k in s.writes)])}
+    return [(step.name, content_hash(json.dumps(_told(step, place), sort_keys=True, default=str))) for step in steps]
+
+
+def fingerprint(
+    model:keras.Model, # any
+)->str: # changes with what a layer computes with, but for weights
+    "A hash of the state that no variable holds: settings, code and attributes of all layers, vocabularies."
+    parts = [part for part in model._flatten_layers() if not _is_graph(part)]
+    return content_hash(json.dumps([[told_of(part), list(map(str, _words(part)))] for part in parts], sort_keys=True, default=str))
+
+
+def open_ended(
+    model:keras.Model, # any
+)->bool: # True where there is code that is not Keras' own
+    "Can it compute with something that no fingerprint knows, a global that a `Lambda` reads, say?"
+    parts = (part for part in model._flatten_layers() if not _is_graph(part) and not isinstance(part, (MaskOf, WithMask)))
+    return not all(map(_plain, parts))
+
 
 # %% ../nbs/01_cut.ipynb #47466fb3
 @dataclass(frozen=True)
@@ -757,11 +815,15 @@ class Split:
     inference:bool # does it count on frozen random layers being off?
     widest:int # bytes a row of the largest tensor inside `lower`
     whole:keras.Model=None # the two parts joined, where they were given by hand
+    steps:tuple=field(default=(), repr=False) # those in `lower`, as they were called
+    enters:tuple=field(default=(), repr=False) # keys of the values that they begin with
 
     @property
     def bytes(self)->int|None: # of a row of features; None where a dimension is open
         sizes = [b.bytes for b in self.boundary]
         return None if None in sizes else sum(sizes)
+
+    def now(self)->Split: return replace(self, recipe=_recipe(self.enters, self.steps)) # with settings that changed since
 
     @property
     def empty(self)->bool: return not self.layers # is there nothing to store?
@@ -816,9 +878,10 @@ def split(
 
 
 def _split(model, judge, below, moved)->Split:
-    graph, names = judge.graph, [step.name for step in judge.graph.steps if step in below]
-    widest = max(_cost(graph.tensor[key]) for step in below for key in (*step.reads, *step.writes)) if below else 0
-    return Split(*_made(model, graph, below), _reasons(judge, below, moved), names, _weights(model, judge, below), _recipe(graph, below), judge.inference, widest)
+    graph, steps = judge.graph, [step for step in judge.graph.steps if step in below]
+    widest = max((_cost(graph.tensor[key]) for step in steps for key in (*step.reads, *step.writes)), default=0)
+    return Split(*_made(model, graph, below), _reasons(judge, below, moved), [step.name for step in steps], _weights(model, judge, below),
+                 _recipe(graph.inputs, steps), judge.inference, widest, steps=tuple(steps), enters=tuple(graph.inputs))
 
 
 def _weights(model, judge, below)->dict: # all variables that are computed with below, by path

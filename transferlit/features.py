@@ -31,7 +31,7 @@ from tqdm import tqdm
 from . import store as disk
 from .actors import Joined, fields_of, over_arrays, over_dataset, portions, ship
 from .columns import Columns, bad_row, is_dataset, row_marks, takes, the_ray
-from .cut import Split, code_of, settings_of, split as _split
+from .cut import Split, code_of, open_ended, split as _split, told_of
 from .files import atomic_path, content_hash
 from .remote import RemoteStore, is_remote
 from .tables import Table
@@ -200,21 +200,27 @@ def _source(x, y=None, sample_weight=None, row_ids=None):
     return _Arrays(x, y, sample_weight, row_ids)
 
 # %% ../nbs/08_features.ipynb #0ae36ed1
-_FUNCTIONS = weakref.WeakKeyDictionary() # a lower part to what was compiled for it
+_FUNCTIONS = weakref.WeakKeyDictionary() # a lower part to (its recipe, what was compiled from it by kind of data)
 
-def _compiled(cut:Split, x, only_known=False):
-    "A function from a batch to the boundary tensors, compiled once for a lower part and kind of data; None where `only_known` and it was not."
-    leaves = tree.flatten(x)
-    specs = [tf.TensorSpec((None, *a.shape[1:]), _tensor_dtype(a)) for a in leaves]
-    made, known = _FUNCTIONS.setdefault(cut.lower, {}), (str(specs), str(cut.recipe))
-    if known not in made:
-        if only_known: return None
+def _functions(cut:Split)->dict: # those that still hold: what a trace read is baked into it
+    if _FUNCTIONS.get(cut.lower, (None,))[0] != cut.recipe: _FUNCTIONS[cut.lower] = cut.recipe, {}
+    return _FUNCTIONS[cut.lower][1]
+
+
+def _compiled(cut:Split, x):
+    "A function from a batch to the boundary tensors, compiled once for a kind of data and what the lower part computes."
+    specs = [tf.TensorSpec((None, *a.shape[1:]), _tensor_dtype(a)) for a in tree.flatten(x)]
+    made, kind = _functions(cut), str(specs)
+    if kind not in made:
         part, structure = weakref.ref(cut.lower), tree.map_structure(lambda a: 0, x)
         def run(*flat): return tree.flatten(part()(tree.pack_sequence_as(structure, flat), training=False))
-        made[known] = tf.function(run, input_signature=specs, autograph=False)
-    def call(batch): return made[known](*(tf.convert_to_tensor(_texts(a), s.dtype) if s.dtype == tf.string else tf.cast(tf.convert_to_tensor(a), s.dtype)
-                                          for a, s in zip(tree.flatten(batch), specs)))
-    return call
+        made[kind] = tf.function(run, input_signature=specs, autograph=False)
+    run = made[kind]
+    return lambda batch: run(*(_as(a, s.dtype) for a, s in zip(tree.flatten(batch), specs)))
+
+
+def _as(a, dtype): # a tensor
+    return tf.convert_to_tensor(_texts(a), dtype) if dtype == tf.string else tf.cast(tf.convert_to_tensor(a), dtype)
 
 
 def _tensor_dtype(array): # as Keras takes it: floats as `floatx`, text as strings
@@ -433,10 +439,8 @@ def _difference(stored:list, fresh:list)->tuple: # the largest, and whether roun
     return worst, explained
 
 # %% ../nbs/08_features.ipynb #1f0f925e
-def _few_rows(cut, x)->list: # compiled if that was done for the extraction; it would not pay for a few rows alone
-    if _compiled(cut, x, only_known=True): return _boundary_rows(_compiled(cut, x), x, cut.lower.inputs[0].shape[0], _Narrow(None))
-    def tensor(a): return tf.cast(tf.convert_to_tensor(_texts(a)), _tensor_dtype(a)) if a.dtype.kind not in 'OUS' else tf.convert_to_tensor(_texts(a))
-    batch, fixed = tree.map_structure(tensor, x), cut.lower.inputs[0].shape[0]
+def _few_rows(cut, x)->list: # eagerly: what was compiled for the extraction may know less than the model as it is now
+    batch, fixed = tree.map_structure(lambda a: _as(a, _tensor_dtype(a)), x), cut.lower.inputs[0].shape[0]
     rows = tree.flatten(batch)[0].shape[0]
     if fixed: batch = tree.map_structure(lambda t: tf.concat([t] * -(-fixed // rows), 0)[:fixed], batch)
     return [t.numpy()[:rows] for t in tree.flatten(cut.lower(batch, training=False))]
@@ -505,7 +509,8 @@ class _Augment:
 
     def key(self)->str: # what of it the features depend on
         parts = [p for p in self.how._flatten_layers() if not isinstance(p, (keras.Model, keras.layers.InputLayer))] if self.layer else []
-        own = [[type(p).__name__, _unseeded(settings_of(p)), code_of(type(p).call)] for p in parts] or code_of(self.how)
+        told = [[type(p).__name__, *told_of(p), code_of(type(p).call)] for p in parts]
+        own = [[name, _unseeded(settings), *rest] for name, settings, *rest in told] or code_of(self.how)
         return content_hash(json.dumps(own, default=str, sort_keys=True))[:16]
 
     def __call__(self, x, view, block):
@@ -860,7 +865,7 @@ def _opened(store, limit): # whatever names a store
 
 def _cut(model, source, at, inference)->Split:
     "The cut to compute with. Raises ValueError where there is nothing to store, or what can't be."
-    if isinstance(model, Split): cut = model
+    if isinstance(model, Split): cut = model.now()
     else: cut = _split(model, at, inference, source.few)
     if cut.empty:
         why = '; '.join(f'{row["layer"]} {row["reason"]}' for row in cut.reasons)
@@ -910,6 +915,7 @@ def precompute(
     """
     source = _source(x, y, sample_weight, row_ids)
     cut = _cut(model, source, at, inference)
+    if open_ended(cut.lower): _FUNCTIONS.pop(cut.lower, None) # it may read what no recipe tells: traced anew
     if not source.stream: _fits_inputs(cut, source.x)
     check_count('batch_size', batch_size)
     if views < 1 or views > 1 and augment is None: _refuse('Each view is a pass of augmentation.', 'Give `augment=` with `views=`.', f'views={views}')

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from .files import readable
+from .paths import renew
 from .parts import Compute, Formula
 
 # %% auto #0
@@ -294,6 +295,7 @@ def fill(
     seeds = {id(w) for w in model.weights if 'seed' in w.path}
     if unfilled - seeds: raise ValueError(f'Every weight needs an array. Received: {len(unfilled - seeds)} weights of {model.name!r} without one.')
     for _, weight, _, array in pairs: weight.assign(array)
+    renew(model, model.weights)
     return {path: n for path, _, n, _ in pairs}
 
 # %% ../nbs/0f_legacy.ipynb #453b3e93

@@ -292,9 +292,13 @@ def _ready(model, parts, rows)->None:
 _PROGRAMS = weakref.WeakKeyDictionary() # model to form to (what it was compiled for, program)
 
 
+def _constants(model)->list: # tensors that layers hold, such as the mean of a `Normalization`: baked into what is compiled
+    return [v for layer in model._flatten_layers() for v in vars(layer).values() if isinstance(v, tf.Tensor)]
+
+
 def compiled(model, parts, kind:str, rows, jit:bool=False)->Program:
     "The steps of `model` for rows like these, compiled only when they must be."
-    now = [model._loss_tracker, model.optimizer, *(parts or ()), *model.trainable_variables]
+    now = [model._loss_tracker, model.optimizer, *(parts or ()), *model.trainable_variables, *_constants(parts[1] if parts else model)]
     kept, form = _PROGRAMS.setdefault(model, {}), (kind, jit, rows.even, rows.batch_size, str(rows.form))
     then, program = kept.get(form, ([], None))
     if len(then) != len(now) or any(a is not b for a, b in zip(then, now)):

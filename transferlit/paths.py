@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import keras
 
 # %% auto #0
-__all__ = ['by_path', 'match', 'select']
+__all__ = ['by_path', 'match', 'select', 'renew']
 
 # %% ../nbs/00_paths.ipynb #d8ea4e33
 def _inside(layer, variable)->str:
@@ -116,3 +116,33 @@ def select(
     """
     variables = by_path(model)
     return {path: variables[path] for path in match(pattern, variables)}
+
+# %% ../nbs/00_paths.ipynb #9cc9332e
+def renew(
+    model:keras.Model, # any built model
+    written, # the variables that got new values
+)->None:
+    "Let every layer that derives something from these variables do so again; what was compiled from the old is dropped."
+    ids = {id(v) for v in written}
+    parts = model._flatten_layers()
+    derived = [layer for layer in parts if _derives(layer) and any(id(v) in ids for v in layer.weights)]
+    for layer in derived: _derive(layer)
+    for part in parts if derived else ():
+        if isinstance(part, keras.Model): part.train_function = part.test_function = part.predict_function = None
+
+
+# %% ../nbs/00_paths.ipynb #7edb980f
+def _loads_itself(layer)->bool: # reads the plain store of Keras in a way of its own
+    plain = type(layer).save_own_variables is keras.Layer.save_own_variables
+    owner = next(c for c in type(layer).__mro__ if 'load_own_variables' in vars(c))
+    return plain and not owner.__module__.startswith('keras.')
+
+
+def _derives(layer)->bool: return hasattr(layer, 'finalize_state') or _loads_itself(layer)
+
+
+def _derive(layer)->None: # as after a file was read
+    if hasattr(layer, 'finalize_state'): return layer.finalize_state()
+    layer.save_own_variables(store := {})
+    layer.load_own_variables(store)
+
