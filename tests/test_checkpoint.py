@@ -309,3 +309,116 @@ def test_objects_of_a_subclassed_model(tmp_path):
     other(np.zeros((1, 3)))
     tl.restore(other, tmp_path / "c", rename=[("^net/", ""), ("^first", "alpha"), ("^second", "beta")], unused="error")
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), other.get_weights()))
+
+
+@keras.saving.register_keras_serializable("test")
+class Doubled(layers.Layer):
+    """Uses a constant that it made of its variable, as `Normalization` does."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=shape[-1:], initializer="ones", name="scale")
+        self.finalize_state()
+
+    def finalize_state(self):
+        self.doubled = 2 * self.scale.numpy()
+
+    def call(self, x):
+        return x * self.doubled
+
+
+@keras.saving.register_keras_serializable("test")
+class Tripled(layers.Layer):
+    """The same, by the way in which Keras lets a layer read its part of a file."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=shape[-1:], initializer="ones", name="scale")
+        self.tripled = 3 * self.scale.numpy()
+
+    def load_own_variables(self, store):
+        super().load_own_variables(store)
+        self.tripled = 3 * self.scale.numpy()
+
+    def call(self, x):
+        return x * self.tripled
+
+
+def deriving(kind):
+    """A model with a layer that derives state from variables, there in one way or another."""
+    own = {"own": Doubled, "reads": Tripled}.get(kind, layers.Normalization)(name="scale")
+    inputs = keras.Input((5, 3) if kind == "wrapped" else (3,))
+    if kind in ("nested", "twice"):
+        for i in range(1 + (kind == "twice")):
+            own = keras.Sequential([keras.Input((3,)), own], name=f"around{i}")
+    if kind == "wrapped":
+        own = layers.TimeDistributed(own, name="around")
+    return keras.Model(inputs, layers.Dense(2, name="head")(own(inputs)))
+
+
+KINDS = "plain", "nested", "twice", "wrapped", "own", "reads"
+
+
+def drawn(kind, seed):
+    """Such a model with values of its own in use, and a few rows for it."""
+    model, rng = deriving(kind), np.random.default_rng(seed)
+    model.set_weights([rng.uniform(1, 9, v.shape).astype(v.dtype) for v in model.weights])
+    for layer in model._flatten_layers():
+        if isinstance(layer, (layers.Normalization, Doubled)):
+            layer.finalize_state()
+        if isinstance(layer, Tripled):
+            layer.tripled = 3 * layer.scale.numpy()
+    return model, rng.normal(size=(4, *model.input.shape[1:])).astype("float32")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_comes_of_variables_is_restored(kind, suffix, tmp_path):
+    """The layers use what was restored, and so does what was compiled before."""
+    saved, x = drawn(kind, 0)
+    model, before = deriving(kind), saved.predict(x, verbose=0)
+    assert np.abs(model.predict(x, verbose=0) - before).max() > 0.1
+    tl.restore(model, tl.save(saved, tmp_path / f"m{suffix}"))
+    np.testing.assert_allclose(model(x), before, rtol=1e-5)
+    np.testing.assert_allclose(model.predict(x, verbose=0), before, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_of_a_restore_that_failed_is_in_use(kind, tmp_path, monkeypatch):
+    path = tl.save(drawn(kind, 0)[0], tmp_path / "m.safetensors")
+    model, x = drawn(kind, 1)
+    before, assign, last = model(x).numpy(), keras.Variable.assign, model.weights[-1]
+
+    def broken(self, value):
+        if self is last and not np.array_equal(value, last.numpy()):
+            raise MemoryError
+        return assign(self, value)
+
+    monkeypatch.setattr(keras.Variable, "assign", broken)
+    with pytest.raises(MemoryError):
+        tl.restore(model, path)
+    np.testing.assert_array_equal(model(x), before)
+
+
+def test_what_comes_of_no_variable_stays(tmp_path):
+    """Bins lie in the configuration; to compute them again from nothing would lose them."""
+    bins, inputs, x = layers.Discretization(num_bins=4, output_mode="one_hot"), keras.Input((1,)), np.random.rand(50, 1)
+    bins.adapt(x)
+    model = keras.Model(inputs, layers.Dense(2, name="head")(bins(inputs)))
+    shared = tl.shared(tl.share(model, tmp_path / "shared"))
+    np.testing.assert_allclose(shared(x), model(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["plain", "nested", "twice", "wrapped"])
+def test_a_shared_folder_gives_the_same_model(kind, tmp_path):
+    model, x = drawn(kind, 2)
+    np.testing.assert_allclose(tl.shared(tl.share(model, tmp_path / "shared"))(x), model(x), rtol=1e-5)
+
+
+def test_training_goes_on_with_what_was_restored(tmp_path):
+    """A loop that was compiled before the restore uses the new statistics too."""
+    saved, x = drawn("plain", 0)
+    y, model = np.ones((4, 2), "float32"), deriving("plain")
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    tl.fit(model, x, y, cache=False, verbose=0)
+    tl.restore(model, tl.save(saved, tmp_path / "m.safetensors"))
+    loss = tl.fit(model, x, y, cache=False, verbose=0).history["loss"][0]
+    np.testing.assert_allclose(loss, np.mean((saved.predict(x, verbose=0) - y) ** 2), rtol=1e-4)

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -18,7 +20,10 @@ import pytest
 import tensorflow as tf
 
 import extraction
+from transferlit import caching
 from transferlit import store as disk
+from transferlit.caching import fit
+from transferlit.cut import split
 from transferlit.features import precompute
 from transferlit.store import Damaged, StoredRows, begun, entries, read
 
@@ -346,11 +351,144 @@ def test_a_lambda_that_reads_a_global_is_caught(tmp_path):
     model, (x, y) = keras.Model(inputs, keras.layers.Dense(2)(half)), extraction.data()
     first = precompute(model, x, y, store=tmp_path, verbose=False)
     scale["by"] = 3.0
-    import transferlit.features as room
-    room._FUNCTIONS.clear()  # as in a new process
+    with pytest.raises(ValueError, match="what the model makes"):
+        first.verify()
     second = precompute(model, x, y, store=tmp_path, verbose=False)
     assert "not what the model makes now" in second.note
     assert np.abs(np.asarray(second.arrays[0]) - np.asarray(first.arrays[0])).max() > 0.1
+    scale["by"] = 4.0
+    np.testing.assert_allclose(precompute(model, x, verbose=False).arrays[0], half_of(model)(x), atol=1e-5)
+    np.testing.assert_allclose(np.asarray(second.arrays[0]) * 4 / 3, half_of(model)(x), atol=1e-4)
+
+
+def half_of(model):
+    return keras.Model(model.input, model.layers[-2].output)
+
+
+@dataclass
+class Settings:
+    by: float = 2.0
+
+
+class Own(keras.layers.Layer):
+    """Computes with attributes of every kind, and says nothing of them in its configuration."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.public, self._private, self.array, self.words = 2.0, 1.0, np.ones(6, "float32"), {"by": 1.0}
+        self.data, self.space, self.activation = Settings(), SimpleNamespace(by=1.0), keras.activations.relu
+        self.inner = keras.layers.Dense(6, "tanh", use_bias=False)
+        self.table = table(1)
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        by = self.public * self._private * self.words["by"] * self.data.by * self.space.by * self.array
+        looked = tf.cast(self.table.lookup(tf.zeros(tf.shape(x)[:1], "int64")), "float32")
+        return self.activation(self.inner(x)) * by * looked[:, None]
+
+
+def table(value):
+    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(np.array([0]), np.array([value])), -1)
+
+
+def adapted_again(layer, x):
+    layer.adapt(4 * x - 9)
+
+
+L = keras.layers
+CHANGES = {  # a layer, and what is done to it in place
+    "normalization": (lambda x: normalization(x), adapted_again),
+    "normalization inside": (lambda x: keras.Sequential([keras.Input((6,)), normalization(x)]), lambda m, x: adapted_again(m.layers[0], x)),
+    "bins": (lambda x: bins(x), lambda layer, x: layer.adapt(x[:100] * 3)),
+    "activation": (lambda x: L.Dense(6, "relu"), lambda layer, x: setattr(layer, "activation", keras.activations.tanh)),
+    "activation of an outer layer": (lambda x: Own(), lambda layer, x: setattr(layer, "activation", keras.activations.sigmoid)),
+    "activation of an inner layer": (lambda x: Own(), lambda layer, x: setattr(layer.inner, "activation", keras.activations.sigmoid)),
+    "epsilon": (lambda x: L.LayerNormalization(), lambda layer, x: setattr(layer, "epsilon", 0.5)),
+    "scale": (lambda x: L.Rescaling(2.0), lambda layer, x: setattr(layer, "scale", 3.0)),
+    "public": (lambda x: Own(), lambda layer, x: setattr(layer, "public", 3.0)),
+    "private": (lambda x: Own(), lambda layer, x: setattr(layer, "_private", 3.0)),
+    "array": (lambda x: Own(), lambda layer, x: layer.array.__setitem__(0, 7.0)),
+    "dictionary": (lambda x: Own(), lambda layer, x: layer.words.update({"by": 5.0})),
+    "dataclass": (lambda x: Own(), lambda layer, x: setattr(layer.data, "by", 5.0)),
+    "namespace": (lambda x: Own(), lambda layer, x: setattr(layer.space, "by", 5.0)),
+    "table": (lambda x: Own(), lambda layer, x: setattr(layer, "table", table(3))),
+    "code": (lambda x: L.Lambda(lambda t: t * 2), lambda layer, x: setattr(layer, "function", lambda t: t * 3)),
+}
+
+
+def normalization(x):
+    layer = L.Normalization()
+    layer.adapt(x)
+    return layer
+
+
+def bins(x):
+    layer = L.Discretization(num_bins=4)
+    layer.adapt(x)
+    return layer
+
+
+def stack(layer):
+    """`layer` and a frozen one under a head."""
+    inputs = keras.Input((6,))
+    made = keras.Model(inputs, L.Dense(2, name="head")(L.Dense(4, name="body")(layer(inputs))))
+    layer.trainable = made.get_layer("body").trainable = False
+    return made
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_what_was_changed_in_place_counts(kind, tmp_path):
+    """No features, key or compiled function from before a change of what no variable holds."""
+    make, change = CHANGES[kind]
+    x, _ = extraction.data(200)
+    layer = make(x)
+    model = stack(layer)
+    cut = split(model)
+    assert "body" in cut.layers
+    before, kept = (precompute(model, x, store=store, verbose=False) for store in (None, tmp_path))
+    again = precompute(model, x, store=tmp_path, verbose=False)
+    assert again.key == kept.key and again.note.startswith("Reused")
+    change(layer, x)
+    truth = np.asarray(half_of(model)(x))
+    assert np.abs(truth - before.arrays[0]).max() > 1e-3
+    with pytest.raises(ValueError, match="what the model makes"):
+        before.verify(200)
+    with pytest.raises(ValueError, match="what the model is now"):
+        before.check(model)
+    for given in (model, cut):
+        after, stored = (precompute(given, x, store=store, verbose=False) for store in (None, tmp_path))
+        assert after.key != before.key and stored.key != kept.key and after.verify(200) < 1e-4
+        np.testing.assert_allclose(after.arrays[0], truth, atol=1e-5)
+        np.testing.assert_allclose(np.asarray(stored.arrays[0]), truth, atol=1e-5)
+
+
+def test_a_vocabulary_adapted_again_counts():
+    inputs, words = keras.Input((1,), dtype="string"), np.array([["a"], ["b"], ["b"], ["c"]])
+    layer = L.StringLookup()
+    layer.adapt(words)
+    body = L.Embedding(8, 3, name="body", trainable=False)
+    model = keras.Model(inputs, L.Dense(2, name="head")(L.Flatten()(body(layer(inputs)))))
+    before = precompute(model, words, verbose=False)
+    layer.adapt(np.array([["c"], ["c"], ["a"]]))
+    after = precompute(model, words, verbose=False)
+    assert after.key != before.key
+    np.testing.assert_array_equal(after.arrays[0], half_of(model)(tf.constant(words)))
+
+
+def test_fit_cuts_anew_where_a_rate_changed():
+    """What a dropout lets through is no longer the same each time."""
+    x, y = extraction.data(64)
+    model = keras.Sequential([keras.Input((6,)), L.Dense(4, name="body"), L.Dropout(0.5, name="drop"), L.Dense(4, name="behind"), L.Dense(1, name="head")])
+    for name in ("body", "behind"):
+        model.get_layer(name).trainable = False
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    losses = []
+    for rate in (0.0, 0.5):
+        model.get_layer("drop").rate = rate
+        losses += fit(model, x, 0 * y, epochs=2, shuffle=False, verbose=0).history["loss"]
+    assert losses[0] == pytest.approx(losses[1]) and losses[2] != pytest.approx(losses[3])
 
 
 def test_removed_only_when_nobody_writes(tmp_path):

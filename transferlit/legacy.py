@@ -18,8 +18,8 @@ import keras
 import numpy as np
 
 from .files import readable
-from .paths import renew
 from .parts import Compute, Formula
+from .paths import renew
 
 # %% auto #0
 __all__ = ['read_config', 'Mender', 'operation_layer', 'mend', 'fill', 'load_old']
