@@ -1,4 +1,5 @@
 """`tl.fit` against `Model.fit`: weights, optimizer state and history to the bit, over what people compile."""
+import collections
 import importlib.util
 import os
 import signal
@@ -151,6 +152,91 @@ def test_same_as_keras(case):
     assert ours == history
     for a, b in zip(our_state, state, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def one_output(out):
+    inputs = keras.Input((12,), name="i")
+    h = layers.Dense(6, "relu", name="body")(inputs)
+    return keras.Model(inputs, out(layers.Dense(3, name="a")(h)))
+
+
+def outputs_of(out, inputs=lambda i, j: i):
+    i, j = keras.Input((12,), name="i"), keras.Input((2,), name="j")
+    given = inputs(i, j)
+    h = layers.Dense(6, "relu", name="body")(layers.Concatenate()([i, j]) if len(keras.tree.flatten(given)) == 2 else i)
+    return keras.Model(given, out(layers.Dense(3, name="a")(h), layers.Dense(2, name="b")(h)))
+
+
+def row_of_several():
+    return keras.Sequential([keras.Input((12,)), layers.Dense(6, name="body"), layers.Reshape((2, 3)), layers.LSTM(3, return_state=True, name="a")])
+
+
+def barred():
+    return tl.stop_after(keras.Sequential([keras.Input((12,)), layers.Dense(6, name="body"), layers.Dense(3, name="a")]), "body")
+
+
+Pair = collections.namedtuple("Pair", "i j")
+Ordered = collections.OrderedDict
+TWO = {"loss": [SPARSE, "mse"], "metrics": [["accuracy"], ["mae"]]}
+BY_NAME = {"loss": {"p": SPARSE, "q": "mse"}, "metrics": {"p": "accuracy"}}
+STRUCTURES = {  # how a model is made and compiled, and what is given to `fit`
+    "tensor, labels in a list": (lambda: one_output(lambda a: a), {}, {"y": [Y]}),
+    "list of one": (lambda: one_output(lambda a: [a]), {"metrics": ["accuracy"]}, {}),
+    "list of one, all in lists": (lambda: one_output(lambda a: [a]), {"loss": [SPARSE], "weighted_metrics": [["accuracy"]]}, {"y": [Y], "sample_weight": [WEIGHTS]}),
+    "list of one, weights": (lambda: one_output(lambda a: [a]), {"weighted_metrics": ["accuracy"]}, {"sample_weight": WEIGHTS}),
+    "list of one, class_weight": (lambda: one_output(lambda a: [a]), {}, {"class_weight": {0: 2.0, 1: 0.5}}),
+    "tuple of one, loss by name": (lambda: one_output(lambda a: (a,)), {"loss": {"a": SPARSE}}, {}),
+    "dictionary of one": (lambda: one_output(lambda a: {"k": a}), {"loss": {"k": SPARSE}, "metrics": {"k": "accuracy"}}, {"y": {"k": Y}}),
+    "list of a dictionary": (lambda: one_output(lambda a: [{"k": a}]), {}, {"y": {"k": Y}}),
+    "scores by class": (lambda: one_output(lambda a: [a]), {"loss": "mse", "metrics": ["f1"]}, {"y": keras.utils.to_categorical(Y, 3)}),
+    "list": (lambda: outputs_of(lambda a, b: [a, b]), TWO, {"y": [Y, TARGETS], "sample_weight": WEIGHTS}),
+    "tuple": (lambda: outputs_of(lambda a, b: (a, b)), TWO, {"y": (Y, TARGETS), "sample_weight": (WEIGHTS, WEIGHTS)}),
+    "dictionary": (lambda: outputs_of(lambda a, b: {"q": b, "p": a}), BY_NAME, {"y": {"p": Y, "q": TARGETS}}),
+    "list by name": (lambda: outputs_of(lambda a, b: [b, a]), {"loss": {"a": SPARSE, "b": "mse"}}, {"y": {"a": Y, "b": TARGETS}}),
+    "inputs in a list": (lambda: outputs_of(lambda a, b: [a], lambda i, j: [i, j]), {}, {"x": [X, TARGETS]}),
+    "inputs in order": (lambda: outputs_of(lambda a, b: a, lambda i, j: Ordered(j=j, i=i)), {}, {"x": Ordered(j=TARGETS, i=X)}),
+    "inputs in a named tuple": (lambda: outputs_of(lambda a, b: a, Pair), {}, {"x": Pair(X, TARGETS)}),
+    "nested inputs": (lambda: outputs_of(lambda a, b: a, lambda i, j: {"u": [i], "v": (j,)}), {}, {"x": {"u": [X], "v": (TARGETS,)}}),
+    "sequential with a barrier": (barred, {}, {}),
+    "sequential with several outputs": (row_of_several, {"loss": ["mse", None, None]}, {"y": [keras.utils.to_categorical(Y, 3)] * 3}),
+}
+
+
+def structured(fit, case, frozen):
+    make, settings, given_ = STRUCTURES[case]
+    keras.utils.set_random_seed(3)
+    model, settings = make(), {"loss": SPARSE, **settings}
+    if settings.get("metrics") == ["f1"]:
+        settings["metrics"] = [keras.metrics.F1Score(average=None)]
+    if frozen:
+        tl.freeze(model, "body")
+    model.compile(O.SGD(0.1, momentum=0.9), **settings)
+    given_ = {"x": X, "y": Y, **given_}
+    held = tuple(keras.tree.map_structure(lambda a: a[100:], (given_["x"], given_["y"])))
+    history = fit(model, **given_, validation_data=held, epochs=2, shuffle=False, verbose=0).history
+    state = [v.numpy() for v in (*model.variables, *model.optimizer.variables)]
+    later = model.evaluate(given_["x"], given_["y"], verbose=0, return_dict=True), model.fit(**given_, shuffle=False, verbose=0).history
+    return {"history": history, "state": state, "later": later}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("frozen", [False, True], ids=["all trains", "cached"])
+@pytest.mark.parametrize("case", STRUCTURES)
+def test_structures_as_in_keras(case, frozen):
+    """Inputs, outputs, labels, weights, losses and metrics in any structure; `evaluate` and `Model.fit` stay right afterwards."""
+    theirs, ours = (structured(fit, case, frozen) for fit in (keras.Model.fit, tl.fit))
+    assert keras.tree.map_structure(np.shape, ours) == keras.tree.map_structure(np.shape, theirs)
+    for a, b in zip(keras.tree.flatten(ours), keras.tree.flatten(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_barrier_keeps_the_structure():
+    for out in (lambda a: a, lambda a: [a], lambda a: {"k": a}):
+        model = one_output(out)
+        keras.tree.assert_same_structure(tl.stop_after(model, "body").output, model.output)
+    assert isinstance(barred().output, keras.KerasTensor)
+    several = row_of_several()
+    assert len(tl.stop_after(several, "body")(X[:2])) == len(several(X[:2])) == 3
 
 
 def test_own_step_with_features_alone():

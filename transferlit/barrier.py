@@ -34,7 +34,9 @@ def stop_after(
     """
     names = list(at) if isinstance(at, Iterable) and not isinstance(at, str) else [at]
     _check(model, names)
-    if isinstance(model, keras.Sequential): model = keras.Model(model.inputs, model.outputs, name=model.name)
+    if isinstance(model, keras.Sequential):
+        graph = model._functional
+        model = keras.Model(graph.input, graph.output, name=model.name)
     def call(layer, *args, **kwargs):
         outputs = layer(*args, **kwargs)
         return Barrier(name=f'stop_after_{layer.name}')(outputs) if layer.name in names else outputs

@@ -47,7 +47,7 @@ def _check_labels(model, y)->None:
     loss, outputs = model.loss, loop.flat(getattr(model, 'outputs', None))
     sparse = loss == 'sparse_categorical_crossentropy' or isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
     if sparse and y is None and not loop.own_step(model): _refuse('This loss needs labels.', 'Pass y, rows first.', 'y=None')
-    if not sparse or y is None or len(outputs) != 1 or tf.nest.is_nested(y) or getattr(loss, 'ignore_class', None) is not None: return
+    if not sparse or y is None or len(outputs) != 1 or keras.tree.is_nested(y) or getattr(loss, 'ignore_class', None) is not None: return
     classes, low, high = outputs[0].shape[-1], int(y.numpy().min()), int(y.numpy().max())
     if low < 0 or high >= classes:
         _refuse(f'Labels must be class numbers from 0 to {classes - 1}.', 'Renumber them, or give the output more units.', f'y from {low} to {high}')
@@ -73,10 +73,10 @@ def _check_counts(a)->None:
 def _weights(y, sample_weight, class_weight:dict|None):
     "The weights of rows, in the structure of `y`."
     if class_weight is None:
-        one = sample_weight is not None and tf.nest.is_nested(y) and not tf.nest.is_nested(sample_weight)
-        return tf.nest.map_structure(lambda _: sample_weight, y) if one else sample_weight
+        one = sample_weight is not None and keras.tree.is_nested(y) and not keras.tree.is_nested(sample_weight)
+        return keras.tree.map_structure(lambda _: sample_weight, y) if one else sample_weight
     if sample_weight is not None: _refuse('Rows are weighted by class or one by one.', 'Give one of the two.', 'class_weight and sample_weight')
-    if tf.nest.is_nested(y): _refuse('`class_weight` is for one output.', 'Use `sample_weight`.', f'{len(loop.flat(y))} arrays in y')
+    if keras.tree.is_nested(y): _refuse('`class_weight` is for one output.', 'Use `sample_weight`.', f'{len(loop.flat(y))} arrays in y')
     labels = y.numpy()
     if labels.ndim > 1: labels = labels.argmax(-1) if labels.shape[-1] > 1 else labels[..., 0]
     values, place = np.unique(np.round(labels).astype('int32'), return_inverse=True)
@@ -112,7 +112,7 @@ def _gathered(dataset)->tuple: # (x, y, sample_weight) as arrays, and the batch 
     if len(set(sizes[:-1])) > 1 or sizes[-1] > sizes[0]:
         _refuse('Batches must have one size, but for the last.', 'Pass arrays, or batch the dataset again.', f'batches of {sorted(set(sizes))} rows')
     def joined(*parts): return None if parts[0] is None else np.concatenate(parts)
-    return tf.nest.map_structure(joined, *map(loop.as_tuples, batches)), sizes[0]
+    return keras.tree.map_structure(joined, *map(keras.tree.lists_to_tuples, batches)), sizes[0]
 
 # %% ../nbs/33_caching.ipynb #da2c8e7e
 def _taken(x, y=None, sample_weight=None, kept=None)->tuple: # (x, y, sample_weight, features of each view), batch size of a dataset
@@ -424,11 +424,6 @@ def _rank(row:dict, by:str)->float: # NaN last
     return math.inf if math.isnan(value) else value
 
 
-def _build(model, rows, parts)->None: # every variable that training will make
-    x, *rest = keras.utils.unpack_x_y_sample_weight(rows.form[0])
-    loop.build(model, (model.input if parts else x, *rest))
-
-
 def _row(settings, logs, model, state)->dict: return {**settings, **logs, 'trained': (model, state)}
 
 
@@ -517,7 +512,7 @@ def sweep(
     settings = [dict(zip(names, values)) for values in itertools.product(*(over[n] for n in names))]
     for group in _groups(_heads(model, cut, over.get('head'))):
         for whole, *_ in group if 'head' in over else (): _check_head(whole, rows)
-        for whole, parts, _ in group: _build(whole, rows, parts)
+        for whole, parts, _ in group: loop.build_for(whole, parts, rows)
         made += (_at_once if _together(group, settings, data, a) else _one_by_one)(group, settings, data, a, jit)
         _rank(made[-1], by) # a wrong name is told after the first heads
     return Sweep(sorted(made, key=lambda row: _rank(row, by)), f'{len(made)} settings, by {by}')

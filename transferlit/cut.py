@@ -62,8 +62,8 @@ def _nodes(inputs, outputs)->list:
 
 # %% ../nbs/01_cut.ipynb #95e010b6
 def _struct(model)->tuple: # inputs and outputs in the structure that people call the model with
-    if isinstance(model, keras.Sequential): return model.inputs[0], model.outputs[0]
-    return model.input, model.output
+    graph = model._functional if isinstance(model, keras.Sequential) else model
+    return graph.input, graph.output
 
 
 def _symbols(structure)->list: return [t for t in tree.flatten(structure) if isinstance(t, keras.KerasTensor)]

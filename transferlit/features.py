@@ -14,7 +14,7 @@ import math
 import os
 import time
 import weakref
-from collections import Counter
+from collections import Counter, OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -52,9 +52,12 @@ def _array(value):
 
 
 def _structure(data): # arrays in the structure they came in; lists of plain numbers are one array
-    if isinstance(data, dict): return {k: _structure(v) for k, v in data.items()}
+    if isinstance(data, dict):
+        made = {k: _structure(v) for k, v in data.items()}
+        return OrderedDict(made) if isinstance(data, OrderedDict) else made # its leaves go in another order
     holds = isinstance(data, (list, tuple)) and any(hasattr(a, 'shape') or hasattr(a, 'to_numpy') for a in tree.flatten(data))
-    return type(data)(map(_structure, data)) if holds else _array(data)
+    if not holds: return _array(data)
+    return type(data)(*map(_structure, data)) if hasattr(data, '_fields') else type(data)(map(_structure, data))
 
 
 def _leaves(data)->list: return [a for a in tree.flatten(data) if a is not None]
@@ -636,7 +639,7 @@ def _slices(x, size):
 def _layout(data): # the structure of labels as JSON, leaves numbered
     count = itertools.count()
     def told(d):
-        if isinstance(d, dict): return {'dict': {k: told(d[k]) for k in sorted(d)}}
+        if isinstance(d, dict): return {'dict': {k: told(d[k]) for k in (d if isinstance(d, OrderedDict) else sorted(d))}}
         if isinstance(d, (list, tuple)): return {type(d).__name__: [told(v) for v in d]}
         return None if d is None else next(count)
     return told(data)

@@ -20,25 +20,21 @@ from functools import lru_cache
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import tree
 
 from .tables import Table
 
 # %% auto #0
-__all__ = ['as_tuples', 'flat', 'map_flat', 'Rows', 'array', 'tensors', 'Epochs', 'own_step', 'Program', 'build', 'compiled',
+__all__ = ['flat', 'map_flat', 'Rows', 'array', 'tensors', 'Epochs', 'own_step', 'Program', 'build', 'build_for', 'compiled',
            'forget', 'pays', 'per_batch', 'Blocks', 'Turns', 'run', 'stackable', 'run_many']
 
 # %% ../nbs/04_loop.ipynb #b3bac539
-def as_tuples(a): # lists become tuples, at any depth
-    if isinstance(a, (list, tuple)): return tuple(map(as_tuples, a))
-    return {k: as_tuples(v) for k, v in a.items()} if isinstance(a, dict) else a
-
-
 def flat(a)->list: # the leaves of a structure, without None
-    return [t for t in tf.nest.flatten(as_tuples(a)) if t is not None]
+    return [t for t in tree.flatten(a) if t is not None]
 
 
-def map_flat(f:Callable, a): # `f` over the leaves of a structure; None stays None
-    return tf.nest.map_structure(lambda t: None if t is None else f(t), as_tuples(a))
+def map_flat(f:Callable, a): # `f` over the leaves of a structure, its lists as tuples; None stays None
+    return tree.map_structure(lambda t: None if t is None else f(t), tree.lists_to_tuples(a))
 
 # %% ../nbs/04_loop.ipynb #d481aa8d
 def _spec(t): return tf.TensorSpec([None, *t.shape[1:]], t.dtype)
@@ -55,7 +51,7 @@ class Rows:
 
     @property
     def data(self)->tuple: # the argument of a step, and the features
-        return as_tuples((keras.utils.pack_x_y_sample_weight(self.x, self.y, self.sample_weight), self.features))
+        return tree.lists_to_tuples((keras.utils.pack_x_y_sample_weight(self.x, self.y, self.sample_weight), self.features))
 
     def __len__(self): return int(flat(self.data)[0].shape[0])
     @property
@@ -259,11 +255,21 @@ def _knows(model, x)->bool: # its outputs, for an x of these shapes
         all(tf.TensorShape(a.shape[1:]).is_compatible_with(i.shape[1:]) for a, i in zip(flat(x), model.inputs))
 
 
+def _graph(model): # a sequential model keeps the graph of its layers beside it
+    return model._functional if isinstance(model, keras.Sequential) else model
+
+
+def _outputs(model):
+    "Symbolic outputs in the structure that a call of the model gives: one alone leaves its list or tuple."
+    made = _graph(model).output
+    return made[0] if isinstance(made, (list, tuple)) and len(made) == 1 else made
+
+
 def _shaped(model, x):
     "`model`, but for one thing: where it knows its outputs it gives tensors of their shapes instead of running every layer."
     if not _knows(model, x): return model
-    output = model.outputs[0] if isinstance(model, keras.Sequential) else model._outputs_struct
-    def call(self, *args, **kwargs): return tf.nest.map_structure(lambda t: tf.compat.v1.placeholder(t.dtype, t.shape), output)
+    def empty(t): return tf.compat.v1.placeholder(t.dtype, t.shape)
+    def call(self, *args, **kwargs): return tree.map_structure(empty, _outputs(model))
     view = object.__new__(type('Shaped', (type(model),), {'__call__': call}))
     view.__dict__ = model.__dict__
     return view
@@ -281,12 +287,14 @@ def build(
     if not own_step(model): _shaped(model, batch[0])._symbolic_build(data_batch=batch)
 
 
-def _inputs(model): return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-
-
-def _ready(model, parts, rows)->None:
+def build_for(
+    model:keras.Model, # compiled
+    parts:tuple|None, # (lower, upper) models where the rows hold what lower makes
+    rows, # to train on, as for `run`
+)->None:
+    "Make every variable that training on these rows will make."
     x, *rest = keras.utils.unpack_x_y_sample_weight(rows.form[0])
-    build(model, (_inputs(model) if parts else x, *rest))
+    build(model, (_graph(model).input if parts else x, *rest))
 
 # %% ../nbs/04_loop.ipynb #2c08a722
 _PROGRAMS = weakref.WeakKeyDictionary() # model to form to (what it was compiled for, program)
@@ -515,10 +523,15 @@ class Turns:
         for turn in range(passes): yield from self.rows[turn % len(self.rows)].stretches(shuffle, 1)
 
 # %% ../nbs/04_loop.ipynb #f781f67e
-def _plain(logs:dict)->dict: # floats, without nesting, as callbacks get them
+def _plain(logs:dict)->dict: # without nesting, as callbacks get them
     made = {}
-    for name, value in logs.items(): made.update(_plain(value) if isinstance(value, dict) else {name: float(value)})
+    for name, value in logs.items(): made.update(_plain(value) if isinstance(value, dict) else {name: _number(value)})
     return made
+
+
+def _number(value): # a float; what is more than one number, such as a score for each class, stays as it is
+    try: return float(value)
+    except (TypeError, ValueError): return value
 
 
 def _evaluate(model, program, rows, steps, callbacks, each)->dict:
@@ -589,7 +602,7 @@ def run(
     jit='auto', # True or False: compile with XLA or not
 )->keras.callbacks.History: # as `Model.fit` returns it
     "Train `model` as `Model.fit` would, many steps in one compiled call."
-    _ready(model, parts, rows)
+    build_for(model, parts, rows)
     span = range(initial_epoch, epochs)
     xla = _wants_xla(model, parts, 'train', rows, len(span) * (steps_per_epoch or rows.steps), jit)
     checks = sum(model._should_eval(epoch, validation_freq) for epoch in span) if valid is not None else 0
