@@ -458,11 +458,13 @@ def check_nodes(
 )->list: # the functions that they do call, whatever calls them
     "Raises UnsafeFile where nodes, or functions that they call, may do more than compute in memory."
     users, functions = _used(nodes, library)
-    mine = {n for n in users if n in functions and not op_def_registry.get(n)} # no function stands for a known operation
+    # A function that bears the name of an operation does not stand for it.
+    mine = {n for n in users if n in functions and not op_def_registry.get(n)}
     unsafe = [f'{op} ({node})' for op, node in sorted(users.items()) if op not in COMPUTES | mine]
     if unsafe:
-        raise UnsafeFile(f'A graph may only compute in memory; these operations are not known to do no more. Do not trust this file, '
-                         f'or take what lies beside them: `outputs=`, `inputs=`. Received: {", ".join(unsafe[:8])}.')
+        raise UnsafeFile(f'A graph may only compute in memory; these operations are not known to do no more. '
+                         f'Do not trust this file, or take what lies beside them: `outputs=`, `inputs=`. '
+                         f'Received: {", ".join(unsafe[:8])}.')
     return [f for name, f in functions.items() if name in users]
 
 
@@ -470,8 +472,8 @@ def computes(
     op:str, # name of an operation
 )->bool: # may one be run by itself, out of its graph?
     "Is an operation known to stay in memory, and to call no function?"
-    definition = op_def_registry.get(op)
-    return op in COMPUTES and definition is not None and not any('func' in a.type for a in definition.attr)
+    definition = op_def_registry.get(op) if op in COMPUTES else None
+    return definition is not None and not any('func' in a.type for a in definition.attr)
 
 
 def safe(
@@ -479,8 +481,9 @@ def safe(
 )->graph_pb2.GraphDef: # the same, without functions that nothing calls
     "A graph that only computes. Raises UnsafeFile for any other."
     found = graph_pb2.GraphDef(node=graph.node, versions=graph.versions)
-    for function in check_nodes(graph.node, graph.library): found.library.function.add().CopyFrom(function)
-    found.library.gradient.extend(g for g in graph.library.gradient if g.function_name in {f.signature.name for f in found.library.function})
+    found.library.function.extend(check_nodes(graph.node, graph.library))
+    kept = {f.signature.name for f in found.library.function}
+    found.library.gradient.extend(g for g in graph.library.gradient if g.function_name in kept)
     return found
 
 # %% ../nbs/0a_graphs.ipynb #3744292e

@@ -22,7 +22,8 @@ __all__ = ['SAME', 'SHAPES', 'NOISE', 'LOOP', 'CONTROL', 'UNARY', 'constant', 'p
            'numpy_dtype', 'Inference', 'Piece', 'placeholder', 'literal_session', 'Runner']
 
 # %% ../nbs/0b_inference.ipynb #d8d0e78b
-SAME = {'Identity', 'StopGradient', 'PreventGradient', 'CheckNumerics', 'Snapshot', 'EnsureShape', 'ReadVariableOp', 'Print', 'IdentityN'}
+SAME = {'Identity', 'StopGradient', 'PreventGradient', 'CheckNumerics', 'Snapshot', 'EnsureShape', 'ReadVariableOp',
+        'Print', 'IdentityN'}
 SHAPES = {'Shape', 'ShapeN', 'Size', 'Rank'}
 NOISE = {'RandomUniform', 'StatelessRandomUniform', 'StatelessRandomUniformV2', 'RandomStandardNormal', 'TruncatedNormal',
          'StatelessRandomNormal', 'StatelessRandomNormalV2', 'RandomUniformInt', 'ParameterizedTruncatedNormal'}
@@ -294,7 +295,8 @@ def _mixed(self, node, ins)->str:
     "The kind of a node that is nothing special."
     definition, kinds = op_def(node.op), {self.kind_of(r) for r in ins}
     if definition is None: self.missing.append(node.name)
-    elif not computes(node.op) or definition.is_stateful and 'Initialized' not in node.op: self.stateful.add(node.name) # never run by itself
+    elif not computes(node.op): self.stateful.add(node.name) # never run by itself
+    elif definition.is_stateful and 'Initialized' not in node.op: self.stateful.add(node.name)
     elif ins and kinds <= {'static'}: return 'static'
     elif ins and kinds <= {'static', 'shape'}: return 'shape' if _is_integer(node) else 'data'
     elif 'noise' in kinds and 'data' not in kinds: return 'noise'

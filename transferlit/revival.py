@@ -17,7 +17,8 @@ import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
 from .candidates import SOURCES, Origins, machinery, part_of, rank, roles, switches
-from .graphs import VARIABLES, Values, attr, check_nodes, locate, op_def, read_collections, read_graph, safe, to_ref, to_text, unfold
+from .graphs import (VARIABLES, Values, attr, check_nodes, locate, op_def, read_collections, read_graph,
+                                safe, to_ref, to_text, unfold)
 from .inference import Inference, Runner, literal_session, numpy_dtype, placeholder, portable, settle
 from .legacy import load_old
 from .lifting import TOLERANCE, Tangled, View, assemble, christen, difference, lift, observe, piece_unit, recognise
@@ -31,14 +32,19 @@ __all__ = ['Revived', 'RevivedKeras', 'revive']
 def _original(meta, values, fed:dict, outputs:list, feeds:dict)->list:
     "Run the graph as it is in the file, with nothing folded or replaced. Raises what TensorFlow raises, and UnsafeFile."
     named = {n.name: n for n in meta.graph_def.node}
-    feed = {r: a for r, a in {**fed, **feeds}.items() if r[0] in named and (r in feeds or named[r[0]].op not in VARIABLES)}
-    graph = safe(graph_pb2.GraphDef(node=_behind(named, feed, outputs), library=meta.graph_def.library, versions=meta.graph_def.versions))
+    given = {r: a for r, a in fed.items() if r[0] in named and named[r[0]].op not in VARIABLES}
+    feed = given | {r: a for r, a in feeds.items() if r[0] in named}
+    graph = graph_pb2.GraphDef(library=meta.graph_def.library, versions=meta.graph_def.versions)
+    graph.node.extend(_behind(named, feed, outputs))
+    graph = safe(graph)
     there = {n.name for n in graph.node}
     with tf.Graph().as_default() as g, literal_session(g) as session:
         tf.graph_util.import_graph_def(graph, name='', producer_op_list=meta.meta_info_def.stripped_op_list if meta.meta_info_def.stripped_op_list.op else None)
         for node in graph.node:
             if node.op in VARIABLES: _assign(session, g.get_tensor_by_name(f'{node.name}:0'), node, fed.get((node.name, 0), values[node.name]))
-        return session.run([to_text(_cut(named, feed, r)) for r in outputs], {to_text(c): a for r, a in feed.items() if (c := _cut(named, feed, r))[0] in there})
+        taken = {_cut(named, feed, r): a for r, a in feed.items()}
+        wanted = [to_text(_cut(named, feed, r)) for r in outputs]
+        return session.run(wanted, {to_text(r): a for r, a in taken.items() if r[0] in there})
 
 
 def _cut(named, feed, ref)->tuple:
@@ -48,7 +54,7 @@ def _cut(named, feed, ref)->tuple:
 
 
 def _behind(named, feed, outputs)->list:
-    "The nodes between what is fed and `outputs`; nothing in front of what is fed is kept, so nothing there can be run."
+    "The nodes between what is fed and `outputs`; what lies in front of that is left out, and so not run."
     found, waiting = {}, list(outputs)
     while waiting:
         ref = waiting.pop()
@@ -64,7 +70,8 @@ def _behind(named, feed, outputs)->list:
 
 def _end(name, node, number):
     "A placeholder for what is fed."
-    return placeholder(name, numpy_dtype(node, number).base_dtype, attr(node, 'shape') if node.op.startswith('Placeholder') else None)
+    shape = attr(node, 'shape') if node.op.startswith('Placeholder') else None
+    return placeholder(name, numpy_dtype(node, number).base_dtype, shape)
 
 
 def _placed(node):
@@ -117,7 +124,8 @@ def _check(old, outputs, inputs):
     waiting = [_in_file(r[0], named) for r in outputs]
     while waiting:
         name = waiting.pop()
-        if name in found or name in ends or name not in named or SOURCES.fullmatch(named[name].op): continue
+        if name in found or name in ends or name not in named: continue
+        if SOURCES.fullmatch(named[name].op): continue # the model begins there
         found[name] = named[name]
         waiting += [to_ref(t.lstrip('^'))[0] for t in named[name].input]
     check_nodes(found.values(), old.meta.graph_def.library)

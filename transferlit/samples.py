@@ -84,7 +84,7 @@ def _declared_shape(read, ref)->list|None:
 
 
 def _static_shape(read, ref)->list|None:
-    "What TensorFlow's own shape inference says about a tensor; where it comes out of what must not be run, about its node alone."
+    "What TensorFlow's own shape inference says about a tensor; about its node alone, behind what must not be run."
     if re.match('QueueDequeue|IteratorGetNext', read.nodes[ref[0]].op): return _declared_shape(read, ref)
     above = {r: None for r in read.ins.get(ref[0], []) if read.kind_of(r) == 'data'}
     for cut in ({}, above):
