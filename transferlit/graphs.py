@@ -21,10 +21,11 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
 from .files import readable
+from .weights import UnsafeFile
 
 # %% auto #0
-__all__ = ['VARIABLES', 'ASSIGN', 'GraphFile', 'locate', 'read_graph', 'read_collections', 'to_ref', 'to_text', 'op_def', 'attr',
-           'unfold', 'restores', 'Values']
+__all__ = ['COMPUTES', 'VARIABLES', 'ASSIGN', 'GraphFile', 'locate', 'read_graph', 'read_collections', 'to_ref', 'to_text',
+           'op_def', 'attr', 'check_nodes', 'computes', 'safe', 'unfold', 'restores', 'Values']
 
 # %% ../nbs/0a_graphs.ipynb #47e484ef
 @dataclass
@@ -224,6 +225,266 @@ def _scalar(kind, v):
     if kind == 'shape': return None if v.unknown_rank else [None if d.size < 0 else d.size for d in v.dim]
     if kind == 'tensor': return tf.make_ndarray(v)
     return v.name if kind == 'func' else v
+
+# %% ../nbs/0a_graphs.ipynb #1073cd6b
+_COMPUTES = {
+    'arrays': '''
+        BatchMatrixBandPart BatchMatrixDiag BatchMatrixDiagPart BatchMatrixSetDiag BatchToSpace
+        BatchToSpaceND Bitcast BroadcastArgs BroadcastGradientArgs BroadcastTo CheckNumerics
+        CheckNumericsV2 Concat ConcatOffset ConcatV2 ConjugateTranspose Const
+        DenseToDenseSetOperation DenseToSparseSetOperation DepthToSpace Dequantize Diag DiagPart
+        EditDistance EnsureShape ExpandDims ExtractImagePatches ExtractVolumePatches
+        FakeQuantWithMinMaxArgs FakeQuantWithMinMaxArgsGradient FakeQuantWithMinMaxVars
+        FakeQuantWithMinMaxVarsGradient FakeQuantWithMinMaxVarsPerChannel
+        FakeQuantWithMinMaxVarsPerChannelGradient Fill Fingerprint Gather GatherNd GatherV2
+        GuaranteeConst Identity IdentityN InplaceAdd InplaceSub InplaceUpdate InvertPermutation
+        ListDiff LowerBound MatrixBandPart MatrixDiag MatrixDiagPart MatrixDiagPartV2
+        MatrixDiagPartV3 MatrixDiagV2 MatrixDiagV3 MatrixSetDiag MatrixSetDiagV2 MatrixSetDiagV3
+        MirrorPad MirrorPadGrad OneHot OnesLike Pack Pad PadV2 ParallelConcat Placeholder
+        PlaceholderV2 PlaceholderWithDefault PreventGradient QuantizeAndDequantize
+        QuantizeAndDequantizeV2 QuantizeAndDequantizeV3 QuantizeAndDequantizeV4
+        QuantizeAndDequantizeV4Grad QuantizeV2 QuantizedConcat QuantizedInstanceNorm
+        QuantizedReshape Rank RefIdentity Reshape ResourceStridedSliceAssign Reverse
+        ReverseSequence ReverseV2 Roll ScatterNd ScatterNdNonAliasingAdd SetSize Shape ShapeN Size
+        Slice Snapshot SpaceToBatch SpaceToBatchND SpaceToDepth SparseToSparseSetOperation Split
+        SplitV Squeeze StopGradient StridedSlice StridedSliceAssign StridedSliceGrad
+        TensorScatterAdd TensorScatterMax TensorScatterMin TensorScatterSub TensorScatterUpdate
+        TensorStridedSliceUpdate Tile TileGrad Transpose Unique UniqueV2 UniqueWithCounts
+        UniqueWithCountsV2 Unpack UnravelIndex UpperBound Where ZerosLike''',
+    'bits, counts and numbers': '''
+        Abs AccumulateNV2 Acos Acosh Add AddN AddV2 All Angle Any ApproximateEqual ArgMax ArgMin
+        Asin Asinh Atan Atan2 Atanh BatchFFT BatchFFT2D BatchFFT3D BatchIFFT BatchIFFT2D
+        BatchIFFT3D BatchMatMul BatchMatMulV2 BatchMatMulV3 BesselI0 BesselI0e BesselI1 BesselI1e
+        BesselJ0 BesselJ1 BesselK0 BesselK0e BesselK1 BesselK1e BesselY0 BesselY1 Betainc Bincount
+        BitwiseAnd BitwiseOr BitwiseXor Bucketize Cast Ceil ClipByValue Complex ComplexAbs Conj
+        Cos Cosh Cross Cumprod Cumsum CumulativeLogsumexp Dawsn DenseBincount
+        DenseCountSparseOutput Digamma Div DivNoNan Equal Erf Erfc Erfinv EuclideanNorm Exp Expint
+        Expm1 FFT FFT2D FFT3D FFTND Floor FloorDiv FloorMod FresnelCos FresnelSin Greater
+        GreaterEqual HistogramFixedWidth IFFT IFFT2D IFFT3D IFFTND IRFFT IRFFT2D IRFFT3D IRFFTND
+        Igamma IgammaGradA Igammac Imag Inv InvGrad Invert IsFinite IsInf IsNan LeftShift Less
+        LessEqual Lgamma LinSpace Log Log1p LogicalAnd LogicalNot LogicalOr MatMul Max Maximum
+        Mean Min Minimum Mod Mul MulNoNan Ndtri Neg NextAfter NotEqual Polygamma PopulationCount
+        Pow Prod QuantizeDownAndShrinkRange QuantizedAdd QuantizedMatMul QuantizedMul RFFT RFFT2D
+        RFFT3D RFFTND RaggedBincount RaggedCountSparseOutput Range Real RealDiv Reciprocal
+        ReciprocalGrad RequantizationRange RequantizationRangePerChannel Requantize
+        RequantizePerChannel RightShift Rint Round Rsqrt RsqrtGrad SegmentMax SegmentMaxV2
+        SegmentMean SegmentMin SegmentMinV2 SegmentProd SegmentProdV2 SegmentSum SegmentSumV2
+        Select SelectV2 Sigmoid SigmoidGrad Sign Sin Sinh SobolSample SparseBincount
+        SparseCountSparseOutput SparseMatMul SparseSegmentMean SparseSegmentMeanGrad
+        SparseSegmentMeanGradV2 SparseSegmentMeanWithNumSegments SparseSegmentSqrtN
+        SparseSegmentSqrtNGrad SparseSegmentSqrtNGradV2 SparseSegmentSqrtNWithNumSegments
+        SparseSegmentSum SparseSegmentSumGrad SparseSegmentSumGradV2
+        SparseSegmentSumWithNumSegments Spence Sqrt SqrtGrad Square SquaredDifference Sub Sum Tan
+        Tanh TanhGrad TruncateDiv TruncateMod UnsortedSegmentMax UnsortedSegmentMin
+        UnsortedSegmentProd UnsortedSegmentSum Xdivy Xlog1py Xlogy Zeta''',
+    'matrices': '''
+        BandedTriangularSolve BatchCholesky BatchCholeskyGrad BatchMatrixDeterminant
+        BatchMatrixInverse BatchMatrixSolve BatchMatrixSolveLs BatchMatrixTriangularSolve
+        BatchSelfAdjointEig BatchSelfAdjointEigV2 BatchSvd Cholesky CholeskyGrad Eig Einsum
+        LogMatrixDeterminant Lu MatrixDeterminant MatrixExponential MatrixInverse MatrixLogarithm
+        MatrixSolve MatrixSolveLs MatrixSquareRoot MatrixTriangularSolve Qr SelfAdjointEig
+        SelfAdjointEigV2 Svd TridiagonalMatMul TridiagonalSolve''',
+    'layers': '''
+        ApproxTopK AvgPool AvgPool3D AvgPool3DGrad AvgPoolGrad BatchNormWithGlobalNormalization
+        BatchNormWithGlobalNormalizationGrad BiasAdd BiasAddGrad BiasAddV1 BlockLSTM BlockLSTMGrad
+        BlockLSTMGradV2 BlockLSTMV2 CTCBeamSearchDecoder CTCGreedyDecoder CTCLoss CTCLossV2 Conv
+        Conv2D Conv2DBackpropFilter Conv2DBackpropFilterV2 Conv2DBackpropInput
+        Conv2DBackpropInputV2 Conv3D Conv3DBackpropFilter Conv3DBackpropFilterV2
+        Conv3DBackpropInput Conv3DBackpropInputV2 CudnnRNN CudnnRNNBackprop CudnnRNNBackpropV2
+        CudnnRNNBackpropV3 CudnnRNNCanonicalToParams CudnnRNNCanonicalToParamsV2
+        CudnnRNNParamsSize CudnnRNNParamsToCanonical CudnnRNNParamsToCanonicalV2 CudnnRNNV2
+        CudnnRNNV3 DataFormatDimMap DataFormatVecPermute DepthwiseConv2dNative
+        DepthwiseConv2dNativeBackpropFilter DepthwiseConv2dNativeBackpropInput Dilation2D
+        Dilation2DBackpropFilter Dilation2DBackpropInput Elu EluGrad FractionalAvgPool
+        FractionalAvgPoolGrad FractionalMaxPool FractionalMaxPoolGrad FusedBatchNorm
+        FusedBatchNormGrad FusedBatchNormGradV2 FusedBatchNormGradV3 FusedBatchNormV2
+        FusedBatchNormV3 FusedPadConv2D FusedResizeAndPadConv2D GRUBlockCell GRUBlockCellGrad
+        InTopK InTopKV2 IsotonicRegression KMC2ChainInitialization KmeansPlusPlusInitialization
+        L2Loss LRN LRNGrad LSTMBlockCell LSTMBlockCellGrad LeakyRelu LeakyReluGrad LogSoftmax
+        MaxPool MaxPool3D MaxPool3DGrad MaxPool3DGradGrad MaxPoolGrad MaxPoolGradGrad
+        MaxPoolGradGradV2 MaxPoolGradGradWithArgmax MaxPoolGradV2 MaxPoolGradWithArgmax MaxPoolV2
+        MaxPoolWithArgmax NearestNeighbors NthElement QuantizedAvgPool
+        QuantizedBatchNormWithGlobalNormalization QuantizedBiasAdd QuantizedConv2D
+        QuantizedConv2DAndRelu QuantizedConv2DAndReluAndRequantize QuantizedConv2DAndRequantize
+        QuantizedConv2DPerChannel QuantizedConv2DWithBias QuantizedConv2DWithBiasAndRelu
+        QuantizedConv2DWithBiasAndReluAndRequantize QuantizedConv2DWithBiasAndRequantize
+        QuantizedConv2DWithBiasSignedSumAndReluAndRequantize QuantizedConv2DWithBiasSumAndRelu
+        QuantizedConv2DWithBiasSumAndReluAndRequantize QuantizedDepthwiseConv2D
+        QuantizedDepthwiseConv2DWithBias QuantizedDepthwiseConv2DWithBiasAndRelu
+        QuantizedDepthwiseConv2DWithBiasAndReluAndRequantize QuantizedMatMulWithBias
+        QuantizedMatMulWithBiasAndDequantize QuantizedMatMulWithBiasAndRelu
+        QuantizedMatMulWithBiasAndReluAndRequantize QuantizedMatMulWithBiasAndRequantize
+        QuantizedMaxPool QuantizedRelu QuantizedRelu6 QuantizedReluX Relu Relu6 Relu6Grad ReluGrad
+        Selu SeluGrad Softmax SoftmaxCrossEntropyWithLogits Softplus SoftplusGrad Softsign
+        SoftsignGrad SparseSoftmaxCrossEntropyWithLogits TopK TopKV2''',
+    'numbers of few bits': '''
+        UniformDequantize UniformQuantize UniformQuantizedAdd UniformQuantizedClipByValue
+        UniformQuantizedConvolution UniformQuantizedConvolutionHybrid UniformQuantizedDot
+        UniformQuantizedDotHybrid UniformRequantize''',
+    'sparse and ragged': '''
+        DeserializeManySparse DeserializeSparse RaggedCross RaggedFillEmptyRows
+        RaggedFillEmptyRowsGrad RaggedGather RaggedRange RaggedTensorFromVariant
+        RaggedTensorToSparse RaggedTensorToTensor RaggedTensorToVariant
+        RaggedTensorToVariantGradient SerializeManySparse SerializeSparse SparseAdd SparseAddGrad
+        SparseConcat SparseCross SparseCrossHashed SparseCrossV2 SparseDenseCwiseAdd
+        SparseDenseCwiseDiv SparseDenseCwiseMul SparseFillEmptyRows SparseFillEmptyRowsGrad
+        SparseReduceMax SparseReduceMaxSparse SparseReduceSum SparseReduceSumSparse SparseReorder
+        SparseReshape SparseSlice SparseSliceGrad SparseSoftmax SparseSparseMaximum
+        SparseSparseMinimum SparseSplit SparseTensorDenseAdd SparseTensorDenseMatMul SparseToDense''',
+    'images and sound': '''
+        AdjustContrast AdjustContrastv2 AdjustHue AdjustSaturation AudioSpectrogram
+        CombinedNonMaxSuppression CropAndResize CropAndResizeGradBoxes CropAndResizeGradImage
+        DecodeAndCropJpeg DecodeBmp DecodeGif DecodeImage DecodeJpeg DecodeJxl DecodePng DecodeWav
+        DecodeWebP DrawBoundingBoxes DrawBoundingBoxesV2 EncodeJpeg EncodeJpegVariableQuality
+        EncodePng EncodeWav ExtractGlimpse ExtractGlimpseV2 ExtractJpegShape
+        GenerateBoundingBoxProposals HSVToRGB ImageProjectiveTransformV2
+        ImageProjectiveTransformV3 Mfcc NonMaxSuppression NonMaxSuppressionV2 NonMaxSuppressionV3
+        NonMaxSuppressionV4 NonMaxSuppressionV5 NonMaxSuppressionWithOverlaps
+        QuantizedResizeBilinear RGBToHSV RandomCrop ResizeArea ResizeBicubic ResizeBicubicGrad
+        ResizeBilinear ResizeBilinearGrad ResizeNearestNeighbor ResizeNearestNeighborGrad
+        SampleDistortedBoundingBox SampleDistortedBoundingBoxV2 ScaleAndTranslate
+        ScaleAndTranslateGrad StatelessSampleDistortedBoundingBox''',
+    'text and records': '''
+        AsString DecodeBase64 DecodeCSV DecodeCompressed DecodeJSONExample DecodePaddedRaw
+        DecodeRaw EncodeBase64 ParseExample ParseExampleV2 ParseSequenceExample
+        ParseSequenceExampleV2 ParseSingleExample ParseSingleSequenceExample ParseTensor
+        ReduceJoin RegexFullMatch RegexReplace SerializeTensor StaticRegexFullMatch
+        StaticRegexReplace StringFormat StringJoin StringLength StringLower StringNGrams
+        StringSplit StringSplitV2 StringStrip StringToHashBucket StringToHashBucketFast
+        StringToHashBucketStrong StringToNumber StringUpper Substr UnicodeDecode
+        UnicodeDecodeWithOffsets UnicodeEncode UnicodeScript UnicodeTranscode UnsortedSegmentJoin''',
+    'control flow and functions': '''
+        Case ControlTrigger DeviceIndex Enter Exit FakeParam For If LoopCond MapDefun Merge
+        NextIteration NoOp PartitionedCall RefEnter RefExit RefMerge RefNextIteration RefSelect
+        RefSwitch StatefulPartitionedCall StatelessCase StatelessIf StatelessWhile Switch ToBool
+        While''',
+    'lists and stacks': '''
+        DynamicPartition DynamicStitch EmptyTensorList EmptyTensorMap ParallelDynamicStitch Stack
+        StackClose StackCloseV2 StackPop StackPopV2 StackPush StackPushV2 StackV2 TensorArray
+        TensorArrayClose TensorArrayCloseV2 TensorArrayCloseV3 TensorArrayConcat
+        TensorArrayConcatV2 TensorArrayConcatV3 TensorArrayGather TensorArrayGatherV2
+        TensorArrayGatherV3 TensorArrayGrad TensorArrayGradV2 TensorArrayGradV3
+        TensorArrayGradWithShape TensorArrayPack TensorArrayRead TensorArrayReadV2
+        TensorArrayReadV3 TensorArrayScatter TensorArrayScatterV2 TensorArrayScatterV3
+        TensorArraySize TensorArraySizeV2 TensorArraySizeV3 TensorArraySplit TensorArraySplitV2
+        TensorArraySplitV3 TensorArrayUnpack TensorArrayV2 TensorArrayV3 TensorArrayWrite
+        TensorArrayWriteV2 TensorArrayWriteV3 TensorListConcat TensorListConcatLists
+        TensorListConcatV2 TensorListElementShape TensorListFromTensor TensorListGather
+        TensorListGetItem TensorListLength TensorListPopBack TensorListPushBack
+        TensorListPushBackBatch TensorListReserve TensorListResize TensorListScatter
+        TensorListScatterIntoExistingList TensorListScatterV2 TensorListSetItem TensorListSplit
+        TensorListStack TensorMapErase TensorMapHasKey TensorMapInsert TensorMapLookup
+        TensorMapSize TensorMapStackKeys''',
+    'checks, which print at most': '''
+        Assert Print''',
+    'tables in memory': '''
+        AnonymousHashTable AnonymousMutableDenseHashTable AnonymousMutableHashTable
+        AnonymousMutableHashTableOfTensors HashTable HashTableV2 InitializeTable InitializeTableV2
+        LookupTableExport LookupTableExportV2 LookupTableFind LookupTableFindV2 LookupTableImport
+        LookupTableImportV2 LookupTableInsert LookupTableInsertV2 LookupTableRemoveV2
+        LookupTableSize LookupTableSizeV2 MutableDenseHashTable MutableDenseHashTableV2
+        MutableHashTable MutableHashTableOfTensors MutableHashTableOfTensorsV2 MutableHashTableV2''',
+    'random': '''
+        AllCandidateSampler ComputeAccidentalHits LearnedUnigramCandidateSampler
+        LogUniformCandidateSampler Multinomial NonDeterministicInts ParameterizedTruncatedNormal
+        RandomGamma RandomGammaGrad RandomIndexShuffle RandomPoisson RandomPoissonV2 RandomShuffle
+        RandomStandardNormal RandomUniform RandomUniformInt RngReadAndSkip RngSkip
+        StatefulRandomBinomial StatefulStandardNormal StatefulStandardNormalV2
+        StatefulTruncatedNormal StatefulUniform StatefulUniformFullInt StatefulUniformInt
+        StatelessMultinomial StatelessParameterizedTruncatedNormal StatelessRandomBinomial
+        StatelessRandomGammaV2 StatelessRandomGammaV3 StatelessRandomGetAlg
+        StatelessRandomGetKeyCounter StatelessRandomGetKeyCounterAlg StatelessRandomNormal
+        StatelessRandomNormalV2 StatelessRandomPoisson StatelessRandomUniform
+        StatelessRandomUniformFullInt StatelessRandomUniformFullIntV2 StatelessRandomUniformInt
+        StatelessRandomUniformIntV2 StatelessRandomUniformV2 StatelessShuffle
+        StatelessTruncatedNormal StatelessTruncatedNormalV2 ThreadUnsafeUnigramCandidateSampler
+        TruncatedNormal UniformCandidateSampler''',
+    'variables': '''
+        ApplyAdaMax ApplyAdadelta ApplyAdagrad ApplyAdagradDA ApplyAdagradV2 ApplyAdam
+        ApplyAddSign ApplyCenteredRMSProp ApplyFtrl ApplyFtrlV2 ApplyGradientDescent ApplyMomentum
+        ApplyPowerSign ApplyProximalAdagrad ApplyProximalGradientDescent ApplyRMSProp Assign
+        AssignAdd AssignAddVariableOp AssignSub AssignSubVariableOp AssignVariableOp CountUpTo
+        DisableCopyOnRead IsVariableInitialized ReadVariableOp ResourceApplyAdaMax
+        ResourceApplyAdadelta ResourceApplyAdagrad ResourceApplyAdagradDA ResourceApplyAdagradV2
+        ResourceApplyAdam ResourceApplyAdamWithAmsgrad ResourceApplyAddSign
+        ResourceApplyCenteredRMSProp ResourceApplyFtrl ResourceApplyFtrlV2
+        ResourceApplyGradientDescent ResourceApplyKerasMomentum ResourceApplyMomentum
+        ResourceApplyPowerSign ResourceApplyProximalAdagrad ResourceApplyProximalGradientDescent
+        ResourceApplyRMSProp ResourceCountUpTo ResourceGather ResourceGatherNd ResourceScatterAdd
+        ResourceScatterDiv ResourceScatterMax ResourceScatterMin ResourceScatterMul
+        ResourceScatterNdAdd ResourceScatterNdMax ResourceScatterNdMin ResourceScatterNdSub
+        ResourceScatterNdUpdate ResourceScatterSub ResourceScatterUpdate
+        ResourceSparseApplyAdadelta ResourceSparseApplyAdagrad ResourceSparseApplyAdagradDA
+        ResourceSparseApplyAdagradV2 ResourceSparseApplyCenteredRMSProp ResourceSparseApplyFtrl
+        ResourceSparseApplyFtrlV2 ResourceSparseApplyKerasMomentum ResourceSparseApplyMomentum
+        ResourceSparseApplyProximalAdagrad ResourceSparseApplyProximalGradientDescent
+        ResourceSparseApplyRMSProp ScatterAdd ScatterDiv ScatterMax ScatterMin ScatterMul
+        ScatterNdAdd ScatterNdMax ScatterNdMin ScatterNdSub ScatterNdUpdate ScatterSub
+        ScatterUpdate SparseApplyAdadelta SparseApplyAdagrad SparseApplyAdagradDA
+        SparseApplyAdagradV2 SparseApplyCenteredRMSProp SparseApplyFtrl SparseApplyFtrlV2
+        SparseApplyMomentum SparseApplyProximalAdagrad SparseApplyProximalGradientDescent
+        SparseApplyRMSProp VarHandleOp VarIsInitializedOp Variable VariableShape VariableV2'''}
+
+COMPUTES = frozenset(' '.join(_COMPUTES.values()).split()) # operations that stay in memory
+
+# %% ../nbs/0a_graphs.ipynb #34917033
+def _names(attributes):
+    "Names of functions among the attributes of a node."
+    for value in attributes.values():
+        for function in (value.func, *value.list.func):
+            if function.name: yield function.name
+            yield from _names(function.attr)
+
+
+def _used(nodes, library)->tuple:
+    "Who uses what: for each operation or function, the first node that does; and the functions by name."
+    functions = {f.signature.name: f for f in library.function}
+    gradients = {g.function_name: g.gradient_func for g in library.gradient}
+    users, waiting = {}, list(nodes)
+    while waiting:
+        node = waiting.pop()
+        for name in {node.op, *_names(node.attr)} - users.keys():
+            users[name] = node.name
+            if name not in functions: continue
+            waiting += functions[name].node_def
+            others = {*_names(functions[name].attr), gradients.get(name)} - {None}
+            waiting += [type(node)(name=name, op=other) for other in others]
+    return users, functions
+
+# %% ../nbs/0a_graphs.ipynb #df320f60
+def check_nodes(
+    nodes, # NodeDefs
+    library, # FunctionDefLibrary with the functions that they may call
+)->list: # the functions that they do call, whatever calls them
+    "Raises UnsafeFile where nodes, or functions that they call, may do more than compute in memory."
+    users, functions = _used(nodes, library)
+    # A function that bears the name of an operation does not stand for it.
+    mine = {n for n in users if n in functions and not op_def_registry.get(n)}
+    unsafe = [f'{op} ({node})' for op, node in sorted(users.items()) if op not in COMPUTES | mine]
+    if unsafe:
+        raise UnsafeFile(f'A graph may only compute in memory; these operations are not known to do no more. '
+                         f'Do not trust this file, or take what lies beside them: `outputs=`, `inputs=`. '
+                         f'Received: {", ".join(unsafe[:8])}.')
+    return [f for name, f in functions.items() if name in users]
+
+
+def computes(
+    op:str, # name of an operation
+)->bool: # may one be run by itself, out of its graph?
+    "Is an operation known to stay in memory, and to call no function?"
+    definition = op_def_registry.get(op) if op in COMPUTES else None
+    return definition is not None and not any('func' in a.type for a in definition.attr)
+
+
+def safe(
+    graph, # a GraphDef that is about to be run
+)->graph_pb2.GraphDef: # the same, without functions that nothing calls
+    "A graph that only computes. Raises UnsafeFile for any other."
+    found = graph_pb2.GraphDef(node=graph.node, versions=graph.versions)
+    found.library.function.extend(check_nodes(graph.node, graph.library))
+    kept = {f.signature.name for f in found.library.function}
+    found.library.gradient.extend(g for g in graph.library.gradient if g.function_name in kept)
+    return found
 
 # %% ../nbs/0a_graphs.ipynb #3744292e
 def _callee(node, library:dict):

@@ -15,15 +15,15 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2, node_def_pb2
 
-from .graphs import VARIABLES, attr, op_def, to_ref, to_text
+from .graphs import VARIABLES, attr, computes, op_def, safe, to_ref, to_text
 
 # %% auto #0
 __all__ = ['SAME', 'SHAPES', 'NOISE', 'LOOP', 'CONTROL', 'UNARY', 'constant', 'portable', 'order', 'moving', 'settle', 'execute',
-           'numpy_dtype', 'Inference', 'Piece', 'literal_session', 'Runner']
+           'numpy_dtype', 'Inference', 'Piece', 'placeholder', 'literal_session', 'Runner']
 
 # %% ../nbs/0b_inference.ipynb #d8d0e78b
-SAME = {'Identity', 'StopGradient', 'PreventGradient', 'CheckNumerics', 'Snapshot', 'EnsureShape', 'ReadVariableOp', 'Print',
-        'DebugIdentity', 'DebugIdentityV2', 'Copy', 'CopyHost', 'IdentityN'}
+SAME = {'Identity', 'StopGradient', 'PreventGradient', 'CheckNumerics', 'Snapshot', 'EnsureShape', 'ReadVariableOp',
+        'Print', 'IdentityN'}
 SHAPES = {'Shape', 'ShapeN', 'Size', 'Rank'}
 NOISE = {'RandomUniform', 'StatelessRandomUniform', 'StatelessRandomUniformV2', 'RandomStandardNormal', 'TruncatedNormal',
          'StatelessRandomNormal', 'StatelessRandomNormalV2', 'RandomUniformInt', 'ParameterizedTruncatedNormal'}
@@ -295,6 +295,7 @@ def _mixed(self, node, ins)->str:
     "The kind of a node that is nothing special."
     definition, kinds = op_def(node.op), {self.kind_of(r) for r in ins}
     if definition is None: self.missing.append(node.name)
+    elif not computes(node.op): self.stateful.add(node.name) # never run by itself
     elif definition.is_stateful and 'Initialized' not in node.op: self.stateful.add(node.name)
     elif ins and kinds <= {'static'}: return 'static'
     elif ins and kinds <= {'static', 'shape'}: return 'shape' if _is_integer(node) else 'data'
@@ -504,7 +505,11 @@ def _random(node)->bool:
     return not node.op.startswith('Stateless') and any(w in node.op for w in ('Random', 'TruncatedNormal', 'Multinomial', 'Sampler'))
 
 
-def _placeholder(name:str, dtype, shape=None):
+def placeholder(
+    name:str, # of the new node
+    dtype, # a tf.DType
+    shape=None, # with None for what is open; None: unknown
+): # a NodeDef
     node = node_def_pb2.NodeDef(name=name, op='Placeholder')
     node.attr['dtype'].type = dtype.as_datatype_enum
     node.attr['shape'].shape.CopyFrom(tf.TensorShape(shape).as_proto())
@@ -525,7 +530,7 @@ class _Cutter:
         node = self.read.nodes[ref[0]]
         if node.op != 'VarHandleOp' or not _wants_handle(consumer, ref, self.read): return to_text(ref)
         self.handles[f'{ref[0]}/handle'] = ref[0]
-        self.nodes[f'{ref[0]}/handle'] = _placeholder(f'{ref[0]}/handle', tf.resource)
+        self.nodes[f'{ref[0]}/handle'] = placeholder(f'{ref[0]}/handle', tf.resource)
         return f'{ref[0]}/handle:0'
 
     def add(self, name:str)->None: # one node of the cone
@@ -539,7 +544,7 @@ class _Cutter:
 
     def weight(self, name, array):
         self.weights[name] = array
-        return _placeholder(name, tf.as_dtype(array.dtype), array.shape)
+        return placeholder(name, tf.as_dtype(array.dtype), array.shape)
 
     def copy(self, node, controls):
         new = node_def_pb2.NodeDef()
@@ -563,7 +568,7 @@ def _pivots(self, name:str)->list:
 
 
 def _extract(self, inputs:list, outputs:list)->Piece:
-    "The part of the graph from `inputs` to `outputs`. Raises ValueError where it holds an operation that TensorFlow lacks."
+    "The part of the graph from `inputs` to `outputs`. Raises UnsafeFile where it may do more than compute."
     inputs, outputs = [self.resolve(r) for r in inputs], [self.resolve(r) for r in outputs]
     cutter, waiting = _Cutter(self, inputs), self.cone(outputs, set(inputs))
     while waiting:
@@ -577,11 +582,8 @@ Inference.pivots, Inference.extract = _pivots, _extract
 
 # %% ../nbs/0b_inference.ipynb #7955d000
 def _piece(self, cutter, outputs)->Piece:
-    gone = sorted({n.op for n in cutter.nodes.values() if op_def(n.op) is None and not (self.library and any(f.signature.name == n.op for f in self.library.function))})
-    if gone: raise ValueError(f'A graph can be run only where TensorFlow {tf.__version__} has all its operations. Name outputs below them, '
-                              f'or load the library that has them with `tf.load_op_library`. Received: {", ".join(gone)}.')
     graph = graph_pb2.GraphDef(node=cutter.nodes.values())
-    for i, ref in enumerate(cutter.inputs): graph.node.append(_placeholder(f'piece/in{i}', numpy_dtype(self.nodes[ref[0]], ref[1])))
+    for i, ref in enumerate(cutter.inputs): graph.node.append(placeholder(f'piece/in{i}', numpy_dtype(self.nodes[ref[0]], ref[1])))
     names = []
     for i, ref in enumerate(outputs):
         if ref in cutter.inputs: graph.node.append(node_def_pb2.NodeDef(name=f'piece/out{i}', op='Identity', input=[f'piece/in{cutter.inputs.index(ref)}'],
@@ -590,7 +592,7 @@ def _piece(self, cutter, outputs)->Piece:
     if self.library: graph.library.CopyFrom(self.library)
     if self.versions: graph.versions.CopyFrom(self.versions)
     used = set(cutter.nodes)
-    return Piece(graph, [f'piece/in{i}:0' for i in range(len(cutter.inputs))], names, cutter.weights, cutter.handles,
+    return Piece(safe(graph), [f'piece/in{i}:0' for i in range(len(cutter.inputs))], names, cutter.weights, cutter.handles,
                  [n for n in used if _random(self.nodes.get(n, cutter.nodes[n]))])
 
 # %% ../nbs/0b_inference.ipynb #45da8327

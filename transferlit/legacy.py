@@ -20,6 +20,7 @@ import numpy as np
 from .files import readable
 from .parts import Compute, Formula
 from .paths import renew
+from .weights import UnsafeFile
 
 # %% auto #0
 __all__ = ['read_config', 'Mender', 'operation_layer', 'mend', 'fill', 'load_old']
@@ -318,6 +319,7 @@ def load_old(
 
 def _deserialized(config, custom_objects):
     try: return keras.saving.deserialize_keras_object(config, custom_objects=custom_objects, safe_mode=True)
+    except UnsafeFile: raise
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f'A configuration must be understood by Keras {keras.__version__}. Pass what it only names as `custom_objects=`, or build the model '
                          f'and `restore` its weights. Received: {" ".join(str(error).split())[:300]}') from error
@@ -330,6 +332,7 @@ def _from_zip(path, config, custom_objects):
         with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, 'w') as new:
             for name in old.namelist(): new.writestr(name, json.dumps(config) if name == 'config.json' else old.read(name))
         try: return keras.saving.load_model(copy, custom_objects=custom_objects, compile=False, safe_mode=True)
+        except UnsafeFile: raise
         except (TypeError, ValueError) as error:
             raise ValueError(f'A configuration must be understood by Keras {keras.__version__}. Pass what it only names as `custom_objects=`. '
                              f'Received: {" ".join(str(error).split())[:300]}') from error

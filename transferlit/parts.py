@@ -17,6 +17,8 @@ import tensorflow as tf
 from keras import ops
 from tensorflow.core.framework import graph_pb2
 
+from .graphs import safe
+
 # %% auto #0
 __all__ = ['OPS', 'Formula', 'specs', 'Compute', 'LocalResponseNormalization', 'GraphLayer', 'packed']
 
@@ -168,6 +170,7 @@ class GraphLayer(_Holder):
     """A piece of a TensorFlow graph as a frozen Keras layer.
 
     Several inputs and outputs are lists, in the order of `inputs` and `outputs`.
+    Raises UnsafeFile for a graph that may do more than compute, when it is loaded or first called.
     """
     def __init__(self,
         graph:str, # a GraphDef, compressed, base64
@@ -186,6 +189,11 @@ class GraphLayer(_Holder):
         return {**super().get_config(), 'graph': self.graph, 'inputs': self.ins, 'outputs': self.outs,
                 'handles': self.handles, 'shapes': self.shapes}
 
+    @classmethod
+    def from_config(cls, config):
+        _unpacked(config['graph']) # here, since Keras hides what kind of error its own loading meets
+        return super().from_config(config)
+
     def call(self, inputs):
         inputs = [tf.convert_to_tensor(i) for i in (inputs if isinstance(inputs, (list, tuple)) else [inputs])]
         held = {s['name']: v for s, v in zip(self.held, self.variables_held)}
@@ -196,8 +204,9 @@ class GraphLayer(_Holder):
         return found[0] if len(self.outs) == 1 else list(found)
 
 # %% ../nbs/0d_parts.ipynb #12e371a1
-def _unpacked(text:str): # GraphDef from a configuration
-    return graph_pb2.GraphDef.FromString(zlib.decompress(base64.b64decode(text)))
+def _unpacked(text:str):
+    "The GraphDef in a configuration, which may come from anywhere. Raises UnsafeFile."
+    return safe(graph_pb2.GraphDef.FromString(zlib.decompress(base64.b64decode(text))))
 
 
 def packed(

@@ -7,6 +7,7 @@ Docs: https://transferlit.github.io/transferlit/samples.html.md"""
 # %% ../nbs/0g_samples.ipynb #99b522e8
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -71,11 +72,25 @@ def _turned_shape(perm, after)->list|None:
     return [after[perm.index(i)] for i in range(len(perm))]
 
 # %% ../nbs/0g_samples.ipynb #3facfe8e
+def _declared_shape(read, ref)->list|None:
+    "The shape of what a queue or an iterator was declared to hold; they themselves are not touched."
+    name, number = ref
+    if read.nodes[name].op.startswith('IteratorGetNext'): shapes = attr(read.nodes[name], 'output_shapes')
+    else: shapes = attr(read.nodes[read.ins[name][0][0]], 'shapes')
+    if not shapes or number >= len(shapes) or shapes[number] is None: return None
+    if 'Many' not in read.nodes[name].op and 'UpTo' not in read.nodes[name].op: return shapes[number]
+    rows = read.value(read.ins[name][1]) if 'Many' in read.nodes[name].op else None
+    return [None if rows is None else int(rows), *shapes[number]]
+
+
 def _static_shape(read, ref)->list|None:
-    "What TensorFlow's own shape inference says about a tensor."
-    try: runner = Runner(read, {}, [ref])
-    except (ValueError, tf.errors.OpError): return None
-    with runner.session: return runner.shape(ref)
+    "What TensorFlow's own shape inference says about a tensor; about its node alone, behind what must not be run."
+    if re.match('QueueDequeue|IteratorGetNext', read.nodes[ref[0]].op): return _declared_shape(read, ref)
+    above = {r: None for r in read.ins.get(ref[0], []) if read.kind_of(r) == 'data'}
+    for cut in ({}, above):
+        try: runner = Runner(read, cut, [ref])
+        except (ValueError, tf.errors.OpError): continue
+        with runner.session: return runner.shape(ref)
 
 
 def input_shape(

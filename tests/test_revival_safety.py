@@ -1,0 +1,244 @@
+"""A graph is a program: what it may do here. Operations that leave memory are refused before anything is run, wherever they hide."""
+import base64
+import json
+import zipfile
+import zlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.framework import graph_pb2
+from tensorflow.python.framework import op_def_registry
+
+import transferlit as tl
+from transferlit.graphs import COMPUTES, check_nodes, read_graph, safe
+from transferlit.parts import GraphLayer, packed
+from transferlit.weights import UnsafeFile
+
+v1, raw = tf.compat.v1, tf.raw_ops
+X = np.random.default_rng(0).normal(size=(2, 3)).astype("float32")
+KERNEL = np.arange(6, dtype="float32").reshape(3, 2)
+
+
+def scalar(value): return tf.reshape(tf.cast(value, tf.float32), [-1])[:1]*0
+def after(op, x):
+    with tf.control_dependencies([op]): return tf.identity(x)
+
+
+# Each does its deed to `path`, or with what lies there, on the way from its argument to what it returns.
+DEEDS = {
+    "WriteFile": lambda x, path: after(raw.WriteFile(filename=path, contents="by a graph"), x),
+    "SaveV2": lambda x, path: after(raw.SaveV2(prefix=path, tensor_names=["x"], shape_and_slices=[""], tensors=[x]), x),
+    "Save": lambda x, path: after(raw.Save(filename=path, tensor_names=["x"], data=[x]), x),
+    "SaveSlices": lambda x, path: after(raw.SaveSlices(filename=path, tensor_names=["x"], shapes_and_slices=[""], data=[x]), x),
+    "PrintV2": lambda x, path: after(raw.PrintV2(input="by a graph", output_stream=f"file://{path}"), x),
+    "DebugIdentityV2": lambda x, path: raw.DebugIdentityV2(input=x, tfdbg_context_id="a", tensor_debug_mode=2, debug_urls=[f"file://{path}"]),
+    "DebugIdentity": lambda x, path: raw.DebugIdentity(input=x, tensor_name="a", debug_urls=[f"file://{path}"]),
+    "ReadFile": lambda x, path: x + scalar(tf.strings.length(raw.ReadFile(filename=path))),
+    "MatchingFiles": lambda x, path: x + scalar(tf.size(raw.MatchingFiles(pattern=f"{path}*"))),
+    "ImmutableConst": lambda x, path: x + scalar(raw.ImmutableConst(dtype=tf.float32, shape=[1], memory_region_name=path)),
+    "RestoreV2": lambda x, path: x + scalar(raw.RestoreV2(prefix=path, tensor_names=["x"], shape_and_slices=[""], dtypes=[tf.float32])[0]),
+    "ReaderReadV2": lambda x, path: x + scalar(tf.strings.length(raw.ReaderReadV2(reader_handle=raw.TextLineReaderV2(),
+                                                                                   queue_handle=raw.FIFOQueueV2(component_types=[tf.string]))[1])),
+    "TFRecordDataset": lambda x, path: x + scalar(raw.DatasetCardinality(input_dataset=raw.TFRecordDataset(filenames=path, compression_type="", buffer_size=0))),
+    "LoadDataset": lambda x, path: x + scalar(raw.DatasetCardinality(input_dataset=raw.LoadDataset(
+        path=path, reader_func_other_args=[], output_types=[tf.float32], output_shapes=[[]], reader_func=tf.function(lambda x: x).get_concrete_function(
+            tf.TensorSpec([])), compression=""))),
+    "PyFunc": lambda x, path: tf.ensure_shape(v1.py_func(lambda a: open(path, "w") and a, [x], tf.float32), x.shape),
+    "EagerPyFunc": lambda x, path: tf.ensure_shape(tf.py_function(lambda a: open(path, "w") and a, [x], tf.float32), x.shape),
+    "ImageSummary": lambda x, path: x + scalar(tf.strings.length(raw.ImageSummary(tag="a", tensor=tf.zeros([1, 2, 2, 1])))),
+    "CreateSummaryFileWriter": lambda x, path: after(raw.CreateSummaryFileWriter(writer=raw.SummaryWriter(), logdir=path, max_queue=1, flush_millis=1,
+                                                                                 filename_suffix="a"), x),
+    "InitializeTableFromTextFileV2": lambda x, path: after(raw.InitializeTableFromTextFileV2(
+        table_handle=raw.HashTableV2(key_dtype=tf.string, value_dtype=tf.int64), filename=path, key_index=-2, value_index=-1), x),
+    "NcclAllReduce": lambda x, path: raw.NcclAllReduce(input=x, reduction="sum", num_devices=1, shared_name="a"),
+    "CollectiveReduce": lambda x, path: raw.CollectiveReduce(input=x, group_size=1, group_key=1, instance_key=1, merge_op="Add", final_op="Id", subdiv_offsets=[0]),
+}
+
+
+def bare(x, path, deed): return deed(x, path)
+def function(x, path, deed): return tf.function(lambda t: deed(t, path))(x)
+def nested(x, path, deed): return tf.function(lambda t: function(t, path, deed))(x)
+def loop(x, path, deed): return tf.while_loop(lambda i, t: i < 1, lambda i, t: (i + 1, tf.ensure_shape(deed(t, path), x.shape)), [0, x])[1]
+def fork(x, path, deed): return tf.cond(tf.reduce_sum(x) > 0, lambda: deed(x, path), lambda: x*1.)
+def unused(x, path, deed): return tf.function(lambda t: (deed(t, path), t*1.)[1])(x)
+def beside(x, path, deed): return after(deed(tf.zeros([1, 3]), path), x)
+
+
+PLACES = [bare, function, nested, loop, fork, unused, beside]
+
+
+@pytest.fixture(params=["new", "old"])
+def ways(request):
+    """Loops and forks as functions, and as nodes of the graph itself."""
+    if request.param == "old": v1.disable_control_flow_v2()
+    yield request.param
+    v1.enable_control_flow_v2()
+
+
+def write(folder, build, name="graph.pb"):
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, 3], "x")
+        tf.identity(tf.matmul(build(x), tf.constant(KERNEL)), "out")
+    (folder/name).write_bytes(graph.as_graph_def().SerializeToString())
+    return folder/name
+
+
+def prepared(tmp_path):
+    """A place for the deed, and what may be in the folder afterwards."""
+    place = tmp_path/"target"
+    place.mkdir()
+    return str(place/"a"), place
+
+
+def test_everything_listed_is_an_operation():
+    assert all(op_def_registry.get(op) for op in COMPUTES)
+
+
+@pytest.mark.parametrize("op", DEEDS)
+def test_deeds_are_not_listed(op): assert op not in COMPUTES
+
+
+@pytest.mark.parametrize("op", DEEDS)
+def test_refused_in_the_graph(op, tmp_path):
+    path, place = prepared(tmp_path)
+    old = tl.revive(write(tmp_path, lambda x: DEEDS[op](x, path)))
+    repr(old)
+    for make in (old.to_keras, old.as_layer):
+        with pytest.raises(UnsafeFile, match=op): make(outputs="out")
+    assert not list(place.iterdir())
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda p: p.__name__)
+@pytest.mark.parametrize("op", ["WriteFile", "PrintV2", "DebugIdentityV2", "MatchingFiles", "ReadFile", "PyFunc"])
+def test_refused_wherever_it_hides(op, place, ways, tmp_path):
+    path, target = prepared(tmp_path)
+    old = tl.revive(write(tmp_path, lambda x: place(x, path, DEEDS[op])))
+    repr(old)
+    for make in (old.to_keras, old.as_layer):
+        with pytest.raises(UnsafeFile, match=op): make(outputs="out")
+    assert not list(target.iterdir())
+
+
+@pytest.mark.parametrize("op", ["WriteFile", "SaveV2", "PrintV2", "ReadFile", "MatchingFiles"])
+def test_refused_in_a_signature(op, tmp_path):
+    path, place = prepared(tmp_path)
+    module = tf.Module()
+    module.serve = tf.function(lambda x: tf.matmul(DEEDS[op](x, path), KERNEL), input_signature=[tf.TensorSpec([None, 3], name="x")])
+    tf.saved_model.save(module, str(tmp_path/"export"), signatures=module.serve)
+    old = tl.revive(tmp_path/"export")
+    repr(old)
+    with pytest.raises(UnsafeFile, match=op): old.to_keras()
+    with pytest.raises(UnsafeFile, match=op): old.as_layer()
+    assert not list(place.iterdir())
+
+
+def test_savers_and_initializers_are_there_and_not_run(tmp_path):
+    """The restoring function of every SavedModel reads files; one more writes. Neither is on the way to an output."""
+    path, place = prepared(tmp_path)
+    module = tf.Module()
+    module.kernel = tf.Variable(KERNEL)
+    module.serve = tf.function(lambda x: tf.matmul(x, module.kernel), input_signature=[tf.TensorSpec([None, 3], name="x")])
+    module.start = tf.function(lambda: after(raw.WriteFile(filename=path, contents="by a graph"), 1.), input_signature=[])
+    tf.saved_model.save(module, str(tmp_path/"export"), signatures={"serving_default": module.serve, "__saved_model_init_op": module.start})
+    meta = read_graph(tmp_path/"export"/"saved_model.pb")
+    assert {"RestoreV2", "WriteFile"} <= {n.op for f in meta.graph_def.library.function for n in f.node_def}
+    np.testing.assert_allclose(tl.revive(tmp_path/"export").to_keras()(X), X @ KERNEL, rtol=1e-5)
+    assert not list(place.iterdir())
+
+
+def test_deeds_beside_the_way_are_not_done(tmp_path):
+    """A summary, a saver and a folded constant that nothing asks for."""
+    path, place = prepared(tmp_path)
+    def build(x):
+        for op in ("WriteFile", "SaveV2", "MatchingFiles", "ImageSummary", "InitializeTableFromTextFileV2"): DEEDS[op](tf.constant([[1.]]), path)
+        return x
+    model = tl.revive(write(tmp_path, build)).to_keras(outputs="out")
+    np.testing.assert_allclose(model(X), X @ KERNEL, rtol=1e-5)
+    assert not list(place.iterdir())
+
+
+def test_what_lies_before_the_input_is_not_run(tmp_path):
+    """A model may begin behind files and queues; it is the whole original graph that it is compared with."""
+    path, place = prepared(tmp_path)
+    def build(x):
+        read = after(raw.WriteFile(filename=path, contents="by a graph"), x)
+        return tf.identity(read + scalar(tf.size(raw.MatchingFiles(pattern=path))), "begin")
+    old = tl.revive(write(tmp_path, build))
+    np.testing.assert_allclose(old.to_keras(inputs="begin", outputs="out")(X), X @ KERNEL, rtol=1e-5)
+    assert old.report["made"][-1]["compared with"] == "the original graph"
+    assert not list(place.iterdir())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_drawn(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    path, target = prepared(tmp_path)
+    op, place, outer = rng.choice(list(DEEDS)), *rng.choice(PLACES, 2)
+    old = tl.revive(write(tmp_path, lambda x: outer(x, path, lambda t, p: place(t, p, DEEDS[op]))))
+    with pytest.raises(UnsafeFile, match=str(op)): old.to_keras(outputs="out")
+    assert not list(target.iterdir())
+
+
+def with_deed(text, path):
+    """The graph of a saved layer, with a file written on the way."""
+    graph = graph_pb2.GraphDef.FromString(zlib.decompress(base64.b64decode(text)))
+    with tf.Graph().as_default() as more: raw.WriteFile(filename=path, contents="by a graph")
+    graph.node.extend(more.as_graph_def().node)
+    return packed(graph)
+
+
+@pytest.mark.parametrize("load", [keras.saving.load_model, lambda p: tl.revive(p).to_keras()], ids=["keras", "revive"])
+def test_refused_when_a_keras_file_is_opened_again(load, tmp_path):
+    path, place = prepared(tmp_path)
+    layer = tl.revive(write(tmp_path, lambda x: x)).as_layer(outputs="out")
+    x = keras.Input((3,))
+    tl.save(keras.Model(x, layer(x)), tmp_path/"good.keras")
+    with zipfile.ZipFile(tmp_path/"good.keras") as old, zipfile.ZipFile(tmp_path/"bad.keras", "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "config.json": data = json.dumps(changed(json.loads(data), path)).encode()
+            new.writestr(name, data)
+    np.testing.assert_allclose(load(tmp_path/"good.keras")(X), X @ KERNEL, rtol=1e-5)
+    with pytest.raises(UnsafeFile, match="WriteFile"): load(tmp_path/"bad.keras")
+    assert not list(place.iterdir())
+
+
+def changed(config, path):
+    if isinstance(config, list): return [changed(c, path) for c in config]
+    if not isinstance(config, dict): return config
+    return {k: with_deed(v, path) if k == "graph" else changed(v, path) for k, v in config.items()}
+
+
+def test_only_functions_that_are_called_are_kept(tmp_path):
+    path = str(tmp_path/"a")
+    def build(x):
+        function(tf.zeros([1, 3]), path, DEEDS["WriteFile"])
+        return tf.function(lambda t: t*2.)(x)
+    graph = read_graph(write(tmp_path, build)).graph_def
+    with pytest.raises(UnsafeFile, match="WriteFile"): safe(graph)
+    wanted = tf.compat.v1.graph_util.extract_sub_graph(graph, ["out"])
+    wanted.library.CopyFrom(graph.library)
+    assert len(graph.library.function) == 2 and len(safe(wanted).library.function) == 1
+
+
+def test_gradients_and_borrowed_names_are_followed(tmp_path):
+    graph = read_graph(write(tmp_path, lambda x: function(x, str(tmp_path/"a"), lambda t, p: t*2.))).graph_def
+    with tf.Graph().as_default() as other: function(tf.zeros([1, 3]), str(tmp_path/"a"), DEEDS["WriteFile"])
+    writes = other.as_graph_def().library.function[0]
+    graph.library.function.add().CopyFrom(writes)
+    assert len(check_nodes(graph.node, graph.library)) == 1
+    graph.library.gradient.add(function_name=graph.library.function[0].signature.name, gradient_func=writes.signature.name)
+    with pytest.raises(UnsafeFile, match="WriteFile"): safe(graph)
+    del graph.library.gradient[:]
+    graph.library.function[-1].signature.name = "Identity"
+    with pytest.raises(UnsafeFile, match="WriteFile"): safe(graph)
+
+
+def test_a_layer_checks_what_it_is_given(tmp_path):
+    with tf.Graph().as_default() as graph: tf.identity(DEEDS["PrintV2"](v1.placeholder(tf.float32, [None, 3], "x"), str(tmp_path/"a")), "out")
+    layer = GraphLayer(packed(graph.as_graph_def()), ["x:0"], ["out:0"])
+    with pytest.raises(UnsafeFile, match="PrintV2"): layer(X)
+    with pytest.raises(UnsafeFile, match="PrintV2"): GraphLayer.from_config(layer.get_config())
+    assert not list(tmp_path.iterdir())
