@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 pytest.importorskip("nbdev", reason="nbdev is not installed: pip install -e .[dev]")
 pytest.importorskip("smalldocs", reason="smalldocs is not installed: pip install -e .[dev]")
 import check_site
