@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import tomllib
 import venv
@@ -85,7 +84,7 @@ def wheel_python(wheel, tmp_path_factory):
     env = tmp_path_factory.mktemp("installed") / "env"
     venv.create(env, with_pip=False)
     site, = env.glob("lib/python*/site-packages")
-    (site / "here.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    (site / "here.pth").write_text("\n".join(p for p in sys.path if p.endswith("-packages")) + "\n")
     made = str(env / "bin" / "python")
     pip = [sys.executable, "-m", "pip", "--python", made, "install", "-q", "--no-index", "--no-deps", wheel]
     subprocess.run(pip, check=True, capture_output=True)
