@@ -1,10 +1,10 @@
 """Each notebook is a test: it runs from top to bottom in a kernel of its own."""
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from notebooks import notebooks, run, stores
+from notebooks import notebooks, run, shown, stores
 
 
-@pytest.mark.parametrize("path", notebooks([]), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", notebooks([]), ids=shown)
 def test_notebook(path):
     run(path)
 

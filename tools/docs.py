@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 import base64
 import difflib
+import html
 import json
 import os
+import posixpath
 import re
 import shutil
 import sys
-from fnmatch import fnmatch
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -27,19 +28,19 @@ from nbdev.config import get_config, nbpath2html
 from nbdev.doclinks import NbdevLookup
 from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
+from notebooks import notebooks
 from readme import readme
+from reference import reference
 from smalldocs import site as smalldocs
+from smalldocs.layout import SiteNav
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS, DOCS = ROOT / "nbs", ROOT / "docs"
 README, INDEX = ROOT / "README.md", NBS / "index.ipynb"
 PROCESSED = ROOT / "_proc"  # by nbdev; the two below are hidden from it
 PAGES, SITE = PROCESSED / ".pages", PROCESSED / ".site"
+REFERENCE = "reference"  # the page that no notebook makes
 TEXT = {".html", ".css", ".js", ".json", ".md", ".svg", ".txt", ".xml", ""}
-
-
-def notebooks() -> list[Path]:
-    return sorted(p for p in NBS.glob("*.ipynb") if p.name[0] not in "_.")
 
 
 def process() -> None:
@@ -51,38 +52,61 @@ def process() -> None:
     proc_nbs(NBS, n_workers=0, force=True)
 
 
+def stem(path: Path, root: Path) -> str:
+    """Where a file is below `root`, without its ending: `formats/30_hdf5`."""
+    return path.relative_to(root).with_suffix("").as_posix()
+
+
 def page_names() -> dict[str, str]:
-    """`31_freezing` to `freezing`, for every notebook: the name that nbdev's links and Quarto's pages have."""
-    names = {p.stem: nbpath2html(p).stem for p in notebooks()}
-    if len(set(names.values())) < len(names):
+    """`formats/30_hdf5` to `formats/hdf5`, for every notebook: the place that nbdev's links and Quarto's pages have."""
+    names = {stem(p, NBS): stem(nbpath2html(p.relative_to(NBS)), Path()) for p in notebooks([])}
+    if len({name.lower() for name in names.values()} - {REFERENCE}) < len(names):
         raise SystemExit(f"Two notebooks would be one page. Rename one. Received: {sorted(names)}.")
     return names
 
 
-def mended(value, names: dict[str, str]):
-    """`value`, any part of a notebook or of YAML, with links to notebooks as links to pages."""
+LINK = re.compile(r'''(\]\(|href=")([^\s()"'#?:]+)\.(?:ipynb|html)(?=[#?)" ])''')
+
+
+def mended(value, names: dict[str, str], folder: str = ""):
+    """`value`, any part of a notebook in `folder`, with links to notebooks as links to pages."""
     if isinstance(value, dict):
-        return {k: mended(v, names) for k, v in value.items()}
+        return {k: mended(v, names, folder) for k, v in value.items()}
     if isinstance(value, list):
-        return [mended(v, names) for v in value]
+        return [mended(v, names, folder) for v in value]
     if not isinstance(value, str):
         return value
-    return re.sub(r'(\]\(|href=")(?:\./)?([\w-]+)\.(?:ipynb|html)(?=[#?)"])',
-                  lambda m: f"{m[1]}{names.get(m[2], m[2])}.ipynb", value)
+
+    def page(match: re.Match) -> str:
+        target = posixpath.normpath(posixpath.join(folder, match[2]))
+        return f"{match[1]}{posixpath.relpath(names.get(target, target), folder or '.')}.ipynb"
+    return LINK.sub(page, value)
 
 
-def expanded(value, names: dict[str, str]):
-    """`value`, a part of `_quarto.yml`, with notebooks and patterns of notebooks as the pages they stand for."""
+def expanded(value, names: dict[str, str], seen: set[str]):
+    """`value`, a part of `_quarto.yml`, with notebooks and patterns of notebooks as the pages they stand for.
+
+    A pattern stands for what no entry before it has: a page is in the menu once.
+    """
     if isinstance(value, dict):
-        value = {k: expanded(v, names) for k, v in value.items()}
+        value = {k: expanded(v, names, seen) for k, v in value.items()}
         return None if value.get("contents") == [] else value  # a section without pages is no section
     if isinstance(value, list):
-        found = [expanded(v, names) for v in value]
-        return [v for part in found if part is not None for v in (part if isinstance(part, list) else [part])]
+        found = [expanded(v, names, seen) for v in value]
+        parts = [part if isinstance(part, list) else [part] for part in found if part is not None]
+        return [v for part in parts for v in part]
     if isinstance(value, str) and value.endswith(".ipynb"):
-        pages = [f"{names[stem]}.ipynb" for stem in names if fnmatch(stem, value.removesuffix(".ipynb"))]
-        return pages if "[" in value or "*" in value else (pages or [value])[0]
+        return listed(value, names, seen)
     return value
+
+
+def listed(pattern: str, names: dict[str, str], seen: set[str]):
+    """The pages of the notebooks that match, as `Path.glob` matches; the page itself where it is no pattern."""
+    stems = sorted(stem(p, NBS) for p in NBS.glob(pattern))
+    new = [names[s] for s in stems if s in names and names[s] not in seen]
+    seen.update(new)
+    pages = [f"{name}.ipynb" for name in new]
+    return pages if "[" in pattern or "*" in pattern else (pages or [pattern])[0]
 
 
 def filled(cells: list) -> list:
@@ -110,25 +134,45 @@ def joined(outputs: list) -> list:
 
 
 def stage(names: dict[str, str]) -> None:
-    """Copy what nbdev made to `_proc/.pages`, each notebook under the name of its page."""
-    PAGES.mkdir()
-    for path in (p for p in PROCESSED.iterdir() if p.is_file()):
-        if path.suffix != ".ipynb":
-            shutil.copy(path, PAGES / path.name)
-            continue
-        nb = json.loads(path.read_text(encoding="utf-8"))
-        nb["cells"] = filled(nb["cells"])
-        for cell in nb["cells"]:
-            if cell["cell_type"] == "raw":  # the title; smalldocs names a page by its file
-                cell["source"] = re.sub(r"^output-file:.*\n", "", "".join(cell["source"]), flags=re.M)
-            part = "source" if cell["cell_type"] == "markdown" else "outputs"
-            cell[part] = mended(cell["source"] if part == "source" else joined(cell.get("outputs", [])), names)
-        (PAGES / f"{names[path.stem]}.ipynb").write_text(json.dumps(nb, ensure_ascii=False), encoding="utf-8")
+    """Copy what nbdev made to `_proc/.pages`, each notebook to the place of its page."""
+    for path in sorted(p for p in PROCESSED.rglob("*") if p.is_file()):
+        target = PAGES / path.relative_to(PROCESSED)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".ipynb":
+            name = stem(path, PROCESSED)
+            nb = staged(json.loads(path.read_text(encoding="utf-8")), names, posixpath.dirname(name))
+            (PAGES / f"{names[name]}.ipynb").write_text(json.dumps(nb, ensure_ascii=False), encoding="utf-8")
+        else:
+            shutil.copy(path, target)
+    (PAGES / f"{REFERENCE}.md").write_text(reference(), encoding="utf-8")
+    config = yaml.safe_dump(menu(names), allow_unicode=True)
+    (PAGES / "_quarto.yml").write_text(config, encoding="utf-8")
+
+
+def staged(nb: dict, names: dict[str, str], folder: str) -> dict:
+    """A notebook of `folder` as the renderer shall see it."""
+    nb["cells"] = filled(nb["cells"])
+    for cell in nb["cells"]:
+        if cell["cell_type"] == "raw":  # the title; smalldocs names a page by its file
+            cell["source"] = re.sub(r"^output-file:.*\n", "", "".join(cell["source"]), flags=re.M)
+        part = "source" if cell["cell_type"] == "markdown" else "outputs"
+        value = cell["source"] if part == "source" else joined(cell.get("outputs", []))
+        cell[part] = mended(value, names, folder)
+    return nb
+
+
+def menu(names: dict[str, str]) -> dict:
+    """What `_quarto.yml` says, with the facts of the package and every page in its place of the menu."""
     config = yaml.safe_load((NBS / "_quarto.yml").read_text(encoding="utf-8"))
     facts = yaml.safe_load((NBS / "nbdev.yml").read_text(encoding="utf-8"))  # from pyproject.toml, by nbdev
     config = {**config, "metadata-files": [], "website": {**facts["website"], **config["website"]},
               "project": {**config["project"], "output-dir": str(SITE)}}
-    (PAGES / "_quarto.yml").write_text(yaml.safe_dump(expanded(config, names), allow_unicode=True), encoding="utf-8")
+    seen = set()
+    config = expanded(config, names, seen)
+    if missing := sorted(stem for stem, name in names.items() if name not in seen):
+        raise SystemExit("Every notebook must be in the menu. Add a pattern for it to nbs/_quarto.yml. "
+                         f"Received: {', '.join(missing)}.")
+    return config
 
 
 def render() -> None:
@@ -141,10 +185,24 @@ def render() -> None:
         target.mkdir(exist_ok=True)
         shutil.copy(licence, target / "LICENSE")
     (SITE / ".nojekyll").touch()
+    (SITE / "llms.txt").write_text(contents_for_machines(built), encoding="utf-8")
 
 
-def local(text: str, base: str, ids: dict[str, set[str]]) -> str:
-    """`text`, a page, with links to the site's own address as relative ones.
+def contents_for_machines(built) -> str:
+    """llms.txt: the pages in the order of the menu, each with its one line."""
+    facts = built.project.website
+    lines, (bar,) = [f"# {facts['title']}", "", f"> {facts['description']}"], SiteNav(built).sidebars
+    for item in bar["items"]:
+        lines += ["", f"## {html.unescape(item.text)}", ""]
+        for page in item.pages():
+            address = f"{facts['site-url']}/{page.out}.md"
+            said = page.front.get("description")
+            lines.append(f"- [{page.title}]({address})" + (f": {said}" if said else ""))
+    return "\n".join(lines) + "\n"
+
+
+def local(text: str, base: str, ids: dict[str, set[str]], folder: str = "") -> str:
+    """`text`, a page in `folder`, with links to the site's own address as relative ones.
 
     nbdev's index knows methods and private names too, which have no anchor: they lead to their class, or their page.
     """
@@ -153,7 +211,7 @@ def local(text: str, base: str, ids: dict[str, set[str]]) -> str:
         anchor += "-class" if m[3] and f"{anchor}-class" in ids.get(page, ()) else ""
         while anchor and anchor not in ids.get(page, ()):
             anchor = anchor.rpartition(".")[0]
-        return f'href="{page}{"#" + anchor if anchor else ""}"'
+        return f'href="{posixpath.relpath(page or "index.html", folder or ".")}{"#" + anchor if anchor else ""}"'
     return re.sub(rf'href="{re.escape(base)}/([\w./-]*)(?:#([^"]*))?"(?: target="_blank")?(?=(?:><code>([A-Z]))?)', link, text)
 
 
@@ -186,18 +244,16 @@ def drawn(match: re.Match) -> str:
 
 def finish(base: str) -> None:
     """Make the site the same on every machine, at home in any folder, and silent towards the network."""
-    ids = {p.name: set(Page(p.read_text(encoding="utf-8")).ids) for p in SITE.glob("*.html")}
-    pictures = {(p.parent.name, p.read_bytes()): p.relative_to(SITE).as_posix() for p in SITE.glob("*_files/*")}
-    for copy in SITE.glob("*.llms.md"):  # Markdown beside each page, where nbdev's module docstrings say it is
-        copy.rename(SITE / copy.name.replace(".llms.md", ".html.md"))
+    ids = {p.relative_to(SITE).as_posix(): set(Page(p.read_text(encoding="utf-8")).ids) for p in SITE.rglob("*.html")}
+    for copy in SITE.rglob("*.llms.md"):  # Markdown beside each page, where nbdev's module docstrings say it is
+        copy.rename(copy.with_name(copy.name.replace(".llms.md", ".html.md")))
     for path in (p for p in SITE.rglob("*") if p.is_file() and p.suffix in TEXT):
         text = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
         if path.suffix == ".html":
-            text = local(text, base, ids)
+            text = local(text, base, ids, path.parent.relative_to(SITE).as_posix())
             text = CODE.sub(hung, text)
             text = PRINTED.sub(drawn, text)
-            text = re.sub(r'src="data:image/\w+;base64,([^"]+)"',
-                          lambda m: f'src="{pictures[path.stem + "_files", base64.b64decode(m[1])]}"', text)
+            text = without_twins(text, path)
         elif path.suffix in (".md", ".txt"):
             text = text.replace(".llms.md", ".html.md")
         elif path.suffix == ".css":
@@ -207,6 +263,13 @@ def finish(base: str) -> None:
         path.write_bytes(text.encode("utf-8"))
     index = (SITE / "search.json").read_text(encoding="utf-8")  # as a script, which a page opened from the disk may load
     (SITE / "search.js").write_text(f"window.searchIndex = {index};\n", encoding="utf-8")
+
+
+def without_twins(text: str, page: Path) -> str:
+    """`text` with pictures as the files that the page's Markdown twin has, instead of a second copy inside the page."""
+    folder = page.with_name(f"{page.stem}_files")
+    files = {p.read_bytes(): f"{folder.name}/{p.name}" for p in folder.glob("*")}
+    return re.sub(r'src="data:image/\w+;base64,([^"]+)"', lambda m: f'src="{files[base64.b64decode(m[1])]}"', text)
 
 
 def build() -> Path:
@@ -251,7 +314,7 @@ def main() -> int:
     shutil.rmtree(DOCS, ignore_errors=True)
     shutil.copytree(site, DOCS)
     README.write_text(readme(INDEX), encoding="utf-8")
-    print(f"docs/: {len(list(DOCS.glob('*.html')))} pages, every link and anchor good")
+    print(f"docs/: {len(list(DOCS.rglob('*.html')))} pages, every link and anchor good")
     return 0
 
 

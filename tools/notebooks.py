@@ -30,7 +30,17 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def notebooks(names: list[str]) -> list[Path]:
-    return [Path(n).resolve() for n in names] or sorted(p for p in NBS.glob("*.ipynb") if p.name[0] not in "_.")
+    """Those named, or all of them in every folder; what begins with `_` or `.` is none of ours."""
+    return [Path(n).resolve() for n in names] or sorted(p for p in NBS.rglob("*.ipynb") if not is_hidden(p))
+
+
+def is_hidden(path: Path) -> bool:
+    return any(part[0] in "_." for part in path.relative_to(NBS).parts)
+
+
+def shown(path: Path) -> str:
+    """A notebook as it is spoken of: by its place in nbs/."""
+    return path.relative_to(NBS).as_posix() if path.is_relative_to(NBS) else path.name
 
 
 def has_long_form(nb) -> bool:
@@ -81,12 +91,12 @@ def stores(nb, path: Path) -> bool:
     """Whether this run's outputs are those that the notebook keeps; says so where they are not."""
     kept = has_long_form(nb) and os.environ.get(LONG) != "full"
     if kept:
-        print(f"{path.name}: the outputs of its long form are kept (`make bench` makes them anew)")
+        print(f"{shown(path)}: the outputs of its long form are kept (`make bench` makes them anew)")
     return not kept
 
 
 def run(path: Path, save: bool = False, timeout: int = 1800) -> float:
-    """Execute one notebook in a kernel of its own; raises at the first cell that fails."""
+    """Execute one notebook in a kernel of its own, in its own folder; raises at the first cell that fails."""
     nb, start, env = nbformat.read(path, as_version=4), time.time(), environment()
     client = Client(nb, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
     client.execute(env=env)
@@ -135,13 +145,13 @@ def main() -> int:
         if args.verb == "check":
             found = faults(path)
             bad += bool(found)
-            print(f"{path.name}: {'clean' if not found else '; '.join(found)}")
+            print(f"{shown(path)}: {'clean' if not found else '; '.join(found)}")
             continue
         try:
-            print(f"{path.name}: {run(path, save):.1f} s", flush=True)
+            print(f"{shown(path)}: {run(path, save):.1f} s", flush=True)
         except CellExecutionError as error:
             bad += 1
-            print(f"{path.name}: failed\n{ESCAPES.sub('', str(error))}", file=sys.stderr, flush=True)
+            print(f"{shown(path)}: failed\n{ESCAPES.sub('', str(error))}", file=sys.stderr, flush=True)
     return bool(bad)
 
 

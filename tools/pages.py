@@ -96,6 +96,9 @@ class Source:
         returned = self.returns()
         return rows + ([("반환 · Returns", code(returned), "", details.get("return", ""))] if returned not in ("", "None") or details.get("return") else [])
 
+    def summary(self) -> str:
+        return (ast.get_docstring(self.tree) or "").partition("\n")[0]
+
     def method_rows(self) -> list[tuple[str, ...]]:
         """What the public methods say of themselves; those that say nothing are their base class's business."""
         public = [n for n in self.methods() if not n.name.startswith("_")] if self.is_class else []
@@ -162,8 +165,8 @@ class InOrder(Processor):
         return re.findall(r"^(?:def|class) ([A-Za-z]\w*)", source, re.M)
 
 
-KINDS = {"NOTE": ("note", "참고", "Note"), "TIP": ("tip", "도움말", "Tip"), "IMPORTANT": ("important", "중요", "Important"),
-         "WARNING": ("warning", "경고", "Warning"), "CAUTION": ("caution", "주의", "Caution")}
+KINDS = {"NOTE": ("참고", "Note"), "TIP": ("도움말", "Tip"), "IMPORTANT": ("중요", "Important"),
+         "WARNING": ("경고", "Warning"), "CAUTION": ("주의", "Caution")}
 CALLOUT = re.compile(r"^> *\[!(\w+)\] *(.*)\n((?:^>.*(?:\n|\Z))*)", re.M)
 
 
@@ -172,16 +175,25 @@ class Callouts(Processor):
 
     def cell(self, cell):
         if cell.cell_type == "markdown":
-            lang = re.match(r'<div lang="(ko|en)">', cell.source)
-            cell.source = CALLOUT.sub(lambda m: self.fenced(m, lang and lang[1]), cell.source)
+            lang = self.language(cell.source)
+            cell.source = CALLOUT.sub(lambda m: self.fenced(m, lang), cell.source)
 
-    def fenced(self, match: re.Match, lang: str | None) -> str:
+    @staticmethod
+    def language(text: str) -> str | None:
+        found = re.match(r'<div lang="(ko|en)">', text)
+        return found and found[1]
+
+    @staticmethod
+    def title(match: re.Match, lang: str | None) -> str:
         if match[1].upper() not in KINDS:
             raise ValueError(f"A callout must be one of {', '.join(KINDS)}. Received: [!{match[1]}].")
-        kind, korean, english = KINDS[match[1].upper()]
-        title = match[2].strip() or {"ko": korean, "en": english}.get(lang, f"{korean} · {english}")
+        korean, english = KINDS[match[1].upper()]
+        return match[2].strip() or {"ko": korean, "en": english}.get(lang, f"{korean} · {english}")
+
+    def fenced(self, match: re.Match, lang: str | None) -> str:
+        title = html.escape(self.title(match, lang))
         body = re.sub(r"^> ?", "", match[3], flags=re.M).strip()
-        return f'::: {{.callout-{kind} title="{html.escape(title)}"}}\n{body}\n:::\n'
+        return f'::: {{.callout-{match[1].lower()} title="{title}"}}\n{body}\n:::\n'
 
 
 NAMED = re.compile(r"(?<!\[)`tl\.(\w+)((?:\([^`]*)?)`")
@@ -204,7 +216,8 @@ class Origin(Processor):
     """Says below the title which notebook the page is made from, and where it can be run and had."""
 
     def begin(self):
-        config, name = get_config(), Path(self.nb.path_).name
+        config = get_config()
+        name = Path(self.nb.path_).resolve().relative_to(config.nbs_path.resolve()).as_posix()
         place = f"{config.branch}/{config.nbs_path.name}/{name}"
         repo = config.git_url.removeprefix("https://github.com/")
         links = {"노트북 · Notebook": f"{config.git_url}/blob/{place}", f"`{name}`": f"{config.git_url}/blob/{place}",

@@ -5,37 +5,47 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 pytest.importorskip("nbdev", reason="nbdev is not installed: pip install -e .[dev]")
 pytest.importorskip("smalldocs", reason="smalldocs is not installed: pip install -e .[dev]")
 import check_site
 import docs
+import notebooks
 import pages
 import readme
 
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 INDEX = ["# little\n\n> A little project.", "<div lang=\"ko\">\n\n[표본](31_sample.ipynb#하나-one)과 `Table`과 `Table.to_dict`\n\n</div>",
-         "<div lang=\"en\">\n\nthe [sample](31_sample.ipynb#하나-one)\n\n</div>"]
+         "<div lang=\"en\">\n\nthe [sample](31_sample.ipynb#하나-one), the [inner one](house/10_sample.ipynb#둘-two) and `dig`\n\n</div>",
+         "![그림 · Picture](transferlit.svg)", "<div lang=\"ko\">\n\n> [!NOTE]\n> 하나\n\n</div>"]
 SAMPLE = ["# 표본 · Sample\n\n> One page.", "## 하나 · One", "<div lang=\"ko\">\n\n> [!NOTE]\n> 돌아가기: [처음](index.ipynb)\n\n</div>"]
+INNER = ["# 안쪽 표본 · Inner sample\n\n> A page in a folder.", "## 둘 · Two",
+         "<div lang=\"ko\">\n\n[표본](../31_sample.ipynb#하나-one), [처음](../index.ipynb), `Table`, `dig`\n\n</div>",
+         "![그림 · Picture](../transferlit.svg)"]
 
 
 def write(path, markdown, *code):
+    path.parent.mkdir(exist_ok=True)
     nbformat.write(new_notebook(cells=[*map(new_markdown_cell, markdown), *code]), path)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A checkout with three notebooks, two of them its own, built once."""
+    """A checkout with four notebooks, three of them its own and one of these in a folder, exported and built once."""
     root = tmp_path_factory.mktemp("project with a space")
     ignore = shutil.ignore_patterns("*.ipynb", "__pycache__", "llms.txt")
-    for name in ("tools", "transferlit", "nbs"):
+    for name in ("tools", "nbs"):
         shutil.copytree(ROOT / name, root / name, ignore=ignore)
-    for name in ("pyproject.toml", "settings.ini", "nbs/06_tables.ipynb"):
+    (root / "transferlit").mkdir()
+    tables, = (ROOT / "nbs").rglob("*_tables.ipynb")
+    shutil.copy(tables, root / "nbs" / "06_tables.ipynb")
+    for name in ("pyproject.toml", "settings.ini", "transferlit/__init__.py"):
         shutil.copy(ROOT / name, root / name)
     (root / "transferlit.egg-info").mkdir()  # what `pip install -e .` leaves
     (root / "transferlit.egg-info" / "entry_points.txt").write_text("[nbdev]\ntransferlit = transferlit._modidx:d\n")
@@ -44,14 +54,30 @@ def project(tmp_path_factory):
     picture = new_code_cell("draw()", outputs=[new_output("display_data", {"image/png": DOT, "text/plain": "<Figure>"})])
     write(root / "nbs" / "index.ipynb", INDEX, secret, new_code_cell("1 + 1", outputs=[new_output("execute_result", {"text/plain": "2"})]), picture)
     write(root / "nbs" / "31_sample.ipynb", SAMPLE, picture)
+    write(root / "nbs" / "house" / "10_sample.ipynb", INNER, *inner_code(), picture)
+    init = root / "transferlit" / "__init__.py"
+    homes = '_HOME = {"Table": "tables", "dig": "inner.sample"}'
+    init.write_text(re.sub(r"_HOME = \{.*?\n\}", homes, init.read_text("utf-8"), flags=re.S), encoding="utf-8")
+    subprocess.run([Path(sys.executable).with_name("nbdev-export")], cwd=root, check=True, capture_output=True)
     done = build(root)
     assert done.returncode == 0, done.stderr + done.stdout
     return root
 
 
-def build(root, *arguments, seed="0", cwd="/"):
+def inner_code(said="Dig."):
+    """What exports a module to a folder of the package."""
+    source = f'#| exports\ndef dig()->int: # how deep\n    "{said}"\n    return 1'
+    return new_code_cell("#| default_exp inner.sample"), new_code_cell(source, id="dig")
+
+
+def tool(root, name, *arguments, seed="0", cwd="/"):
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONHASHSEED": seed}
-    return subprocess.run([sys.executable, root / "tools" / "docs.py", *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, root / "tools" / f"{name}.py", *arguments]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+
+
+def build(root, *arguments, **how):
+    return tool(root, "docs", *arguments, **how)
 
 
 def files(folder):
@@ -72,37 +98,137 @@ def test_check_passes_on_fresh_pages_and_fails_on_stale_ones_writing_nothing(pro
     shutil.copytree(project, stale)
     write(stale / "nbs" / "31_sample.ipynb", [*SAMPLE, "새 글 · new text"])
     write(stale / "nbs" / "index.ipynb", [*INDEX, "new text"])
+    write(stale / "nbs" / "house" / "10_sample.ipynb", [*INNER, "new text"], *inner_code())
     (stale / "docs" / "left.html").write_text("left over")
     before = files(stale / "docs")
     done = build(stale, "--check")
     assert done.returncode == 1
-    assert {"docs/sample.html: differs", "docs/left.html: left over", "+new text"} <= set(done.stdout.splitlines())
+    told = {"docs/sample.html: differs", "docs/house/sample.html: differs", "docs/left.html: left over", "+new text"}
+    assert told <= set(done.stdout.splitlines())
     assert files(stale / "docs") == before
 
 
-@pytest.mark.parametrize(("text", "fault"), [
-    ("[gone](32_gone.ipynb)", "broken link"),
-    ("[lost](31_sample.ipynb#lost)", "no such anchor"),
-    ("![](https://example.com/x.png)", "loads from outside"),
+@pytest.mark.parametrize(("place", "text", "fault"), [
+    ("index", "[gone](32_gone.ipynb)", "broken link"),
+    ("index", "[lost](31_sample.ipynb#lost)", "no such anchor"),
+    ("index", "![](https://example.com/x.png)", "loads from outside"),
+    ("house/10_sample", "[above, not beside](31_sample.ipynb)", "broken link"),
+    ("house/10_sample", "[lost](../31_sample.ipynb#lost)", "no such anchor"),
+    ("house/10_sample", "![](https://example.com/x.png)", "loads from outside"),
+    ("elsewhere/10_new", "# new", "must be in the menu"),
+    ("house/20_sample", "# twin", "would be one page"),
 ])
-def test_a_planted_fault_fails_the_build(project, tmp_path, text, fault):
+def test_a_planted_fault_fails_the_build(project, tmp_path, place, text, fault):
     bad = tmp_path / "bad"
     shutil.copytree(project, bad, ignore=shutil.ignore_patterns("_proc"))
-    write(bad / "nbs" / "index.ipynb", [*INDEX, text])
+    titles = {"index": INDEX, "house/10_sample": INNER}
+    write(bad / "nbs" / f"{place}.ipynb", [*titles.get(place, []), text], *inner_code())
     before = files(bad / "docs")
     done = build(bad)
     assert done.returncode == 1 and fault in done.stderr
     assert files(bad / "docs") == before
 
 
+def replaced(project, folder, *code):
+    """A copy of the project with other code in the notebook that lies in a folder."""
+    shutil.copytree(project, folder, ignore=shutil.ignore_patterns("_proc", "docs"))
+    write(folder / "nbs" / "house" / "10_sample.ipynb", INNER, *code)
+    return folder
+
+
+def test_a_module_behind_its_notebook_is_seen_in_any_folder(project, tmp_path):
+    done = tool(project, "exported")
+    assert done.returncode == 0, done.stdout
+    done = tool(replaced(project, tmp_path / "stale", *inner_code("Dig deeper.")), "exported")
+    assert done.returncode == 1 and "+++ exported/inner/sample.py" in done.stdout and '+    "Dig deeper."' in done.stdout
+
+
+def test_a_module_without_a_notebook_is_seen(project, tmp_path):
+    """As when a notebook went, or exports to another place now."""
+    done = tool(replaced(project, tmp_path / "left"), "exported")
+    assert done.returncode == 1 and "-def dig()->int: # how deep" in done.stdout
+
+
+@pytest.mark.parametrize(("cell", "fault"), [
+    (new_code_cell("1", execution_count=7), "metadata or execution counts"),
+    (new_code_cell("1", metadata={"scrolled": True}), "metadata or execution counts"),
+    (new_code_cell("1", outputs=[new_output("stream", name="stderr", text="x")]), "stderr output is stored"),
+    (new_code_cell("1", outputs=[new_output("stream", name="stdout", text="/home/me/secret/x.py")]), "names this machine"),
+])
+def test_an_unclean_notebook_is_seen_in_any_folder(project, tmp_path, cell, fault):
+    done = tool(replaced(project, tmp_path / "bad", cell), "notebooks", "check")
+    said, = [line for line in done.stdout.splitlines() if line.startswith("house/10_sample.ipynb: ")]
+    assert done.returncode == 1 and fault in said
+
+
+def test_clean_notebooks_pass_in_every_folder(project):
+    done = tool(project, "notebooks", "check")
+    assert done.returncode == 0 and "house/10_sample.ipynb: clean" in done.stdout.splitlines()
+
+
+def test_every_notebook_runs_in_its_own_folder_and_a_failure_is_told(tmp_path):
+    shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    for place in ("nbs/10_top", "nbs/house/10_inner"):
+        here = new_code_cell(f"import os; assert os.getcwd() == {str((tmp_path / place).parent)!r}")
+        write(tmp_path / f"{place}.ipynb", ["# x"], here)
+    done = tool(tmp_path, "notebooks", "run")
+    assert done.returncode == 0 and re.findall(r"^\S+", done.stdout, re.M) == ["10_top.ipynb:", "house/10_inner.ipynb:"]
+    write(tmp_path / "nbs/house/10_inner.ipynb", ["# x"], new_code_cell("1 / 0"))
+    done = tool(tmp_path, "notebooks", "run")
+    assert done.returncode == 1 and "house/10_inner.ipynb: failed" in done.stderr
+
+
+def test_drafts_and_checkpoints_are_no_notebooks(tmp_path, monkeypatch):
+    for place in ("10_x", "house/10_x", "_draft", "house/_draft", ".ipynb_checkpoints/10_x", "house/.ipynb_checkpoints/10_x"):
+        (tmp_path / f"{place}.ipynb").parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / f"{place}.ipynb").touch()
+    monkeypatch.setattr(notebooks, "NBS", tmp_path)
+    assert [p.relative_to(tmp_path).as_posix() for p in notebooks.notebooks([])] == ["10_x.ipynb", "house/10_x.ipynb"]
+
+
 def test_pages_lose_their_numbers_and_references_follow(project):
-    site = {p.name: p.read_text(encoding="utf-8") for p in (project / "docs").glob("*.html")}
-    assert set(site) == {"index.html", "sample.html", "tables.html"}
+    root = project / "docs"
+    site = {p.relative_to(root).as_posix(): p.read_text(encoding="utf-8") for p in root.rglob("*.html")}
+    assert set(site) == {"index.html", "sample.html", "tables.html", "house/sample.html", "reference.html"}
     assert 'href="sample.html#' in site["index.html"]
     assert 'href="tables.html#table"><code>Table</code>' in site["index.html"]
     assert 'href="tables.html#table"><code>Table.to_dict</code>' in site["index.html"], "a method leads to its class"
-    assert 'href="31_sample' not in "".join(site.values())
+    assert 'href="31_sample' not in "".join(site.values()) and "10_sample.html" not in "".join(site.values())
     assert "secret" not in site["index.html"]
+
+
+def test_a_page_in_a_folder_leads_up_and_is_led_to(project):
+    inner, index = ((project / "docs" / name).read_text(encoding="utf-8") for name in ("house/sample.html", "index.html"))
+    assert 'href="house/sample.html#둘-two"' in unquote(index) and 'href="house/sample.html#dig"><code>dig</code>' in index
+    assert 'href="../sample.html#하나-one"' in unquote(inner) and 'href="../index.html"' in inner
+    assert 'href="../tables.html#table"><code>Table</code>' in inner and 'href="sample.html#dig"><code>dig</code>' in inner
+    assert 'src="../transferlit.svg"' in inner and 'src="sample_files/' in inner and 'href="../styles.css"' in inner
+    assert 'name="smalldocs:offset" content="../"' in inner, "which the search, and labels.html, set before their files"
+
+
+def test_a_page_in_a_folder_says_where_its_notebook_and_its_source_are(project):
+    text, github = (project / "docs/house/sample.html").read_text(encoding="utf-8"), "transferlit/transferlit"
+    place = "main/nbs/house/10_sample.ipynb"
+    for link in (f"https://github.com/{github}/blob/{place}", f"https://colab.research.google.com/github/{github}/blob/{place}",
+                 f"https://raw.githubusercontent.com/{github}/{place}"):
+        assert f'href="{link}"' in text
+    assert f'href="https://github.com/{github}/blob/main/transferlit/inner/sample.py#L' in text
+
+
+def test_lists_for_machines_know_every_page_in_the_order_of_the_menu(project):
+    base = "https://transferlit.github.io/transferlit"
+    pages = ["index", "sample", "reference", "tables", "house/sample"]
+    lists = {n: (project / "docs" / n).read_text(encoding="utf-8") for n in ("llms.txt", "sitemap.xml", "search.json")}
+    assert re.findall(rf"\({base}/(.*)\.html\.md\)", lists["llms.txt"]) == pages
+    assert f"[안쪽 표본 · Inner sample]({base}/house/sample.html.md): A page in a folder." in lists["llms.txt"]
+    assert sorted(re.findall(rf"<loc>{base}/(.*)\.html</loc>", lists["sitemap.xml"])) == sorted(pages)
+    assert '"href": "house/sample.html#' in lists["search.json"]
+
+
+def test_the_reference_names_every_public_function_by_module(project):
+    text = (project / "docs" / "reference.html").read_text(encoding="utf-8")
+    assert re.findall(r"<h2[^>]*>.*?<code>(.*?)</code>", text) == ["transferlit.inner.sample", "transferlit.tables"]
+    assert 'href="house/sample.html#dig"><code>dig</code></a></td>\n<td>Dig.</td>' in text
 
 
 def test_nothing_of_the_day_or_of_an_address_is_left(project):
@@ -119,20 +245,33 @@ def test_pictures_are_files_beside_their_page(project):
 def test_every_module_has_the_markdown_page_its_docstring_names(project):
     assert "tables.html.md" in (project / "transferlit" / "tables.py").read_text(encoding="utf-8")
     assert (project / "docs" / "tables.html.md").read_text(encoding="utf-8").startswith("# ")
+    assert "/house/sample.html.md" in (project / "transferlit" / "inner" / "sample.py").read_text(encoding="utf-8")
+    twin = (project / "docs" / "house" / "sample.html.md").read_text(encoding="utf-8")
+    assert "](../sample.html.md#하나-one)" in twin and "](sample_files/" in twin
 
 
 def test_readme_is_fresh_and_its_map_names_every_notebook():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text == readme.readme(ROOT / "nbs" / "index.ipynb"), "run `make docs`"
-    rooms = {p.name for p in (ROOT / "nbs").glob("[0-9]*.ipynb")}
-    assert {name for name in rooms if f"(nbs/{name})" not in text} == set(), "a room without a line in the map of nbs/index.ipynb"
+    pages = {f"{docs.get_config().doc_host}{docs.get_config().doc_baseurl}/{name}.html" for name in docs.page_names().values()}
+    assert {page for page in pages if f"({page}" not in text and not page.endswith("/index.html")} == set(), \
+        "a notebook without a line in the map of nbs/index.ipynb"
 
 
 def test_readme_is_the_index_as_a_reader_sees_it(project):
     text = (project / "README.md").read_text(encoding="utf-8")
     assert text.startswith("# little\n") and "secret" not in text and "Figure" not in text
-    assert '<div lang="ko">\n\n[표본](nbs/31_sample.ipynb#하나-one)' in text
+    assert "[표본](https://transferlit.github.io/transferlit/sample.html#하나-one)" in text
+    assert "[inner one](https://transferlit.github.io/transferlit/house/sample.html#둘-two)" in text
+    assert "![그림 · Picture](https://raw.githubusercontent.com/transferlit/transferlit/main/nbs/transferlit.svg)" in text
     assert "```python\n1 + 1\n```\n\n```\n2\n```" in text
+
+
+def test_readme_has_no_mark_that_a_package_index_shows_raw(project):
+    text = (project / "README.md").read_text(encoding="utf-8")
+    assert "<div" not in text and "[!" not in text and "> **참고**\n>\n> 하나" in text
+    links = re.findall(r"\]\(([^)]*)\)", text)
+    assert links and all(link.startswith("https://") for link in links)
 
 
 @pytest.mark.parametrize(("planted", "fault"), [
