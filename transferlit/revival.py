@@ -7,6 +7,7 @@ Docs: https://transferlit.github.io/transferlit/revival.html.md"""
 # %% ../nbs/23_revival.ipynb #8c57e58f
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
 from .candidates import SOURCES, Origins, machinery, part_of, rank, reach, roles, switches
+from .files import printable
 from .graphs import VARIABLES, Values, attr, locate, op_def, read_collections, read_graph, to_ref, to_text, unfold
 from .inference import Inference, Runner, literal_session, numpy_dtype, portable, settle
 from .legacy import load_old
@@ -432,10 +434,21 @@ def _head(old)->str:
     return f'{old.path.name}: {old.source.kind}{f" of TensorFlow {version}" if version else ""}, {len(old.nodes):,} operations, {len(old.values.names)} variables'
 
 
+def _plain(old, head:str, tables:list)->str:
+    head, *notes = [printable(text, keep='\n') for text in (head, *dict.fromkeys(old.notes))]
+    return '\n\n'.join([head, *map(repr, tables), *notes])
+
+
+def _html(old, head:str, tables:list)->str:
+    texts = [printable(text, keep='\n') for text in (head, *dict.fromkeys(old.notes))]
+    head, *notes = [f'<p>{html.escape(text, quote=False)}</p>' for text in texts]
+    return ''.join([head, *(table._repr_html_() for table in tables), *notes])
+
+
 Revived.report = property(_report)
 Revived.complete = property(lambda self: not self.values.hollow)
-Revived.__repr__ = lambda self: '\n\n'.join([_head(self), *map(repr, _shown(self)), *dict.fromkeys(self.notes)])
-Revived._repr_html_ = lambda self: f'<p>{_head(self)}</p>' + ''.join(t._repr_html_() for t in _shown(self)) + ''.join(f'<p>{n}</p>' for n in dict.fromkeys(self.notes))
+Revived.__repr__ = lambda self: _plain(self, _head(self), _shown(self))
+Revived._repr_html_ = lambda self: _html(self, _head(self), _shown(self))
 
 # %% ../nbs/23_revival.ipynb #dde232af
 class RevivedKeras(Revived):
@@ -477,8 +490,8 @@ def _keras_layers(old)->Table:
 RevivedKeras.layers = property(_keras_layers)
 RevivedKeras.complete = True
 RevivedKeras.report = property(lambda self: {'file': self.path.name, 'kind': 'keras', 'complete': True, 'layers': self.layers.to_dict(), 'notes': self.notes, 'made': self.made})
-RevivedKeras.__repr__ = lambda self: '\n\n'.join([self.path.name, repr(self.layers), *self.notes])
-RevivedKeras._repr_html_ = lambda self: f'<p>{self.path.name}</p>' + self.layers._repr_html_() + ''.join(f'<p>{n}</p>' for n in self.notes)
+RevivedKeras.__repr__ = lambda self: _plain(self, self.path.name, [self.layers])
+RevivedKeras._repr_html_ = lambda self: _html(self, self.path.name, [self.layers])
 for _name in set(_TABLES) - {'layers'}: setattr(RevivedKeras, _name, Table([], _name))
 
 # %% ../nbs/23_revival.ipynb #675d7a33
