@@ -26,7 +26,7 @@ from .weights import (LIMIT, BadFile, Loader, MissingPart, Source, Stored, Unsaf
                                  check_expansion, dtype_named, kind_of, reading)
 
 # %% auto #0
-__all__ = ['open_safetensors', 'write_safetensors', 'Archive', 'member_source', 'open_npz', 'shard_beside',
+__all__ = ['open_safetensors', 'write_safetensors', 'Archive', 'member_source', 'open_npz', 'read_npz', 'shard_beside',
            'open_safetensors_index']
 
 # %% ../nbs/031_archives.ipynb #e7031f8a
@@ -115,10 +115,10 @@ def write_safetensors(
 # %% ../nbs/031_archives.ipynb #a7cd7bbb
 class Archive:
     "A zip archive whose members are read in place."
-    def __init__(self, path:str|os.PathLike, limit:int=LIMIT):
-        self.source, self.limit = Source(path), limit
+    def __init__(self, path:str|os.PathLike, limit:int=LIMIT, source:Source|None=None): # `source`: the file, open already
+        self.source, self.limit = source or Source(path), limit
         with reading(path, 'a zip archive'):
-            self.zip = zipfile.ZipFile(path)
+            self.zip = zipfile.ZipFile(self.source.stream()) # opened once: a save may put another file there
             _check_members(path, self.zip.infolist())
             self.members = {m.filename: m for m in self.zip.infolist() if not _beside_the_point(m.filename)}
             squeezed = sum(m.file_size for m in self.members.values() if m.compress_type != zipfile.ZIP_STORED)
@@ -216,7 +216,14 @@ def open_npz(
     limit:int=LIMIT, # bytes that compressed arrays may expand to
 )->Weights:
     "Raises UnsafeFile for pickled objects, BadFile for a damaged archive."
-    archive = Archive(path, limit)
+    return read_npz(Archive(path, limit))
+
+
+def read_npz(
+    archive:Archive, # of `.npy` members; closed with what comes back
+)->Weights:
+    "Raises as `open_npz` does."
+    path = archive.source.path
     def entry(member):
         with archive.zip.open(member) as file: shape, dtype, _ = _npy_head(file, path, member)
         if math.prod(shape) * dtype.itemsize > archive.members[member].file_size: raise ValueError(f'{member} is shorter than its array')

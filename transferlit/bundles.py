@@ -8,11 +8,14 @@ Docs: https://transferlit.github.io/transferlit/bundles.html.md"""
 from __future__ import annotations
 
 import bisect
+import hashlib
+import itertools
 import math
 import os
 import re
 import struct
 from collections.abc import Iterable
+from contextlib import closing
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -24,7 +27,7 @@ from .weights import (LIMIT, BadFile, MissingPart, Source, Stored, Weights, alig
 
 # %% auto #0
 __all__ = ['OBJECT_GRAPH', 'crc32c', 'is_table', 'SortedTable', 'open_bundle', 'open_v1', 'v1_shards', 'is_state', 'latest',
-           'has_checkpoint', 'prefixes', 'without_suffix', 'data_file', 'write_bundle']
+           'has_checkpoint', 'prefixes', 'without_suffix', 'data_files', 'write_bundle']
 
 # %% ../nbs/036_bundles.ipynb #e78b2d97
 @lru_cache(None)
@@ -249,18 +252,48 @@ class _Bundle:
         entries = {bytes(k): bytes(v) for k, v in SortedTable(self.source).items()}
         head = message(entries.pop(b''))
         self.count, self.order = head.get(1, [1])[0], '>' if head.get(2, [0])[0] else '<'
-        self.slices = {k: v for k, v in entries.items() if k[:1] == b'\0'}
+        self.slices = {k: message(v) for k, v in entries.items() if k[:1] == b'\0'}
         self.entries = {k.decode(): message(v) for k, v in entries.items() if k[:1] != b'\0'}
 
+    def numbers(self)->list: # of the data files that the index names
+        stored = [e for e in (*self.entries.values(), *self.slices.values()) if 7 not in e] # 7: stored in slices
+        return sorted({e.get(3, [0])[0] for e in stored})
+
+    def suffix(self, number:int)->str: return f'.data-{number:05}-of-{self.count:05}'
+
     def shard(self, number:int)->Source:
-        if number not in self.shards:
-            path = Path(f'{self.prefix}.data-{number:05}-of-{self.count:05}')
-            if not path.is_file(): raise MissingPart(f'A checkpoint needs its data beside the index. Copy {path.name!r} there. Received: {self.path!r} without it.')
-            self.shards[number] = Source(path)
+        if number not in self.shards: self.shards[number] = self._open(self.suffix(number))
         return self.shards[number]
+
+    def _open(self, suffix:str)->Source:
+        "The data lies beside the index or, where that is a link, beside what it leads to."
+        linked = os.path.realpath(self.path).removesuffix('.index')
+        for path in (f'{self.prefix}{suffix}', f'{linked}{suffix}'):
+            try:
+                if Path(path).is_file(): return Source(path)
+            except FileNotFoundError: continue # removed since
+        raise MissingPart(f'A checkpoint needs its data beside the index. Copy {self.prefix.name + suffix!r} there. Received: {self.path!r} without it.')
+
+    def replaced(self)->bool: # does another index stand there by now?
+        with self.source.exclusive() as file: return not os.path.samestat(os.fstat(file.fileno()), os.stat(self.path))
 
     def close(self):
         for source in (self.source, *self.shards.values()): source.close()
+
+# %% ../nbs/036_bundles.ipynb #65b8e74b
+_TRIES = 20 # each takes a save that came between
+
+def _open_whole(prefix:Path)->_Bundle: # with its data open
+    "Raises MissingPart where data is missing and no new index has come."
+    for left in reversed(range(_TRIES)):
+        bundle = _Bundle(prefix)
+        try:
+            for number in bundle.numbers(): bundle.shard(number)
+            return bundle
+        except BaseException as error:
+            again = isinstance(error, MissingPart) and left and bundle.replaced()
+            bundle.close()
+            if not again: raise
 
 # %% ../nbs/036_bundles.ipynb #864e2146
 def _check(data, crc:int, name:str, path:str)->None:
@@ -307,7 +340,7 @@ def _bundle_entry(bundle:_Bundle, key:str, entry:dict, about:dict, name:str='', 
     pieces = []
     for data in entry[7]:
         extents = _slice(data, shape)
-        part = message(bundle.slices[_slice_key(key, extents)])
+        part = bundle.slices[_slice_key(key, extents)]
         pieces.append((_ranges(extents, shape), _bundle_piece(bundle, key, part, _shape(part.get(2, [b''])[0]), dtype)))
     def load():
         with reading(bundle.path, 'a checkpoint'): return _joined(shape, dtype, pieces)
@@ -356,7 +389,7 @@ def open_bundle(
     """
     prefix = Path(prefix)
     with reading(f'{prefix}.index', 'the index of a TensorFlow checkpoint'):
-        bundle, about = _Bundle(prefix), _beside(prefix)
+        bundle, about = _open_whole(prefix), _beside(prefix)
         names = {}
         if OBJECT_GRAPH in bundle.entries:
             graph = _bundle_entry(bundle, OBJECT_GRAPH, bundle.entries[OBJECT_GRAPH], about)
@@ -477,6 +510,14 @@ def without_suffix(path:Path)->Path: # `m.ckpt.index`: `m.ckpt`
     "The prefix that a file of a checkpoint belongs to."
     return path.with_name(_SUFFIX.sub('', path.name))
 
+
+def data_files(
+    prefix:Path, # of a V2 checkpoint
+)->set: # names
+    "The data files that the index names, whether they are there or not. Raises BadFile for a damaged index."
+    with reading(f'{prefix}.index', 'the index of a TensorFlow checkpoint'), closing(_Bundle(prefix)) as bundle:
+        return {f'{prefix.name}{bundle.suffix(number)}' for number in bundle.numbers()}
+
 # %% ../nbs/036_bundles.ipynb #70a7cdad
 def _varint(number:int)->bytes:
     out = bytearray()
@@ -510,29 +551,52 @@ def _write_table(path:Path, items:list)->None: # items sorted by key
         foot = put(_table_block([])) + put(_table_block(index))
         file.write(foot.ljust(40, b'\0') + _MAGIC)
 
-
-def data_file(prefix:Path)->tuple: # number of shards to announce, and the name of the one data file, not in use yet
-    count = next(n for n in range(1, 100_000) if not Path(f'{prefix}.data-00000-of-{n:05}').exists())
-    return count, f'{prefix.name}.data-00000-of-{count:05}'
-
 # %% ../nbs/036_bundles.ipynb #e19c2622
 def write_bundle(
     folder:Path, # where to write
     name:str, # the prefix's last part
     arrays:dict, # name to whatever `np.asarray` takes
-    shards:int, # to announce; the data goes into the first
-)->None:
+    beside:Path|None=None, # a folder with names that are in use already
+)->str: # the data file's name, a new one in `beside`
     "Write a V2 checkpoint, one array in memory at a time. Raises TypeError for a dtype that TensorFlow lacks."
-    items, at = [], 0
-    with open(folder/f'{name}.data-00000-of-{shards:05}', 'wb') as file:
+    entries = _write_data(folder/name, arrays)
+    names = _data_names(name, entries)
+    shard, count, data = next(n for n in names if not os.path.lexists((beside or folder)/n[2]))
+    os.replace(folder/name, folder/data)
+    items = [(key, before + _field(3, shard) + after) for key, before, after in entries]
+    _write_table(folder/f'{name}.index', [(b'', _field(1, count) + _field(3, _field(1, 1))), *items])
+    return data
+
+
+def _data_names(name:str, entries:list)->Iterable: # triples of shard, count and file name
+    "Drawn from the content, so that data of other content does not come under a name that someone has read."
+    for draw in itertools.count():
+        digest = hashlib.sha256(repr((draw, entries)).encode()).digest()
+        count = 1 + int.from_bytes(digest[:8], 'little') % 99_999
+        shard = int.from_bytes(digest[8:16], 'little') % count
+        yield shard, count, f'{name}.data-{shard:05}-of-{count:05}'
+
+# %% ../nbs/036_bundles.ipynb #e19c2623
+def _write_data(path:Path, arrays:dict)->list: # of key, and what stands before and after the shard in its entry
+    entries, at = [], 0
+    with open(path, 'wb') as file:
         for key in sorted(arrays, key=str.encode):
             array = np.asarray(arrays[key])
-            if array.dtype.name not in _NUMBERS or array.dtype == object: raise TypeError(f'A checkpoint holds numbers only. Leave {key!r} out. Received: dtype {array.dtype}.')
+            _check_number(key, array)
             data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
             file.write(data)
-            shape = b''.join(_field(2, _field(1, n)) for n in array.shape)
-            crc = _varint(6 << 3 | 5) + struct.pack('<I', _masked(crc32c(data)))
-            items.append((key.encode(), _field(1, _NUMBERS[array.dtype.name]) + _varint(2 << 3 | 2) + _varint(len(shape)) + shape + _field(4, at) + _field(5, data.size) + crc))
+            entries.append((key.encode(), *_entry(array, at, data)))
             at += data.size
-    head = _field(1, shards) + _field(3, _field(1, 1))
-    _write_table(folder/f'{name}.index', [(b'', head), *items])
+    return entries
+
+
+def _check_number(key:str, array:np.ndarray)->None:
+    if array.dtype.name in _NUMBERS and array.dtype != object: return
+    raise TypeError(f'A checkpoint holds numbers only. Leave {key!r} out. Received: dtype {array.dtype}.')
+
+
+def _entry(array:np.ndarray, at:int, data:np.ndarray)->tuple: # before and after the field of the shard
+    shape = b''.join(_field(2, _field(1, n)) for n in array.shape)
+    before = _field(1, _NUMBERS[array.dtype.name]) + _varint(2 << 3 | 2) + _varint(len(shape)) + shape
+    crc = _varint(6 << 3 | 5) + struct.pack('<I', _masked(crc32c(data)))
+    return before, _field(4, at) + _field(5, data.size) + crc

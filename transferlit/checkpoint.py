@@ -11,10 +11,12 @@ import difflib
 import math
 import os
 import re
+import shutil
 import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,11 +27,12 @@ import ml_dtypes
 import numpy as np
 
 from .archives import write_safetensors
-from .bundles import data_file, write_bundle
-from .files import atomic_path, content_hash
+from .bundles import data_files, write_bundle
+from .files import atomic_path, content_hash, locked, printable, sync, writable
 from .formats import open_weights, peek
 from .paths import by_path, match, renew
 from .tables import Table
+from .weights import Weights
 
 # %% auto #0
 __all__ = ['RENAMES', 'save', 'Plan', 'plan', 'restore', 'convert']
@@ -60,11 +63,28 @@ def _writer(path:Path, writers:dict)->Callable:
 
 
 def _replaced(path:Path, write:Callable)->Path:
-    "A checkpoint is there when its index is: that is what takes the old one's place."
-    checkpoint = path.name.endswith('.ckpt')
-    with atomic_path(Path(f'{path}.index') if checkpoint else path) as part: write(part, path)
-    if checkpoint: _clear_data(path)
+    if path.name.endswith('.ckpt'): _replace_checkpoint(_prefix(path), write)
+    else:
+        with atomic_path(path) as part: write(part, path)
     return path
+
+
+def _replace_checkpoint(prefix:Path, write:Callable)->None:
+    "A checkpoint is there when its index is: that is what takes the old one's place."
+    with locked(prefix):
+        with atomic_path(Path(f'{prefix}.index')) as part: write(part, prefix)
+        _clear_data(prefix)
+
+
+def _prefix(path:Path)->Path:
+    "Where a checkpoint really lies: an index may be a link. Raises OSError before anything is written."
+    index = writable(Path(f'{path}.index'))
+    if index.suffix != '.index':
+        raise OSError(f'An index that is a link must lead to another `.index`. Remove the link, or choose another path. '
+                      f'Received: {str(path)!r}, which leads to {str(index)!r}.')
+    prefix = index.with_suffix('')
+    writable(Path(f'{prefix}.data-00000-of-00000')) # the longest name to come
+    return prefix
 
 
 def _host(variable)->np.ndarray: return np.asarray(keras.ops.convert_to_numpy(variable))
@@ -93,9 +113,11 @@ def _write_safetensors(arrays:dict, part, path, **about)->None:
 
 def _write_checkpoint(arrays:dict, part, path)->None:
     "The data goes under a name that is not in use, so that the old index keeps its own until it is replaced."
-    shards, name = data_file(path)
-    write_bundle(part.parent, path.name, arrays, shards)
-    os.replace(part.parent/name, path.parent/name)
+    data, index = write_bundle(part.parent, path.name, arrays, path.parent), Path(f'{path}.index')
+    if index.exists(): shutil.copymode(index, part.parent/data)
+    for written in (part.parent/data, part): sync(written) # a full disk shows here at the latest
+    os.replace(part.parent/data, path.parent/data)
+    sync(path.parent)
 
 
 _WRITERS = {
@@ -116,12 +138,11 @@ def _put(file, path:str, array)->None:
 
 
 def _clear_data(prefix:Path)->None:
-    "Remove the data that the index no longer names: all but what was written last."
-    data = re.compile(re.escape(prefix.name) + r'\.data-\d{5}-of-\d{5}')
-    written = {p: p.stat().st_mtime_ns for p in prefix.parent.iterdir() if data.fullmatch(p.name)}
-    newest = max(written, key=written.get)
-    for left in written:
-        if left.name[-5:] != newest.name[-5:]: left.unlink(missing_ok=True)
+    "Remove the data that the index does not name."
+    named, data = data_files(prefix), re.compile(re.escape(prefix.name) + r'\.data-\d{5}-of-\d{5}')
+    for left in prefix.parent.iterdir():
+        if left.name in named or not data.fullmatch(left.name): continue
+        with suppress(PermissionError): left.unlink(missing_ok=True) # open on Windows: the next save removes it
 
 # %% ../nbs/21_checkpoint.ipynb #be11f525
 RENAMES = {
@@ -164,7 +185,7 @@ def _renamed(names:list, rename)->dict: # file's name to the name to match
 
 def _some(names, most:int=12)->str:
     names = list(names)
-    return ', '.join(names[:most]) + (f', ... ({len(names)} in all)' if len(names) > most else '') or 'none'
+    return ', '.join(map(printable, names[:most])) + (f', ... ({len(names)} in all)' if len(names) > most else '') or 'none'
 
 # %% ../nbs/21_checkpoint.ipynb #d177fe86
 @dataclass(frozen=True, repr=False)
@@ -195,7 +216,7 @@ class Plan:
 # %% ../nbs/21_checkpoint.ipynb #69f4c769
 def plan(
     model:keras.Model, # any built model
-    path:str|os.PathLike, # any file that `open_weights` reads
+    path:str|os.PathLike|Weights, # any file that `open_weights` reads, or what it gave
     only:str|Iterable|None=None, # a pattern over the model's paths: what to restore
     rename=None, # how the file's names become the model's: pairs, a mapping, a function, or a preset of `RENAMES`
     fresh:str|Iterable|None=None, # a pattern over the model's paths: what keeps the values it has
@@ -213,7 +234,7 @@ def plan(
     _check_choices(by=(by, ('name', 'position')), missing=(missing, ('error', 'fresh')),
                    mismatched=(mismatched, ('error', 'fresh')), unused=(unused, ('ok', 'error')))
     by_path(model) # what is no model is said to be none before the file is opened
-    with open_weights(path) as weights:
+    with nullcontext(path) if isinstance(path, Weights) else open_weights(path) as weights:
         keys = _keras_keys(model) if by == 'position' else {}
         return _plan(model, weights, only, rename, fresh, skip, by, keys, dict(missing=missing, mismatched=mismatched, unused=unused))
 
@@ -236,7 +257,7 @@ def _plan(model, weights, only, rename, fresh, skip, by, keys, strict)->Plan:
     rest = [_unused(n, w, n in passed) for n, w in weights.items() if n not in used]
     left = {n: w for n, w in usable.items() if n not in used}
     problems = _problems(rows, rest, left, strict, by)
-    return Plan(rows + rest, problems, f'{Path(weights.path).name}, {weights.format}')
+    return Plan(rows + rest, problems, printable(f'{Path(weights.path).name}, {weights.format}'))
 
 # %% ../nbs/21_checkpoint.ipynb #b554e05c
 def _by_name(asked:list, model, usable:dict, rename)->dict: # path to triples of file's name, entry and why
@@ -381,7 +402,7 @@ def _problems(rows, rest, left, strict, by)->list:
     found += _preset_for(rows, left)
     if found and by == 'name' and any(w.positional for w in left.values()):
         found.append('This file has no names of layers, only an order: say by="position", and read the plan with care.')
-    return found
+    return [printable(problem) for problem in found]
 
 
 def _preset_for(rows, left)->list: # at most one line
@@ -430,10 +451,10 @@ def restore(
     Raises ValueError with all problems listed where the plan is not ok, or where the file is damaged; the model is
     then as it was. Article, sections 2.2 and 3.1 (`Saver.restore`).
     """
-    found = plan(model, path, **options)
-    if not found.ok: raise ValueError(_refused(found))
     variables = by_path(model)
-    with open_weights(path) as weights:
+    with open_weights(path) as weights: # once: a save may put another file there
+        found = plan(model, weights, **options)
+        if not found.ok: raise ValueError(_refused(found))
         pairs = [(weights[row['file']], variables[row['path']], row) for row in found.of('restored')]
         for stored, _, row in pairs: _sound(stored, row)
         _write_all(model, pairs)

@@ -14,6 +14,8 @@ from typing import Annotated
 
 import typer
 
+from .files import printable
+
 # %% auto #0
 __all__ = []
 
@@ -26,7 +28,7 @@ def main()->None:
     "The entry point: errors of the package are said, not thrown at the user."
     try: app()
     except (ValueError, OSError, KeyError, TypeError) as error:
-        print(f'transferlit: {error}', file=sys.stderr)
+        print(printable(f'transferlit: {error}', keep='\n'), file=sys.stderr)
         sys.exit(1)
 
 

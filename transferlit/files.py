@@ -8,11 +8,13 @@ Docs: https://transferlit.github.io/transferlit/files.html.md"""
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import os
 import shutil
 import socket
 import tempfile
+import unicodedata
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,15 +22,28 @@ import filelock
 import numpy as np
 
 # %% auto #0
-__all__ = ['readable', 'atomic_path', 'content_hash', 'file_hash', 'locked']
+__all__ = ['printable', 'readable', 'writable', 'sync', 'atomic_path', 'content_hash', 'file_hash', 'locked']
+
+# %% ../nbs/02_files.ipynb #a1f0c0d3
+def printable(
+    text:str, # may hold anything, such as a name from somebody's file
+    keep:str='', # characters to leave as they are
+)->str: # one that a terminal shows and does not obey
+    "`text` with control codes, marks of direction and broken letters escaped as `repr` escapes them."
+    if text.isprintable(): return text
+    return ''.join(c if c in keep or _shown(c) else repr(c)[1:-1] for c in text)
+
+
+def _shown(c:str)->bool: return c.isprintable() or unicodedata.category(c) == 'Zs' # wide and hard spaces
 
 # %% ../nbs/02_files.ipynb #d3a232e3
 def readable(
     path:str|os.PathLike, # a file or folder that must exist
 )->Path: # the same, with `~` expanded
-    "`path`, if something is there to read. Raises FileNotFoundError with what lies beside it, or PermissionError."
+    "`path`, if something is there to read. Raises FileNotFoundError with what lies beside it, or another OSError."
     path = Path(path).expanduser()
     if not path.exists(): raise FileNotFoundError(_missing(path))
+    if not (path.is_file() or path.is_dir()): raise OSError(_no_file(path))
     if not os.access(path, os.R_OK):
         raise PermissionError(f'A file must be readable. Check its permissions. Received: {str(path)!r}.')
     return path
@@ -39,10 +54,15 @@ def _missing(path:Path)->str:
     parent = path.parent
     if not parent.is_dir(): beside = f'its folder {str(parent)!r} does not exist either'
     else:
-        names = sorted(p.name for p in parent.iterdir() if not p.name.startswith('.'))
+        names = sorted(printable(p.name) for p in parent.iterdir() if not p.name.startswith('.'))
         same = [n for n in names if Path(n).suffix == path.suffix] or names
         beside = f'beside it: {", ".join(same[:10]) or "nothing"}'
     return f'A path must lead to something that exists. Check the spelling; {beside}. Received: {str(path)!r}.'
+
+
+def _no_file(path:Path)->str:
+    return ('What is read must be a file, not a FIFO, a device or a socket. Copy the content into a file first. '
+            f'Received: {str(path)!r}.')
 
 # %% ../nbs/02_files.ipynb #4c397a0d
 _PART = '.part'
@@ -59,27 +79,51 @@ def _alive(owner:str)->bool: # does the process that began this write still run?
     return True
 
 
+def _stem(name:str)->str: # what names hidden beside `name` begin with
+    "A long name would pass the limit once more is added: its hash stands for it."
+    raw = os.fsencode(name)
+    return f'.{name}' if len(raw) <= 120 else f'.{hashlib.sha256(raw).hexdigest()[:32]}'
+
+
 def _clear_leftovers(path:Path)->None:
     "Remove what killed writers of `path` left beside it."
-    for left in path.parent.glob(f'.{path.name}~*{_PART}'):
-        owner = left.name[len(path.name) + 2:-len(_PART)].rpartition('~')[0]
+    start = f'{_stem(path.name)}~'
+    for left in path.parent.glob(f'{glob.escape(start)}*{_PART}'):
+        owner = left.name[len(start):-len(_PART)].rpartition('~')[0]
         if not _alive(owner): shutil.rmtree(left, ignore_errors=True)
 
 # %% ../nbs/02_files.ipynb #e9899e12
-def _writable(path)->Path:
-    "Where `path` really leads, if a file can be put there. Raises before anything is written."
+_LONGEST = 255 # bytes of a name, as file systems have it
+
+def writable(
+    path:str|os.PathLike, # a destination; a symbolic link is followed
+)->Path: # where it really leads
+    """The place of `path`, if a file can be put there.
+
+    Raises IsADirectoryError, FileNotFoundError, PermissionError or another OSError, before anything is written.
+    """
     path = Path(os.path.realpath(Path(path).expanduser()))
+    size = len(os.fsencode(path.name))
+    if size > _LONGEST:
+        raise OSError(_refused(path, f'its name takes {size} bytes of at most {_LONGEST}'))
     if path.is_dir(): raise IsADirectoryError(_refused(path, 'it is a folder'))
-    if not path.parent.is_dir(): raise FileNotFoundError(_refused(path, f'there is no folder {str(path.parent)!r}'))
-    if not os.access(path.parent, os.W_OK): raise PermissionError(_refused(path, 'its folder is not writable'))
+    if os.path.lexists(path) and not path.is_file():
+        raise OSError(_refused(path, 'it is a FIFO, a device, a socket or a link to itself'))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(_refused(path, f'there is no folder {str(path.parent)!r}'))
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(_refused(path, 'its folder is not writable'))
     return path
 
 
 def _refused(path:Path, why:str)->str:
-    return f'A destination must be a file in a folder that exists and is writable; {why}. Received: {str(path)!r}.'
+    return (f'A destination must be a file in a folder that exists and is writable; {why}. '
+            f'Received: {str(path)!r}.')
 
-
-def _sync(path:Path)->None:
+# %% ../nbs/02_files.ipynb #e9899e13
+def sync(
+    path:str|os.PathLike, # a file, or a folder, whose names are then safe
+)->None:
     "Push a file or folder to the disk; folders cannot be opened on Windows."
     with suppress(PermissionError):
         handle = os.open(path, os.O_RDONLY)
@@ -93,17 +137,18 @@ def atomic_path(
 ): # yields a path of the same name in a hidden folder; write there
     """Write to the path this yields; `path` is replaced only when the block ends without an exception.
 
-    Raises IsADirectoryError, FileNotFoundError or PermissionError before the block runs; OSError where the disk
-    is full. In each case what stood at `path` is still there, whole.
+    A file that was there passes its permissions on. Raises as `writable` does, before the block runs; OSError where
+    the disk is full. In each case what stood at `path` is still there, whole.
     """
-    path = _writable(path)
+    path = writable(path)
     _clear_leftovers(path)
-    part = Path(tempfile.mkdtemp(prefix=f'.{path.name}~{_owner()}~', suffix=_PART, dir=path.parent))
+    part = Path(tempfile.mkdtemp(prefix=f'{_stem(path.name)}~{_owner()}~', suffix=_PART, dir=path.parent))
     try:
         yield part/path.name
-        _sync(part/path.name)
+        sync(part/path.name)
+        if path.exists(): shutil.copymode(path, part/path.name)
         os.replace(part/path.name, path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         if error.errno != errno.ENOSPC: raise
         raise OSError(errno.ENOSPC, f'A file must fit on its disk. Free some space; {str(path)!r} is as it was', str(path)) from error
@@ -150,12 +195,12 @@ def file_hash(
 # %% ../nbs/02_files.ipynb #6ae8af4a
 @contextmanager
 def locked(
-    path:str|os.PathLike, # what to lock; the lock lies beside it, as `.NAME.lock`
+    path:str|os.PathLike, # what to lock; the lock lies beside it, as `.NAME.lock`, of a long name its hash
     timeout:float=-1, # seconds to wait; -1 waits as long as it takes
 ): # holds the lock for the block
     "Only one process at a time is inside for one `path`. Raises TimeoutError after `timeout` seconds."
     path = Path(path)
-    lock = filelock.FileLock(path.parent/f'.{path.name}.lock')
+    lock = filelock.FileLock(path.parent/f'{_stem(path.name)}.lock')
     try: lock.acquire(timeout=timeout)
     except filelock.Timeout:
         raise TimeoutError(f'Another process holds {str(path)!r}. Wait for it, or give a longer timeout. '

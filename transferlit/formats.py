@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from . import archives, bundles, layouts
-from .files import readable
+from .files import printable, readable
 from .hdf5 import SIGNATURE
 from .tables import Table
 from .weights import LIMIT, BadFile, MissingPart, Source, UnsafeFile, Weights, reading
@@ -32,13 +32,12 @@ def _impostor(path:Path, head:bytes)->Exception:
                    f'Check what wrote it; the file begins with {head[:8]!r}. {received}')
 
 # %% ../nbs/03_formats.ipynb #0d8b8d84
-def _open_zip(path:Path, limit:int)->Weights:
-    archive = archives.Archive(path, limit)
+def _open_zip(source:Source, limit:int)->Weights:
+    archive = archives.Archive(source.path, limit, source)
     names = list(archive.members)
-    archive.close()
-    if names and all(n.endswith('.npy') for n in names): return archives.open_npz(path, limit)
-    if any(n.endswith('.pkl') for n in names): raise UnsafeFile(f'A PyTorch archive holds a pickle, which runs code when it is read. Save it as `.safetensors` where you trust the code. Received: {str(path)!r}.')
-    return layouts.open_keras(path, limit)
+    if names and all(n.endswith('.npy') for n in names): return archives.read_npz(archive)
+    if any(n.endswith('.pkl') for n in names): raise UnsafeFile(f'A PyTorch archive holds a pickle, which runs code when it is read. Save it as `.safetensors` where you trust the code. Received: {source.path!r}.')
+    return layouts.read_keras(archive)
 
 
 def _open_index(path:Path, limit:int)->Weights: # a JSON file that names shards
@@ -53,11 +52,12 @@ def _open_file(path:Path, limit:int)->Weights:
     source = Source(path)
     head, table = source.read(0, min(64, source.size)), bundles.is_table(source)
     starts = [s for s in (0, *(512 << i for i in range(8))) if source.size >= s + 8 and source.read(s, 8) == SIGNATURE]
+    zipped = not starts and head[:4] in (b'PK\x03\x04', b'PK\x05\x06')
+    if zipped: return _open_zip(source, limit)
     source.close()
     prefix = bundles.without_suffix(path)
     if path.name == 'saved_model.pb' and (path.parent/'variables').is_dir(): return _open_folder(path.parent, limit)
     if starts: return layouts.open_hdf5(path, limit)
-    if head[:4] in (b'PK\x03\x04', b'PK\x05\x06'): return _open_zip(path, limit)
     if bundles.is_state(path): return _open_prefix(bundles.latest(path), limit)
     if prefix != path: return _open_prefix(prefix, limit)
     if table: return bundles.open_v1(path, limit)
@@ -115,12 +115,12 @@ def peek(
     with open_weights(path, limit) as weights:
         rows = [dict(path=v.name, shape=v.shape, dtype='text' if v.dtype == object else v.dtype.name, bytes=v.nbytes, kind=v.kind, stored_as=v.key)
                 for v in weights.values()]
-        return Table(rows, f'{weights.format}: {Path(path).name}', _notes(weights))
+        return Table(rows, f'{weights.format}: {printable(Path(path).name)}', _notes(weights))
 
 
 def _notes(weights:Weights)->str:
     "What the file says of itself, in a line."
     told = {'step': 'step', 'tensorflow_version': 'TensorFlow', 'date_saved': 'saved', 'package': 'written by', 'model': 'model', 'fingerprint': 'fingerprint'}
-    parts = [f'{word} {weights.about[key]}' for key, word in told.items() if key in weights.about]
+    parts = [f'{word} {printable(str(weights.about[key]))}' for key, word in told.items() if key in weights.about]
     if any(v.positional for v in weights.values()): parts.append('some names are positions: the file has no real ones')
     return '; '.join([f'{len(weights):,} variables, {weights.nbytes:,} bytes', *parts])

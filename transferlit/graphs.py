@@ -20,6 +20,7 @@ from tensorflow.core.framework import graph_pb2, variable_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
+from .bundles import data_files
 from .files import readable
 from .weights import UnsafeFile
 
@@ -589,12 +590,9 @@ class _Checkpoint(Mapping):
 
 # %% ../nbs/0a_graphs.ipynb #7e7c7241
 def _missing_shards(prefix:str)->list:
-    "The data files of a checkpoint that are not there."
-    folder, name = Path(prefix).parent, Path(prefix).name
+    "The data files that a checkpoint's index names and that are not there."
     if not Path(f'{prefix}.index').exists(): return []
-    there = [p.name for p in folder.glob(f'{name}.data-*')]
-    total = next((int(n.rsplit('-', 1)[1]) for n in there), 1)
-    return [n for n in (f'{name}.data-{i:05d}-of-{total:05d}' for i in range(total)) if n not in there]
+    return [n for n in sorted(data_files(Path(prefix))) if not Path(prefix).with_name(n).exists()]
 
 
 def _cut(array, spec:str):

@@ -19,7 +19,7 @@ from .archives import Archive, member_source, shard_beside
 from .weights import LIMIT, BadFile, MissingPart, Source, Stored, Weights, kind_of, reading
 
 # %% auto #0
-__all__ = ['legacy_name', 'keras3_entries', 'hdf5_entries', 'open_hdf5', 'open_keras', 'open_keras_shards']
+__all__ = ['legacy_name', 'keras3_entries', 'hdf5_entries', 'open_hdf5', 'open_keras', 'read_keras', 'open_keras_shards']
 
 # %% ../nbs/034_layouts.ipynb #55bf3ae6
 def legacy_name(
@@ -243,15 +243,22 @@ def open_keras(
     limit:int=LIMIT, # bytes that compressed parts may expand to
 )->Weights:
     "Raises BadFile for a damaged file, MissingPart for an archive without weights."
-    archive = Archive(path, limit)
+    return read_keras(Archive(path, limit))
+
+
+def read_keras(
+    archive:Archive, # of a `.keras` file; closed with what comes back
+)->Weights:
+    "Raises as `open_keras` does."
+    path = archive.source.path
     if 'model.weights.h5' not in archive.members:
         raise MissingPart(f'A `.keras` file must hold `model.weights.h5`. Save it again with Keras 3. '
-                          f'Received: {str(path)!r} with {", ".join(sorted(archive.members)[:10]) or "nothing"}.')
+                          f'Received: {path!r} with {", ".join(sorted(archive.members)[:10]) or "nothing"}.')
     with reading(path, 'a `.keras` file'):
         metadata, config = _json(archive, 'metadata.json'), _json(archive, 'config.json')
         source = member_source(archive, 'model.weights.h5')
         if source.size <= _AT_ONCE: source.check()
-        entries = keras3_entries(hdf5.open_tree(source, limit), config)
+        entries = keras3_entries(hdf5.open_tree(source, archive.limit), config)
         about = {**metadata, 'layers': [v.name for at, v in _configured(config).items() if at[-2:-1] == ('layers',)]}
         return Weights(path, f'Keras {metadata.get("keras_version", "3")} archive', entries, about, [archive, archive.source, source])
 

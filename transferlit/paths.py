@@ -13,6 +13,8 @@ from collections.abc import Iterable
 
 import keras
 
+from .files import printable
+
 # %% auto #0
 __all__ = ['by_path', 'match', 'select', 'renew']
 
@@ -101,7 +103,7 @@ def _nothing(pattern:str, paths:list)->str:
     choices = list(dict.fromkeys(a for path in paths for a in _ancestors(path)))
     near = difflib.get_close_matches(pattern, choices, n=3)
     hint = f' Did you mean {" or ".join(map(repr, near))}?' if near else ''
-    shown = ', '.join(choices[:40]) + (f', ... ({len(choices)} in all)' if len(choices) > 40 else '')
+    shown = printable(', '.join(choices[:40])) + (f', ... ({len(choices)} in all)' if len(choices) > 40 else '')
     return (f'A pattern must match at least one variable, whole, by its path or an ancestor.{hint} '
             f'Choose among: {shown or "(there are no variables)"}. Received: {pattern!r}.')
 

@@ -11,6 +11,8 @@ import html
 from dataclasses import dataclass
 from unicodedata import east_asian_width
 
+from .files import printable
+
 # %% auto #0
 __all__ = ['Table']
 
@@ -20,11 +22,11 @@ def _width(text:str)->int: # columns that `text` takes in a terminal
 
 
 def _text(value)->str:
-    "A cell as people write it: nothing for None, thousands set apart, short floats."
+    "A cell as people write it: nothing for None, thousands set apart, short floats, control codes escaped."
     if value is None: return ''
     if isinstance(value, bool): return 'yes' if value else 'no'
     if isinstance(value, int): return f'{value:,}'
-    return f'{value:.4g}' if isinstance(value, float) else str(value)
+    return f'{value:.4g}' if isinstance(value, float) else printable(str(value))
 
 
 def _pad(text:str, width:int, right:bool)->str:
@@ -46,6 +48,7 @@ class Table:
     def __iter__(self): return iter(self.rows)
     def __getitem__(self, i): return self.rows[i]
 
+    def _head(self): return [printable(str(c)) for c in self.columns]
     def _cells(self): return [[_text(row.get(c)) for c in self.columns] for row in self.rows]
 
     def _right(self, column)->bool:
@@ -67,13 +70,13 @@ class Table:
 # %% ../nbs/06_tables.ipynb #c4600bea
 def _plain(table:Table)->str:
     "The table as text: a rule under the head, numbers to the right."
-    lines = [table.columns, *table._cells()]
+    lines = [table._head(), *table._cells()]
     widths = [max(map(_width, column)) for column in zip(*lines)]
     right = [table._right(c) for c in table.columns]
     body = ['  '.join(map(_pad, line, widths, right)).rstrip() for line in lines]
     rule = ['  '.join('─' * w for w in widths)] if widths else ['(no rows)']
     parts = [table.title, *body[:1], *rule, *body[1:], table.note]
-    return '\n'.join(part for part in parts if part)
+    return printable('\n'.join(part for part in parts if part), keep='\n')
 
 # %% ../nbs/06_tables.ipynb #2341e395
 def _html(table:Table)->str:
@@ -83,9 +86,9 @@ def _html(table:Table)->str:
         return f'<{tag}{style}>{html.escape(text)}</{tag}>'
     right = [table._right(c) for c in table.columns]
     def line(tag, texts): return '<tr>' + ''.join(map(cell, [tag]*len(texts), texts, right)) + '</tr>'
-    head = f'<thead>{line("th", table.columns)}</thead>'
+    head = f'<thead>{line("th", table._head())}</thead>'
     body = '<tbody>' + ''.join(line('td', cells) for cells in table._cells()) + '</tbody>'
-    def lines(text): return html.escape(text).replace('\n', '<br>')
+    def lines(text): return html.escape(printable(text, keep='\n')).replace('\n', '<br>')
     above = f'<p><strong>{lines(table.title)}</strong></p>' if table.title else ''
     below = f'<p><small>{lines(table.note)}</small></p>' if table.note else ''
     return f'<div>{above}<table class="transferlit-table">{head}{body}</table>{below}</div>'

@@ -8,6 +8,7 @@ Docs: https://transferlit.github.io/transferlit/weights.html.md"""
 from __future__ import annotations
 
 import errno
+import io
 import math
 import os
 import re
@@ -21,13 +22,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from .files import printable
+
 # %% auto #0
 __all__ = ['KINDS', 'LIMIT', 'BadFile', 'MissingPart', 'UnsafeFile', 'reading', 'Stored', 'Loader', 'Weights', 'unique_names',
            'kind_of', 'Source', 'aligned', 'array_at', 'check_expansion', 'dtype_named']
 
 # %% ../nbs/030_weights.ipynb #da64ef86
 class BadFile(ValueError):
-    "A weight file is damaged, or not of a kind that can be read."
+    "A weight file is damaged, or not of a kind that can be read; the message prints no control codes of the file."
+    def __init__(self, message:str=''): super().__init__(printable(message))
 
 class MissingPart(BadFile, FileNotFoundError):
     "A weight file needs another file that is not there."
@@ -129,7 +133,7 @@ class Weights(Mapping):
     def __len__(self): return len(self._entries)
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
-    def __repr__(self): return f'{self.format}: {len(self):,} variables, {self.nbytes:,} bytes; {os.path.basename(self.path)}'
+    def __repr__(self): return printable(f'{self.format}: {len(self):,} variables, {self.nbytes:,} bytes; {os.path.basename(self.path)}')
 
     nbytes = property(lambda self: sum(v.nbytes for v in self.values()))
 
@@ -224,6 +228,7 @@ class Source:
         if start + self.size > whole or self.size < 0: raise BadFile(_cut_short(path, start + self.size, whole))
 
     def close(self): self._file.close()
+    def stream(self)->io.RawIOBase: return _Stream(self)
     def part(self, start, size, check=lambda: None): return Source(self.path, self._file, self.start + start, size, check, self._lock)
 
     @contextmanager
@@ -275,6 +280,25 @@ class Source:
                 if not (n := self._file.readinto(view[done:])): raise BadFile(_cut_short(self.path, start + len(view), start + done))
                 done += n
         return buffer
+
+
+class _Stream(io.RawIOBase):
+    "A source as a file with a position of its own."
+    def __init__(self, source:Source): self.source, self.at = source, 0
+    def readable(self): return True
+    def seekable(self): return True
+
+    def seek(self, offset, whence=0):
+        at = offset + (0, self.at, self.source.size)[whence]
+        if at < 0: raise OSError(errno.EINVAL, 'a position before the beginning')
+        self.at = at
+        return at
+
+    def readinto(self, buffer):
+        size = max(0, min(len(buffer), self.source.size - self.at))
+        self.source.into(self.at, memoryview(buffer)[:size])
+        self.at += size
+        return size
 
 
 def _cut_short(path, needed, there)->str:
