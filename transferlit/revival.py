@@ -17,10 +17,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
-from .candidates import SOURCES, Origins, machinery, part_of, rank, reach, roles, switches
+from .candidates import SOURCES, Origins, machinery, part_of, rank, roles, switches
 from .files import printable
-from .graphs import VARIABLES, Values, attr, locate, op_def, read_collections, read_graph, to_ref, to_text, unfold
-from .inference import Inference, Runner, literal_session, numpy_dtype, portable, settle
+from .graphs import (VARIABLES, Values, attr, check_nodes, locate, op_def, read_collections, read_graph,
+                                safe, to_ref, to_text, unfold)
+from .inference import Inference, Runner, literal_session, numpy_dtype, placeholder, portable, settle
 from .legacy import load_old
 from .lifting import TOLERANCE, Tangled, View, assemble, christen, difference, lift, observe, piece_unit, recognise
 from .samples import count_rows, counts_rows, find_samples, input_shape
@@ -31,23 +32,57 @@ __all__ = ['Revived', 'RevivedKeras', 'revive']
 
 # %% ../nbs/23_revival.ipynb #96928394
 def _original(meta, values, fed:dict, outputs:list, feeds:dict)->list:
-    "Run the graph as it is in the file, with nothing folded or replaced. Raises what TensorFlow raises."
-    graph = graph_pb2.GraphDef()
+    "Run the graph as it is in the file, with nothing folded or replaced. Raises what TensorFlow raises, and UnsafeFile."
     named = {n.name: n for n in meta.graph_def.node}
-    graph.CopyFrom(graph_pb2.GraphDef(node=[named[n] for n in reach(named, map(to_ref, outputs))], library=meta.graph_def.library, versions=meta.graph_def.versions))
-    for node in graph.node:
-        node.device = ''
-        if '_class' in node.attr: del node.attr['_class']
+    given = {r: a for r, a in fed.items() if r[0] in named and named[r[0]].op not in VARIABLES}
+    feed = given | {r: a for r, a in feeds.items() if r[0] in named}
+    graph = graph_pb2.GraphDef(library=meta.graph_def.library, versions=meta.graph_def.versions)
+    graph.node.extend(_behind(named, feed, outputs))
+    graph = safe(graph)
+    there = {n.name for n in graph.node}
     with tf.Graph().as_default() as g, literal_session(g) as session:
         tf.graph_util.import_graph_def(graph, name='', producer_op_list=meta.meta_info_def.stripped_op_list if meta.meta_info_def.stripped_op_list.op else None)
         for node in graph.node:
             if node.op in VARIABLES: _assign(session, g.get_tensor_by_name(f'{node.name}:0'), node, fed.get((node.name, 0), values[node.name]))
-        there = {n.name for n in graph.node}
-        feed = {to_text(r): a for r, a in {**fed, **feeds}.items() if r[0] in there and (r in feeds or not _is_variable(graph, r))}
-        return session.run(outputs, feed)
+        taken = {_cut(named, feed, r): a for r, a in feed.items()}
+        wanted = [to_text(_cut(named, feed, r)) for r in outputs]
+        return session.run(wanted, {to_text(r): a for r, a in taken.items() if r[0] in there})
 
 
-def _is_variable(graph, ref): return any(n.name == ref[0] and n.op in VARIABLES for n in graph.node)
+def _cut(named, feed, ref)->tuple:
+    "The tensor that stands for `ref` where its node may have been cut off."
+    if ref not in feed or named[ref[0]].op.startswith('Placeholder'): return ref
+    return f'fed/{ref[0]}/{ref[1]}', 0
+
+
+def _behind(named, feed, outputs)->list:
+    "The nodes between what is fed and `outputs`; what lies in front of that is left out, and so not run."
+    found, waiting = {}, list(outputs)
+    while waiting:
+        ref = waiting.pop()
+        name, node = _cut(named, feed, ref)[0], named[ref[0]]
+        if name in found: continue
+        found[name] = new = _end(name, node, ref[1]) if ref in feed else _placed(node)
+        if ref in feed: continue
+        texts = [t for t in node.input if t[0] != '^' or not any(r[0] == t[1:] for r in feed)]
+        new.input[:] = [t if t[0] == '^' else to_text(_cut(named, feed, to_ref(t))) for t in texts]
+        waiting += [to_ref(t.lstrip('^')) for t in texts]
+    return list(found.values())
+
+
+def _end(name, node, number):
+    "A placeholder for what is fed."
+    shape = attr(node, 'shape') if node.op.startswith('Placeholder') else None
+    return placeholder(name, numpy_dtype(node, number).base_dtype, shape)
+
+
+def _placed(node):
+    "A copy of a node without the machine that it was made for."
+    new = type(node)()
+    new.CopyFrom(node)
+    new.device = ''
+    if '_class' in new.attr: del new.attr['_class']
+    return new
 
 
 def _assign(session, tensor, node, array):
@@ -84,9 +119,30 @@ def _sources(read, outputs)->list:
     return sorted(found, key=lambda r: (place[r[0]], r[1]))
 
 # %% ../nbs/23_revival.ipynb #3f375754
+def _check(old, outputs, inputs):
+    "Raises UnsafeFile where something between the inputs and `outputs`, as the file has it, may do more than compute."
+    named = {n.name: n for n in old.meta.graph_def.node}
+    ends, found = {r[0] for r in (*inputs, *old.feeds)}, {}
+    waiting = [_in_file(r[0], named) for r in outputs]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name in ends or name not in named: continue
+        if SOURCES.fullmatch(named[name].op): continue # the model begins there
+        found[name] = named[name]
+        waiting += [to_ref(t.lstrip('^'))[0] for t in named[name].input]
+    check_nodes(found.values(), old.meta.graph_def.library)
+
+
+def _in_file(name:str, named:dict)->str:
+    "The node of the file that a node came from: the call, for what lies in a function."
+    while name not in named and '/' in name: name = name.rpartition('/')[0]
+    return name
+
+
 def _read(old, outputs:tuple, inputs:tuple|None=None)->_Reading:
-    "Decide the switches, find the inputs and run a sample. Raises ValueError where the outputs depend on no input."
+    "Decide the switches, find the inputs and run a sample. Raises ValueError where the outputs depend on no input, UnsafeFile as `_check`."
     if (outputs, inputs) in old.readings: return old.readings[outputs, inputs]
+    _check(old, outputs, inputs or ())
     fixed = switches(old.nodes, old.values, list(outputs), old.feeds)
     fed = {**old.feeds, **{r: v for r, (v, _) in fixed.items()}}
     view = _view(old, old.nodes, fed, outputs, inputs)
@@ -196,7 +252,7 @@ def _run_graph(old, reading, outputs:tuple)->tuple:
     if settled := sorted(old.settled & set(view.order)): why = f'moving averages took the place of batch statistics ({", ".join(settled[:3])})'
     elif reading.read.dropouts: why = f'dropout that is always on was taken out ({", ".join(reading.read.dropouts)})'
     else:
-        try: return _original(old.meta, old.values, fed, [to_text(r) for r in outputs], feeds), 'the original graph'
+        try: return _original(old.meta, old.values, fed, list(outputs), feeds), 'the original graph'
         except (ValueError, KeyError, tf.errors.OpError) as error: why = f'the graph as it is does not run here: {str(error).splitlines()[0][:160]}'
     return reading.runner.run(view.outputs, reading.declared), f'the pruned graph, since {why}'
 
@@ -504,7 +560,8 @@ def revive(
 )->Revived: # show it, then `to_keras` or `as_layer`
     """Find a model in an old file.
 
-    Nothing in the file is executed but the operations of its graph. Article, section 2.2 (`tf.train.import_meta_graph`).
+    Of what is in the file only operations that compute in memory are executed; where a model needs others, `to_keras` and
+    `as_layer` raise UnsafeFile. Article, section 2.2 (`tf.train.import_meta_graph`).
     Raises FileNotFoundError where there is nothing, ValueError where what is there is no model.
     """
     source = locate(path)
