@@ -17,7 +17,7 @@ _HOME = {
     "freeze": "freezing", "thaw": "freezing", "trainability": "freezing",
     "stop_after": "barrier",
     "Features": "features", "precompute": "features",
-    "RemoteStore": "remote",
+    "RemoteStore": "store",
     "fit": "caching", "sweep": "caching",
     "Stage": "finetuning", "finetune": "finetuning",
     "share": "sharing", "shared": "sharing",
@@ -29,7 +29,7 @@ __all__ = sorted(_HOME)
 def __getattr__(name):
     if name in _HOME:
         return getattr(import_module(f"transferlit.{_HOME[name]}"), name)
-    if name in _HOME.values() or name in ("demo", "files", "loop", "store", "tables"):
+    if name in _HOME.values() or name in ("demo", "files", "loop", "store", "tables", "tf1"):
         return import_module(f"transferlit.{name}")
     raise AttributeError(f"module 'transferlit' has no attribute {name!r}")
 

@@ -26,13 +26,13 @@ import keras
 import ml_dtypes
 import numpy as np
 
-from .archives import write_safetensors
-from .bundles import data_files, write_bundle
+from .formats import write_safetensors
+from .formats import data_files, write_bundle
 from .files import atomic_path, content_hash, locked, printable, sync, writable
 from .formats import open_weights, peek
 from .paths import by_path, match, renew
 from .tables import Table
-from .weights import Weights
+from .formats import Weights
 
 # %% auto #0
 __all__ = ['RENAMES', 'save', 'Plan', 'plan', 'restore', 'convert']

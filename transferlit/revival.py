@@ -17,14 +17,14 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
-from .candidates import SOURCES, Origins, machinery, part_of, rank, roles, switches
+from .tf1.outputs import SOURCES, Origins, machinery, part_of, rank, roles, switches
 from .files import printable
-from .graphs import (VARIABLES, Values, attr, check_nodes, locate, op_def, read_collections, read_graph,
+from .tf1.graph_files import (VARIABLES, Values, attr, check_nodes, locate, op_def, read_collections, read_graph,
                                 safe, to_ref, to_text, unfold)
-from .inference import Inference, Runner, literal_session, numpy_dtype, placeholder, portable, settle
-from .legacy import load_old
-from .lifting import TOLERANCE, Tangled, View, assemble, christen, difference, lift, observe, piece_unit, recognise
-from .samples import count_rows, counts_rows, find_samples, input_shape
+from .tf1.inference import Inference, Runner, literal_session, numpy_dtype, placeholder, normalize_graph, use_moving_averages
+from .tf1.keras2 import load_old
+from .tf1.assembly import TOLERANCE, Tangled, View, assemble, name_layers, difference, lift, observe, piece_unit, recognise
+from .tf1.sample_inputs import count_rows, counts_rows, find_samples, input_shape
 from .tables import Table
 
 # %% auto #0
@@ -230,7 +230,7 @@ def _layers(old)->list:
     if 'layers' not in old.kept:
         try:
             old.kept['layers'] = recognise(_read(old, _default(old)).view)
-            christen(old.kept['layers'], _scopes(old))
+            name_layers(old.kept['layers'], _scopes(old))
         except (ValueError, KeyError, OSError, Tangled, tf.errors.OpError) as error:
             old.kept['layers'] = []
             old.notes.append(f'the layers could not be read: {str(error).splitlines()[0]}')
@@ -306,8 +306,8 @@ class Revived:
         shapes=None, # by name
     ):
         self.path, self.source, self.meta, self.notes = Path(path), source, meta, list(source.notes)
-        self.nodes, self.settled = portable(unfold(meta.graph_def)), set()
-        if averages: self.nodes, self.settled = settle(self.nodes)
+        self.nodes, self.settled = normalize_graph(unfold(meta.graph_def)), set()
+        if averages: self.nodes, self.settled = use_moving_averages(self.nodes)
         self.values = Values(self.nodes, source.checkpoint, averages)
         self.lists, self.broken = read_collections(meta)
         self.origins = Origins(self.nodes)

@@ -21,11 +21,11 @@ import tensorflow as tf
 
 import extraction
 from transferlit import caching
-from transferlit import store as disk
+from transferlit.store import local as disk
 from transferlit.caching import fit
-from transferlit.cut import split
-from transferlit.features import precompute
-from transferlit.store import Damaged, StoredRows, begun, entries, read
+from transferlit.cut.splitting import split
+from transferlit.features.extraction import precompute
+from transferlit.store.local import Damaged, StoredRows, begun, find_entries, read
 
 ROUNDS = int(os.environ.get("TRANSFERLIT_ROUNDS", 10))
 SCRIPT = Path(extraction.__file__)
@@ -40,7 +40,7 @@ def truth():
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(disk, "SHARD_BYTES", 4096)
+    monkeypatch.setattr(disk.shard_limits, "bytes", 4096)
 
 
 def start(verb, store, **kwargs):
@@ -63,7 +63,7 @@ def test_killed_at_any_moment_it_is_whole_or_absent(tmp_path, truth, record_prop
             except ProcessLookupError:
                 pass
             assert forks.stdout.readline() == "gone\n"
-            for folder in entries(tmp_path):
+            for folder in find_entries(tmp_path):
                 if (entry := read(folder)) is not None:
                     whole += 1
                     np.testing.assert_array_equal(np.asarray(entry.arrays["hidden1"]), truth)
@@ -117,7 +117,7 @@ def test_damage_is_found_before_use(tmp_path, truth, small_shards):
     found = harmless = 0
     for _ in range(ROUNDS):
         precompute(model, x, y, store=tmp_path, batch_size=16, verbose=False)
-        folder, = entries(tmp_path)
+        folder, = find_entries(tmp_path)
         before = {p.name: p.read_bytes() for p in folder.iterdir()}
         kind, name = damage(folder, rng)
         changed = {p.name: p.read_bytes() for p in folder.iterdir()} != before
@@ -134,7 +134,7 @@ def test_two_processes_compute_once(tmp_path):
     first, second = start("extract", tmp_path), start("extract", tmp_path)
     notes = sorted(p.communicate(timeout=120)[0].split(":")[0] for p in (first, second))
     assert notes == ["Computed", "Reused"]
-    assert len(entries(tmp_path)) == 1
+    assert len(find_entries(tmp_path)) == 1
 
 
 @linux
@@ -159,7 +159,7 @@ def test_full_disk_keeps_the_whole_shards(tmp_path, truth, small_shards, monkeyp
     with pytest.raises(OSError, match="fit on its disk"):
         precompute(model, x, y, store=tmp_path, batch_size=16, verbose=False)
     monkeypatch.setattr(disk._Shard, "add", real)
-    folder, = entries(tmp_path)
+    folder, = find_entries(tmp_path)
     assert read(folder) is None and 0 < begun(folder).rows < 30 * 16
     made = precompute(model, x, y, store=tmp_path, batch_size=16, verbose=False)
     assert made.note.startswith("Went on at row")
@@ -180,7 +180,7 @@ def test_interrupted_by_hand(tmp_path, truth, monkeypatch):
     monkeypatch.setattr(disk.Writer, "add", stopped)
     with pytest.raises(KeyboardInterrupt):
         precompute(model, x, y, store=tmp_path, batch_size=16, verbose=False)
-    folder, = entries(tmp_path)
+    folder, = find_entries(tmp_path)
     assert begun(folder).rows == 40 * 16
     made = precompute(model, x, y, store=tmp_path, batch_size=16, verbose=False)
     assert made.note.startswith("Went on at row 640")
@@ -286,7 +286,7 @@ def test_several_inputs_by_name(tmp_path):
 def test_bad_input_is_refused_before_anything_is_written(bad, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         precompute(extraction.model(), store=tmp_path / "new", verbose=False, **bad(*extraction.data()))
-    assert not entries(tmp_path / "new")
+    assert not find_entries(tmp_path / "new")
 
 
 def test_what_changed_is_said(tmp_path):
@@ -494,7 +494,7 @@ def test_fit_cuts_anew_where_a_rate_changed():
 def test_removed_only_when_nobody_writes(tmp_path):
     model, (x, y) = extraction.model(), extraction.data()
     precompute(model, x, y, store=tmp_path, verbose=False)
-    folder, = entries(tmp_path)
+    folder, = find_entries(tmp_path)
     inside, go = threading.Event(), threading.Event()
 
     def hold():
@@ -509,7 +509,7 @@ def test_removed_only_when_nobody_writes(tmp_path):
     assert not len(disk.prune(tmp_path, keep=0)) and read(folder)
     go.set()
     thread.join()
-    assert len(disk.prune(tmp_path, keep=0)) == 1 and not entries(tmp_path)
+    assert len(disk.prune(tmp_path, keep=0)) == 1 and not find_entries(tmp_path)
 
 
 def test_rows_in_any_order():

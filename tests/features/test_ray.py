@@ -17,10 +17,10 @@ import pytest
 import tensorflow as tf
 
 import extraction
-from transferlit import actors
-from transferlit.columns import Columns
-from transferlit.features import precompute
-from transferlit.store import entries, read
+from transferlit.features import ray_workers as actors
+from transferlit.features.ray_dataset import Columns
+from transferlit.features.extraction import precompute
+from transferlit.store.local import find_entries, read
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'transferlit[ray]'")
 import pyarrow.parquet  # noqa: E402  comes with Ray's extra
@@ -95,7 +95,7 @@ def test_stopped_and_killed_nothing_is_lost_or_doubled(cluster, tmp_path, truth,
     with pytest.raises(KeyboardInterrupt):
         call()
     monkeypatch.undo()
-    folder, = entries(tmp_path)
+    folder, = find_entries(tmp_path)
     assert read(folder) is None
 
     with Killer(tmp_path, 1) as killer:
@@ -110,8 +110,8 @@ def test_stopped_and_killed_nothing_is_lost_or_doubled(cluster, tmp_path, truth,
 
 def test_workers_send_what_they_make(cluster, tmp_path, truth, monkeypatch):
     """Into a store far away: a driver that stopped, a worker killed; features do not pass through the driver, and a laptop finds them."""
-    from transferlit import remote as far
-    from transferlit.remote import RemoteStore
+    from transferlit.store import remote as far
+    from transferlit.store.remote import RemoteStore
     (tmp_path / "far").mkdir()
     store, sent, put = RemoteStore(f"file://{tmp_path}/far", cache=tmp_path / "cache"), [], far.Files.put
     monkeypatch.setattr(far.Files, "put", lambda self, name, content: sent.append((name, content)) or put(self, name, content))
@@ -190,12 +190,12 @@ def test_a_killed_driver_leaves_what_the_next_one_takes_up(tmp_path, truth, sour
     out = subprocess.run(command, capture_output=True, text=True, env=env, check=True).stdout
     went_on += "Went on at row" in out or "Reused" in out
     if scheme:
-        from transferlit.remote import RemoteStore
+        from transferlit.store.remote import RemoteStore
         store = RemoteStore(f"{scheme}{tmp_path}", cache=tmp_path / "cache")
-        name, = store.entries()
+        name, = store.find_entries()
         entry = store.read(store.place(name))
     else:
-        folder, = entries(tmp_path)
+        folder, = find_entries(tmp_path)
         entry = read(folder)
     np.testing.assert_array_equal(entry.arrays["@row"][:], truth.row_ids)
     np.testing.assert_array_equal(entry.arrays["hidden1"][:], truth.arrays[0])

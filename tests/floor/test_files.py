@@ -14,10 +14,10 @@ import keras
 import tensorflow as tf
 
 import transferlit as tl
-from transferlit import bundles
+from transferlit.formats import tf_checkpoint as bundles
 from transferlit.files import atomic_path, locked, printable, readable
-from transferlit.formats import open_weights
-from transferlit.weights import MissingPart
+from transferlit.formats.reading import open_weights
+from transferlit.formats.entries import MissingPart
 
 SUFFIXES = ".keras", ".weights.h5", ".safetensors", ".ckpt"
 LONG = "가" * 80  # 240 bytes

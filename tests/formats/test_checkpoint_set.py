@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transferlit.formats import open_weights
+from transferlit.formats.reading import open_weights
 
 ROOT = Path(os.environ.get("TRANSFERLIT_CHECKPOINTS", ""))
 pytestmark = pytest.mark.skipif(not (ROOT / "manifest.json").is_file(), reason="TRANSFERLIT_CHECKPOINTS names no set of checkpoints")

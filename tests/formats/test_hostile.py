@@ -24,7 +24,7 @@ import keras
 import tensorflow as tf
 
 import transferlit as tl
-from transferlit.weights import BadFile, MissingPart, UnsafeFile
+from transferlit.formats.entries import BadFile, MissingPart, UnsafeFile
 
 MUTATIONS = int(os.environ.get("TRANSFERLIT_MUTATIONS", 100))
 KINDS = {  # file, or the file of it that is mutated; and whether every byte of the arrays is under a checksum

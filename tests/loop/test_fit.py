@@ -388,7 +388,7 @@ def test_swept_together_as_one_by_one(case):
 
 
 def test_what_branches_is_swept_one_by_one():
-    from transferlit import loop
+    from transferlit.loop import steps as loop
 
     for make in (lambda: network(O.SGD(0.1, gradient_accumulation_steps=2)), lambda: network("sgd", top=(layers.Dropout(0.3),)),
                  lambda: network(O.LossScaleOptimizer(O.Adam())), lambda: network(cls=Own), lambda: network(O.Adam(use_ema=True))):
@@ -403,7 +403,7 @@ def test_another_seed_another_order():
 
 
 def _order(seed):
-    from transferlit import loop
+    from transferlit.loop import steps as loop
 
     keras.utils.set_random_seed(seed)
     return next(loop.Rows(tf.zeros([ROWS, 1])).stretches(True, 1))[1].numpy()

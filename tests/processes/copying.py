@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from transferlit.copies import Blob, Copies
+from transferlit.store.blob_cache import Blob, Copies
 
 SIZE, ALL, FIT = 4096, 40, 8  # bytes of a blob; how many there are; how many fit
 

@@ -22,12 +22,12 @@ import tensorflow as tf
 import copying
 import extraction
 from transferlit import caching, fit
-from transferlit import remote as far
-from transferlit import store as disk
-from transferlit.features import precompute
+from transferlit.store import remote as far
+from transferlit.store import local as disk
+from transferlit.features.extraction import precompute
 from transferlit.files import locked
-from transferlit.loop import Blocks
-from transferlit.remote import RemoteStore
+from transferlit.loop.steps import Blocks
+from transferlit.store.remote import RemoteStore
 
 fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'transferlit[remote]'")
 from fsspec.implementations.memory import MemoryFileSystem  # noqa: E402
@@ -80,7 +80,7 @@ class Bucket(MemoryFileSystem):
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(disk, "SHARD_BYTES", SHARD)
+    monkeypatch.setattr(disk.shard_limits, "bytes", SHARD)
     monkeypatch.setattr(far, "_PAUSES", (0., 0., 0.))
 
 
@@ -184,7 +184,7 @@ def test_what_was_sent_before_the_network_went_is_taken_up(caches, truth):
                                          (OSError("no credentials"), OSError)])
 def test_what_cannot_be_written_is_told_before_any_work(caches, monkeypatch, error, kind):
     fs = Bucket(fails=lambda verb, path: error if verb == "put" else None)
-    monkeypatch.setattr("transferlit.features._on_disk", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr("transferlit.features.extraction._on_disk", lambda *_: pytest.fail("the work began"))
     with pytest.raises(kind, match="must be reachable"):
         compute(caches(fs=fs))
 
@@ -381,7 +381,7 @@ def test_damaged_records_are_passed_over(caches, truth, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         compute(caches(fs=fs))
     monkeypatch.undo()
-    monkeypatch.setattr(disk, "SHARD_BYTES", SHARD)
+    monkeypatch.setattr(disk.shard_limits, "bytes", SHARD)
     tenth, = (name for name in fs.store if "/00010-" in name)
     MemoryFileSystem.pipe_file(fs, tenth, fs.store[tenth].getvalue().replace(b'"rows": 64', b'"rows": 63'))
     made = compute(caches(fs=fs))
@@ -482,7 +482,7 @@ def test_killed_at_any_moment_the_chain_is_whole(tmp_path, caches, truth):
                 pass
             assert forks.stdout.readline() == "gone\n"
             store = caches(url)
-            for name in store.entries():
+            for name in store.find_entries():
                 if (entry := store.read(store.place(name)) or store.begun(store.place(name))) is not None:
                     assert entry.rows >= kept, "a whole shard was lost"
                     kept = entry.rows

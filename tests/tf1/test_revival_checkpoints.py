@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import transferlit as tl
-from transferlit.lifting import difference
+from transferlit.tf1.assembly import difference
 from transferlit.tables import Table
 
 ROOT = Path(os.environ.get("TRANSFERLIT_CHECKPOINTS", ""))

@@ -7,7 +7,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow.python.framework.function import Defun
 
 import transferlit as tl
-from transferlit.lifting import difference
+from transferlit.tf1.assembly import difference
 
 v1 = tf.compat.v1
 CASES = {}

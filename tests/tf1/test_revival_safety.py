@@ -12,9 +12,9 @@ from tensorflow.core.framework import graph_pb2
 from tensorflow.python.framework import op_def_registry
 
 import transferlit as tl
-from transferlit.graphs import COMPUTES, check_nodes, read_graph, safe
-from transferlit.parts import GraphLayer, packed
-from transferlit.weights import UnsafeFile
+from transferlit.tf1.graph_files import COMPUTES, check_nodes, read_graph, safe
+from transferlit.tf1.layers import GraphLayer, packed
+from transferlit.formats.entries import UnsafeFile
 
 v1, raw = tf.compat.v1, tf.raw_ops
 X = np.random.default_rng(0).normal(size=(2, 3)).astype("float32")
