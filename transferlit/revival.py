@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -19,11 +19,40 @@ from tensorflow.core.framework import graph_pb2
 
 from .tf1.outputs import SOURCES, Origins, machinery, part_of, rank, roles, switches
 from .files import printable
-from .tf1.graph_files import (VARIABLES, Values, attr, check_nodes, locate, op_def, read_collections, read_graph,
-                                safe, to_ref, to_text, unfold)
-from .tf1.inference import Inference, Runner, literal_session, numpy_dtype, placeholder, normalize_graph, use_moving_averages
+from transferlit.tf1.graph_files import (
+    VARIABLES,
+    Values,
+    attr,
+    check_nodes,
+    locate,
+    read_collections,
+    read_graph,
+    safe,
+    to_ref,
+    to_text,
+    unfold,
+)
+from transferlit.tf1.inference import (
+    Inference,
+    Runner,
+    literal_session,
+    numpy_dtype,
+    placeholder,
+    normalize_graph,
+    use_moving_averages,
+)
 from .tf1.keras2 import load_old
-from .tf1.assembly import TOLERANCE, Tangled, View, assemble, name_layers, difference, lift, observe, piece_unit, recognise
+from transferlit.tf1.assembly import (
+    TOLERANCE,
+    Tangled,
+    View,
+    name_layers,
+    difference,
+    lift,
+    observe,
+    piece_unit,
+    recognise,
+)
 from .tf1.sample_inputs import count_rows, counts_rows, find_samples, input_shape
 from .tables import Table
 
@@ -31,8 +60,10 @@ from .tables import Table
 __all__ = ['Revived', 'RevivedKeras', 'revive']
 
 # %% ../nbs/23_revival.ipynb #96928394
-def _original(meta, values, fed:dict, outputs:list, feeds:dict)->list:
-    "Run the graph as it is in the file, with nothing folded or replaced. Raises what TensorFlow raises, and UnsafeFile."
+def _original(meta, values, fed: dict, outputs: list, feeds: dict) -> list:
+    """Run the graph as it is in the file, with nothing folded or replaced. Raises what TensorFlow
+    raises, and UnsafeFile.
+    """
     named = {n.name: n for n in meta.graph_def.node}
     given = {r: a for r, a in fed.items() if r[0] in named and named[r[0]].op not in VARIABLES}
     feed = given | {r: a for r, a in feeds.items() if r[0] in named}
@@ -41,35 +72,54 @@ def _original(meta, values, fed:dict, outputs:list, feeds:dict)->list:
     graph = safe(graph)
     there = {n.name for n in graph.node}
     with tf.Graph().as_default() as g, literal_session(g) as session:
-        tf.graph_util.import_graph_def(graph, name='', producer_op_list=meta.meta_info_def.stripped_op_list if meta.meta_info_def.stripped_op_list.op else None)
+        tf.graph_util.import_graph_def(
+            graph,
+            name='',
+            producer_op_list=(
+                meta.meta_info_def.stripped_op_list
+                if meta.meta_info_def.stripped_op_list.op
+                else None
+            ),
+        )
         for node in graph.node:
-            if node.op in VARIABLES: _assign(session, g.get_tensor_by_name(f'{node.name}:0'), node, fed.get((node.name, 0), values[node.name]))
+            if node.op in VARIABLES:
+                _assign(
+                    session,
+                    g.get_tensor_by_name(f'{node.name}:0'),
+                    node,
+                    fed.get((node.name, 0), values[node.name]),
+                )
         taken = {_cut(named, feed, r): a for r, a in feed.items()}
         wanted = [to_text(_cut(named, feed, r)) for r in outputs]
         return session.run(wanted, {to_text(r): a for r, a in taken.items() if r[0] in there})
 
-
-def _cut(named, feed, ref)->tuple:
+# %% ../nbs/23_revival.ipynb #5c011158
+def _cut(named, feed, ref) -> tuple:
     "The tensor that stands for `ref` where its node may have been cut off."
-    if ref not in feed or named[ref[0]].op.startswith('Placeholder'): return ref
+    if ref not in feed or named[ref[0]].op.startswith('Placeholder'):
+        return ref
     return f'fed/{ref[0]}/{ref[1]}', 0
 
 
-def _behind(named, feed, outputs)->list:
-    "The nodes between what is fed and `outputs`; what lies in front of that is left out, and so not run."
+def _behind(named, feed, outputs) -> list:
+    """The nodes between what is fed and `outputs`; what lies in front of that is left out, and so
+    not run.
+    """
     found, waiting = {}, list(outputs)
     while waiting:
         ref = waiting.pop()
         name, node = _cut(named, feed, ref)[0], named[ref[0]]
-        if name in found: continue
+        if name in found:
+            continue
         found[name] = new = _end(name, node, ref[1]) if ref in feed else _placed(node)
-        if ref in feed: continue
+        if ref in feed:
+            continue
         texts = [t for t in node.input if t[0] != '^' or not any(r[0] == t[1:] for r in feed)]
         new.input[:] = [t if t[0] == '^' else to_text(_cut(named, feed, to_ref(t))) for t in texts]
         waiting += [to_ref(t.lstrip('^')) for t in texts]
     return list(found.values())
 
-
+# %% ../nbs/23_revival.ipynb #45883308
 def _end(name, node, number):
     "A placeholder for what is fed."
     shape = attr(node, 'shape') if node.op.startswith('Placeholder') else None
@@ -81,151 +131,234 @@ def _placed(node):
     new = type(node)()
     new.CopyFrom(node)
     new.device = ''
-    if '_class' in new.attr: del new.attr['_class']
+    if '_class' in new.attr:
+        del new.attr['_class']
     return new
 
 
 def _assign(session, tensor, node, array):
     held = tf.compat.v1.placeholder(tf.as_dtype(np.asarray(array).dtype))
-    if node.op == 'VarHandleOp': run = tf.raw_ops.AssignVariableOp(resource=tensor, value=held)
-    else: run = tf.raw_ops.Assign(ref=tensor, value=held, validate_shape=False)
+    if node.op == 'VarHandleOp':
+        run = tf.raw_ops.AssignVariableOp(resource=tensor, value=held)
+    else:
+        run = tf.raw_ops.Assign(ref=tensor, value=held, validate_shape=False)
     session.run(run, {held: array})
 
 # %% ../nbs/23_revival.ipynb #abed86a7
 @dataclass
 class _Reading:
     "A graph read for certain outputs."
-    read:Inference
-    switches:dict # tensor to (value, reason)
-    view:View
-    shapes:list # of the inputs, with the batch
-    runner:Runner
-    first:list # a sample: an array for each input
-    declared:list # a sample of the size that the graph declares, where it declares one
-    counts:list # placeholders that ask for the number of rows
-    expected:tuple|None = None # what the graph gives for `declared`, and which graph that was
 
+    read: Inference
+    switches: dict  # tensor to (value, reason)
+    view: View
+    shapes: list  # of the inputs, with the batch
+    runner: Runner
+    first: list  # a sample: an array for each input
+    declared: list  # a sample of the size that the graph declares, where it declares one
+    counts: list  # placeholders that ask for the number of rows
+    expected: tuple | None = None  # what the graph gives for `declared`, and which graph that was
 
-def _sources(read, outputs)->list:
-    "The tensors that the outputs begin from: placeholders, and what comes out of a queue or a dataset."
+# %% ../nbs/23_revival.ipynb #82f18076
+def _sources(read, outputs) -> list:
+    """The tensors that the outputs begin from: placeholders, and what comes out of a queue or a
+    dataset.
+    """
     found, stack, seen = [], [read.resolve(r) for r in outputs], set()
     while stack:
         ref = stack.pop()
-        if ref in seen or ref in read.fed: continue
+        if ref in seen or ref in read.fed:
+            continue
         seen.add(ref)
-        if SOURCES.fullmatch(read.nodes[ref[0]].op): found.append(ref)
-        else: stack += [read.resolve(r) for r in read.ins.get(ref[0], [])]
+        if SOURCES.fullmatch(read.nodes[ref[0]].op):
+            found.append(ref)
+        else:
+            stack += [read.resolve(r) for r in read.ins.get(ref[0], [])]
     place = {n: i for i, n in enumerate(read.nodes)}
     return sorted(found, key=lambda r: (place[r[0]], r[1]))
 
 # %% ../nbs/23_revival.ipynb #3f375754
 def _check(old, outputs, inputs):
-    "Raises UnsafeFile where something between the inputs and `outputs`, as the file has it, may do more than compute."
+    """Raises UnsafeFile where something between the inputs and `outputs`, as the file has it, may
+    do more than compute.
+    """
     named = {n.name: n for n in old.meta.graph_def.node}
     ends, found = {r[0] for r in (*inputs, *old.feeds)}, {}
     waiting = [_in_file(r[0], named) for r in outputs]
     while waiting:
         name = waiting.pop()
-        if name in found or name in ends or name not in named: continue
-        if SOURCES.fullmatch(named[name].op): continue # the model begins there
+        if name in found or name in ends or name not in named:
+            continue
+        if SOURCES.fullmatch(named[name].op):
+            continue  # the model begins there
         found[name] = named[name]
         waiting += [to_ref(t.lstrip('^'))[0] for t in named[name].input]
     check_nodes(found.values(), old.meta.graph_def.library)
 
 
-def _in_file(name:str, named:dict)->str:
+def _in_file(name: str, named: dict) -> str:
     "The node of the file that a node came from: the call, for what lies in a function."
-    while name not in named and '/' in name: name = name.rpartition('/')[0]
+    while name not in named and '/' in name:
+        name = name.rpartition('/')[0]
     return name
 
-
-def _read(old, outputs:tuple, inputs:tuple|None=None)->_Reading:
-    "Decide the switches, find the inputs and run a sample. Raises ValueError where the outputs depend on no input, UnsafeFile as `_check`."
-    if (outputs, inputs) in old.readings: return old.readings[outputs, inputs]
+# %% ../nbs/23_revival.ipynb #efff75e4
+def _read(old, outputs: tuple, inputs: tuple | None = None) -> _Reading:
+    """Decide the switches, find the inputs and run a sample. Raises ValueError where the outputs
+    depend on no input, UnsafeFile as `_check`.
+    """
+    if (outputs, inputs) in old.readings:
+        return old.readings[outputs, inputs]
     _check(old, outputs, inputs or ())
     fixed = switches(old.nodes, old.values, list(outputs), old.feeds)
     fed = {**old.feeds, **{r: v for r, (v, _) in fixed.items()}}
     view = _view(old, old.nodes, fed, outputs, inputs)
     counts = [r for r in view.inputs if counts_rows(view, r)]
     rest = [r for r in view.inputs if r not in counts]
-    try: found = _sampled(old, _view(old, count_rows(old.nodes, counts, rest[0]), fed, outputs, rest), fixed, counts) if counts and rest else None
-    except ValueError: found = None # what it counts is something else
+    try:
+        found = (
+            _sampled(
+                old,
+                _view(old, count_rows(old.nodes, counts, rest[0]), fed, outputs, rest),
+                fixed,
+                counts,
+            )
+            if counts and rest
+            else None
+        )
+    except ValueError:
+        found = None  # what it counts is something else
     old.readings[outputs, inputs] = found or _sampled(old, view, fixed, [])
     return old.readings[outputs, inputs]
 
-
-def _view(old, nodes, fed, outputs, inputs)->View:
+# %% ../nbs/23_revival.ipynb #1144dd16
+def _view(old, nodes, fed, outputs, inputs) -> View:
     "The graph between its inputs and `outputs`."
-    read = Inference(nodes, old.values, fed, old.meta.graph_def.library, old.meta.graph_def.versions)
+    read = Inference(
+        nodes, old.values, fed, old.meta.graph_def.library, old.meta.graph_def.versions
+    )
     sources = list(inputs) if inputs else _sources(read, outputs)
-    if not sources: raise ValueError(f'An output must depend on an input. Choose another; likely ones: {_likely(old)}. Received: {_written(outputs)}.')
+    if not sources:
+        raise ValueError(
+            f'An output must depend on an input. Choose another; likely ones: {_likely(old)}.'
+            f' Received: {_written(outputs)}.'
+        )
     return View(read, sources, list(outputs))
 
 
-def _sampled(old, view, fixed, counts)->_Reading:
+def _sampled(old, view, fixed, counts) -> _Reading:
     "The view, observed on samples."
     runner = Runner(view.read, {r: None for r in view.inputs}, view.outputs)
     said = [old.shapes[r] if r in old.shapes else input_shape(view, runner, r) for r in view.inputs]
     shapes, first, second = find_samples(view, runner, said)
     observe(view, runner, first, second)
     rows = next((s[0] for s in said if s and s[0] is not None), None)
-    declared = first if rows is None else [np.resize(a, (rows, *a.shape[1:])) if a.ndim else a for a in first]
+    declared = (
+        first
+        if rows is None
+        else [np.resize(a, (rows, *a.shape[1:])) if a.ndim else a for a in first]
+    )
     return _Reading(view.read, fixed, view, shapes, runner, first, declared, counts)
 
+# %% ../nbs/23_revival.ipynb #65937575
+def _written(refs) -> str:
+    return ', '.join(map(to_text, refs))
 
-def _written(refs)->str: return ', '.join(map(to_text, refs))
-def _likely(old)->str: return ', '.join(to_text(c.ref) for c in old.candidates[:8]) or 'none was found'
+
+def _likely(old) -> str:
+    return ', '.join(to_text(c.ref) for c in old.candidates[:8]) or 'none was found'
 
 # %% ../nbs/23_revival.ipynb #9d8a9760
-def _find(old, name:str)->tuple:
+def _find(old, name: str) -> tuple:
     "The tensor that a name means. Raises ValueError with the choices."
     ref = to_ref(name)
-    if ref[0] in old.nodes and (numpy_dtype(old.nodes[ref[0]], ref[1]) or ':' in name): return ref
-    held = [to_ref(v) for v in old.lists.get(name, []) if isinstance(v, str) and to_ref(v)[0] in old.nodes]
-    if len(held) == 1: return held[0]
-    if unit := next((u for u in _layers(old) if u.name == name), None): return unit.outputs[0]
-    ends = [n for n in old.nodes if n.endswith(f'/{ref[0]}') and n not in old.origins.training] or _scope_ends(old, ref[0])
-    if len(ends) == 1: return ends[0], ref[1]
+    if ref[0] in old.nodes and (numpy_dtype(old.nodes[ref[0]], ref[1]) or ':' in name):
+        return ref
+    held = [
+        to_ref(v)
+        for v in old.lists.get(name, [])
+        if isinstance(v, str) and to_ref(v)[0] in old.nodes
+    ]
+    if len(held) == 1:
+        return held[0]
+    if unit := next((u for u in _layers(old) if u.name == name), None):
+        return unit.outputs[0]
+    ends = [
+        n for n in old.nodes if n.endswith(f'/{ref[0]}') and n not in old.origins.training
+    ] or _scope_ends(old, ref[0])
+    if len(ends) == 1:
+        return ends[0], ref[1]
     raise ValueError(_no_name(old, name, held or [(e, ref[1]) for e in ends]))
 
-
-def _scope_ends(old, scope:str)->list:
+# %% ../nbs/23_revival.ipynb #8d7461ce
+def _scope_ends(old, scope: str) -> list:
     "What comes out of a scope: tensors of the model in it that nothing else in it uses."
-    inside = [n for n in old.nodes if n.startswith(f'{scope}/') and old.origins.label_free((n, 0)) and not part_of(old.nodes[n])]
+    inside = [
+        n
+        for n in old.nodes
+        if n.startswith(f'{scope}/')
+        and old.origins.label_free((n, 0))
+        and not part_of(old.nodes[n])
+    ]
     used = {to_ref(i)[0] for n in inside for i in old.nodes[n].input}
     return [n for n in inside if n not in used]
 
 
-def _no_name(old, name, found)->str:
+def _no_name(old, name, found) -> str:
     what = f'it could be {_written(found[:8])}' if found else f'likely outputs: {_likely(old)}'
     named = ', '.join(u.name for u in _layers(old)) or '(none)'
-    return f'A name must lead to one tensor of the graph. Give its full name, or a layer: {named}; {what}. Received: {name!r}.'
+    return (
+        f'A name must lead to one tensor of the graph. Give its full name, or a layer: {named};'
+        f' {what}. Received: {name!r}.'
+    )
 
-
-def _default(old)->tuple:
-    "The outputs of a signature, or else the likeliest output. Raises ValueError where there is none."
-    if not old.candidates: raise ValueError(f'A model must have an output. Name it: `outputs=`. Received: {old.path.name}, in which nothing depends on an input and a variable.')
+# %% ../nbs/23_revival.ipynb #ee619fda
+def _default(old) -> tuple:
+    """The outputs of a signature, or else the likeliest output. Raises ValueError where there is
+    none.
+    """
+    if not old.candidates:
+        raise ValueError(
+            f'A model must have an output. Name it: `outputs=`. Received: {old.path.name}, in which'
+            ' nothing depends on an input and a variable.'
+        )
     best = old.candidates[0]
-    if best.score < 100: return (best.ref,)
-    signed = [c.ref for c in old.candidates if c.score == 100 and c.reason.rpartition(' ')[2] == best.reason.rpartition(' ')[2]]
-    floats = [r for r in signed if numpy_dtype(old.nodes[r[0]], r[1]) and numpy_dtype(old.nodes[r[0]], r[1]).is_floating]
+    if best.score < 100:
+        return (best.ref,)
+    signed = [
+        c.ref
+        for c in old.candidates
+        if c.score == 100 and c.reason.rpartition(' ')[2] == best.reason.rpartition(' ')[2]
+    ]
+    floats = [
+        r
+        for r in signed
+        if numpy_dtype(old.nodes[r[0]], r[1]) and numpy_dtype(old.nodes[r[0]], r[1]).is_floating
+    ]
     return tuple(dict.fromkeys(floats or signed))
 
-
-def _wanted(old, names)->tuple:
+# %% ../nbs/23_revival.ipynb #1c58c973
+def _wanted(old, names) -> tuple:
     "Tensors for what the user says: nothing, a name, or several."
-    if names is None: return _default(old)
+    if names is None:
+        return _default(old)
     return tuple(_find(old, n) for n in ([names] if isinstance(names, str) else names))
 
 # %% ../nbs/23_revival.ipynb #e201c07c
-def _scopes(old)->set:
-    "Scopes of the variables that are weights, so that a layer is called the same whatever is asked for."
+def _scopes(old) -> set:
+    """Scopes of the variables that are weights, so that a layer is called the same whatever is
+    asked for.
+    """
     trainable = {v.partition(':')[0] for v in old.lists.get('trainable_variables', [])}
     kinds = roles(old.nodes, old.values.names, set(), trainable)
-    return {name.rpartition('/')[0] for node, name in old.values.names.items() if kinds[node].startswith(('weight', 'unused'))}
+    return {
+        name.rpartition('/')[0]
+        for node, name in old.values.names.items()
+        if kinds[node].startswith(('weight', 'unused'))
+    }
 
 
-def _layers(old)->list:
+def _layers(old) -> list:
     "The units of the likeliest outputs; none where the graph cannot be run."
     if 'layers' not in old.kept:
         try:
@@ -237,98 +370,148 @@ def _layers(old)->list:
     return old.kept['layers']
 
 # %% ../nbs/23_revival.ipynb #afb0baa4
-def _expected(old, reading, outputs:tuple)->tuple:
+def _expected(old, reading, outputs: tuple) -> tuple:
     "What the original graph gives for the sample, and what it is that was run."
     reading.expected = reading.expected or _run_graph(old, reading, outputs)
     return reading.expected
 
 
-def _listed(found)->list: return [np.asarray(f) for f in (found if isinstance(found, (list, tuple)) else [found])]
+def _listed(found) -> list:
+    return [np.asarray(f) for f in (found if isinstance(found, (list, tuple)) else [found])]
 
 
-def _run_graph(old, reading, outputs:tuple)->tuple:
+def _run_graph(old, reading, outputs: tuple) -> tuple:
     view = reading.view
-    fed, feeds = reading.read.fed, dict(zip(view.inputs, reading.declared)) | {r: np.int64(len(reading.declared[0])) for r in reading.counts}
-    if settled := sorted(old.settled & set(view.order)): why = f'moving averages took the place of batch statistics ({", ".join(settled[:3])})'
-    elif reading.read.dropouts: why = f'dropout that is always on was taken out ({", ".join(reading.read.dropouts)})'
+    fed, feeds = (
+        reading.read.fed,
+        dict(zip(view.inputs, reading.declared))
+        | {r: np.int64(len(reading.declared[0])) for r in reading.counts},
+    )
+    if settled := sorted(old.settled & set(view.order)):
+        why = f'moving averages took the place of batch statistics ({", ".join(settled[:3])})'
+    elif reading.read.dropouts:
+        why = f'dropout that is always on was taken out ({", ".join(reading.read.dropouts)})'
     else:
-        try: return _original(old.meta, old.values, fed, list(outputs), feeds), 'the original graph'
-        except (ValueError, KeyError, tf.errors.OpError) as error: why = f'the graph as it is does not run here: {str(error).splitlines()[0][:160]}'
+        try:
+            return _original(old.meta, old.values, fed, list(outputs), feeds), 'the original graph'
+        except (ValueError, KeyError, tf.errors.OpError) as error:
+            why = f'the graph as it is does not run here: {str(error).splitlines()[0][:160]}'
     return reading.runner.run(view.outputs, reading.declared), f'the pruned graph, since {why}'
 
-
-def _mixed(view, layers)->list:
+# %% ../nbs/23_revival.ipynb #05a5b405
+def _mixed(view, layers) -> list:
     "Layers in which the rows of a batch depend on one another, as batch statistics make them."
     found = []
     for layer, unit in layers:
         refs = [*unit.inputs, *unit.outputs]
-        if any((view.shape(r) or [''])[0] != 'rows' for r in refs) or not len(view.sample[refs[0]]) > 1: continue
+        if (
+            any((view.shape(r) or [''])[0] != 'rows' for r in refs)
+            or not len(view.sample[refs[0]]) > 1
+        ):
+            continue
         part = [tf.constant(view.sample[r][:1]) for r in unit.inputs]
-        try: alone = layer(part if len(part) > 1 else part[0])
-        except (ValueError, tf.errors.OpError): continue
+        try:
+            alone = layer(part if len(part) > 1 else part[0])
+        except (ValueError, tf.errors.OpError):
+            continue
         alone = alone if isinstance(alone, (list, tuple)) else [alone]
-        if any(difference(a, view.sample[r][:1]) > 1e-3 for a, r in zip(alone, unit.outputs)): found.append(layer)
-    for layer in found: layer.deterministic = False
+        if any(difference(a, view.sample[r][:1]) > 1e-3 for a, r in zip(alone, unit.outputs)):
+            found.append(layer)
+    for layer in found:
+        layer.deterministic = False
     return [layer.name for layer in found]
 
-
-def _record(old, kind, outputs, reading, found, units, **more)->dict:
+# %% ../nbs/23_revival.ipynb #5facd808
+def _record(old, kind, outputs, reading, found, units, **more) -> dict:
     "Compare with the graph and write it down. Raises ValueError where the two differ."
     expected, against = _expected(old, reading, outputs)
     found = _listed(found)
     random = [u.name for u in units if u.config.get('deterministic') is False]
     worst = None if random else max(difference(f, e) for f, e in zip(found, expected))
-    if worst is not None and worst > 10*TOLERANCE:
-        raise ValueError(f'A revived model must give what its graph gives. Use `as_layer`, and please report this file. Received: a difference of {worst:.2g}.')
-    entry = {'made': kind, 'inputs': [to_text(r) for r in reading.view.inputs], 'outputs': [to_text(r) for r in outputs], **more, 'difference': worst,
-             'compared with': against, 'rows of the sample': len(reading.declared[0]) if np.ndim(reading.declared[0]) else 1}
+    if worst is not None and worst > 10 * TOLERANCE:
+        raise ValueError(
+            'A revived model must give what its graph gives. Use `as_layer`, and please report'
+            f' this file. Received: a difference of {worst:.2g}.'
+        )
+    entry = {
+        'made': kind,
+        'inputs': [to_text(r) for r in reading.view.inputs],
+        'outputs': [to_text(r) for r in outputs],
+        **more,
+        'difference': worst,
+        'compared with': against,
+        'rows of the sample': len(reading.declared[0]) if np.ndim(reading.declared[0]) else 1,
+    }
     old.made.append(entry)
     return entry
 
 # %% ../nbs/23_revival.ipynb #cca58b6f
-def _lacks(old, candidate)->bool:
-    "Does a candidate depend on variables that the checkpoint does not hold, as another part of the program may?"
+def _lacks(old, candidate) -> bool:
+    """Does a candidate depend on variables that the checkpoint does not hold, as another part of
+    the program may?
+    """
     wanted = [n for n in old.origins.variables.get(candidate.ref[0], ()) if n in old.values]
     return not old.values.hollow and any(old.values.key(n)[0] is None for n in wanted)
 
 # %% ../nbs/23_revival.ipynb #face07c3
 class Revived:
-    """A graph found in a file. Show it to see inputs, layers, outputs and what is training machinery.
+    """A graph found in a file. Show it to see inputs, layers, outputs and what is training
+    machinery.
 
-    `to_keras` makes a Keras model of it, `as_layer` a frozen layer; what they made and how far it is from the graph is in `report`.
+    `to_keras` makes a Keras model of it, `as_layer` a frozen layer; what they made and how far it
+    is from the graph is in `report`.
     """
-    def __init__(self,
-        path, # of the file
-        source, # what `locate` found there
-        meta, # its `MetaGraphDef`
-        averages=False, # this and what follows as for `revive`
-        feeds=None, # by name
-        shapes=None, # by name
+
+    def __init__(
+        self,
+        path,  # of the file
+        source,  # what `locate` found there
+        meta,  # its `MetaGraphDef`
+        averages=False,  # this and what follows as for `revive`
+        feeds=None,  # by name
+        shapes=None,  # by name
     ):
         self.path, self.source, self.meta, self.notes = Path(path), source, meta, list(source.notes)
         self.nodes, self.settled = normalize_graph(unfold(meta.graph_def)), set()
-        if averages: self.nodes, self.settled = use_moving_averages(self.nodes)
+        if averages:
+            self.nodes, self.settled = use_moving_averages(self.nodes)
         self.values = Values(self.nodes, source.checkpoint, averages)
         self.lists, self.broken = read_collections(meta)
         self.origins = Origins(self.nodes)
-        self.candidates = sorted(rank(self.origins, self.lists, dict(meta.signature_def)), key=lambda c: _lacks(self, c))
-        self.feeds, self.shapes, self.made, self.names, self.readings, self.kept = {}, {}, [], {}, {}, {}
-        self.feeds = {_find(self, k): np.asarray(v, numpy_dtype(self.nodes[_find(self, k)[0]]).as_numpy_dtype) for k, v in (feeds or {}).items()}
+        self.candidates = sorted(
+            rank(self.origins, self.lists, dict(meta.signature_def)), key=lambda c: _lacks(self, c)
+        )
+        self.feeds, self.shapes, self.made, self.names, self.readings, self.kept = (
+            {},
+            {},
+            [],
+            {},
+            {},
+            {},
+        )
+        self.feeds = {
+            _find(self, k): np.asarray(v, numpy_dtype(self.nodes[_find(self, k)[0]]).as_numpy_dtype)
+            for k, v in (feeds or {}).items()
+        }
         self.shapes = {_find(self, k): list(v) for k, v in (shapes or {}).items()}
 
-    def to_keras(self,
-        outputs=None, # a tensor, layer or collection, or several; the likeliest by default
-        inputs=None, # where the model begins, if not at the graph's own inputs
-        name:str|None=None, # of the model
-    )->keras.Model: # native layers; pieces of the graph where something is not understood
-        "The graph as a Keras model, compared with the graph. Raises ValueError for a name that is not there, FileNotFoundError for missing values."
+    def to_keras(
+        self,
+        outputs=None,  # a tensor, layer or collection, or several; the likeliest by default
+        inputs=None,  # where the model begins, if not at the graph's own inputs
+        name: str | None = None,  # of the model
+    ) -> keras.Model:  # native layers; pieces of the graph where something is not understood
+        """The graph as a Keras model, compared with the graph. Raises ValueError for a name that is
+        not there, FileNotFoundError for missing values.
+        """
         return _to_keras(self, outputs, inputs, name)
 
-    def as_layer(self,
-        inputs=None, # tensors that the layer takes; the graph's own inputs by default
-        outputs=None, # tensors that it gives; the likeliest by default
-        name:str|None=None, # of the layer
-    )->keras.layers.Layer: # frozen, saved in `.keras` files
+    def as_layer(
+        self,
+        inputs=None,  # tensors that the layer takes; the graph's own inputs by default
+        outputs=None,  # tensors that it gives; the likeliest by default
+        name: str | None = None,  # of the layer
+    ) -> keras.layers.Layer:  # frozen, saved in `.keras` files
         "Any part of the graph that TensorFlow can still run, as one layer. Raises as `to_keras`."
         return _as_layer(self, outputs, inputs, name)
 
@@ -336,49 +519,93 @@ class Revived:
 def _complete(old):
     "Raises where the values of the weights are not there."
     if old.values.absent:
-        raise FileNotFoundError(f'A checkpoint must be complete to be revived. Put {", ".join(old.values.absent)} beside {Path(old.values.prefix).name}.index. '
-                                f'Received: {old.path.name}.')
+        raise FileNotFoundError(
+            f'A checkpoint must be complete to be revived. Put {", ".join(old.values.absent)}'
+            f' beside {Path(old.values.prefix).name}.index. Received: {old.path.name}.'
+        )
     if old.values.names and old.values.prefix is None:
-        raise FileNotFoundError(f'A graph needs the values of its variables. Put the checkpoint beside it (`.index` and `.data-...`). Received: {old.path.name}, the graph alone.')
+        raise FileNotFoundError(
+            'A graph needs the values of its variables. Put the checkpoint beside it (`.index` and'
+            f' `.data-...`). Received: {old.path.name}, the graph alone.'
+        )
 
 
-def _input_names(view)->list:
-    "Names for the inputs of a model: the last part, or more of it where two would be called the same."
+def _input_names(view) -> list:
+    """Names for the inputs of a model: the last part, or more of it where two would be called the
+    same.
+    """
     ends = [r[0].rpartition('/')[2] for r in view.inputs]
-    names = [e if ends.count(e) == 1 else r[0].replace('/', '_') + (f'_{r[1]}' if r[1] else '') for e, r in zip(ends, view.inputs)]
+    names = [
+        e if ends.count(e) == 1 else r[0].replace('/', '_') + (f'_{r[1]}' if r[1] else '')
+        for e, r in zip(ends, view.inputs)
+    ]
     return [re.sub(r'^(serving_default|predict)_', '', n) for n in names]
 
+# %% ../nbs/23_revival.ipynb #dc79e4d0
+def _lifted(old, reading, refs) -> tuple:
+    """The model; where rounding adds up over many layers, pieces of the graph take their place if
+    that helps.
+    """
 
-def _lifted(old, reading, refs)->tuple:
-    "The model; where rounding adds up over many layers, pieces of the graph take their place if that helps."
-    def make(refused=()): return lift(reading.view, _input_names(reading.view), reading.shapes, _scopes(old), refused)
-    def off(found): return max(map(difference, _listed(_called(found[0], reading)), _expected(old, reading, refs)[0]))
+    def make(refused=()):
+        return lift(reading.view, _input_names(reading.view), reading.shapes, _scopes(old), refused)
+
+    def off(found):
+        return max(
+            map(difference, _listed(_called(found[0], reading)), _expected(old, reading, refs)[0])
+        )
+
     found = make()
     rounded = [u for u in found[1] if u.native and u.off]
-    if not rounded or off(found) <= TOLERANCE: return found
+    if not rounded or off(found) <= TOLERANCE:
+        return found
     other = make({n for u in rounded for n in u.nodes})
     return other if off(other) <= TOLERANCE else found
 
-
+# %% ../nbs/23_revival.ipynb #fd28db03
 def _to_keras(old, outputs, inputs, name):
     _complete(old)
     refs = _wanted(old, outputs)
-    begin = None if inputs is None else tuple(_find(old, n) for n in ([inputs] if isinstance(inputs, str) else inputs))
+    begin = (
+        None
+        if inputs is None
+        else tuple(_find(old, n) for n in ([inputs] if isinstance(inputs, str) else inputs))
+    )
     reading = _read(old, refs, begin)
     model, units, refused = _lifted(old, reading, refs)
     model.name = name or _stem(old.path)
     old.names = _origins(model, units)
     mixed = _mixed(reading.view, [(model.get_layer(u.name), u) for u in units])
     pieces = {u.name: u.activation for u in units if not u.native}
-    _record(old, 'model', refs, reading, _called(model, reading), units,
-            native=not pieces, pieces=pieces, refused=refused, **{'rows depend on one another in': mixed}, layers=len(units), weights=dict(old.names))
+    _record(
+        old,
+        'model',
+        refs,
+        reading,
+        _called(model, reading),
+        units,
+        native=not pieces,
+        pieces=pieces,
+        refused=refused,
+        **{'rows depend on one another in': mixed},
+        layers=len(units),
+        weights=dict(old.names),
+    )
     return model
 
 # %% ../nbs/23_revival.ipynb #b31ed255
-def _stem(path)->str: return re.sub(r'[^\w.-]', '_', re.sub(r'\.(ckpt|meta|pb|pbtxt|h5|hdf5|keras|index)\b.*$', '', Path(path).name)) or 'revived'
+def _stem(path) -> str:
+    return (
+        re.sub(
+            r'[^\w.-]',
+            '_',
+            re.sub(r'\.(ckpt|meta|pb|pbtxt|h5|hdf5|keras|index)\b.*$', '', Path(path).name),
+        )
+        or 'revived'
+    )
 
 
-def _origins(model, units)->dict:
+def _origins(model, units) -> dict:
     "Path of each weight to the variable of the graph that it was."
     found = {}
     for unit in units:
@@ -386,116 +613,253 @@ def _origins(model, units)->dict:
         prefix = f'{unit.name}/'
         for weight, origin in zip(layer.weights, unit.origins):
             path = weight.path
-            found[path if path.startswith(prefix) else prefix + path.rpartition(prefix)[2].rpartition('/')[2]] = origin
+            found[
+                (
+                    path
+                    if path.startswith(prefix)
+                    else prefix + path.rpartition(prefix)[2].rpartition('/')[2]
+                )
+            ] = origin
     return found
 
-
+# %% ../nbs/23_revival.ipynb #8158ab27
 def _called(layer, reading):
     sample = [tf.constant(a) for a in reading.declared]
     return layer(sample if len(sample) > 1 else sample[0])
 
-
+# %% ../nbs/23_revival.ipynb #d899b57a
 def _as_layer(old, outputs, inputs, name):
     _complete(old)
     refs = _wanted(old, outputs)
-    begin = None if inputs is None else tuple(_find(old, n) for n in ([inputs] if isinstance(inputs, str) else inputs))
+    begin = (
+        None
+        if inputs is None
+        else tuple(_find(old, n) for n in ([inputs] if isinstance(inputs, str) else inputs))
+    )
     reading = _read(old, refs, begin)
-    unit = piece_unit(reading.view, reading.view.inputs, reading.view.outputs, {n for n in reading.view.order})
+    unit = piece_unit(
+        reading.view, reading.view.inputs, reading.view.outputs, {n for n in reading.view.order}
+    )
     unit.name = name or _stem(old.path)
     layer = unit.make({})
     _called(layer, reading)
     layer.set_weights(unit.arrays)
     mixed = _mixed(reading.view, [(layer, unit)])
-    _record(old, 'layer', refs, reading, _called(layer, reading), [unit], native=False, pieces={unit.name: unit.activation}, layers=1, **{'rows depend on one another in': mixed},
-            weights=dict(zip((w.path for w in layer.weights), unit.origins)))
+    _record(
+        old,
+        'layer',
+        refs,
+        reading,
+        _called(layer, reading),
+        [unit],
+        native=False,
+        pieces={unit.name: unit.activation},
+        layers=1,
+        **{'rows depend on one another in': mixed},
+        weights=dict(zip((w.path for w in layer.weights), unit.origins)),
+    )
     return layer
 
 # %% ../nbs/23_revival.ipynb #e94b07c4
-def _layer_table(old)->Table:
+def _layer_table(old) -> Table:
     view = None
     rows = []
     for unit in _layers(old):
         view = view or _read(old, _default(old)).view
         shape = view.shape(unit.outputs[0])
-        kind = 'piece of the graph' if not unit.native else 'formula' if unit.kind.__name__ == 'Compute' else unit.kind.__name__
+        kind = (
+            'piece of the graph'
+            if not unit.native
+            else 'formula'
+            if unit.kind.__name__ == 'Compute'
+            else unit.kind.__name__
+        )
         shown = unit.activation if len(unit.activation) < 60 else unit.activation[:57] + '...'
-        rows.append({'layer': unit.name, 'kind': kind, 'activation or contents': shown, 'output': _dims(shape),
-                     'numbers': int(sum(np.size(a) for a in unit.arrays)) or None, 'variables': ', '.join(unit.origins)})
+        rows.append(
+            {
+                'layer': unit.name,
+                'kind': kind,
+                'activation or contents': shown,
+                'output': _dims(shape),
+                'numbers': int(sum(np.size(a) for a in unit.arrays)) or None,
+                'variables': ', '.join(unit.origins),
+            }
+        )
     return Table(rows, 'layers')
 
+# %% ../nbs/23_revival.ipynb #0f249701
+def _dims(shape) -> str:
+    return (
+        ''
+        if shape is None
+        else '('
+        + ', '.join('batch' if d == 'rows' else '?' if d is None else str(d) for d in shape)
+        + ')'
+    )
 
-def _dims(shape)->str: return '' if shape is None else '(' + ', '.join('batch' if d == 'rows' else '?' if d is None else str(d) for d in shape) + ')'
-
-
-def _input_table(old)->Table:
-    try: reading = _read(old, _default(old))
-    except (ValueError, KeyError, OSError, tf.errors.OpError): return Table([], 'inputs')
-    rows = [{'input': to_text(r), 'type': numpy_dtype(old.nodes[r[0]], r[1]).name, 'shape': _dims(['rows' if i == 0 and d is None else d for i, d in enumerate(s)]), 'value': 'fed by you', 'why': ''}
-            for r, s in zip(reading.view.inputs, reading.shapes)]
-    rows += [{'input': to_text(r), 'type': numpy_dtype(old.nodes[r[0]]).name, 'shape': '()', 'value': str(v), 'why': w} for r, (v, w) in reading.switches.items()]
-    rows += [{'input': to_text(r), 'type': numpy_dtype(old.nodes[r[0]]).name, 'shape': '', 'value': str(v), 'why': 'you said so'} for r, v in old.feeds.items()]
-    rows += [{'input': to_text(r), 'type': numpy_dtype(old.nodes[r[0]]).name, 'shape': '()', 'value': f'rows of {reading.view.inputs[0][0]}', 'why': 'it is used for shapes only'} for r in reading.counts]
+# %% ../nbs/23_revival.ipynb #5b3c69e3
+def _input_table(old) -> Table:
+    try:
+        reading = _read(old, _default(old))
+    except (ValueError, KeyError, OSError, tf.errors.OpError):
+        return Table([], 'inputs')
+    rows = [
+        {
+            'input': to_text(r),
+            'type': numpy_dtype(old.nodes[r[0]], r[1]).name,
+            'shape': _dims(['rows' if i == 0 and d is None else d for i, d in enumerate(s)]),
+            'value': 'fed by you',
+            'why': '',
+        }
+        for r, s in zip(reading.view.inputs, reading.shapes)
+    ]
+    rows += [
+        {
+            'input': to_text(r),
+            'type': numpy_dtype(old.nodes[r[0]]).name,
+            'shape': '()',
+            'value': str(v),
+            'why': w,
+        }
+        for r, (v, w) in reading.switches.items()
+    ]
+    rows += [
+        {
+            'input': to_text(r),
+            'type': numpy_dtype(old.nodes[r[0]]).name,
+            'shape': '',
+            'value': str(v),
+            'why': 'you said so',
+        }
+        for r, v in old.feeds.items()
+    ]
+    rows += [
+        {
+            'input': to_text(r),
+            'type': numpy_dtype(old.nodes[r[0]]).name,
+            'shape': '()',
+            'value': f'rows of {reading.view.inputs[0][0]}',
+            'why': 'it is used for shapes only',
+        }
+        for r in reading.counts
+    ]
     return Table(rows, 'inputs')
 
 # %% ../nbs/23_revival.ipynb #b089571b
-def _output_table(old)->Table:
+def _output_table(old) -> Table:
     rows = [{'output': to_text(c.ref), 'why': c.reason} for c in old.candidates[:12]]
     more = len(old.candidates) - len(rows)
-    return Table(rows, 'candidates for the output, likeliest first', f'and {more} more' if more > 0 else '')
+    return Table(
+        rows, 'candidates for the output, likeliest first', f'and {more} more' if more > 0 else ''
+    )
 
-
-def _variable_table(old)->Table:
+# %% ../nbs/23_revival.ipynb #25c554f9
+def _variable_table(old) -> Table:
     trainable = {v.partition(':')[0] for v in old.lists.get('trainable_variables', [])}
-    try: used = {n for n in _read(old, _default(old)).read.cone(_default(old)) if old.nodes[n].op in VARIABLES}
-    except (ValueError, KeyError, OSError, tf.errors.OpError): used = set()
+    try:
+        used = {
+            n
+            for n in _read(old, _default(old)).read.cone(_default(old))
+            if old.nodes[n].op in VARIABLES
+        }
+    except (ValueError, KeyError, OSError, tf.errors.OpError):
+        used = set()
     found = roles(old.nodes, old.values.names, used, trainable)
-    rows = [{'variable': old.values.names[n], 'role': role, 'shape': str(attr(old.nodes[n], 'shape')), 'key': old.values.key(n)[0] or '(not stored)'} for n, role in found.items()]
-    return Table(sorted(rows, key=lambda r: (r['role'] != 'weight', r['role'], r['variable'])), 'variables')
+    rows = [
+        {
+            'variable': old.values.names[n],
+            'role': role,
+            'shape': str(attr(old.nodes[n], 'shape')),
+            'key': old.values.key(n)[0] or '(not stored)',
+        }
+        for n, role in found.items()
+    ]
+    return Table(
+        sorted(rows, key=lambda r: (r['role'] != 'weight', r['role'], r['variable'])), 'variables'
+    )
+
+# %% ../nbs/23_revival.ipynb #ce196dfd
+def _rest_table(old) -> Table:
+    try:
+        model = set(_read(old, _default(old)).read.cone(_default(old)))
+    except (ValueError, KeyError, OSError, tf.errors.OpError):
+        model = set()
+    return Table(
+        [{'set apart': part, 'nodes': n} for part, n in machinery(old.nodes, model).items()],
+        'what is not the model',
+    )
 
 
-def _rest_table(old)->Table:
-    try: model = set(_read(old, _default(old)).read.cone(_default(old)))
-    except (ValueError, KeyError, OSError, tf.errors.OpError): model = set()
-    return Table([{'set apart': part, 'nodes': n} for part, n in machinery(old.nodes, model).items()], 'what is not the model')
-
-
-def _collection_table(old)->Table:
-    shown = lambda items: ', '.join(v if isinstance(v, str) else f'({type(v).__name__})' for v in items[:3]) + (f', ... ({len(items)})' if len(items) > 3 else '')
-    return Table([{'collection': n, 'holds': shown(v)} for n, v in old.lists.items()], 'collections', '; '.join(old.broken))
+def _collection_table(old) -> Table:
+    shown = lambda items: (
+        ', '.join(v if isinstance(v, str) else f'({type(v).__name__})' for v in items[:3])
+        + (f', ... ({len(items)})' if len(items) > 3 else '')
+    )
+    return Table(
+        [{'collection': n, 'holds': shown(v)} for n, v in old.lists.items()],
+        'collections',
+        '; '.join(old.broken),
+    )
 
 # %% ../nbs/23_revival.ipynb #de834af0
-_TABLES = {'inputs': _input_table, 'layers': _layer_table, 'outputs': _output_table, 'variables': _variable_table, 'collections': _collection_table, 'rest': _rest_table}
+_TABLES = {
+    'inputs': _input_table,
+    'layers': _layer_table,
+    'outputs': _output_table,
+    'variables': _variable_table,
+    'collections': _collection_table,
+    'rest': _rest_table,
+}
 
-def _table(old, name)->Table:
+
+def _table(old, name) -> Table:
     key = f'table {name}'
-    if key not in old.kept: old.kept[key] = _TABLES[name](old)
+    if key not in old.kept:
+        old.kept[key] = _TABLES[name](old)
     return old.kept[key]
 
 
-for _name in _TABLES: setattr(Revived, _name, property(lambda self, name=_name: _table(self, name)))
+for _name in _TABLES:
+    setattr(Revived, _name, property(lambda self, name=_name: _table(self, name)))
 
-def _report(old)->dict:
+# %% ../nbs/23_revival.ipynb #91736c36
+def _report(old) -> dict:
     "Everything that was found and made, as plain data."
-    return {'file': old.path.name, 'kind': old.source.kind, 'tensorflow': old.meta.meta_info_def.tensorflow_version, 'complete': old.complete,
-            **{name: _table(old, name).to_dict() for name in _TABLES}, 'broken': old.broken, 'notes': list(dict.fromkeys(old.notes)), 'made': old.made}
+    return {
+        'file': old.path.name,
+        'kind': old.source.kind,
+        'tensorflow': old.meta.meta_info_def.tensorflow_version,
+        'complete': old.complete,
+        **{name: _table(old, name).to_dict() for name in _TABLES},
+        'broken': old.broken,
+        'notes': list(dict.fromkeys(old.notes)),
+        'made': old.made,
+    }
 
 
-def _shown(old)->list:
+def _shown(old) -> list:
     "The tables of the repr."
-    return [_table(old, name) for name in ('inputs', 'layers', 'outputs', 'collections', 'rest') if len(_table(old, name))]
+    return [
+        _table(old, name)
+        for name in ('inputs', 'layers', 'outputs', 'collections', 'rest')
+        if len(_table(old, name))
+    ]
 
 
-def _head(old)->str:
+def _head(old) -> str:
     version = old.meta.meta_info_def.tensorflow_version
-    return f'{old.path.name}: {old.source.kind}{f" of TensorFlow {version}" if version else ""}, {len(old.nodes):,} operations, {len(old.values.names)} variables'
+    return (
+        f'{old.path.name}: {old.source.kind}{f" of TensorFlow {version}" if version else ""},'
+        f' {len(old.nodes):,} operations, {len(old.values.names)} variables'
+    )
 
-
-def _plain(old, head:str, tables:list)->str:
+# %% ../nbs/23_revival.ipynb #761da78f
+def _plain(old, head: str, tables: list) -> str:
     head, *notes = [printable(text, keep='\n') for text in (head, *dict.fromkeys(old.notes))]
     return '\n\n'.join([head, *map(repr, tables), *notes])
 
 
-def _html(old, head:str, tables:list)->str:
+def _html(old, head: str, tables: list) -> str:
     texts = [printable(text, keep='\n') for text in (head, *dict.fromkeys(old.notes))]
     head, *notes = [f'<p>{html.escape(text, quote=False)}</p>' for text in texts]
     return ''.join([head, *(table._repr_html_() for table in tables), *notes])
@@ -509,23 +873,52 @@ Revived._repr_html_ = lambda self: _html(self, _head(self), _shown(self))
 # %% ../nbs/23_revival.ipynb #dde232af
 class RevivedKeras(Revived):
     "A Keras model found in a file; `to_keras` and `as_layer` as for a graph."
-    def __init__(self,
-        path, # of the file
-        custom_objects=None, # as for `revive`
+
+    def __init__(
+        self,
+        path,  # of the file
+        custom_objects=None,  # as for `revive`
     ):
         self.path, self.made, self.custom = Path(path), [], custom_objects
         self.model, mender, self.names = load_old(path, custom_objects)
         self.notes = [*mender.changes, *mender.left_out]
 
     def to_keras(self, outputs=None, inputs=None, name=None):
-        "The model, or the part of it up to the layers named by `outputs`. Raises ValueError for an unknown layer."
+        """The model, or the part of it up to the layers named by `outputs`. Raises ValueError for
+        an unknown layer.
+        """
         wanted = [outputs] if isinstance(outputs, str) else outputs
         ends = [self.model.get_layer(n).output for n in wanted] if wanted else self.model.outputs
-        begin = [self.model.get_layer(n).output for n in ([inputs] if isinstance(inputs, str) else inputs)] if inputs else self.model.inputs
+        begin = (
+            [
+                self.model.get_layer(n).output
+                for n in ([inputs] if isinstance(inputs, str) else inputs)
+            ]
+            if inputs
+            else self.model.inputs
+        )
         whole = not wanted and not inputs and not name
-        model = self.model if whole else keras.Model(begin if len(begin) > 1 else begin[0], ends if len(ends) > 1 else ends[0], name=name)
-        self.made.append({'made': 'model', 'outputs': wanted or [], 'native': True, 'pieces': {}, 'layers': len(model.layers), 'difference': None,
-                          'compared with': 'nothing: the file holds no graph; every array went into the layer of its name', 'weights': self.names})
+        model = (
+            self.model
+            if whole
+            else keras.Model(
+                begin if len(begin) > 1 else begin[0], ends if len(ends) > 1 else ends[0], name=name
+            )
+        )
+        self.made.append(
+            {
+                'made': 'model',
+                'outputs': wanted or [],
+                'native': True,
+                'pieces': {},
+                'layers': len(model.layers),
+                'difference': None,
+                'compared with': (
+                    'nothing: the file holds no graph; every array went into the layer of its name'
+                ),
+                'weights': self.names,
+            }
+        )
         return model
 
     def as_layer(self, inputs=None, outputs=None, name=None):
@@ -535,41 +928,78 @@ class RevivedKeras(Revived):
         return model
 
 # %% ../nbs/23_revival.ipynb #1d34ff46
-def _keras_layers(old)->Table:
+def _keras_layers(old) -> Table:
     def shape(layer):
-        try: return _dims(['rows' if i == 0 and d is None else d for i, d in enumerate(layer.output.shape)])
-        except (AttributeError, ValueError): return ''
-    def act(layer): return getattr(getattr(layer, 'activation', None), '__name__', '')
-    return Table([{'layer': l.name, 'kind': type(l).__name__, 'activation or contents': act(l), 'output': shape(l), 'numbers': l.count_params() or None} for l in old.model.layers], 'layers')
+        try:
+            return _dims(
+                ['rows' if i == 0 and d is None else d for i, d in enumerate(layer.output.shape)]
+            )
+        except (AttributeError, ValueError):
+            return ''
+
+    def act(layer):
+        return getattr(getattr(layer, 'activation', None), '__name__', '')
+
+    return Table(
+        [
+            {
+                'layer': l.name,
+                'kind': type(l).__name__,
+                'activation or contents': act(l),
+                'output': shape(l),
+                'numbers': l.count_params() or None,
+            }
+            for l in old.model.layers
+        ],
+        'layers',
+    )
 
 
 RevivedKeras.layers = property(_keras_layers)
 RevivedKeras.complete = True
-RevivedKeras.report = property(lambda self: {'file': self.path.name, 'kind': 'keras', 'complete': True, 'layers': self.layers.to_dict(), 'notes': self.notes, 'made': self.made})
+
+# %% ../nbs/23_revival.ipynb #438b49bc
+RevivedKeras.report = property(
+    lambda self: {
+        'file': self.path.name,
+        'kind': 'keras',
+        'complete': True,
+        'layers': self.layers.to_dict(),
+        'notes': self.notes,
+        'made': self.made,
+    }
+)
 RevivedKeras.__repr__ = lambda self: _plain(self, self.path.name, [self.layers])
 RevivedKeras._repr_html_ = lambda self: _html(self, self.path.name, [self.layers])
-for _name in set(_TABLES) - {'layers'}: setattr(RevivedKeras, _name, Table([], _name))
+for _name in set(_TABLES) - {'layers'}:
+    setattr(RevivedKeras, _name, Table([], _name))
 
 # %% ../nbs/23_revival.ipynb #675d7a33
 def revive(
-    path, # a `.meta`, checkpoint prefix, folder, SavedModel, frozen `.pb`, Keras `.h5` or `.keras`
-    averages:bool=False, # take moving averages, of weights and of batch statistics, where the file holds them
-    feeds=None, # values of placeholders at inference, by name, where the ones found are not right
-    shapes=None, # shapes of inputs, by name, where the graph does not say them
-    custom_objects=None, # for Keras files: name to class or function, where the file only names it
-)->Revived: # show it, then `to_keras` or `as_layer`
+    path,  # a `.meta`, checkpoint prefix, folder, SavedModel, frozen `.pb`, Keras `.h5` or `.keras`
+    # take moving averages, of weights and of batch statistics, where the file holds them
+    averages: bool = False,
+    feeds=None,  # values of placeholders at inference, by name, where the ones found are not right
+    shapes=None,  # shapes of inputs, by name, where the graph does not say them
+    custom_objects=None,  # for Keras files: name to class or function, where the file only names it
+) -> Revived:  # show it, then `to_keras` or `as_layer`
     """Find a model in an old file.
 
-    Of what is in the file only operations that compute in memory are executed; where a model needs others, `to_keras` and
-    `as_layer` raise UnsafeFile. Article, section 2.2 (`tf.train.import_meta_graph`).
-    Raises FileNotFoundError where there is nothing, ValueError where what is there is no model.
+    Of what is in the file only operations that compute in memory are executed; where a model needs
+    others, `to_keras` and `as_layer` raise UnsafeFile. Article, section 2.2
+    (`tf.train.import_meta_graph`). Raises FileNotFoundError where there is nothing, ValueError
+    where what is there is no model.
     """
     source = locate(path)
-    if source.kind in ('hdf5', 'keras'): return RevivedKeras(source.graph, custom_objects)
-    if source.graph is None: raise ValueError(_arrays_only(path))
+    if source.kind in ('hdf5', 'keras'):
+        return RevivedKeras(source.graph, custom_objects)
+    if source.graph is None:
+        raise ValueError(_arrays_only(path))
     return Revived(path, source, read_graph(source.graph), averages, feeds, shapes)
 
 
-def _arrays_only(path)->str:
-    return (f'A file must hold a graph to be revived; this one holds arrays only. Build the model and use `restore`, or put the `.meta` beside it. '
-            f'Received: {Path(path).name!r}.')
+def _arrays_only(path) -> str:
+    return (
+        'A file must hold a graph to be revived; this one holds arrays only. Build the model and'
+        f' use `restore`, or put the `.meta` beside it. Received: {Path(path).name!r}.'
+    )

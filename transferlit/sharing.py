@@ -1,4 +1,4 @@
-"""A folder that the Hugging Face Hub understands: weights by real names, the architecture, and a card that says what it is.
+"""A folder that the Hugging Face Hub understands: weights by name, the architecture, and a model card.
 
 Docs: https://transferlit.github.io/transferlit/guides/sharing.html.md"""
 
@@ -56,46 +56,66 @@ tl.restore(model, "model.safetensors", only=r"{pattern}")
 ```
 '''
 
-
-def _first_layer(variables:dict)->str: # a pattern that shows how part of it is named
+# %% ../nbs/guides/30_sharing.ipynb #c16f884e
+def _first_layer(variables: dict) -> str:  # a pattern that shows how part of it is named
     return next((path.partition('/')[0] for path in variables), '.*')
 
 # %% ../nbs/guides/30_sharing.ipynb #99eb0548
-def _describe(model, weights:Path)->dict:
+def _describe(model, weights: Path) -> dict:
     "The content of `config.json`."
-    return {'library': 'transferlit', 'keras_version': keras.__version__, 'weights': weights.name, 'sha256': file_hash(weights),
-            'architecture': json.loads(model.to_json())}
+    return {
+        'library': 'transferlit',
+        'keras_version': keras.__version__,
+        'weights': weights.name,
+        'sha256': file_hash(weights),
+        'architecture': json.loads(model.to_json()),
+    }
 
 
-def _card(model, weights:Path, config:dict, about:str, license:str|None)->str:
+def _card(model, weights: Path, config: dict, about: str, license: str | None) -> str:
     variables = by_path(model)
     return _CARD.format(
-        license=f'license: {license}\n' if license else '', name=model.name, about=about or 'A Keras model.', variables=len(variables),
-        values=model.count_params(), bytes=weights.stat().st_size, sha256=config['sha256'], keras=config['keras_version'],
-        pattern=_first_layer(variables))
+        license=f'license: {license}\n' if license else '',
+        name=model.name,
+        about=about or 'A Keras model.',
+        variables=len(variables),
+        values=model.count_params(),
+        bytes=weights.stat().st_size,
+        sha256=config['sha256'],
+        keras=config['keras_version'],
+        pattern=_first_layer(variables),
+    )
 
-
-def _write(model, folder:Path, about:str, license:str|None)->None:
-    weights = save(model, folder/'model.safetensors')
+# %% ../nbs/guides/30_sharing.ipynb #5e63fb51
+def _write(model, folder: Path, about: str, license: str | None) -> None:
+    weights = save(model, folder / 'model.safetensors')
     config = _describe(model, weights)
-    with atomic_path(folder/'config.json') as part: part.write_text(json.dumps(config, indent=1) + '\n', encoding='utf-8')
-    with atomic_path(folder/'README.md') as part: part.write_text(_card(model, weights, config, about, license), encoding='utf-8')
+    with atomic_path(folder / 'config.json') as part:
+        part.write_text(json.dumps(config, indent=1) + '\n', encoding='utf-8')
+    with atomic_path(folder / 'README.md') as part:
+        part.write_text(_card(model, weights, config, about, license), encoding='utf-8')
 
 # %% ../nbs/guides/30_sharing.ipynb #ca262c3b
 def share(
-    model:keras.Model, # built; of Keras layers, or custom ones that can be described by a config
-    folder:str|os.PathLike, # made where it does not exist
-    about:str='', # what the model does and what it was trained on, in Markdown, for the card
-    license:str|None=None, # an identifier such as 'apache-2.0'
-)->Path: # the folder, ready for `huggingface_hub.upload_folder`
+    model: keras.Model,  # built; of Keras layers, or custom ones that can be described by a config
+    folder: str | os.PathLike,  # made where it does not exist
+    about: str = '',  # what the model does and what it was trained on, in Markdown, for the card
+    license: str | None = None,  # an identifier such as 'apache-2.0'
+) -> Path:  # the folder, ready for `huggingface_hub.upload_folder`
     """Write `model` as a folder for the Hugging Face Hub: safetensors, architecture, model card.
 
-    Raises ValueError where the model cannot be described, OSError where the folder cannot be written.
+    Raises ValueError where the model cannot be described, OSError where the folder cannot be
+    written.
     """
     folder = Path(folder).expanduser()
     _describable(model)
-    if folder.is_file(): raise NotADirectoryError(f'A shared model is a folder. Name a folder, or a path where one can be made. Received: {folder.name!r}, a file.')
-    if folder.is_dir(): _write(model, folder, about, license)
+    if folder.is_file():
+        raise NotADirectoryError(
+            'A shared model is a folder. Name a folder, or a path where one can be made. Received:'
+            f' {folder.name!r}, a file.'
+        )
+    if folder.is_dir():
+        _write(model, folder, about, license)
     else:
         with atomic_path(folder) as part:
             part.mkdir()
@@ -103,64 +123,88 @@ def share(
     return folder
 
 
-def _describable(model)->None:
-    by_path(model) # a model, and built
-    try: model.to_json()
+def _describable(model) -> None:
+    by_path(model)  # a model, and built
+    try:
+        model.to_json()
     except (NotImplementedError, TypeError, ValueError) as error:
-        raise ValueError(f'A shared model must be described by its config. Give its layers a `get_config`, or share the weights alone: '
-                         f'`tl.save(model, "model.safetensors")`. Received: {model.name!r}: {error}') from error
+        raise ValueError(
+            'A shared model must be described by its config. Give its layers a `get_config`, or'
+            ' share the weights alone: `tl.save(model, "model.safetensors")`. Received:'
+            f' {model.name!r}: {error}'
+        ) from error
 
 # %% ../nbs/guides/30_sharing.ipynb #a55e8a1c
-def _folder(source)->Path:
+def _folder(source) -> Path:
     "A local folder, or a repository of the Hub, fetched by `huggingface_hub`."
     path = Path(source).expanduser()
-    if path.is_file(): raise ValueError(f'A shared model is a folder. Read a single file with `tl.restore`. Received: {path.name!r}, a file.')
-    if path.is_dir() or str(source).count('/') != 1 or str(source).startswith(('.', '~')): return readable(path)
-    try: from huggingface_hub import snapshot_download
+    if path.is_file():
+        raise ValueError(
+            'A shared model is a folder. Read a single file with `tl.restore`. Received:'
+            f' {path.name!r}, a file.'
+        )
+    if path.is_dir() or str(source).count('/') != 1 or str(source).startswith(('.', '~')):
+        return readable(path)
+    try:
+        from huggingface_hub import snapshot_download
     except ImportError:
-        raise ImportError(f'A repository of the Hub needs `pip install huggingface_hub`; a folder does not. Received: {str(source)!r}, '
-                          'which is no folder here.') from None
+        raise ImportError(
+            'A repository of the Hub needs `pip install huggingface_hub`; a folder does not.'
+            f' Received: {str(source)!r}, which is no folder here.'
+        ) from None
     return Path(snapshot_download(str(source), allow_patterns=['config.json', '*.safetensors']))
 
-
-def _config(folder:Path)->dict:
+# %% ../nbs/guides/30_sharing.ipynb #74a63f4e
+def _config(folder: Path) -> dict:
     "The description of a shared folder, with the weight file checked against it."
-    path = readable(folder/'config.json')
-    try: config = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error: raise ValueError(f'`config.json` must be JSON. Fetch it again. Received: {error}') from None
+    path = readable(folder / 'config.json')
+    try:
+        config = json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ValueError(f'`config.json` must be JSON. Fetch it again. Received: {error}') from None
     if not {'architecture', 'weights', 'sha256'} <= set(config):
-        raise ValueError('A shared folder must have been written by `share`. Read the weights of others with `tl.restore`. '
-                         f'Received: config.json with {", ".join(sorted(config)[:6])}.')
+        raise ValueError(
+            'A shared folder must have been written by `share`. Read the weights of others with'
+            f' `tl.restore`. Received: config.json with {", ".join(sorted(config)[:6])}.'
+        )
     if Path(config['weights']).name != config['weights']:
-        raise ValueError(f'The weight file must lie in the folder itself. Received: {config["weights"]!r}.')
-    if (found := file_hash(folder/config['weights'])) != config['sha256']:
-        raise ValueError(f'The weights must be those the folder was shared with. Fetch or share it again. Received: SHA-256 {found}, '
-                         f'where config.json has {config["sha256"]}.')
+        raise ValueError(
+            f'The weight file must lie in the folder itself. Received: {config["weights"]!r}.'
+        )
+    if (found := file_hash(folder / config['weights'])) != config['sha256']:
+        raise ValueError(
+            'The weights must be those the folder was shared with. Fetch or share it again.'
+            f' Received: SHA-256 {found}, where config.json has {config["sha256"]}.'
+        )
     return config
 
 # %% ../nbs/guides/30_sharing.ipynb #1708063a
 def shared(
-    source:str|os.PathLike, # a folder that `share` wrote, or `owner/name` on the Hub
-    custom_objects:dict|None=None, # classes of the model's own, by name
-)->keras.Model: # not compiled
+    source: str | os.PathLike,  # a folder that `share` wrote, or `owner/name` on the Hub
+    custom_objects: dict | None = None,  # classes of the model's own, by name
+) -> keras.Model:  # not compiled
     """The model of a shared folder, its weights checked by fingerprint and restored by name.
 
-    No code of the folder runs: Lambda layers are refused. Raises FileNotFoundError, ValueError for a folder that is
-    damaged, of another kind or of classes that are not known, ImportError for a Hub name without `huggingface_hub`.
+    No code of the folder runs: Lambda layers are refused. Raises FileNotFoundError, ValueError for
+    a folder that is damaged, of another kind or of classes that are not known, ImportError for a
+    Hub name without `huggingface_hub`.
     """
     folder = _folder(source)
     config = _config(folder)
     model = _made(config['architecture'], custom_objects or {})
-    restore(model, folder/config['weights'])
+    restore(model, folder / config['weights'])
     return model
 
 
-def _made(architecture:dict, custom_objects:dict)->keras.Model:
+def _made(architecture: dict, custom_objects: dict) -> keras.Model:
     "The layers, without weights. Raises ValueError where one is not known here, or would run code."
     try:
-        with keras.saving.custom_object_scope(custom_objects): return keras.models.model_from_json(json.dumps(architecture))
+        with keras.saving.custom_object_scope(custom_objects):
+            return keras.models.model_from_json(json.dumps(architecture))
     except (TypeError, ValueError) as error:
         # Keras shows the whole configuration around the sentence that says what is wrong.
         said = str(error).rpartition('Exception encountered: ')[2].partition('. ')[0]
-        raise ValueError(f'A shared model must be of layers that are known here and run no code. Give classes of its own as '
-                         f'`custom_objects=`. Received: {said}.') from error
+        raise ValueError(
+            'A shared model must be of layers that are known here and run no code. Give classes of'
+            f' its own as `custom_objects=`. Received: {said}.'
+        ) from error

@@ -16,35 +16,45 @@ __all__ = ['graft']
 
 # %% ../nbs/22_surgery.ipynb #06b4647f
 def graft(
-    model:keras.Model, # the trained network, functional or sequential
-    at:str, # name of the last layer to keep; `base/conv5` for a layer in a nested model
-    *layers:keras.Layer, # what grows above it, bottom first
-)->keras.Model: # not compiled; shares every kept layer with `model`
+    model: keras.Model,  # the trained network, functional or sequential
+    at: str,  # name of the last layer to keep; `base/conv5` for a layer in a nested model
+    *layers: keras.Layer,  # what grows above it, bottom first
+) -> keras.Model:  # not compiled; shares every kept layer with `model`
     """Keep `model` up to `at` and grow `layers` on top.
 
-    Article, section 2.2. Raises ValueError for an unknown layer, a name that is taken, or no new layers; TypeError
-    where something else than a Keras layer is given.
+    Article, section 2.2. Raises ValueError for an unknown layer, a name that is taken, or no new
+    layers; TypeError where something else than a Keras layer is given.
     """
     _check(layers)
     body = lower(model, at)
     _check_names(layers, [layer.name for layer in body.layers])
     h = body.output
-    for layer in layers: h = layer(h)
+    for layer in layers:
+        h = layer(h)
     return keras.Model(body.input, h, name=f'{model.name}_grafted')
 
 # %% ../nbs/22_surgery.ipynb #30975ee5
-def _check(layers)->None:
-    if not layers: raise ValueError('A graft needs at least one new layer. Give them after `at`, bottom first. Received: none.')
+def _check(layers) -> None:
+    if not layers:
+        raise ValueError(
+            'A graft needs at least one new layer. Give them after `at`, bottom first. Received:'
+            ' none.'
+        )
     for layer in layers:
         if not isinstance(layer, keras.Layer):
-            raise TypeError(f'A graft must consist of Keras layers, one after another. Wrap a function in `keras.layers.Lambda`. Received: {layer!r}.')
+            raise TypeError(
+                'A graft must consist of Keras layers, one after another. Wrap a function in'
+                f' `keras.layers.Lambda`. Received: {layer!r}.'
+            )
 
 
-def _check_names(layers, taken:list)->None:
+def _check_names(layers, taken: list) -> None:
     "Two layers of one name would have one path."
     seen = set(taken)
     for layer in layers:
         if layer.name in seen:
-            raise ValueError(f'A new layer must have a name of its own. Give it another: `name="new_{layer.name}"`. '
-                             f'Received: {layer.name!r}, which is taken.')
+            raise ValueError(
+                'A new layer must have a name of its own. Give it another:'
+                f' `name="new_{layer.name}"`. Received: {layer.name!r}, which is taken.'
+            )
         seen.add(layer.name)

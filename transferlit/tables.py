@@ -17,19 +17,24 @@ from .files import printable
 __all__ = ['Table']
 
 # %% ../nbs/floor/30_tables.ipynb #af732388
-def _width(text:str)->int: # columns that `text` takes in a terminal
+def _width(text: str) -> int:  # columns that `text` takes in a terminal
     return sum(2 if east_asian_width(c) in 'WF' else 1 for c in text)
 
 
-def _text(value)->str:
-    "A cell as people write it: nothing for None, thousands set apart, short floats, control codes escaped."
-    if value is None: return ''
-    if isinstance(value, bool): return 'yes' if value else 'no'
-    if isinstance(value, int): return f'{value:,}'
+def _text(value) -> str:
+    """A cell as people write it: nothing for None, thousands set apart, short floats, control codes
+    escaped.
+    """
+    if value is None:
+        return ''
+    if isinstance(value, bool):
+        return 'yes' if value else 'no'
+    if isinstance(value, int):
+        return f'{value:,}'
     return f'{value:.4g}' if isinstance(value, float) else printable(str(value))
 
 
-def _pad(text:str, width:int, right:bool)->str:
+def _pad(text: str, width: int, right: bool) -> str:
     fill = ' ' * (width - _width(text))
     return fill + text if right else text + fill
 
@@ -37,38 +42,52 @@ def _pad(text:str, width:int, right:bool)->str:
 @dataclass(frozen=True)
 class Table:
     "Rows of one kind, shown as aligned text or HTML."
-    rows:list # dictionaries; the union of their keys, in order of appearance, are the columns
-    title:str = '' # a line above
-    note:str = '' # a line below
+
+    rows: list  # dictionaries; the union of their keys, in order of appearance, are the columns
+    title: str = ''  # a line above
+    note: str = ''  # a line below
 
     @property
-    def columns(self)->list: return list(dict.fromkeys(k for row in self.rows for k in row))
+    def columns(self) -> list:
+        return list(dict.fromkeys(k for row in self.rows for k in row))
 
-    def __len__(self): return len(self.rows)
-    def __iter__(self): return iter(self.rows)
-    def __getitem__(self, i): return self.rows[i]
+    def __len__(self):
+        return len(self.rows)
 
-    def _head(self): return [printable(str(c)) for c in self.columns]
-    def _cells(self): return [[_text(row.get(c)) for c in self.columns] for row in self.rows]
+    def __iter__(self):
+        return iter(self.rows)
 
-    def _right(self, column)->bool:
+    def __getitem__(self, i):
+        return self.rows[i]
+
+    def _head(self):
+        return [printable(str(c)) for c in self.columns]
+
+    def _cells(self):
+        return [[_text(row.get(c)) for c in self.columns] for row in self.rows]
+
+    def _right(self, column) -> bool:
         kinds = {type(row.get(column)) for row in self.rows} - {type(None)}
         return bool(kinds) and kinds <= {int, float}
 
-    def to_dict(self)->list: # the rows, copied
+    def to_dict(self) -> list:  # the rows, copied
         "The rows as plain dictionaries, for JSON or a program."
         return [dict(row) for row in self.rows]
 
     def to_frame(self):
         "The rows as a pandas DataFrame. Raises ImportError where pandas is not installed."
         import pandas as pd
+
         return pd.DataFrame(self.to_dict(), columns=self.columns)
 
-    def __repr__(self): return _plain(self)
-    def _repr_html_(self): return _html(self)
+    def __repr__(self):
+        return _plain(self)
+
+    def _repr_html_(self):
+        return _html(self)
 
 # %% ../nbs/floor/30_tables.ipynb #c4600bea
-def _plain(table:Table)->str:
+def _plain(table: Table) -> str:
     "The table as text: a rule under the head, numbers to the right."
     lines = [table._head(), *table._cells()]
     widths = [max(map(_width, column)) for column in zip(*lines)]
@@ -79,16 +98,24 @@ def _plain(table:Table)->str:
     return printable('\n'.join(part for part in parts if part), keep='\n')
 
 # %% ../nbs/floor/30_tables.ipynb #2341e395
-def _html(table:Table)->str:
+def _html(table: Table) -> str:
     "The table as HTML, without scripts or styles of its own but alignment."
+
     def cell(tag, text, right):
         style = ' style="text-align:right"' if right else ' style="text-align:left"'
         return f'<{tag}{style}>{html.escape(text)}</{tag}>'
+
     right = [table._right(c) for c in table.columns]
-    def line(tag, texts): return '<tr>' + ''.join(map(cell, [tag]*len(texts), texts, right)) + '</tr>'
+
+    def line(tag, texts):
+        return '<tr>' + ''.join(map(cell, [tag] * len(texts), texts, right)) + '</tr>'
+
     head = f'<thead>{line("th", table._head())}</thead>'
     body = '<tbody>' + ''.join(line('td', cells) for cells in table._cells()) + '</tbody>'
-    def lines(text): return html.escape(printable(text, keep='\n')).replace('\n', '<br>')
+
+    def lines(text):
+        return html.escape(printable(text, keep='\n')).replace('\n', '<br>')
+
     above = f'<p><strong>{lines(table.title)}</strong></p>' if table.title else ''
     below = f'<p><small>{lines(table.note)}</small></p>' if table.note else ''
     return f'<div>{above}<table class="transferlit-table">{head}{body}</table>{below}</div>'

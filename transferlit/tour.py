@@ -26,16 +26,19 @@ from .tables import Table
 __all__ = ['walk']
 
 # %% ../nbs/guides/85_tour.ipynb #d66463b6
-def _say(text:str)->None: print(f'\n== {text}', flush=True)
+def _say(text: str) -> None:
+    print(f'\n== {text}', flush=True)
 
 
-def _recipe(digits, epochs:int)->str: # what the teacher depends on
+def _recipe(digits, epochs: int) -> str:  # what the teacher depends on
     return content_hash(digits.x_train, digits.y_train, epochs, keras.__version__)
 
-
-def _teacher(digits, folder:Path, epochs:int)->tuple: # the model, and the history of its training
+# %% ../nbs/guides/85_tour.ipynb #10f509b9
+def _teacher(
+    digits, folder: Path, epochs: int
+) -> tuple:  # the model, and the history of its training
     "The network of section 2.1: found in `folder`, or trained and saved there."
-    path, note = folder/'my_model.keras', folder/'my_model.json'
+    path, note = folder / 'my_model.keras', folder / 'my_model.json'
     recipe = _recipe(digits, epochs)
     known = json.loads(note.read_text()) if note.exists() else {}
     if path.exists() and known.get('recipe') == recipe:
@@ -43,73 +46,106 @@ def _teacher(digits, folder:Path, epochs:int)->tuple: # the model, and the histo
         return keras.models.load_model(path), known['history']
     keras.utils.set_random_seed(21)
     model = dnn()
-    history = model.fit(digits.x_train, digits.y_train, batch_size=50, epochs=epochs,
-                        validation_data=(digits.x_valid, digits.y_valid)).history
+    history = model.fit(
+        digits.x_train,
+        digits.y_train,
+        batch_size=50,
+        epochs=epochs,
+        validation_data=(digits.x_valid, digits.y_valid),
+    ).history
     tl.save(model, path)
-    with atomic_path(note) as part: part.write_text(json.dumps(dict(recipe=recipe, history=history)))
+    with atomic_path(note) as part:
+        part.write_text(json.dumps(dict(recipe=recipe, history=history)))
     print(f'Saved {path}.')
     return model, history
 
 # %% ../nbs/guides/85_tour.ipynb #3e3db78d
-def _student(folder:Path):
+def _student(folder: Path):
     "A network with a fourth layer of another size; its lower layers come from the file."
     keras.utils.set_random_seed(31)
     model = dnn(hidden=(300, 50, 50, 20))
-    plan = tl.restore(model, folder/'my_model.keras', only='hidden[123]')
+    plan = tl.restore(model, folder / 'my_model.keras', only='hidden[123]')
     tl.freeze(model, 'hidden[12]')
     return model, plan
 
 # %% ../nbs/guides/85_tour.ipynb #8614dc3a
-def _timed(train)->tuple: # what `train()` returns, and its seconds
+def _timed(train) -> tuple:  # what `train()` returns, and its seconds
     start = time.perf_counter()
     return train(), time.perf_counter() - start
 
 
-def _compare(digits, folder:Path, epochs:int)->dict: # by name: model, history, seconds
+def _compare(digits, folder: Path, epochs: int) -> dict:  # by name: model, history, seconds
     "One training, by Keras and by transferlit, extraction and compiling included."
-    options = dict(batch_size=50, epochs=epochs, shuffle=False, validation_data=(digits.x_valid, digits.y_valid))
+    options = dict(
+        batch_size=50,
+        epochs=epochs,
+        shuffle=False,
+        validation_data=(digits.x_valid, digits.y_valid),
+    )
     x, y = digits.x_train, digits.y_train
     by_keras, cached = _student(folder)[0], _student(folder)[0]
     print('Keras fit, two layers frozen:', flush=True)
     first, slow = _timed(lambda: by_keras.fit(x, y, **options).history)
     print('transferlit fit, the frozen part run once:', flush=True)
-    second, fast = _timed(lambda: tl.fit(cached, x, y, cache=folder/'cache', **options).history)
+    second, fast = _timed(lambda: tl.fit(cached, x, y, cache=folder / 'cache', **options).history)
     return {'Keras fit': (by_keras, first, slow), 'transferlit fit': (cached, second, fast)}
 
-
-def _results(runs:dict)->Table:
+# %% ../nbs/guides/85_tour.ipynb #5874b725
+def _results(runs: dict) -> Table:
     "What each cost, and that both came to the same."
     (first, _, slow), *_ = runs.values()
-    def gap(model): return max(float(np.abs(a - b).max()) for a, b in zip(model.get_weights(), first.get_weights()))
-    return Table([{'training': name, 'seconds': round(seconds, 2), 'times as fast': round(slow / seconds, 1),
-                   'validation accuracy': round(history['val_accuracy'][-1], 4), 'largest weight difference': gap(model)}
-                  for name, (model, history, seconds) in runs.items()], title='The same training, frozen layers and all')
+
+    def gap(model):
+        return max(
+            float(np.abs(a - b).max()) for a, b in zip(model.get_weights(), first.get_weights())
+        )
+
+    return Table(
+        [
+            {
+                'training': name,
+                'seconds': round(seconds, 2),
+                'times as fast': round(slow / seconds, 1),
+                'validation accuracy': round(history['val_accuracy'][-1], 4),
+                'largest weight difference': gap(model),
+            }
+            for name, (model, history, seconds) in runs.items()
+        ],
+        title='The same training, frozen layers and all',
+    )
 
 # %% ../nbs/guides/85_tour.ipynb #197094ef
-def _pictures(folder:Path, student, histories:dict)->list: # the files
-    "The network with its frozen part and the cut, and the learning curves; no window, no global state."
+def _pictures(folder: Path, student, histories: dict) -> list:  # the files
+    """The network with its frozen part and the cut, and the learning curves; no window, no global
+    state.
+    """
     network, curves = (Figure(figsize=size, layout='constrained') for size in ((6, 2.6), (5.5, 3)))
     plot_model(student, cut='hidden2', ax=network.add_subplot())
     plot_history(histories, ax=curves.add_subplot())
-    paths = [folder/'network.png', folder/'curves.png']
+    paths = [folder / 'network.png', folder / 'curves.png']
     for figure, path in zip((network, curves), paths):
-        with atomic_path(path) as part: figure.savefig(part, dpi=150)
+        with atomic_path(path) as part:
+            figure.savefig(part, dpi=150)
     return paths
 
 # %% ../nbs/guides/85_tour.ipynb #5e7c142e
 def walk(
-    folder:str|os.PathLike='transferlit-demo', # where model, cache and pictures go; made if it is not there
-    epochs:int=5, # of each training
-    source:str='auto', # of the digits, as in `mnist`
-)->Table: # the comparison at the end
-    "Train, save, peek, plan, restore, freeze, cache and compare on real digits; prints the tables, writes the pictures."
+    folder: (
+        str | os.PathLike
+    ) = 'transferlit-demo',  # where model, cache and pictures go; made if it is not there
+    epochs: int = 5,  # of each training
+    source: str = 'auto',  # of the digits, as in `mnist`
+) -> Table:  # the comparison at the end
+    """Train, save, peek, plan, restore, freeze, cache and compare on real digits; prints the
+    tables, writes the pictures.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _say('Real digits')
     digits = mnist(source)
     _say('Section 2.1: train and save')
     _, history = _teacher(digits, folder, epochs)
-    print(tl.peek(folder/'my_model.keras'))
+    print(tl.peek(folder / 'my_model.keras'))
     _say('Section 3.1: restore by name, freeze')
     student, plan = _student(folder)
     print(plan, '\n')
@@ -119,6 +155,10 @@ def walk(
     results = _results(runs)
     print(f'\n{results}')
     _say('Pictures')
-    histories = {'2.1, all layers': history, **{f'3.3, {name}': run for name, (_, run, _) in runs.items()}}
-    for path in _pictures(folder, student, histories): print(path)
+    histories = {
+        '2.1, all layers': history,
+        **{f'3.3, {name}': run for name, (_, run, _) in runs.items()},
+    }
+    for path in _pictures(folder, student, histories):
+        print(path)
     return results

@@ -33,92 +33,124 @@ __all__ = ['MaskOf', 'WithMask', 'Boundary', 'lower', 'upper', 'settings_of', 'c
            'Split', 'split', 'by_hand']
 
 # %% ../../nbs/cut/10_splitting.ipynb #d6be68d4
-def _is_graph(model)->bool:
-    "Can the layers of `model` be seen: functional or built sequential, with `call` as Keras made it?"
-    if not isinstance(model, keras.Model): return False
-    seen = isinstance(model, keras.Function) or isinstance(model, keras.Sequential) and hasattr(model, 'inputs')
+def _is_graph(model) -> bool:
+    """Can the layers of `model` be seen: functional or built sequential, with `call` as Keras made
+    it?
+    """
+    if not isinstance(model, keras.Model):
+        return False
+    seen = (
+        isinstance(model, keras.Function)
+        or isinstance(model, keras.Sequential)
+        and hasattr(model, 'inputs')
+    )
     owner = next(c for c in type(model).__mro__ if 'call' in vars(c))
     return seen and owner.__module__.partition('.')[0] == 'keras'
 
 
-def _origin(tensor): # the call that made a symbolic tensor
+def _origin(tensor):  # the call that made a symbolic tensor
     history = tensor._keras_history
     return history.operation._inbound_nodes[history.node_index]
 
 # %% ../../nbs/cut/10_splitting.ipynb #4222b56b
-def _nodes(inputs, outputs)->list:
+def _nodes(inputs, outputs) -> list:
     "The calls between `inputs` and `outputs`, each after those it needs."
     done, order = {id(t) for t in inputs}, []
     stack = [(t, False) for t in reversed(outputs)]
     while stack:
         tensor, ready = stack.pop()
-        if id(tensor) in done: continue
+        if id(tensor) in done:
+            continue
         node = _origin(tensor)
         if ready:
             order.append(node)
             done.update(map(id, node.output_tensors))
-        else: stack += [(tensor, True), *((t, False) for t in reversed(node.input_tensors))]
+        else:
+            stack += [(tensor, True), *((t, False) for t in reversed(node.input_tensors))]
     return order
 
 # %% ../../nbs/cut/10_splitting.ipynb #95e010b6
-def _struct(model)->tuple: # inputs and outputs in the structure that people call the model with
+def _struct(model) -> tuple:  # inputs and outputs in the structure that people call the model with
     graph = model._functional if isinstance(model, keras.Sequential) else model
     return graph.input, graph.output
 
 
-def _symbols(structure)->list: return [t for t in tree.flatten(structure) if isinstance(t, keras.KerasTensor)]
+def _symbols(structure) -> list:
+    return [t for t in tree.flatten(structure) if isinstance(t, keras.KerasTensor)]
 
 
-def _fed(node)->list|None:
-    "The outer tensors that enter a nested model, in the order of its inputs; None where they can't be told apart."
+def _fed(node) -> list | None:
+    """The outer tensors that enter a nested model, in the order of its inputs; None where they
+    can't be told apart.
+    """
     model, args = node.operation, node.arguments.args
     given = args[0] if args else None
-    if isinstance(given, dict) and not isinstance(_struct(model)[0], dict): given = [given.get(t.name) for t in model.inputs]
+    if isinstance(given, dict) and not isinstance(_struct(model)[0], dict):
+        given = [given.get(t.name) for t in model.inputs]
     given = tree.flatten(given)
-    plain = _symbols(given) == given == node.input_tensors or {*map(id, given)} == {*map(id, node.input_tensors)}
-    fits = len(given) == len(model.inputs) and all(len(t.shape) == len(own.shape) for t, own in zip(_symbols(given), model.inputs))
+    plain = _symbols(given) == given == node.input_tensors or {*map(id, given)} == {
+        *map(id, node.input_tensors)
+    }
+    fits = len(given) == len(model.inputs) and all(
+        len(t.shape) == len(own.shape) for t, own in zip(_symbols(given), model.inputs)
+    )
     return given if plain and fits else None
 
-
-def _enterable(node)->bool: # a nested model that can be taken apart; otherwise it is judged as one block
+# %% ../../nbs/cut/10_splitting.ipynb #76ff51e3
+def _enterable(
+    node,
+) -> bool:  # a nested model that can be taken apart; otherwise it is judged as one block
     model = node.operation
-    return _is_graph(model) and _fed(node) is not None and not {*map(id, model.inputs)} & {*map(id, model.outputs)}
+    return (
+        _is_graph(model)
+        and _fed(node) is not None
+        and not {*map(id, model.inputs)} & {*map(id, model.outputs)}
+    )
 
 # %% ../../nbs/cut/10_splitting.ipynb #af89f2f1
 class _Level:
     "One graph: the model itself, or a nested model at one of its calls."
+
     def __init__(self, model, path=(), prefix=''):
         self.model, self.path, self.prefix = model, path, prefix
         self.inputs, self.outputs = list(model.inputs), list(model.outputs)
         self.nodes = _nodes(self.inputs, self.outputs)
-        self.steps, self.inner = {}, {} # by call: the steps it stands for, the level it enters
+        self.steps, self.inner = {}, {}  # by call: the steps it stands for, the level it enters
 
-    def key(self, tensor): return *self.path, id(tensor)
+    def key(self, tensor):
+        return *self.path, id(tensor)
 
 
 @dataclass(eq=False)
 class _Step:
     "One call of one layer or operation that is not entered further."
-    name:str # its path: `base/conv1`, from the second call on `base/conv1#2`
-    node:object # Keras' record of the call
-    reads:list # keys of the values it needs
-    writes:list # keys of the values it makes
+
+    name: str  # its path: `base/conv1`, from the second call on `base/conv1#2`
+    node: object  # Keras' record of the call
+    reads: list  # keys of the values it needs
+    writes: list  # keys of the values it makes
 
     @property
-    def op(self): return self.node.operation
+    def op(self):
+        return self.node.operation
 
 # %% ../../nbs/cut/10_splitting.ipynb #69dddeb0
 class _Graph:
-    "Every step of `model` in order, nested models entered. A value is known by the key of the tensor that first held it."
+    """Every step of `model` in order, nested models entered. A value is known by the key of the
+    tensor that first held it.
+    """
+
     def __init__(self, model):
         self.steps, self.same, self.tensor, self.maker, self.groups = [], {}, {}, {}, {}
         self.root = _Level(model)
-        for t in self.root.inputs: self._new(self.root, t)
+        for t in self.root.inputs:
+            self._new(self.root, t)
         self._walk(self.root)
         self.inputs = [self.value(self.root, t) for t in self.root.inputs]
         self.outputs = [self.value(self.root, t) for t in self.root.outputs]
 
-    def value(self, level, tensor): return self.same[level.key(tensor)]
+    def value(self, level, tensor):
+        return self.same[level.key(tensor)]
 
     def _new(self, level, tensor):
         key = level.key(tensor)
@@ -130,7 +162,8 @@ class _Graph:
         for node in level.nodes:
             name, first = level.prefix + node.operation.name, len(self.steps)
             count[name] += 1
-            if count[name] > 1: name += f'#{count[name]}'
+            if count[name] > 1:
+                name += f'#{count[name]}'
             (self._enter if _enterable(node) else self._step)(level, node, name)
             level.steps[id(node)] = self.steps[first:]
             self.groups[name] = [self.value(level, t) for t in node.output_tensors]
@@ -143,106 +176,171 @@ class _Graph:
 
     def _enter(self, level, node, name):
         inner = level.inner[id(node)] = _Level(node.operation, (*level.path, id(node)), name + '/')
-        for t, outer in zip(inner.inputs, _fed(node)): self.same[inner.key(t)] = self.value(level, outer)
+        for t, outer in zip(inner.inputs, _fed(node)):
+            self.same[inner.key(t)] = self.value(level, outer)
         self._walk(inner)
-        for t, made in zip(node.output_tensors, inner.outputs): self.same[level.key(t)] = self.value(inner, made)
+        for t, made in zip(node.output_tensors, inner.outputs):
+            self.same[level.key(t)] = self.value(inner, made)
 
 # %% ../../nbs/cut/10_splitting.ipynb #8137d53d
-def _crossing(graph, below)->list:
+def _crossing(graph, below) -> list:
     "Keys of the values that leave `below`, in the order they are made."
-    needed = {key for step in graph.steps if step not in below for key in step.reads} | {*graph.outputs}
+    needed = {key for step in graph.steps if step not in below for key in step.reads} | {
+        *graph.outputs
+    }
     made = [*graph.inputs, *(key for step in graph.steps if step in below for key in step.writes)]
     return [key for key in made if key in needed]
 
 
-def _label(graph, key)->str: # `conv1`; `lstm.1` for the second of several outputs; the name of an input
+def _label(
+    graph, key
+) -> str:  # `conv1`; `lstm.1` for the second of several outputs; the name of an input
     step = graph.maker.get(key)
-    if step is None: return _origin(graph.tensor[key]).operation.name
+    if step is None:
+        return _origin(graph.tensor[key]).operation.name
     return step.name if len(step.writes) == 1 else f'{step.name}.{step.writes.index(key)}'
 
 # %% ../../nbs/cut/10_splitting.ipynb #72b91f78
-def _call(node, env)->None:
-    "Make the same call on the tensors that `env` names; where these are the ones it was made on, it is there already."
-    if all(env[id(t)] is t for t in node.input_tensors): return env.update((id(t), t) for t in node.output_tensors)
-    def other(x): return env[id(x)] if isinstance(x, keras.KerasTensor) else x
+def _call(node, env) -> None:
+    """Make the same call on the tensors that `env` names; where these are the ones it was made on,
+    it is there already.
+    """
+    if all(env[id(t)] is t for t in node.input_tensors):
+        return env.update((id(t), t) for t in node.output_tensors)
+
+    def other(x):
+        return env[id(x)] if isinstance(x, keras.KerasTensor) else x
+
     args, kwargs = tree.map_structure(other, (node.arguments.args, node.arguments.kwargs))
     env.update(zip(map(id, node.output_tensors), tree.flatten(node.operation(*args, **kwargs))))
 
 
-def _ready(node, env)->bool: # a nested model may take an input from the other side that it does not use
+def _ready(
+    node, env
+) -> bool:  # a nested model may take an input from the other side that it does not use
     return all(id(t) in env for t in node.input_tensors)
 
 
 def _like(tensor, name):
-    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=getattr(tensor, 'sparse', False), name=name.replace('/', '.'))
+    return keras.Input(
+        batch_shape=tensor.shape,
+        dtype=tensor.dtype,
+        sparse=getattr(tensor, 'sparse', False),
+        name=name.replace('/', '.'),
+    )
 
 
-def _one(items): return items[0] if len(items) == 1 else items
+def _one(items):
+    return items[0] if len(items) == 1 else items
 
 # %% ../../nbs/cut/10_splitting.ipynb #7ec4fe31
 class _Side:
     "What the makers of both sides share; a nested model that lies on both is itself split in two."
+
     def __init__(self, graph, below, crossing):
         self.graph, self.below, self.crossing, self.taken = graph, below, crossing, {}
 
-    def where(self, level, node)->set: # {True}: below the cut; {False}: above; both: the cut goes through
+    def where(
+        self, level, node
+    ) -> set:  # {True}: below the cut; {False}: above; both: the cut goes through
         return {step in self.below for step in level.steps[id(node)]}
 
-    def piece(self, level, node, inputs, outputs)->keras.Model:
+    def piece(self, level, node, inputs, outputs) -> keras.Model:
         "A part of the nested model called at `node`, under its name where that is free."
         whole = (n.operation.name for n in level.nodes if len(self.where(level, n)) == 1)
         taken = self.taken.setdefault(level.path, {*whole})
-        name = next(n for k in itertools.count(1) if (n := node.operation.name + f'_{k}' * (k > 1)) not in taken)
+        name = next(
+            n
+            for k in itertools.count(1)
+            if (n := node.operation.name + f'_{k}' * (k > 1)) not in taken
+        )
         taken.add(name)
         return keras.Model(inputs, outputs, name=name)
 
 # %% ../../nbs/cut/10_splitting.ipynb #b6fd816c
 class _Lower(_Side):
     "Makes the part below the cut."
-    def run(self, level, env)->dict:
-        "Carry `env` (tensors by id) from the level's inputs up to the cut; returns the crossing values made on the way."
+
+    def run(self, level, env) -> dict:
+        """Carry `env` (tensors by id) from the level's inputs up to the cut; returns the crossing
+        values made on the way.
+        """
         made = {}
         for node in level.nodes:
             where = self.where(level, node)
-            if where == {True} and _ready(node, env): _call(node, env)
-            elif True in where: made |= self.part(level, node, env)
-        here = {self.graph.value(level, t): env[id(t)] for n in level.nodes for t in n.output_tensors if id(t) in env}
+            if where == {True} and _ready(node, env):
+                _call(node, env)
+            elif True in where:
+                made |= self.part(level, node, env)
+        here = {
+            self.graph.value(level, t): env[id(t)]
+            for n in level.nodes
+            for t in n.output_tensors
+            if id(t) in env
+        }
         return made | {key: here[key] for key in self.crossing if key in here}
 
-    def part(self, level, node, env)->dict:
+    def part(self, level, node, env) -> dict:
         inner = level.inner[id(node)]
         fed = [(t, outer) for t, outer in zip(inner.inputs, _fed(node)) if id(outer) in env]
         within = {id(t): t for t, _ in fed}
         made = self.run(inner, within)
-        made |= {self.graph.value(inner, t): within[id(t)] for t in inner.outputs if id(t) in within}
+        made |= {
+            self.graph.value(inner, t): within[id(t)] for t in inner.outputs if id(t) in within
+        }
         piece = self.piece(level, node, [t for t, _ in fed], list(made.values()))
         got = dict(zip(made, tree.flatten(piece(_one([env[id(outer)] for _, outer in fed])))))
         for t in node.output_tensors:
-            if (key := self.graph.value(level, t)) in got: env[id(t)] = got[key]
+            if (key := self.graph.value(level, t)) in got:
+                env[id(t)] = got[key]
         return {key: t for key, t in got.items() if key in self.crossing}
 
 # %% ../../nbs/cut/10_splitting.ipynb #2c51a026
 class _Upper(_Side):
     "Makes the part above the cut."
-    def run(self, level, env, known)->None:
+
+    def run(self, level, env, known) -> None:
         "Carry `env` from the crossing values `known` (by key) up to the level's outputs."
         for t in (t for n in level.nodes for t in n.output_tensors):
-            if (key := self.graph.value(level, t)) in known: env[id(t)] = known[key]
+            if (key := self.graph.value(level, t)) in known:
+                env[id(t)] = known[key]
         for node in level.nodes:
             where = self.where(level, node)
-            if where == {False} and _ready(node, env): _call(node, env)
-            elif False in where: self.part(level, node, env, known)
+            if where == {False} and _ready(node, env):
+                _call(node, env)
+            elif False in where:
+                self.part(level, node, env, known)
 
-    def part(self, level, node, env, known)->None:
+    def part(self, level, node, env, known) -> None:
         inner = level.inner[id(node)]
-        reads = {key for step in level.steps[id(node)] if step not in self.below for key in step.reads}
-        fed = [(t, outer) for t, outer in zip(inner.inputs, _fed(node)) if self.graph.value(inner, t) in reads]
-        keys = [key for key in self.crossing if key[:len(inner.path)] == inner.path and key in reads]
-        enters = {key: _like(self.graph.tensor[key], f'{node.operation.name}.{i}') for i, key in enumerate(keys)}
+        reads = {
+            key for step in level.steps[id(node)] if step not in self.below for key in step.reads
+        }
+        fed = [
+            (t, outer)
+            for t, outer in zip(inner.inputs, _fed(node))
+            if self.graph.value(inner, t) in reads
+        ]
+        keys = [
+            key for key in self.crossing if key[: len(inner.path)] == inner.path and key in reads
+        ]
+        enters = {
+            key: _like(self.graph.tensor[key], f'{node.operation.name}.{i}')
+            for i, key in enumerate(keys)
+        }
         within = {id(t): t for t, _ in fed}
         self.run(inner, within, enters)
-        leaves = [(t, own) for t, own in zip(node.output_tensors, inner.outputs) if id(own) in within and id(t) not in env]
-        piece = self.piece(level, node, [t for t, _ in fed] + list(enters.values()), [within[id(own)] for _, own in leaves])
+        leaves = [
+            (t, own)
+            for t, own in zip(node.output_tensors, inner.outputs)
+            if id(own) in within and id(t) not in env
+        ]
+        piece = self.piece(
+            level,
+            node,
+            [t for t, _ in fed] + list(enters.values()),
+            [within[id(own)] for _, own in leaves],
+        )
         made = piece(_one([env[id(outer)] for _, outer in fed] + [known[key] for key in keys]))
         env.update(zip((id(t) for t, _ in leaves), tree.flatten(made)))
 
@@ -250,140 +348,221 @@ class _Upper(_Side):
 @keras.saving.register_keras_serializable('transferlit')
 class MaskOf(keras.layers.Layer):
     "The mask that Keras attached to a tensor, as a tensor of its own."
+
     def __init__(self, shape, **kwargs):
         super().__init__(**kwargs)
         self.shape = tuple(shape)
 
-    def call(self, inputs, mask=None): return mask
-    def compute_output_spec(self, inputs, mask=None): return keras.KerasTensor(self.shape, 'bool')
-    def compute_mask(self, inputs, mask=None): return None
-    def get_config(self): return super().get_config() | {'shape': self.shape}
+    def call(self, inputs, mask=None):
+        return mask
+
+    def compute_output_spec(self, inputs, mask=None):
+        return keras.KerasTensor(self.shape, 'bool')
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+    def get_config(self):
+        return super().get_config() | {'shape': self.shape}
 
 
 @keras.saving.register_keras_serializable('transferlit')
 class WithMask(keras.layers.Layer):
     "A tensor with a mask attached, for whatever comes next."
-    def call(self, inputs): return inputs[0]
-    def compute_output_spec(self, inputs): return keras.KerasTensor(inputs[0].shape, inputs[0].dtype)
-    def compute_mask(self, inputs, mask=None): return inputs[1]
+
+    def call(self, inputs):
+        return inputs[0]
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs[0].shape, inputs[0].dtype)
+
+    def compute_mask(self, inputs, mask=None):
+        return inputs[1]
 
 # %% ../../nbs/cut/10_splitting.ipynb #61930ee1
-def _apply(step, values, training:bool|None)->None:
+def _apply(step, values, training: bool | None) -> None:
     "Run one step on real tensors: `values`, by key, gets what it makes."
     given = {id(t): _as(values[key], t) for t, key in zip(step.node.input_tensors, step.reads)}
-    def real(x): return given[id(x)] if isinstance(x, keras.KerasTensor) else x
+
+    def real(x):
+        return given[id(x)] if isinstance(x, keras.KerasTensor) else x
+
     args, kwargs = tree.map_structure(real, (step.node.arguments.args, step.node.arguments.kwargs))
-    if _takes_training(step.op): kwargs['training'] = training
+    if _takes_training(step.op):
+        kwargs['training'] = training
     values.update(zip(step.writes, tree.flatten(step.op(*args, **kwargs))))
 
 
-def _takes_training(op)->bool: return isinstance(op, keras.Layer) and 'training' in inspect.signature(op.call).parameters
+def _takes_training(op) -> bool:
+    return isinstance(op, keras.Layer) and 'training' in inspect.signature(op.call).parameters
 
 
-def _as(value, symbol): # a nested model casts what enters it
-    return value if keras.backend.standardize_dtype(value.dtype) == symbol.dtype else keras.ops.cast(value, symbol.dtype)
+def _as(value, symbol):  # a nested model casts what enters it
+    return (
+        value
+        if keras.backend.standardize_dtype(value.dtype) == symbol.dtype
+        else keras.ops.cast(value, symbol.dtype)
+    )
 
 # %% ../../nbs/cut/10_splitting.ipynb #fcaaf104
-def _makes_masks(op)->bool: # an Embedding or Masking that makes one, or a layer of somebody's own that may
+def _makes_masks(
+    op,
+) -> bool:  # an Embedding or Masking that makes one, or a layer of somebody's own that may
     own = [part for part in _parts(op) if 'compute_mask' in vars(type(part))]
-    return any(getattr(part, 'mask_zero', not isinstance(part, keras.layers.Embedding)) and not _passes_masks(part) for part in own)
+    return any(
+        getattr(part, 'mask_zero', not isinstance(part, keras.layers.Embedding))
+        and not _passes_masks(part)
+        for part in own
+    )
 
 
-def _passes_masks(part)->bool: # Keras' own layers hand on the mask they get, but for these
-    return type(part).__module__.startswith('keras.src.') and not isinstance(part, (keras.layers.Embedding, keras.layers.Masking))
+def _passes_masks(part) -> bool:  # Keras' own layers hand on the mask they get, but for these
+    return type(part).__module__.startswith('keras.src.') and not isinstance(
+        part, (keras.layers.Embedding, keras.layers.Masking)
+    )
 
-
-def _masks(graph, below, crossing)->dict:
+# %% ../../nbs/cut/10_splitting.ipynb #30006b87
+def _masks(graph, below, crossing) -> dict:
     "Shapes of the masks that the crossing values carry, by key."
-    if not any(_makes_masks(step.op) for step in below): return {}
+    if not any(_makes_masks(step.op) for step in below):
+        return {}
     found = {}
+
     def trace(*inputs):
         values = dict(zip(graph.inputs, inputs))
         for step in graph.steps:
-            if step in below: _apply(step, values, False)
+            if step in below:
+                _apply(step, values, False)
         for key in crossing:
-            if (mask := getattr(values[key], '_keras_mask', None)) is not None: found[key] = tuple(mask.shape)
-    tf.function(trace, autograph=False).get_concrete_function(*(tf.TensorSpec(t.shape, t.dtype) for t in graph.root.inputs))
+            if (mask := getattr(values[key], '_keras_mask', None)) is not None:
+                found[key] = tuple(mask.shape)
+
+    tf.function(trace, autograph=False).get_concrete_function(
+        *(tf.TensorSpec(t.shape, t.dtype) for t in graph.root.inputs)
+    )
     return found
 
 # %% ../../nbs/cut/10_splitting.ipynb #8c93c90c
 @dataclass(frozen=True)
 class Boundary:
     "One tensor that crosses the cut."
-    name:str # path of the layer that makes it, or name of the input; ends in `.mask` for a mask
-    shape:tuple # of one row; None where a dimension is open
-    dtype:str
+
+    name: str  # path of the layer that makes it, or name of the input; ends in `.mask` for a mask
+    shape: tuple  # of one row; None where a dimension is open
+    dtype: str
 
     @property
-    def bytes(self)->int|None: return _bytes(self.shape, self.dtype) # of one row; None where that is open
+    def bytes(self) -> int | None:
+        return _bytes(self.shape, self.dtype)  # of one row; None where that is open
 
 
-def _bytes(shape, dtype)->int|None:
-    if dtype == 'string' or None in shape: return None
+def _bytes(shape, dtype) -> int | None:
+    if dtype == 'string' or None in shape:
+        return None
     return math.prod(shape) * max(1, int('0' + re.sub(r'\D', '', dtype)) // 8)
 
 # %% ../../nbs/cut/10_splitting.ipynb #721f8c33
-def _lower(graph, below, keys, masks=None)->keras.Model:
+def _lower(graph, below, keys, masks=None) -> keras.Model:
     "The model from the inputs to the values `keys`, then to the masks of those that carry one."
     root, masks = graph.root, masks or {}
     env = {id(t): t for t in root.inputs}
     made = dict(zip(graph.inputs, root.inputs)) | _Lower(graph, below, keys).run(root, env)
-    leaves = [made[key] for key in keys] + [MaskOf(shape)(made[key]) for key, shape in masks.items()]
+    leaves = [made[key] for key in keys] + [
+        MaskOf(shape)(made[key]) for key, shape in masks.items()
+    ]
     return keras.Model(_struct(root.model)[0], _one(leaves), name=f'{root.model.name}_lower')
 
 # %% ../../nbs/cut/10_splitting.ipynb #c63a92f5
-def _upper(graph, below, crossing, masks=None)->keras.Model:
+def _upper(graph, below, crossing, masks=None) -> keras.Model:
     "The model from the crossing values, and their masks, to the outputs."
     root, free, masks = graph.root, _free(graph, below), masks or {}
     enters = [_like(graph.tensor[key], free(_label(graph, key))) for key in crossing]
     known = dict(zip(crossing, enters))
     for key, shape in masks.items():
-        enters.append(keras.Input(batch_shape=shape, dtype='bool', name=free(_label(graph, key) + '.mask')))
+        enters.append(
+            keras.Input(batch_shape=shape, dtype='bool', name=free(_label(graph, key) + '.mask'))
+        )
         known[key] = WithMask()([known[key], enters[-1]])
     env = {id(t): known[key] for t, key in zip(root.inputs, graph.inputs) if key in known}
     _Upper(graph, below, crossing).run(root, env, known)
-    upper = keras.Model(_one(enters), tree.map_structure(lambda t: env[id(t)], _struct(root.model)[1]), name=f'{root.model.name}_upper')
-    if names := getattr(root.model, 'output_names', None): upper.output_names = list(names)
-    upper._trainable = root.model.trainable # not by its setter, which would freeze or thaw the shared layers
+    upper = keras.Model(
+        _one(enters),
+        tree.map_structure(lambda t: env[id(t)], _struct(root.model)[1]),
+        name=f'{root.model.name}_upper',
+    )
+    if names := getattr(root.model, 'output_names', None):
+        upper.output_names = list(names)
+    upper._trainable = (
+        root.model.trainable
+    )  # not by its setter, which would freeze or thaw the shared layers
     return upper
 
+# %% ../../nbs/cut/10_splitting.ipynb #bbe4e5f8
+def _free(graph, below):  # gives the new inputs names that no layer above has
+    taken = {
+        node.operation.name
+        for node in graph.root.nodes
+        if not {*graph.root.steps[id(node)]} <= below
+    }
 
-def _free(graph, below): # gives the new inputs names that no layer above has
-    taken = {node.operation.name for node in graph.root.nodes if not {*graph.root.steps[id(node)]} <= below}
     def name(label):
         label = label.replace('/', '.')
-        while label in taken: label += '_in'
+        while label in taken:
+            label += '_in'
         taken.add(label)
         return label
+
     return name
 
 # %% ../../nbs/cut/10_splitting.ipynb #0c0650fa
-def _seen(model, sample=None)->_Graph:
+def _seen(model, sample=None) -> _Graph:
     "The graph of `model`. Raises ValueError where there is none to see."
-    if isinstance(model, keras.Sequential) and not model.built and sample is not None: model(sample() if callable(sample) else sample) # as `fit` would build it
-    if _is_graph(model): return _Graph(model)
-    fix = ('Give it an `Input` first, or a `sample` of x' if isinstance(model, keras.Sequential) else
-           'Give its two parts yourself: `transferlit.cut.splitting.by_hand(lower, upper, sample)`')
-    raise ValueError('A cut needs layers that can be seen: a functional model, or a sequential one that is built. '
-                     f'{fix}. Received: {getattr(model, "name", model)!r}, {type(model).__name__}.')
+    if isinstance(model, keras.Sequential) and not model.built and sample is not None:
+        model(sample() if callable(sample) else sample)  # as `fit` would build it
+    if _is_graph(model):
+        return _Graph(model)
+    fix = (
+        'Give it an `Input` first, or a `sample` of x'
+        if isinstance(model, keras.Sequential)
+        else (
+            'Give its two parts yourself: `transferlit.cut.splitting.by_hand(lower, upper, sample)`'
+        )
+    )
+    raise ValueError(
+        'A cut needs layers that can be seen: a functional model, or a sequential one that is'
+        f' built. {fix}. Received: {getattr(model, "name", model)!r}, {type(model).__name__}.'
+    )
 
-
-def _at(graph, at)->list:
+# %% ../../nbs/cut/10_splitting.ipynb #df63e0a8
+def _at(graph, at) -> list:
     "Keys of the values that the layers named by `at` make. Raises ValueError for an unknown one."
     found = []
     for name in list(at) if hasattr(at, '__iter__') and not isinstance(at, str) else [at]:
-        keys = [key for own, group in graph.groups.items() if re.fullmatch(re.escape(str(name)) + r'(#\d+)?', own) for key in group]
-        if not keys: raise ValueError(f'A cut must be at a layer of the model. Choose among {_choices(name, [*graph.groups])}. Received: at={name!r}.')
+        keys = [
+            key
+            for own, group in graph.groups.items()
+            if re.fullmatch(re.escape(str(name)) + r'(#\d+)?', own)
+            for key in group
+        ]
+        if not keys:
+            raise ValueError(
+                'A cut must be at a layer of the model. Choose among'
+                f' {_choices(name, [*graph.groups])}. Received: at={name!r}.'
+            )
         found += [key for key in keys if key not in found]
     return found
 
 
-def _choices(name, names, most=12)->str: # all of them, or the likeliest of many
-    if len(names) <= most: return ', '.join(names)
-    return f'{", ".join(difflib.get_close_matches(str(name), names, most, 0.3))} (of {len(names)} in all)'
+def _choices(name, names, most=12) -> str:  # all of them, or the likeliest of many
+    if len(names) <= most:
+        return ', '.join(names)
+    return (
+        f'{", ".join(difflib.get_close_matches(str(name), names, most, 0.3))} (of {len(names)} in'
+        ' all)'
+    )
 
-
-def _under(graph, keys)->set: # the steps that make these values, and all that they need
+# %% ../../nbs/cut/10_splitting.ipynb #fe6b3c4b
+def _under(graph, keys) -> set:  # the steps that make these values, and all that they need
     wanted, below = {*keys}, set()
     for step in reversed(graph.steps):
         if wanted & {*step.writes}:
@@ -393,540 +572,885 @@ def _under(graph, keys)->set: # the steps that make these values, and all that t
 
 # %% ../../nbs/cut/10_splitting.ipynb #9a348718
 def lower(
-    model:keras.Model, # functional or sequential
-    at:str|list, # name or path of the layer to end with (`hidden2`, `base/conv1`), or several
-)->keras.Model: # shares the layers of `model`; one output for each layer in `at`
-    "`model` up to the layer `at`. Raises ValueError for an unknown layer or a model whose layers can't be seen."
+    model: keras.Model,  # functional or sequential
+    at: str | list,  # name or path of the layer to end with (`hidden2`, `base/conv1`), or several
+) -> keras.Model:  # shares the layers of `model`; one output for each layer in `at`
+    """`model` up to the layer `at`. Raises ValueError for an unknown layer or a model whose layers
+    can't be seen.
+    """
     graph = _seen(model)
     keys = _at(graph, at)
     return _lower(graph, _under(graph, keys), keys)
 
 # %% ../../nbs/cut/10_splitting.ipynb #318664d4
 def upper(
-    model:keras.Model, # functional or sequential
-    at:str|list, # name or path of the layer whose output comes in, or several
-)->keras.Model: # shares the layers of `model`; its input is what the layer `at` makes
+    model: keras.Model,  # functional or sequential
+    at: str | list,  # name or path of the layer whose output comes in, or several
+) -> keras.Model:  # shares the layers of `model`; its input is what the layer `at` makes
     """`model` from the output of the layer `at` on.
 
-    Raises ValueError where the rest needs more than that output, for an unknown layer and for a model whose layers can't be seen.
+    Raises ValueError where the rest needs more than that output, for an unknown layer and for a
+    model whose layers can't be seen.
     """
     graph = _seen(model)
     keys = _at(graph, at)
     below = _under(graph, keys)
-    if besides := [_label(graph, key) for key in _crossing(graph, below) if key not in keys]: raise ValueError(_more(at, besides))
+    if besides := [_label(graph, key) for key in _crossing(graph, below) if key not in keys]:
+        raise ValueError(_more(at, besides))
     return _upper(graph, below, keys)
 
 
-def _more(at, besides)->str:
-    return ('The rest of the model must need nothing but the output of the layer. Name every layer whose output it needs, '
-            f'or use `split(model, at=...)`. Received: at={at!r}, but {", ".join(map(repr, besides))} crosses too.')
+def _more(at, besides) -> str:
+    return (
+        'The rest of the model must need nothing but the output of the layer. Name every layer'
+        f' whose output it needs, or use `split(model, at=...)`. Received: at={at!r}, but'
+        f' {", ".join(map(repr, besides))} crosses too.'
+    )
 
 # %% ../../nbs/cut/10_splitting.ipynb #7e1c8490
-def _parts(op)->list: # a layer and all layers inside it
+def _parts(op) -> list:  # a layer and all layers inside it
     return list(op._flatten_layers()) if isinstance(op, keras.Layer) else [op]
 
 
-def _batchnorms(step): # those that compute with the statistics of the batch, and remember them
-    return [p for p in _parts(step.op) if isinstance(p, keras.layers.BatchNormalization) and p.trainable]
+def _batchnorms(step):  # those that compute with the statistics of the batch, and remember them
+    return [
+        p for p in _parts(step.op) if isinstance(p, keras.layers.BatchNormalization) and p.trainable
+    ]
 
 
-def _learns(step, training)->str|None:
-    if any({id(v) for v in p.weights} & training or not (p.scale or p.center) for p in _batchnorms(step)):
+def _learns(step, training) -> str | None:
+    if any(
+        {id(v) for v in p.weights} & training or not (p.scale or p.center)
+        for p in _batchnorms(step)
+    ):
         return 'updates its statistics: it trains'
 
 
-def _updates(step, training)->str|None:
-    if _batchnorms(step): return 'updates its statistics although its weights are frozen: its own `trainable` is True'
-    if any(isinstance(p, keras.layers.SpectralNormalization) for p in _parts(step.op)): return 'rewrites its kernel at every training step, frozen or not'
+def _updates(step, training) -> str | None:
+    if _batchnorms(step):
+        return 'updates its statistics although its weights are frozen: its own `trainable` is True'
+    if any(isinstance(p, keras.layers.SpectralNormalization) for p in _parts(step.op)):
+        return 'rewrites its kernel at every training step, frozen or not'
 
 # %% ../../nbs/cut/10_splitting.ipynb #83bd5c34
 _RATES = 'rate', 'dropout', 'recurrent_dropout', 'stddev', 'drop_path_rate'
 
-def _random(step, training)->str|None:
+
+def _random(step, training) -> str | None:
     for part in _parts(step.op):
-        rates = [r for r in (getattr(part, name, None) for name in _RATES) if isinstance(r, (int, float))]
+        rates = [
+            r for r in (getattr(part, name, None) for name in _RATES) if isinstance(r, (int, float))
+        ]
         seeded = any(isinstance(v, keras.random.SeedGenerator) for v in vars(part).values())
-        if seeded and (any(rates) or not rates) or getattr(part, 'drop_path_rate', 0): return 'is random in training'
+        if seeded and (any(rates) or not rates) or getattr(part, 'drop_path_rate', 0):
+            return 'is random in training'
 
 
-def _trains(step, training)->str|None:
+def _trains(step, training) -> str | None:
     names = [v.name for v in getattr(step.op, 'weights', ()) if id(v) in training]
-    if names: return 'trains: ' + ', '.join(dict.fromkeys(names))
+    if names:
+        return 'trains: ' + ', '.join(dict.fromkeys(names))
 
 # %% ../../nbs/cut/10_splitting.ipynb #0a55c1d9
-def _carries(step, training)->str|None:
-    if any(getattr(part, 'stateful', False) is True for part in _parts(step.op)): return 'carries its state from one batch to the next'
+def _carries(step, training) -> str | None:
+    if any(getattr(part, 'stateful', False) is True for part in _parts(step.op)):
+        return 'carries its state from one batch to the next'
 
 
-def _charges(step, training)->str|None:
-    if any(getattr(part, 'activity_regularizer', None) for part in _parts(step.op)): return 'adds to the loss (activity regularizer)'
+def _charges(step, training) -> str | None:
+    if any(getattr(part, 'activity_regularizer', None) for part in _parts(step.op)):
+        return 'adds to the loss (activity regularizer)'
 
 
-def _scales(step, training)->str|None:
+def _scales(step, training) -> str | None:
     policy = getattr(step.op, 'dtype_policy', None)
-    if getattr(policy, 'quantization_mode', None) == 'float8': return 'adapts its float8 scales at every training step'
+    if getattr(policy, 'quantization_mode', None) == 'float8':
+        return 'adapts its float8 scales at every training step'
 
 
 _ALWAYS = _learns, _trains, _carries, _charges
-_IN_TRAINING = _updates, _random, _scales # what the same layer does not do in inference
+_IN_TRAINING = _updates, _random, _scales  # what the same layer does not do in inference
 
 # %% ../../nbs/cut/10_splitting.ipynb #de4bc2b0
 _FOREIGN = 'Lambda', 'TFSMLayer', 'TorchModuleWrapper', 'JaxLayer', 'FlaxLayer', 'Pipeline'
 
-def _plain(part)->bool:
-    "Is this one of Keras' own layers, without a function of the user's in it, that treats each row alone?"
-    own = type(part).__module__.startswith('keras.src.layers.') and type(part).__name__ not in _FOREIGN
-    foreign = any(inspect.isfunction(v) and not v.__module__.startswith('keras.') for v in vars(part).values())
-    return own and not foreign and 0 not in tree.flatten([getattr(part, name, None) for name in ('axis', 'axes')])
+
+def _plain(part) -> bool:
+    """Is this one of Keras' own layers, without a function of the user's in it, that treats each
+    row alone?
+    """
+    own = (
+        type(part).__module__.startswith('keras.src.layers.')
+        and type(part).__name__ not in _FOREIGN
+    )
+    foreign = any(
+        inspect.isfunction(v) and not v.__module__.startswith('keras.') for v in vars(part).values()
+    )
+    return (
+        own
+        and not foreign
+        and 0 not in tree.flatten([getattr(part, name, None) for name in ('axis', 'axes')])
+    )
 
 
-def _known(op)->bool: return isinstance(op, keras.Layer) and all(map(_plain, _parts(op)))
+def _known(op) -> bool:
+    return isinstance(op, keras.Layer) and all(map(_plain, _parts(op)))
 
 # %% ../../nbs/cut/10_splitting.ipynb #23d2cd1d
-_RANDOM_OP = re.compile(r'Random|Multinomial|TruncatedNormal|Rng|Stateful(Uniform|Standard)|SampleDistorted')
-_ELEMENTWISE = {*"""Placeholder Const Identity NoOp ReadVariableOp StopGradient PreventGradient Cast Add AddV2 Sub Mul MulNoNan RealDiv Div
-    DivNoNan FloorDiv FloorMod Mod Pow Maximum Minimum SquaredDifference Neg Abs Sign Square Sqrt Rsqrt Reciprocal Exp Expm1 Log Log1p
-    Sin Cos Tan Tanh Atan Erf Erfc Sigmoid Softplus Softsign Relu Relu6 Elu Selu LeakyRelu Floor Ceil Round Rint ClipByValue BiasAdd
-    IsNan IsFinite IsInf Equal NotEqual Less LessEqual Greater GreaterEqual LogicalAnd LogicalOr LogicalNot Select SelectV2""".split()}
+_RANDOM_OP = re.compile(
+    r'Random|Multinomial|TruncatedNormal|Rng|Stateful(Uniform|Standard)|SampleDistorted'
+)
+_ELEMENTWISE = {
+    *"""Placeholder Const Identity NoOp ReadVariableOp StopGradient PreventGradient Cast Add AddV2
+    Sub Mul MulNoNan RealDiv Div DivNoNan FloorDiv FloorMod Mod Pow Maximum Minimum
+    SquaredDifference Neg Abs Sign Square Sqrt Rsqrt Reciprocal Exp Expm1 Log Log1p Sin Cos
+    Tan Tanh Atan Erf Erfc Sigmoid Softplus Softsign Relu Relu6 Elu Selu LeakyRelu Floor
+    Ceil Round Rint ClipByValue BiasAdd IsNan IsFinite IsInf Equal NotEqual Less LessEqual
+    Greater GreaterEqual LogicalAnd LogicalOr LogicalNot Select SelectV2""".split()
+}
 
-def _traced(graph, step, training)->tuple:
-    "The operations of `step`, as (kind, settings), and the variables it touches, traced without values; None and nothing where it can't be traced so."
-    def call(*given): _apply(step, values := dict(zip(step.reads, given)), training); return [values[key] for key in step.writes]
+# %% ../../nbs/cut/10_splitting.ipynb #1b0a39f9
+def _traced(graph, step, training) -> tuple:
+    """The operations of `step`, as (kind, settings), and the variables it touches, traced without
+    values; None and nothing where it can't be traced so.
+    """
+
+    def call(*given):
+        _apply(step, values := dict(zip(step.reads, given)), training)
+        return [values[key] for key in step.writes]
+
     specs = [tf.TensorSpec(graph.tensor[key].shape, graph.tensor[key].dtype) for key in step.reads]
-    try: traced = tf.function(call, autograph=False).get_concrete_function(*specs).graph
-    except Exception: return None, []
+    try:
+        traced = tf.function(call, autograph=False).get_concrete_function(*specs).graph
+    except Exception:
+        return None, []
     made = traced.as_graph_def()
     nodes = itertools.chain(made.node, *(f.node_def for f in made.library.function))
-    return [(node.op, str(sorted(node.attr.items(), key=str))) for node in nodes], list(traced.variables)
+    return [(node.op, str(sorted(node.attr.items(), key=str))) for node in nodes], list(
+        traced.variables
+    )
 
 # %% ../../nbs/cut/10_splitting.ipynb #d1b775c3
 @lru_cache(None)
-def _plumbing()->frozenset: # attributes that every layer or model has, whatever it computes
+def _plumbing() -> frozenset:  # attributes that every layer or model has, whatever it computes
     return frozenset({*vars(keras.layers.Layer(name='bare')), *vars(keras.Model(name='bare'))})
 
 
-_PLAIN = str, int, float, bool, list, tuple, dict, np.ndarray, np.generic, tf.Tensor, SimpleNamespace
-_TABLES = tf.lookup.StaticHashTable, tf.lookup.experimental.MutableHashTable, tf.lookup.experimental.DenseHashTable
+_PLAIN = (
+    str,
+    int,
+    float,
+    bool,
+    list,
+    tuple,
+    dict,
+    np.ndarray,
+    np.generic,
+    tf.Tensor,
+    SimpleNamespace,
+)
+_TABLES = (
+    tf.lookup.StaticHashTable,
+    tf.lookup.experimental.MutableHashTable,
+    tf.lookup.experimental.DenseHashTable,
+)
 
-
-def _computes_with(name, value)->bool: # an attribute whose content a layer's output may depend on
-    if name in _plumbing() or name.startswith('_self_') or tf.is_symbolic_tensor(value): return False
+# %% ../../nbs/cut/10_splitting.ipynb #0f782fd3
+def _computes_with(
+    name, value
+) -> bool:  # an attribute whose content a layer's output may depend on
+    if name in _plumbing() or name.startswith('_self_') or tf.is_symbolic_tensor(value):
+        return False
     named = callable(value) and hasattr(value, '__name__')
     return named or isinstance(value, (*_PLAIN, *_TABLES)) or is_dataclass(value)
 
 
-def _kept_by(part)->dict:
-    "What a layer computes with and neither variables nor settings tell: of Keras' own layers derived tensors, of others every attribute with a content."
+def _kept_by(part) -> dict:
+    """What a layer computes with and neither variables nor settings tell: of Keras' own layers
+    derived tensors, of others every attribute with a content.
+    """
     kept = {k: v for k, v in vars(part).items() if _computes_with(k, v)}
-    if type(part).__module__.startswith('keras.'): return {k: v for k, v in kept.items() if isinstance(v, tf.Tensor)}
-    return kept | {'dtype_policy': part.dtype_policy.name} if isinstance(part, keras.Layer) else kept
+    if type(part).__module__.startswith('keras.'):
+        return {k: v for k, v in kept.items() if isinstance(v, tf.Tensor)}
+    return (
+        kept | {'dtype_policy': part.dtype_policy.name} if isinstance(part, keras.Layer) else kept
+    )
 
 
-def _state(op)->list: # variables, and what else could remember the last call
+def _state(op) -> list:  # variables, and what else could remember the last call
     kept = content_hash(json.dumps([_plainly(_kept_by(part)) for part in _parts(op)]))
     return [*map(keras.ops.convert_to_numpy, getattr(op, 'variables', [])), np.array(kept)]
 
-
-def _borrowed(graph, step)->dict:
-    "Variables, by name, that the step computes with although none of its layers holds them: caught by a closure, or an argument."
+# %% ../../nbs/cut/10_splitting.ipynb #cf188740
+def _borrowed(graph, step) -> dict:
+    """Variables, by name, that the step computes with although none of its layers holds them:
+    caught by a closure, or an argument.
+    """
     given = tree.flatten((step.node.arguments.args, step.node.arguments.kwargs))
-    if not isinstance(step.op, keras.Layer) and not any(isinstance(a, keras.Variable) for a in given): return {}
-    own, of_model = ({id(v.value): v for v in getattr(holder, 'variables', ())} for holder in (step.op, graph.root.model))
+    if not isinstance(step.op, keras.Layer) and not any(
+        isinstance(a, keras.Variable) for a in given
+    ):
+        return {}
+    own, of_model = (
+        {id(v.value): v for v in getattr(holder, 'variables', ())}
+        for holder in (step.op, graph.root.model)
+    )
     found = [of_model.get(id(v), v) for v in _traced(graph, step, True)[1] if id(v) not in own]
     return {getattr(v, 'path', v.name): v for v in found}
 
 # %% ../../nbs/cut/10_splitting.ipynb #d3cef33d
-def _draws(graph, step, training)->bool: # does it draw random numbers, as far as a trace shows?
+def _draws(graph, step, training) -> bool:  # does it draw random numbers, as far as a trace shows?
     return any(_RANDOM_OP.search(kind) for kind, _ in _traced(graph, step, training)[0] or ())
 
 
-def _elementwise(graph, step)->bool:
+def _elementwise(graph, step) -> bool:
     "Does it treat each number alone, in training as in inference?"
-    if any(graph.tensor[key].shape[:1] not in ((), graph.tensor[step.reads[0]].shape[:1]) for key in (*step.reads, *step.writes)): return False
+    if any(
+        graph.tensor[key].shape[:1] not in ((), graph.tensor[step.reads[0]].shape[:1])
+        for key in (*step.reads, *step.writes)
+    ):
+        return False
     before, (ops, _) = _state(step.op), _traced(graph, step, True)
-    plain = ops is not None and {kind for kind, _ in ops} <= _ELEMENTWISE and ops == _traced(graph, step, False)[0]
+    plain = (
+        ops is not None
+        and {kind for kind, _ in ops} <= _ELEMENTWISE
+        and ops == _traced(graph, step, False)[0]
+    )
     return plain and _equal(before, _state(step.op))
 
 # %% ../../nbs/cut/10_splitting.ipynb #70ddb1ee
-def _few(inputs, sample=None, rows=4)->list:
+def _few(inputs, sample=None, rows=4) -> list:
     "Some rows for every input: the first of `sample`, or made up."
-    if callable(sample): sample = sample() # asked for where it is needed, and no sooner
-    if sample is not None: return [_tiled(tf.convert_to_tensor(a[:rows]), t) for a, t in zip(tree.flatten(sample), inputs)]
+    if callable(sample):
+        sample = sample()  # asked for where it is needed, and no sooner
+    if sample is not None:
+        return [
+            _tiled(tf.convert_to_tensor(a[:rows]), t) for a, t in zip(tree.flatten(sample), inputs)
+        ]
+
     def made(t):
         rng, shape = np.random.default_rng(0), (rows, *(d or 8 for d in t.shape[1:]))
-        if t.dtype == 'string': raise ValueError('text cannot be made up')
+        if t.dtype == 'string':
+            raise ValueError('text cannot be made up')
         return rng.normal(size=shape) if 'float' in t.dtype else rng.integers(0, 2, shape)
+
     return [_tiled(tf.cast(made(t), t.dtype), t) for t in inputs]
 
 
-def _tiled(rows, symbol): # repeated up to the batch that the model insists on, or to two rows at least
+def _tiled(
+    rows, symbol
+):  # repeated up to the batch that the model insists on, or to two rows at least
     want = symbol.shape[0] or max(2, len(rows))
     return tf.concat([rows] * -(-want // len(rows)), 0)[:want]
 
 # %% ../../nbs/cut/10_splitting.ipynb #e104fc54
 class _Probe:
-    "Runs steps on a few rows, to see what looking can't. Each variant shares some rows with the plain one."
+    """Runs steps on a few rows, to see what looking can't. Each variant shares some rows with the
+    plain one.
+    """
+
     def __init__(self, graph, sample, training):
         self.graph, self.training, self.done = graph, training, 0
         rows = _few(graph.root.inputs, sample)
         self.rows, self.half = len(rows[0]), (half := len(rows[0]) // 2)
         other = [r[::-1] * tf.cast(0.5, r.dtype) if r.dtype.is_floating else r[::-1] for r in rows]
-        mixed = {'plain': rows, 'head': [tf.concat([r[:half], o[half:]], 0) for r, o in zip(rows, other)],
-                 'tail': [tf.concat([o[:half], r[half:]], 0) for r, o in zip(rows, other)]}
-        if graph.root.inputs[0].shape[0] is None: mixed['part'] = [r[half:] for r in rows]
+        mixed = {
+            'plain': rows,
+            'head': [tf.concat([r[:half], o[half:]], 0) for r, o in zip(rows, other)],
+            'tail': [tf.concat([o[:half], r[half:]], 0) for r, o in zip(rows, other)],
+        }
+        if graph.root.inputs[0].shape[0] is None:
+            mixed['part'] = [r[half:] for r in rows]
         self.values = {name: dict(zip(graph.inputs, v)) for name, v in mixed.items()}
 
-    def reach(self, step, below)->None: # run what lies before `step`
+    def reach(self, step, below) -> None:  # run what lies before `step`
         place = self.graph.steps.index(step)
-        for before in (s for s in self.graph.steps[self.done:place] if s in below):
-            for values in self.values.values(): _apply(before, values, self.training)
+        for before in (s for s in self.graph.steps[self.done : place] if s in below):
+            for values in self.values.values():
+                _apply(before, values, self.training)
         self.done = place
 
-    def run(self, step, training, variant='plain')->list: # what `step` makes, as arrays
+    def run(self, step, training, variant='plain') -> list:  # what `step` makes, as arrays
         values = dict(self.values[variant])
         _apply(step, values, training)
         return [keras.ops.convert_to_numpy(values[key]) for key in step.writes]
 
 # %% ../../nbs/cut/10_splitting.ipynb #182314e7
-def _examine(probe, step, training)->str|None:
+def _examine(probe, step, training) -> str | None:
     "What a run shows that looking can't; the step's variables are put back."
     before = _state(step.op)
-    try: return 'is random in training' if _draws(probe.graph, step, training) else _compare(probe, step, training)
-    except Exception as error: return f'could not be run on a sample ({type(error).__name__}: {str(error).splitlines()[0][:120]})'
+    try:
+        return (
+            'is random in training'
+            if _draws(probe.graph, step, training)
+            else _compare(probe, step, training)
+        )
+    except Exception as error:
+        return (
+            f'could not be run on a sample ({type(error).__name__}:'
+            f' {str(error).splitlines()[0][:120]})'
+        )
     finally:
-        for v, value in zip(getattr(step.op, 'variables', []), before): v.assign(value)
+        for v, value in zip(getattr(step.op, 'variables', []), before):
+            v.assign(value)
 
-
-def _compare(probe, step, training)->str|None:
+# %% ../../nbs/cut/10_splitting.ipynb #1d7c8812
+def _compare(probe, step, training) -> str | None:
     before, plain, half = _state(step.op), probe.run(step, training), probe.half
-    if not _equal(before, _state(step.op)): return 'changes its own variables or attributes'
-    if not _equal(plain, probe.run(step, training)): return 'gives another output when run again'
-    if getattr(step.op, 'losses', None): return 'adds to the loss (add_loss)'
-    if any(len(a) != probe.rows for a in map(np.atleast_1d, plain)): return 'does not give a row for each row of x'
-    if not _equal(plain, probe.run(step, False)): return 'computes something else in training than in inference'
+    if not _equal(before, _state(step.op)):
+        return 'changes its own variables or attributes'
+    if not _equal(plain, probe.run(step, training)):
+        return 'gives another output when run again'
+    if getattr(step.op, 'losses', None):
+        return 'adds to the loss (add_loss)'
+    if any(len(a) != probe.rows for a in map(np.atleast_1d, plain)):
+        return 'does not give a row for each row of x'
+    if not _equal(plain, probe.run(step, False)):
+        return 'computes something else in training than in inference'
     for name, rows in ('head', slice(half)), ('tail', slice(half, None)):
-        if not _equal([a[rows] for a in plain], [a[rows] for a in probe.run(step, training, name)]): return 'mixes the rows of a batch'
-    if 'part' in probe.values and not _close([a[half:] for a in plain], probe.run(step, training, 'part')):
+        if not _equal([a[rows] for a in plain], [a[rows] for a in probe.run(step, training, name)]):
+            return 'mixes the rows of a batch'
+    if 'part' in probe.values and not _close(
+        [a[half:] for a in plain], probe.run(step, training, 'part')
+    ):
         return 'depends on the size of the batch or the place of a row in it'
 
 # %% ../../nbs/cut/10_splitting.ipynb #072d2641
-def _equal(left, right)->bool:
-    return len(left) == len(right) and all(a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in zip(left, right))
+def _equal(left, right) -> bool:
+    return len(left) == len(right) and all(
+        a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in zip(left, right)
+    )
 
 
-def _near(a, b)->bool: # the same but for rounding: in a batch of another size sums may be made in another order
-    if a.shape != b.shape: return False
-    if a.dtype.kind not in 'fV': return a.tobytes() == b.tobytes()
+def _near(
+    a, b
+) -> (
+    bool
+):  # the same but for rounding: in a batch of another size sums may be made in another order
+    if a.shape != b.shape:
+        return False
+    if a.dtype.kind not in 'fV':
+        return a.tobytes() == b.tobytes()
     slack = 1e-2 if a.dtype.itemsize < 4 else 1e-4
     a, b = a.astype('float64'), b.astype('float64')
     return bool(np.abs(a - b).max(initial=0) <= slack * np.abs(a).max(initial=1e-30))
 
 
-def _close(left, right)->bool: return len(left) == len(right) and all(map(_near, left, right))
+def _close(left, right) -> bool:
+    return len(left) == len(right) and all(map(_near, left, right))
 
 # %% ../../nbs/cut/10_splitting.ipynb #5f001482
 class _Judge:
     def __init__(self, graph, training, inference, sample):
-        self.graph, self.training, self.inference, self.sample, self.probe = graph, training, inference, sample, None
+        self.graph, self.training, self.inference, self.sample, self.probe = (
+            graph,
+            training,
+            inference,
+            sample,
+            None,
+        )
         self.below, self.why, self.excused, self.borrowed = set(), {}, {}, {}
 
     def run(self):
-        "Sort every step; returns the judge, who knows what may lie below, why not, and what was excused."
+        """Sort every step; returns the judge, who knows what may lie below, why not, and what was
+        excused.
+        """
         changing = set()
         for step in self.graph.steps:
-            if not changing & {*step.reads} and not self.stops(step): self.below.add(step)
-            else: changing |= {*step.writes}
+            if not changing & {*step.reads} and not self.stops(step):
+                self.below.add(step)
+            else:
+                changing |= {*step.writes}
         return self
 
-    def stops(self, step)->bool:
-        always, passing = (next(filter(None, (rule(step, self.training) for rule in rules)), None) for rules in (_ALWAYS, _IN_TRAINING))
-        if not always and not _known(step.op): always = self.borrows(step)
-        if not always and not (passing and not self.inference) and not _known(step.op) and not _elementwise(self.graph, step):
+    def stops(self, step) -> bool:
+        always, passing = (
+            next(filter(None, (rule(step, self.training) for rule in rules)), None)
+            for rules in (_ALWAYS, _IN_TRAINING)
+        )
+        if not always and not _known(step.op):
+            always = self.borrows(step)
+        if (
+            not always
+            and not (passing and not self.inference)
+            and not _known(step.op)
+            and not _elementwise(self.graph, step)
+        ):
             always, passing = self.examine(step, passing)
-        if reason := always or (not self.inference and passing): self.why[step] = reason
-        elif passing: self.excused[step] = passing
+        if reason := always or (not self.inference and passing):
+            self.why[step] = reason
+        elif passing:
+            self.excused[step] = passing
         return bool(reason)
 
-    def borrows(self, step)->str|None: # variables of others, which a closure caught, say
+    def borrows(self, step) -> str | None:  # variables of others, which a closure caught, say
         self.borrowed[step] = _borrowed(self.graph, step)
         names = [path for path, v in self.borrowed[step].items() if id(v) in self.training]
-        if names: return 'reads what trains elsewhere: ' + ', '.join(names)
+        if names:
+            return 'reads what trains elsewhere: ' + ', '.join(names)
 
-    def examine(self, step, passing)->tuple: # looking didn't settle it
-        try: self.probe = self.probe or _Probe(self.graph, self.sample, not self.inference)
-        except ValueError as error: return f'cannot be judged without a `sample` ({error})', None
+    def examine(self, step, passing) -> tuple:  # looking didn't settle it
+        try:
+            self.probe = self.probe or _Probe(self.graph, self.sample, not self.inference)
+        except ValueError as error:
+            return f'cannot be judged without a `sample` ({error})', None
         self.probe.reach(step, self.below)
         reason = _examine(self.probe, step, True)
-        if not reason or not self.inference: return reason, passing
+        if not reason or not self.inference:
+            return reason, passing
         return _examine(self.probe, step, False), passing or reason
 
 # %% ../../nbs/cut/10_splitting.ipynb #a87be546
-_OPEN, _NEVER = 1024, 2**60 # what an open dimension counts as; what can't be stored as an array
+_OPEN, _NEVER = 1024, 2**60  # what an open dimension counts as; what can't be stored as an array
 
-def _cost(symbol)->int: # bytes of a row, as far as they are known
-    if symbol.dtype == 'string' or getattr(symbol, 'sparse', False) or getattr(symbol, 'ragged', False): return _NEVER
+
+def _cost(symbol) -> int:  # bytes of a row, as far as they are known
+    if (
+        symbol.dtype == 'string'
+        or getattr(symbol, 'sparse', False)
+        or getattr(symbol, 'ragged', False)
+    ):
+        return _NEVER
     return _bytes(tuple(d or _OPEN for d in symbol.shape[1:]), symbol.dtype)
 
-
-def _network(graph, below, stay)->dict:
+# %% ../../nbs/cut/10_splitting.ipynb #2d91ab11
+def _network(graph, below, stay) -> dict:
     "Capacities, by node and node: flow from below to above has to pass the values that cross."
     flow = defaultdict(lambda: defaultdict(int))
-    for key in graph.inputs: flow['low'][key] = _cost(graph.tensor[key])
+    for key in graph.inputs:
+        flow['low'][key] = _cost(graph.tensor[key])
     for step in below:
-        if step in stay: flow['low'][step] = math.inf
-        for key in step.writes: flow[step][key] = _cost(graph.tensor[key])
+        if step in stay:
+            flow['low'][step] = math.inf
+        for key in step.writes:
+            flow[step][key] = _cost(graph.tensor[key])
         for key in step.reads:
             flow[key][step] = math.inf
-            if key in graph.maker: flow[step][graph.maker[key]] = math.inf # whatever lies below needs its makers there
-    for key in _crossing(graph, below): flow[key]['high'] = math.inf
+            if key in graph.maker:
+                flow[step][graph.maker[key]] = (
+                    math.inf
+                )  # whatever lies below needs its makers there
+    for key in _crossing(graph, below):
+        flow[key]['high'] = math.inf
     return flow
 
 # %% ../../nbs/cut/10_splitting.ipynb #9ed6bfaf
-def _path(flow, backwards=False)->dict:
-    "Breadth first through what capacity is left, from `low`, or backwards from `high`; leads each node to where it was reached from."
+def _path(flow, backwards=False) -> dict:
+    """Breadth first through what capacity is left, from `low`, or backwards from `high`; leads each
+    node to where it was reached from.
+    """
     start = 'high' if backwards else 'low'
     came, queue = {start: None}, deque([start])
     around = defaultdict(set)
     for a in flow:
-        for b in flow[a]: around[b if backwards else a].add(a if backwards else b)
+        for b in flow[a]:
+            around[b if backwards else a].add(a if backwards else b)
     while queue:
         here = queue.popleft()
         for there in around[here]:
             left = flow[there][here] if backwards else flow[here][there]
-            if there not in came and left > 0: came[there] = here; queue.append(there)
+            if there not in came and left > 0:
+                came[there] = here
+                queue.append(there)
     return came
 
-
-def _cheapest(graph, below, stay)->set:
+# %% ../../nbs/cut/10_splitting.ipynb #2a6095eb
+def _cheapest(graph, below, stay) -> set:
     "The part of `below`, `stay` at least, whose crossing values take the fewest bytes."
     flow = _network(graph, below, stay)
     while 'high' in (came := _path(flow)):
         way = ['high']
-        while way[-1] != 'low': way.append(came[way[-1]])
+        while way[-1] != 'low':
+            way.append(came[way[-1]])
         edges = list(zip(way[1:], way))
         room = min(flow[a][b] for a, b in edges)
-        for a, b in edges: flow[a][b] -= room; flow[b][a] += room
-    lost = _path(flow, backwards=True) # whatever can still reach the top lies above
+        for a, b in edges:
+            flow[a][b] -= room
+            flow[b][a] += room
+    lost = _path(flow, backwards=True)  # whatever can still reach the top lies above
     return {step for step in below if step not in lost}
 
 # %% ../../nbs/cut/10_splitting.ipynb #483435bb
-def _plainly(value): # settings without names and without code in pickled form
+def _plainly(value):  # settings without names and without code in pickled form
     if isinstance(value, dict):
-        if value.get('class_name') == '__lambda__': return None
-        return {str(k): _plainly(v) for k, v in sorted(value.items(), key=str) if k not in ('name', 'trainable', 'build_config')}
-    if isinstance(value, (list, tuple)): return [_plainly(v) for v in value]
-    if isinstance(value, keras.Variable): return 'Variable' # its value is told among the weights
-    if hasattr(value, 'shape') and not isinstance(value, keras.KerasTensor): return _content(value)
-    if isinstance(value, _TABLES): return sorted(zip(*(map(str, tf.reshape(side, [side.shape[0], -1]).numpy()) for side in value.export())))
-    if isinstance(value, SimpleNamespace): return _plainly(vars(value))
-    if is_dataclass(value) and not isinstance(value, type): return _plainly({f.name: getattr(value, f.name) for f in fields(value)})
-    if callable(value) and hasattr(value, '__name__'): return f'{value.__module__}.{value.__name__}'
+        if value.get('class_name') == '__lambda__':
+            return None
+        return {
+            str(k): _plainly(v)
+            for k, v in sorted(value.items(), key=str)
+            if k not in ('name', 'trainable', 'build_config')
+        }
+    if isinstance(value, (list, tuple)):
+        return [_plainly(v) for v in value]
+    if isinstance(value, keras.Variable):
+        return 'Variable'  # its value is told among the weights
+    if hasattr(value, 'shape') and not isinstance(value, keras.KerasTensor):
+        return _content(value)
+    if isinstance(value, _TABLES):
+        return sorted(
+            zip(
+                *(
+                    map(str, tf.reshape(side, [side.shape[0], -1]).numpy())
+                    for side in value.export()
+                )
+            )
+        )
+    if isinstance(value, SimpleNamespace):
+        return _plainly(vars(value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plainly({f.name: getattr(value, f.name) for f in fields(value)})
+    if callable(value) and hasattr(value, '__name__'):
+        return f'{value.__module__}.{value.__name__}'
     return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
 
-
-def _content(array)->str: # a hash
+# %% ../../nbs/cut/10_splitting.ipynb #87e8b9a7
+def _content(array) -> str:  # a hash
     array = np.asarray(keras.ops.convert_to_numpy(array))
-    return content_hash(list(array.shape), list(map(str, array.ravel()))) if array.dtype.hasobject else content_hash(array)
+    return (
+        content_hash(list(array.shape), list(map(str, array.ravel())))
+        if array.dtype.hasobject
+        else content_hash(array)
+    )
 
 
-def settings_of(op): # what `get_config` tells, or the plain attributes of a layer that has none
-    try: return _plainly(op.get_config())
-    except NotImplementedError: return _plainly({k: v for k, v in vars(op).items() if isinstance(v, (str, int, float, bool))})
+def settings_of(op):  # what `get_config` tells, or the plain attributes of a layer that has none
+    try:
+        return _plainly(op.get_config())
+    except NotImplementedError:
+        return _plainly(
+            {k: v for k, v in vars(op).items() if isinstance(v, (str, int, float, bool))}
+        )
 
 # %% ../../nbs/cut/10_splitting.ipynb #5ae320ea
-def code_of(function)->list:
-    "What `function` does, as plain values: its bytecode, constants, defaults and closure; globals are not followed."
+def code_of(function) -> list:
+    """What `function` does, as plain values: its bytecode, constants, defaults and closure; globals
+    are not followed.
+    """
     function = inspect.unwrap(getattr(function, '__func__', function))
-    if not hasattr(function, '__code__'): return [repr(type(function))]
+    if not hasattr(function, '__code__'):
+        return [repr(type(function))]
     cells = [_held(cell) for cell in function.__closure__ or ()]
     return [_bytecode(function.__code__), _plainly(list(function.__defaults__ or ())), cells]
 
 
-def _held(cell): # an empty cell, or what a closure caught
-    try: value = cell.cell_contents
-    except ValueError: return None
+def _held(cell):  # an empty cell, or what a closure caught
+    try:
+        value = cell.cell_contents
+    except ValueError:
+        return None
     return code_of(value)[0] if inspect.isfunction(value) else _plainly(value)
 
 
-def _bytecode(code)->list:
+def _bytecode(code) -> list:
     inner = [_bytecode(c) if inspect.iscode(c) else repr(c) for c in code.co_consts]
     return [code.co_code.hex(), inner, list(code.co_names)]
 
 # %% ../../nbs/cut/10_splitting.ipynb #3d93bcd4
-def _own_code(part)->list: # of classes and functions that are not Keras' own
-    classes = [c for c in type(part).__mro__ if c is not object and c.__module__.partition('.')[0] not in ('keras', 'tensorflow')]
-    written = [(name, f) for c in classes for name, f in sorted(vars(c).items()) if inspect.isfunction(f)]
-    given = [(name, f) for name, f in sorted(vars(part).items()) if inspect.isfunction(f) and not f.__module__.startswith('keras.')]
+def _own_code(part) -> list:  # of classes and functions that are not Keras' own
+    classes = [
+        c
+        for c in type(part).__mro__
+        if c is not object and c.__module__.partition('.')[0] not in ('keras', 'tensorflow')
+    ]
+    written = [
+        (name, f) for c in classes for name, f in sorted(vars(c).items()) if inspect.isfunction(f)
+    ]
+    given = [
+        (name, f)
+        for name, f in sorted(vars(part).items())
+        if inspect.isfunction(f) and not f.__module__.startswith('keras.')
+    ]
     return [[name, code_of(f)] for name, f in written + given]
 
 
 def told_of(
-    part, # a layer or operation
-)->list: # plain values
-    "All that `part` computes with but weights: its settings, code of its own, and what it keeps in attributes."
+    part,  # a layer or operation
+) -> list:  # plain values
+    """All that `part` computes with but weights: its settings, code of its own, and what it keeps
+    in attributes.
+    """
     return [settings_of(part), _own_code(part), _plainly(_kept_by(part))]
 
 
-def _words(part)->list: return list(getattr(part, 'get_vocabulary', list)())
+def _words(part) -> list:
+    return list(getattr(part, 'get_vocabulary', list)())
 
-
-def _told(step, place)->list: # of a step, with the places of the values it reads
-    args, kwargs = (_plainly(tree.map_structure(lambda x: None if isinstance(x, keras.KerasTensor) else x, a))
-                    for a in (step.node.arguments.args, step.node.arguments.kwargs))
+# %% ../../nbs/cut/10_splitting.ipynb #b02041bc
+def _told(step, place) -> list:  # of a step, with the places of the values it reads
+    args, kwargs = (
+        _plainly(tree.map_structure(lambda x: None if isinstance(x, keras.KerasTensor) else x, a))
+        for a in (step.node.arguments.args, step.node.arguments.kwargs)
+    )
     (settings, *own), *inner = map(told_of, _parts(step.op))
     words = [word for part in _parts(step.op) for word in _words(part)]
-    return [type(step.op).__module__, type(step.op).__name__, settings, [place[k] for k in step.reads], args, kwargs, [own, *inner],
-            content_hash(list(map(str, words)))]
+    return [
+        type(step.op).__module__,
+        type(step.op).__name__,
+        settings,
+        [place[k] for k in step.reads],
+        args,
+        kwargs,
+        [own, *inner],
+        content_hash(list(map(str, words))),
+    ]
 
 
-def _recipe(inputs, steps)->list:
+def _recipe(inputs, steps) -> list:
     "Of each of `steps`: its name, and a hash of all it computes with now but weights."
     place = {key: i for i, key in enumerate([*inputs, *(k for s in steps for k in s.writes)])}
-    return [(step.name, content_hash(json.dumps(_told(step, place), sort_keys=True, default=str))) for step in steps]
+    return [
+        (step.name, content_hash(json.dumps(_told(step, place), sort_keys=True, default=str)))
+        for step in steps
+    ]
 
-
+# %% ../../nbs/cut/10_splitting.ipynb #6a925f93
 def fingerprint(
-    model:keras.Model, # any
-)->str: # changes with what a layer computes with, but for weights
-    "A hash of the state that no variable holds: settings, code and attributes of all layers, vocabularies."
+    model: keras.Model,  # any
+) -> str:  # changes with what a layer computes with, but for weights
+    """A hash of the state that no variable holds: settings, code and attributes of all layers,
+    vocabularies.
+    """
     parts = [part for part in model._flatten_layers() if not _is_graph(part)]
-    return content_hash(json.dumps([[told_of(part), list(map(str, _words(part)))] for part in parts], sort_keys=True, default=str))
+    return content_hash(
+        json.dumps(
+            [[told_of(part), list(map(str, _words(part)))] for part in parts],
+            sort_keys=True,
+            default=str,
+        )
+    )
 
 
 def open_ended(
-    model:keras.Model, # any
-)->bool: # True where there is code that is not Keras' own
+    model: keras.Model,  # any
+) -> bool:  # True where there is code that is not Keras' own
     "Can it compute with something that no fingerprint knows, a global that a `Lambda` reads, say?"
-    parts = (part for part in model._flatten_layers() if not _is_graph(part) and not isinstance(part, (MaskOf, WithMask)))
+    parts = (
+        part
+        for part in model._flatten_layers()
+        if not _is_graph(part) and not isinstance(part, (MaskOf, WithMask))
+    )
     return not all(map(_plain, parts))
-
 
 # %% ../../nbs/cut/10_splitting.ipynb #47466fb3
 @dataclass(frozen=True)
 class Split:
     "A model cut in two, and why it was cut there."
-    lower:keras.Model # cannot change while training; shares the layers
-    upper:keras.Model # the rest: from the boundary tensors, in order, to the model's outputs
-    boundary:list # of `Boundary`: what leaves `lower` and enters `upper`
-    reasons:Table # for each layer where the lower part ends: why
-    layers:list # paths of the steps in `lower`
-    weights:dict # path in the model to `keras.Variable`, for all that `lower` computes with
-    recipe:list # (path, hash) for each step: what it computes, without weights
-    inference:bool # does it count on frozen random layers being off?
-    widest:int # bytes a row of the largest tensor inside `lower`
-    whole:keras.Model=None # the two parts joined, where they were given by hand
-    steps:tuple=field(default=(), repr=False) # those in `lower`, as they were called
-    enters:tuple=field(default=(), repr=False) # keys of the values that they begin with
+
+    lower: keras.Model  # cannot change while training; shares the layers
+    upper: keras.Model  # the rest: from the boundary tensors, in order, to the model's outputs
+    boundary: list  # of `Boundary`: what leaves `lower` and enters `upper`
+    reasons: Table  # for each layer where the lower part ends: why
+    layers: list  # paths of the steps in `lower`
+    weights: dict  # path in the model to `keras.Variable`, for all that `lower` computes with
+    recipe: list  # (path, hash) for each step: what it computes, without weights
+    inference: bool  # does it count on frozen random layers being off?
+    widest: int  # bytes a row of the largest tensor inside `lower`
+    whole: keras.Model = None  # the two parts joined, where they were given by hand
+    steps: tuple = field(default=(), repr=False)  # those in `lower`, as they were called
+    enters: tuple = field(default=(), repr=False)  # keys of the values that they begin with
 
     @property
-    def bytes(self)->int|None: # of a row of features; None where a dimension is open
+    def bytes(self) -> int | None:  # of a row of features; None where a dimension is open
         sizes = [b.bytes for b in self.boundary]
         return None if None in sizes else sum(sizes)
 
-    def now(self)->Split: return replace(self, recipe=_recipe(self.enters, self.steps)) # with settings that changed since
+    def now(self) -> Split:
+        return replace(
+            self, recipe=_recipe(self.enters, self.steps)
+        )  # with settings that changed since
 
     @property
-    def empty(self)->bool: return not self.layers # is there nothing to store?
+    def empty(self) -> bool:
+        return not self.layers  # is there nothing to store?
 
     def __repr__(self):
-        boundary = Table([dict(boundary=b.name, shape=str(b.shape), dtype=b.dtype, bytes=b.bytes) for b in self.boundary])
-        return f'{len(self.layers)} step{"s" * (len(self.layers) != 1)} below the cut\n{boundary}\n{self.reasons}'
+        boundary = Table(
+            [
+                dict(boundary=b.name, shape=str(b.shape), dtype=b.dtype, bytes=b.bytes)
+                for b in self.boundary
+            ]
+        )
+        return (
+            f'{len(self.layers)} step{"s" * (len(self.layers) != 1)} below the'
+            f' cut\n{boundary}\n{self.reasons}'
+        )
 
 # %% ../../nbs/cut/10_splitting.ipynb #397763f7
-def _reasons(judge, below, moved)->Table:
-    "One row for each layer where the lower part ends, and for each that was left above it for the sake of bytes."
-    rows = [dict(layer=step.name, type=type(step.op).__name__, reason=why) for step, why in judge.why.items()]
-    rows += [dict(layer=step.name, type=type(step.op).__name__, reason='holds no weights and would take more bytes: made again above the cut') for step in moved]
+def _reasons(judge, below, moved) -> Table:
+    """One row for each layer where the lower part ends, and for each that was left above it for the
+    sake of bytes.
+    """
+    rows = [
+        dict(layer=step.name, type=type(step.op).__name__, reason=why)
+        for step, why in judge.why.items()
+    ]
+    rows += [
+        dict(
+            layer=step.name,
+            type=type(step.op).__name__,
+            reason='holds no weights and would take more bytes: made again above the cut',
+        )
+        for step in moved
+    ]
     off = ', '.join(f'`{step.name}` {why}' for step, why in judge.excused.items() if step in below)
-    note = f'inference=True: runs as in inference, which `fit` on the whole model would not do: {off}.' if off else ''
-    return Table(rows, 'why the cut is where it is' if rows else 'nothing trains: the whole model lies below the cut', note)
+    note = (
+        f'inference=True: runs as in inference, which `fit` on the whole model would not do: {off}.'
+        if off
+        else ''
+    )
+    return Table(
+        rows,
+        (
+            'why the cut is where it is'
+            if rows
+            else 'nothing trains: the whole model lies below the cut'
+        ),
+        note,
+    )
 
 # %% ../../nbs/cut/10_splitting.ipynb #b7298d09
-_built = weakref.WeakKeyDictionary() # a model's sides by where it was cut: to cut again changes nothing and costs nothing
+_built = (
+    weakref.WeakKeyDictionary()
+)  # a model's sides by where it was cut: to cut again changes nothing and costs nothing
 
-def _made(model, graph, below)->tuple:
-    place = (tuple(step in below for step in graph.steps), tuple(id(step.node) for step in graph.steps))
+# %% ../../nbs/cut/10_splitting.ipynb #a4259eec
+def _made(model, graph, below) -> tuple:
+    place = (
+        tuple(step in below for step in graph.steps),
+        tuple(id(step.node) for step in graph.steps),
+    )
     made = _built.setdefault(model, {})
     if place not in made:
         crossing = _crossing(graph, below)
         masks = _masks(graph, below, crossing)
-        values = [(_label(graph, key), graph.tensor[key].shape, graph.tensor[key].dtype) for key in crossing]
+        values = [
+            (_label(graph, key), graph.tensor[key].shape, graph.tensor[key].dtype)
+            for key in crossing
+        ]
         values += [(_label(graph, key) + '.mask', shape, 'bool') for key, shape in masks.items()]
         sides = _lower(graph, below, crossing, masks), _upper(graph, below, crossing, masks)
-        nodes = [step.node for step in graph.steps] # kept alive, so that no other can get their id
-        made[place] = *sides, [Boundary(name, tuple(shape[1:]), dtype) for name, shape, dtype in values], nodes
-    made[place][1]._trainable = model.trainable # it may have been frozen or thawed since
+        nodes = [step.node for step in graph.steps]  # kept alive, so that no other can get their id
+        made[place] = (
+            *sides,
+            [Boundary(name, tuple(shape[1:]), dtype) for name, shape, dtype in values],
+            nodes,
+        )
+    made[place][1]._trainable = model.trainable  # it may have been frozen or thawed since
     return made[place][:3]
 
 # %% ../../nbs/cut/10_splitting.ipynb #61cd36ed
 def split(
-    model:keras.Model, # functional or sequential
-    at:str|list|Split|None=None, # cut behind this layer, or these, or where another split was cut; as high as can be if None
-    inference:bool=False, # let frozen random layers below the cut run as in inference, unlike `fit`
-    sample=None, # a few rows of x, or a function that gives them, to judge layers that looking can't; made up where not given
-)->Split:
-    """Cut `model` above the largest part whose output cannot change while training, where it leaves the fewest bytes.
+    model: keras.Model,  # functional or sequential
+    at: (
+        str | list | Split | None
+        # cut behind this layer, or these, or where another split was cut; as high as can be if None
+    ) = None,
+    # let frozen random layers below the cut run as in inference, unlike `fit`
+    inference: bool = False,
+    # a few rows of x, or a function that gives them, to judge layers that looking can't; made up
+    # where not given
+    sample=None,
+) -> Split:
+    """Cut `model` above the largest part whose output cannot change while training, where it leaves
+    the fewest bytes.
 
-    Raises ValueError where `at` names an unknown layer or one that can change, and for a model whose layers can't be seen.
+    Raises ValueError where `at` names an unknown layer or one that can change, and for a model
+    whose layers can't be seen.
     """
     graph = _seen(model, sample)
     judge = _Judge(graph, {id(v) for v in model.trainable_variables}, inference, sample).run()
-    stay = {step for step in judge.below if getattr(step.op, 'variables', None) or step in judge.excused}
+    stay = {
+        step for step in judge.below if getattr(step.op, 'variables', None) or step in judge.excused
+    }
     below = _cheapest(graph, judge.below, stay) if at is None else _asked(graph, at, judge)
     moved = [step for step in graph.steps if step in judge.below - below] if at is None else []
     return _split(model, judge, below, moved)
 
 
-def _split(model, judge, below, moved)->Split:
+def _split(model, judge, below, moved) -> Split:
     graph, steps = judge.graph, [step for step in judge.graph.steps if step in below]
-    widest = max((_cost(graph.tensor[key]) for step in steps for key in (*step.reads, *step.writes)), default=0)
-    return Split(*_made(model, graph, below), _reasons(judge, below, moved), [step.name for step in steps], _weights(model, judge, below),
-                 _recipe(graph.inputs, steps), judge.inference, widest, steps=tuple(steps), enters=tuple(graph.inputs))
+    widest = max(
+        (_cost(graph.tensor[key]) for step in steps for key in (*step.reads, *step.writes)),
+        default=0,
+    )
+    return Split(
+        *_made(model, graph, below),
+        _reasons(judge, below, moved),
+        [step.name for step in steps],
+        _weights(model, judge, below),
+        _recipe(graph.inputs, steps),
+        judge.inference,
+        widest,
+        steps=tuple(steps),
+        enters=tuple(graph.inputs),
+    )
 
 
-def _weights(model, judge, below)->dict: # all variables that are computed with below, by path
-    borrowed = {path: v for step in judge.graph.steps if step in below for path, v in judge.borrowed.get(step, {}).items()}
-    used = {id(v) for step in below for v in getattr(step.op, 'weights', ())} | {*map(id, borrowed.values())}
+def _weights(model, judge, below) -> dict:  # all variables that are computed with below, by path
+    borrowed = {
+        path: v
+        for step in judge.graph.steps
+        if step in below
+        for path, v in judge.borrowed.get(step, {}).items()
+    }
+    used = {id(v) for step in below for v in getattr(step.op, 'weights', ())} | {
+        *map(id, borrowed.values())
+    }
     named = {path: v for path, v in by_path(model).items() if id(v) in used} if used else {}
-    return named | {path: v for path, v in borrowed.items() if all(v is not own for own in named.values())}
+    return named | {
+        path: v for path, v in borrowed.items() if all(v is not own for own in named.values())
+    }
 
 
-def _asked(graph, at, judge)->set:
+def _asked(graph, at, judge) -> set:
     "What lies below the layers `at`. Raises ValueError where it can change."
     below = _again(graph, at) if isinstance(at, Split) else _under(graph, _at(graph, at))
-    if not below <= judge.below: raise ValueError(_changing(judge, below, '' if isinstance(at, Split) else f'at={at!r}, but '))
+    if not below <= judge.below:
+        raise ValueError(
+            _changing(judge, below, '' if isinstance(at, Split) else f'at={at!r}, but ')
+        )
     return below
 
 
-def _again(graph, cut)->set: # the steps that lay below in another split
+def _again(graph, cut) -> set:  # the steps that lay below in another split
     below = {step for step in graph.steps if step.name in cut.layers}
     if gone := [name for name in cut.layers if name not in {step.name for step in below}]:
-        raise ValueError(f'To be cut where it was, a model must have the same layers. Cut it anew. Received: no {", ".join(gone)}.')
+        raise ValueError(
+            'To be cut where it was, a model must have the same layers. Cut it anew. Received: no'
+            f' {", ".join(gone)}.'
+        )
     return below
 
 
-def _changing(judge, below, asked='')->str:
+def _changing(judge, below, asked='') -> str:
     causes = '; '.join(f'{step.name} {why}' for step, why in judge.why.items() if step in below)
-    return (f'What lies below a cut must not change while training. Cut lower, or freeze it'
-            f'{"" if judge.inference else " (`inference=True` switches frozen random layers off)"}. Received: {asked}{causes}.')
+    return (
+        'What lies below a cut must not change while training. Cut lower, or freeze'
+        f' it{"" if judge.inference else " (`inference=True` switches frozen random layers off)"}.'
+        f' Received: {asked}{causes}.'
+    )
 
 # %% ../../nbs/cut/10_splitting.ipynb #8abf285f
 def by_hand(
-    lower:keras.Layer, # any layer or model; frozen, and each row alone
-    upper:keras.Layer, # any layer or model that takes what `lower` makes
-    sample, # a few rows of x, in the structure that `lower` takes
-)->Split:
+    lower: keras.Layer,  # any layer or model; frozen, and each row alone
+    upper: keras.Layer,  # any layer or model that takes what `lower` makes
+    sample,  # a few rows of x, in the structure that `lower` takes
+) -> Split:
     """A `Split` from two parts that you name, for models whose layers can't be seen.
 
     Raises ValueError where the output of `lower` can change while training.
     """
-    enters = tree.map_structure(lambda a: keras.Input(tuple(a.shape[1:]), dtype=keras.backend.standardize_dtype(a.dtype)), sample)
-    lower(sample) # a subclassed model makes its variables when it is called
+    enters = tree.map_structure(
+        lambda a: keras.Input(tuple(a.shape[1:]), dtype=keras.backend.standardize_dtype(a.dtype)),
+        sample,
+    )
+    lower(sample)  # a subclassed model makes its variables when it is called
     made = lower(enters)
     model = keras.Model(enters, upper(made), name=getattr(upper, 'name', None))
     graph = _Graph(model)
     keys = [graph.value(graph.root, t) for t in tree.flatten(made)]
     judge = _Judge(graph, {id(v) for v in model.trainable_variables}, False, sample).run()
     below = _under(graph, keys)
-    if not below <= judge.below: raise ValueError(_changing(judge, below))
+    if not below <= judge.below:
+        raise ValueError(_changing(judge, below))
     return replace(_split(model, judge, below, []), whole=model)

@@ -1,4 +1,4 @@
-"""The frozen part of a model runs once; what it makes is kept, in memory or on disk, under a key that names everything it depends on.
+"""The frozen part of a model runs once; its output is kept under a key of everything it depends on.
 
 Docs: https://transferlit.github.io/transferlit/features/extraction.html.md"""
 
@@ -29,7 +29,14 @@ from keras import tree
 from tqdm import tqdm
 
 from .. import store as disk
-from .ray_workers import Joined, fields_of, over_arrays, over_dataset, portions, ship
+from transferlit.features.ray_workers import (
+    Joined,
+    fields_of,
+    over_arrays,
+    over_dataset,
+    portions,
+    ship,
+)
 from .ray_dataset import Columns, bad_row, is_dataset, row_marks, takes, the_ray
 from ..cut import Split, code_of, open_ended, split as _split, told_of
 from ..files import atomic_path, content_hash
@@ -40,715 +47,1339 @@ from ..tables import Table
 __all__ = ['check_numbers', 'check_count', 'Features', 'precompute']
 
 # %% ../../nbs/features/30_extraction.ipynb #03e19338
-def _refuse(rule, fix, received): raise ValueError(f'{rule} {fix} Received: {received}.')
+def _refuse(rule, fix, received):
+    raise ValueError(f'{rule} {fix} Received: {received}.')
 
 
 def _array(value):
-    "Something with rows, a shape and a dtype: numpy, memory-mapped and HDF5 arrays as they are, others converted without need for a copy."
-    if not isinstance(getattr(value, 'dtype', None), np.dtype) or not isinstance(getattr(value, 'shape', None), tuple):
+    """Something with rows, a shape and a dtype: numpy, memory-mapped and HDF5 arrays as they are,
+    others converted without need for a copy.
+    """
+    if not isinstance(getattr(value, 'dtype', None), np.dtype) or not isinstance(
+        getattr(value, 'shape', None), tuple
+    ):
         value = value.to_numpy() if hasattr(value, 'to_numpy') else np.asarray(value)
-    if not len(value.shape): _refuse('Data must have rows.', 'Give an array with one row a sample.', repr(value))
+    if not len(value.shape):
+        _refuse('Data must have rows.', 'Give an array with one row a sample.', repr(value))
     return value
 
-
-def _structure(data): # arrays in the structure they came in; lists of plain numbers are one array
+# %% ../../nbs/features/30_extraction.ipynb #7e5951db
+def _structure(data):  # arrays in the structure they came in; lists of plain numbers are one array
     if isinstance(data, dict):
         made = {k: _structure(v) for k, v in data.items()}
-        return OrderedDict(made) if isinstance(data, OrderedDict) else made # its leaves go in another order
-    holds = isinstance(data, (list, tuple)) and any(hasattr(a, 'shape') or hasattr(a, 'to_numpy') for a in tree.flatten(data))
-    if not holds: return _array(data)
-    return type(data)(*map(_structure, data)) if hasattr(data, '_fields') else type(data)(map(_structure, data))
+        return (
+            OrderedDict(made) if isinstance(data, OrderedDict) else made
+        )  # its leaves go in another order
+    holds = isinstance(data, (list, tuple)) and any(
+        hasattr(a, 'shape') or hasattr(a, 'to_numpy') for a in tree.flatten(data)
+    )
+    if not holds:
+        return _array(data)
+    return (
+        type(data)(*map(_structure, data))
+        if hasattr(data, '_fields')
+        else type(data)(map(_structure, data))
+    )
 
 
-def _leaves(data)->list: return [a for a in tree.flatten(data) if a is not None]
-def _kind(array)->str: return getattr(array.dtype, 'kind', None) or np.dtype(array.dtype.as_numpy_dtype).kind # a tensor's
+def _leaves(data) -> list:
+    return [a for a in tree.flatten(data) if a is not None]
 
 
-def _blocks(array, rows=1 << 14): # enough at a time to be fast, little enough for what is larger than memory
-    step = max(1, min(rows, (1 << 26) // max(1, math.prod(array.shape[1:]) * getattr(array.dtype, 'itemsize', 8))))
-    return (np.asarray(array[i:i + step]) for i in range(0, array.shape[0], step))
+def _kind(array) -> str:
+    return (
+        getattr(array.dtype, 'kind', None) or np.dtype(array.dtype.as_numpy_dtype).kind
+    )  # a tensor's
+
+# %% ../../nbs/features/30_extraction.ipynb #d3f5bdfd
+def _blocks(
+    array, rows=1 << 14
+):  # enough at a time to be fast, little enough for what is larger than memory
+    step = max(
+        1,
+        min(
+            rows,
+            (1 << 26) // max(1, math.prod(array.shape[1:]) * getattr(array.dtype, 'itemsize', 8)),
+        ),
+    )
+    return (np.asarray(array[i : i + step]) for i in range(0, array.shape[0], step))
 
 # %% ../../nbs/features/30_extraction.ipynb #c3077796
-def _same_length(named:dict)->int:
-    "The number of rows that all have. Raises ValueError where they differ, or where there are none."
-    sizes = {name: [a.shape[0] for a in _leaves(data)] for name, data in named.items() if data is not None}
-    if not sizes.get('x'): _refuse('There must be an x.', 'Give arrays, rows first, or a pipeline of batches.', 'x=None')
+def _same_length(named: dict) -> int:
+    """The number of rows that all have. Raises ValueError where they differ, or where there are
+    none.
+    """
+    sizes = {
+        name: [a.shape[0] for a in _leaves(data)]
+        for name, data in named.items()
+        if data is not None
+    }
+    if not sizes.get('x'):
+        _refuse(
+            'There must be an x.', 'Give arrays, rows first, or a pipeline of batches.', 'x=None'
+        )
     if len({n for ns in sizes.values() for n in ns}) != 1:
-        _refuse('All arrays must have one row a sample.', 'Give them one length.', ', '.join(f'{k} {v}' for k, v in sizes.items()))
+        _refuse(
+            'All arrays must have one row a sample.',
+            'Give them one length.',
+            ', '.join(f'{k} {v}' for k, v in sizes.items()),
+        )
     rows = next(iter(sizes.values()))[0]
-    if not rows: _refuse('There must be at least one row.', 'Check how the data was read or filtered.', 'x of 0 rows')
+    if not rows:
+        _refuse(
+            'There must be at least one row.',
+            'Check how the data was read or filtered.',
+            'x of 0 rows',
+        )
     return rows
 
-
+# %% ../../nbs/features/30_extraction.ipynb #39aed329
 def check_numbers(
-    name:str, # of the data, for the message
-    data, # arrays or tensors, in any structure
-)->None:
+    name: str,  # of the data, for the message
+    data,  # arrays or tensors, in any structure
+) -> None:
     "Raises ValueError where there is NaN, with the number of rows that have it."
     for array in (a for a in _leaves(data) if _kind(a) == 'f'):
-        # The smallest of numbers with a NaN among them is NaN: one fast pass finds whether there is any.
-        bad = sum(int(np.isnan(b.reshape(len(b), -1)).any(1).sum()) for b in _blocks(array) if b.size and np.isnan(np.min(b)))
-        if bad: _refuse(f'{name} must hold numbers.', 'Fill or drop the rows with NaN.', f'{name} with NaN in {bad:,} of {array.shape[0]:,} rows')
+        # The smallest of numbers with a NaN among them is NaN: one fast pass finds whether there is
+        # any.
+        bad = sum(
+            int(np.isnan(b.reshape(len(b), -1)).any(1).sum())
+            for b in _blocks(array)
+            if b.size and np.isnan(np.min(b))
+        )
+        if bad:
+            _refuse(
+                f'{name} must hold numbers.',
+                'Fill or drop the rows with NaN.',
+                f'{name} with NaN in {bad:,} of {array.shape[0]:,} rows',
+            )
 
-
-
+# %% ../../nbs/features/30_extraction.ipynb #e84386c3
 def check_count(
-    name:str, # of the argument, for the message
-    value, # as it was given; None where it was left out
-    least:int=1,
-)->None:
+    name: str,  # of the argument, for the message
+    value,  # as it was given; None where it was left out
+    least: int = 1,
+) -> None:
     "Raises ValueError where `value` is given, but is no whole number of at least `least`."
     if value is not None and not (isinstance(value, (int, np.integer)) and value >= least):
-        _refuse(f'`{name}` must be a whole number, {least} or more.', 'Correct it, or leave it out.', f'{name}={value!r}')
+        _refuse(
+            f'`{name}` must be a whole number, {least} or more.',
+            'Correct it, or leave it out.',
+            f'{name}={value!r}',
+        )
 
 # %% ../../nbs/features/30_extraction.ipynb #52abb5a2
 class _Arrays:
     "Rows of arrays, read by number."
+
     stream = False
+
     def __init__(self, x, y=None, sample_weight=None, row_ids=None):
-        self.x, self.y, self.weight = (None if a is None else _structure(a) for a in (x, y, sample_weight))
+        self.x, self.y, self.weight = (
+            None if a is None else _structure(a) for a in (x, y, sample_weight)
+        )
         self.ids = None if row_ids is None else _array(row_ids)
-        self.n = _same_length({'x': self.x, 'y': self.y, 'sample_weight': self.weight, 'row_ids': self.ids})
-        if self.ids is None: self.ids = np.arange(self.n)
-        for name, data in ('x', self.x), ('y', self.y), ('sample_weight', self.weight): check_numbers(name, data)
+        self.n = _same_length(
+            {'x': self.x, 'y': self.y, 'sample_weight': self.weight, 'row_ids': self.ids}
+        )
+        if self.ids is None:
+            self.ids = np.arange(self.n)
+        for name, data in ('x', self.x), ('y', self.y), ('sample_weight', self.weight):
+            check_numbers(name, data)
 
-    def few(self): return self.rows(slice(4)) # to judge layers that looking can't
+    def few(self):
+        return self.rows(slice(4))  # to judge layers that looking can't
 
-    def rows(self, numbers): # x of these rows
+    def rows(self, numbers):  # x of these rows
         return tree.map_structure(lambda a: np.asarray(a[numbers]), self.x)
 
-    def batches(self, size, start=0): # x, and nothing beside it: labels lie in their arrays
-        for i in range(start, self.n, size): yield self.rows(slice(i, i + size)), None
+    def batches(self, size, start=0):  # x, and nothing beside it: labels lie in their arrays
+        for i in range(start, self.n, size):
+            yield self.rows(slice(i, i + size)), None
 
-    def content(self)->list: # dtype, shape and hash of each array
+    def content(self) -> list:  # dtype, shape and hash of each array
         return [[str(a.dtype), list(a.shape), _digest(a)] for a in tree.flatten(self.x)]
 
-
-def _digest(array)->str: # hashing leaves Python's lock free, so it uses all cores; never more than a few blocks in memory
+# %% ../../nbs/features/30_extraction.ipynb #426bb043
+def _digest(
+    array,
+) -> str:  # hashing leaves Python's lock free, so it uses all cores; never more than a few blocks in memory
     blocks, workers = _blocks(array), os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         groups = iter(lambda: list(itertools.islice(blocks, workers)), [])
-        return content_hash([h for group in groups for h in pool.map(lambda b: content_hash(_texts(b)), group)])
+        return content_hash(
+            [h for group in groups for h in pool.map(lambda b: content_hash(_texts(b)), group)]
+        )
 
 
-def _texts(block): return block.astype(str) if block.dtype.hasobject else block
+def _texts(block):
+    return block.astype(str) if block.dtype.hasobject else block
 
 # %% ../../nbs/features/30_extraction.ipynb #507be35a
-def _unbatched(received): _refuse('A pipeline must give batches of rows.', 'End it with `.batch(256)`, or stack the rows.', received)
+def _unbatched(received):
+    _refuse(
+        'A pipeline must give batches of rows.',
+        'End it with `.batch(256)`, or stack the rows.',
+        received,
+    )
 
-
+# %% ../../nbs/features/30_extraction.ipynb #6de85732
 class _Stream:
     "Rows of a pipeline, as they come: batches of x, or of (x, y), or of (x, y, sample_weight)."
+
     stream, ids = True, None
+
     def __init__(self, pipeline):
         self.pipeline, self.n, self.y, self.weight, self.known = pipeline, None, None, None, None
-        endless = isinstance(pipeline, tf.data.Dataset) and int(pipeline.cardinality()) == tf.data.INFINITE_CARDINALITY
+        endless = (
+            isinstance(pipeline, tf.data.Dataset)
+            and int(pipeline.cardinality()) == tf.data.INFINITE_CARDINALITY
+        )
         if endless or isinstance(pipeline, keras.utils.PyDataset) and pipeline.num_batches is None:
-            _refuse('A pipeline must come to an end.', 'Use `.take(batches)`, or a PyDataset with a length.', 'an endless one')
-        self.once = hasattr(pipeline, '__next__') # a plain generator: gone when it has been read
+            _refuse(
+                'A pipeline must come to an end.',
+                'Use `.take(batches)`, or a PyDataset with a length.',
+                'an endless one',
+            )
+        self.once = hasattr(pipeline, '__next__')  # a plain generator: gone when it has been read
 
     def few(self):
-        if isinstance(self.pipeline, Columns): return self.pipeline.sample() # good rows
+        if isinstance(self.pipeline, Columns):
+            return self.pipeline.sample()  # good rows
         return None if self.once else next(self.parts(), (None,))[0]
 
     def items(self):
         made = self.pipeline() if callable(self.pipeline) else self.pipeline
-        return (made[i] for i in range(len(made))) if hasattr(made, '__getitem__') and hasattr(made, '__len__') else iter(made)
+        return (
+            (made[i] for i in range(len(made)))
+            if hasattr(made, '__getitem__') and hasattr(made, '__len__')
+            else iter(made)
+        )
 
-    def parts(self): # (x, y, sample_weight) as arrays, batch by batch
+    def parts(self):  # (x, y, sample_weight) as arrays, batch by batch
         for item in self.items():
             arrays = tree.map_structure(lambda a: None if a is None else np.asarray(a), item)
-            if bare := [a for a in _leaves(arrays) if not a.ndim]: _unbatched(f'elements that hold the single value {bare[0]}')
+            if bare := [a for a in _leaves(arrays) if not a.ndim]:
+                _unbatched(f'elements that hold the single value {bare[0]}')
             parts = keras.utils.unpack_x_y_sample_weight(arrays)
             _same_length(dict(zip(('x', 'y', 'sample_weight'), parts)))
-            for name, data in zip(('x', 'y', 'sample_weight'), parts): check_numbers(name, data)
+            for name, data in zip(('x', 'y', 'sample_weight'), parts):
+                check_numbers(name, data)
             yield parts
 
-    def batches(self, size, start=0): # (x, (y, sample_weight)) in batches of about `size`
+    def batches(self, size, start=0):  # (x, (y, sample_weight)) in batches of about `size`
         held, rows = [], 0
         for parts in self.parts():
             held.append(parts)
             rows += tree.flatten(parts[0])[0].shape[0]
-            if rows >= size: yield _joined(held); held, rows = [], 0
-        if held: yield _joined(held)
+            if rows >= size:
+                yield _joined(held)
+                held, rows = [], 0
+        if held:
+            yield _joined(held)
 
-
-def _joined(held): # batches end to end
-    x, y, weight = held[0] if len(held) == 1 else tree.map_structure(lambda *a: None if a[0] is None else np.concatenate(a), *held)
+# %% ../../nbs/features/30_extraction.ipynb #d875c256
+def _joined(held):  # batches end to end
+    x, y, weight = (
+        held[0]
+        if len(held) == 1
+        else tree.map_structure(lambda *a: None if a[0] is None else np.concatenate(a), *held)
+    )
     return x, (y, weight)
 
 # %% ../../nbs/features/30_extraction.ipynb #271d96bb
-def _fingerprints(data)->np.ndarray: return row_marks(_leaves(data)) # 64 bits of each row, over all arrays of `data`
+def _fingerprints(data) -> np.ndarray:
+    return row_marks(_leaves(data))  # 64 bits of each row, over all arrays of `data`
 
 
-def _seen(source)->np.ndarray: # fingerprints of all rows, sorted: the same in whatever order they came
-    if hasattr(source.pipeline, 'fingerprints'): every = source.pipeline.fingerprints() # a Ray Dataset: where its rows are
-    else: every = np.concatenate([_fingerprints((x, beside)) for x, beside in source.batches(1 << 10)] or [np.empty(0, 'uint64')])
-    if not len(every): _refuse('There must be at least one row.', 'Check how the pipeline was made.', 'a pipeline that gave none')
+def _seen(
+    source,
+) -> np.ndarray:  # fingerprints of all rows, sorted: the same in whatever order they came
+    if hasattr(source.pipeline, 'fingerprints'):
+        every = source.pipeline.fingerprints()  # a Ray Dataset: where its rows are
+    else:
+        every = np.concatenate(
+            [_fingerprints((x, beside)) for x, beside in source.batches(1 << 10)]
+            or [np.empty(0, 'uint64')]
+        )
+    if not len(every):
+        _refuse(
+            'There must be at least one row.',
+            'Check how the pipeline was made.',
+            'a pipeline that gave none',
+        )
     return np.sort(every)
 
-
-def _flows(x)->bool: # a pipeline: a dataset, something to iterate over or with numbered batches, a function that makes one
-    if isinstance(x, (dict, list, tuple)) or hasattr(x, 'shape') or hasattr(x, 'to_numpy'): return False
-    return callable(x) or hasattr(x, '__iter__') or hasattr(x, '__getitem__') and hasattr(x, '__len__')
+# %% ../../nbs/features/30_extraction.ipynb #be1ba2d7
+def _flows(
+    x,
+) -> (
+    bool
+):  # a dataset, something to iterate over or with numbered batches, a function that makes one
+    if isinstance(x, (dict, list, tuple)) or hasattr(x, 'shape') or hasattr(x, 'to_numpy'):
+        return False
+    return (
+        callable(x) or hasattr(x, '__iter__') or hasattr(x, '__getitem__') and hasattr(x, '__len__')
+    )
 
 
 def _source(x, y=None, sample_weight=None, row_ids=None):
     "The rows of `x`, whatever it is. Raises ValueError where labels are given beside a pipeline."
-    if is_dataset(x): x = Columns(x)
+    if is_dataset(x):
+        x = Columns(x)
     if _flows(x):
         if any(a is not None for a in (y, sample_weight, row_ids)):
-            _refuse('A pipeline gives its labels itself.', 'Let it give (x, y) or (x, y, sample_weight).', 'y, sample_weight or row_ids beside it')
+            _refuse(
+                'A pipeline gives its labels itself.',
+                'Let it give (x, y) or (x, y, sample_weight).',
+                'y, sample_weight or row_ids beside it',
+            )
         return _Stream(x)
     return _Arrays(x, y, sample_weight, row_ids)
 
 # %% ../../nbs/features/30_extraction.ipynb #0ae36ed1
-_FUNCTIONS = weakref.WeakKeyDictionary() # a lower part to (its recipe, what was compiled from it by kind of data)
+_FUNCTIONS = (
+    weakref.WeakKeyDictionary()
+)  # a lower part to (its recipe, what was compiled from it by kind of data)
 
-def _functions(cut:Split)->dict: # those that still hold: what a trace read is baked into it
-    if _FUNCTIONS.get(cut.lower, (None,))[0] != cut.recipe: _FUNCTIONS[cut.lower] = cut.recipe, {}
+
+def _functions(cut: Split) -> dict:  # those that still hold: what a trace read is baked into it
+    if _FUNCTIONS.get(cut.lower, (None,))[0] != cut.recipe:
+        _FUNCTIONS[cut.lower] = cut.recipe, {}
     return _FUNCTIONS[cut.lower][1]
 
 
-def _compiled(cut:Split, x):
-    "A function from a batch to the boundary tensors, compiled once for a kind of data and what the lower part computes."
+def _compiled(cut: Split, x):
+    """A function from a batch to the boundary tensors, compiled once for a kind of data and what
+    the lower part computes.
+    """
     specs = [tf.TensorSpec((None, *a.shape[1:]), _tensor_dtype(a)) for a in tree.flatten(x)]
     made, kind = _functions(cut), str(specs)
     if kind not in made:
         part, structure = weakref.ref(cut.lower), tree.map_structure(lambda a: 0, x)
-        def run(*flat): return tree.flatten(part()(tree.pack_sequence_as(structure, flat), training=False))
+
+        def run(*flat):
+            return tree.flatten(part()(tree.pack_sequence_as(structure, flat), training=False))
+
         made[kind] = tf.function(run, input_signature=specs, autograph=False)
     run = made[kind]
     return lambda batch: run(*(_as(a, s.dtype) for a, s in zip(tree.flatten(batch), specs)))
 
+# %% ../../nbs/features/30_extraction.ipynb #5b700574
+def _as(a, dtype):  # a tensor
+    return (
+        tf.convert_to_tensor(_texts(a), dtype)
+        if dtype == tf.string
+        else tf.cast(tf.convert_to_tensor(a), dtype)
+    )
 
-def _as(a, dtype): # a tensor
-    return tf.convert_to_tensor(_texts(a), dtype) if dtype == tf.string else tf.cast(tf.convert_to_tensor(a), dtype)
 
-
-def _tensor_dtype(array): # as Keras takes it: floats as `floatx`, text as strings
-    if _kind(array) in 'OUS': return tf.string
-    return tf.as_dtype(keras.config.floatx()) if array.dtype == np.float64 else tf.as_dtype(array.dtype)
+def _tensor_dtype(array):  # as Keras takes it: floats as `floatx`, text as strings
+    if _kind(array) in 'OUS':
+        return tf.string
+    return (
+        tf.as_dtype(keras.config.floatx())
+        if array.dtype == np.float64
+        else tf.as_dtype(array.dtype)
+    )
 
 # %% ../../nbs/features/30_extraction.ipynb #98f9e08e
-_NEAR_CACHE = 1 << 25 # bytes
+_NEAR_CACHE = 1 << 25  # bytes
 
-def _guess(cut:Split)->int: # rows in one call, from the largest tensor inside
+
+def _guess(cut: Split) -> int:  # rows in one call, from the largest tensor inside
     return 1 << max(4, min(11, int(math.log2(max(1, _NEAR_CACHE / max(1, cut.widest))))))
 
 
-def _timed(run, batch)->float: # seconds a row; the first call prepares the kernels for this size
+def _timed(run, batch) -> float:  # seconds a row; the first call prepares the kernels for this size
     run(batch)[0].numpy()
     start = time.perf_counter()
     run(batch)[0].numpy()
     return (time.perf_counter() - start) / len(tree.flatten(batch)[0])
 
 
-def _measured(run, source, guess, patience=0.03)->int:
-    "The fastest of the sizes around `guess`, for at most a part `patience` of the time that the job will take."
+def _measured(run, source, guess, patience=0.03) -> int:
+    """The fastest of the sizes around `guess`, for at most a part `patience` of the time that the
+    job will take.
+    """
     best, size, began = (math.inf, guess), guess // 2, time.perf_counter()
     while size <= source.n:
         took = _timed(run, source.rows(slice(size)))
-        if took < best[0]: best = took, size
-        elif size > guess: break
-        if time.perf_counter() - began > patience * best[0] * source.n: break
+        if took < best[0]:
+            best = took, size
+        elif size > guess:
+            break
+        if time.perf_counter() - began > patience * best[0] * source.n:
+            break
         size *= 2
     return best[1]
 
 # %% ../../nbs/features/30_extraction.ipynb #e26fb87a
-_LONG = 10. # seconds a job must take for measuring to pay
+_LONG = 10.0  # seconds a job must take for measuring to pay
 
-def _batch_size(cut:Split, run, source)->int:
-    "Rows in one call: guessed, and measured where the job is long; what was measured on this machine before is taken again."
+# %% ../../nbs/features/30_extraction.ipynb #a842f3fc
+def _batch_size(cut: Split, run, source) -> int:
+    """Rows in one call: guessed, and measured where the job is long; what was measured on this
+    machine before is taken again.
+    """
     guess = _guess(cut)
-    if source.stream or source.n < 100 * guess or _timed(run, source.rows(slice(guess))) * source.n < _LONG: return guess # at most two calls of 100
-    path, mine = disk.home()/'batch_sizes.json', content_hash([h for _, h in cut.recipe], os.cpu_count(), len(tf.config.list_physical_devices('GPU')))[:16]
-    try: known = json.loads(path.read_text())
-    except (OSError, ValueError): known = {}
+    if (
+        source.stream
+        or source.n < 100 * guess
+        or _timed(run, source.rows(slice(guess))) * source.n < _LONG
+    ):
+        return guess  # at most two calls of 100
+    path, mine = (
+        disk.home() / 'batch_sizes.json',
+        content_hash(
+            [h for _, h in cut.recipe], os.cpu_count(), len(tf.config.list_physical_devices('GPU'))
+        )[:16],
+    )
+    try:
+        known = json.loads(path.read_text())
+    except (OSError, ValueError):
+        known = {}
     if mine not in known:
         known[mine] = _measured(run, source, guess)
-        with suppress(OSError): # nothing depends on its being remembered
+        with suppress(OSError):  # nothing depends on its being remembered
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path) as part: part.write_text(json.dumps(known))
+            with atomic_path(path) as part:
+                part.write_text(json.dumps(known))
     return known[mine]
 
 # %% ../../nbs/features/30_extraction.ipynb #d81d7cee
-_FORMAT = 1 # of what is stored about features
-
-def _made_by(cut:Split)->dict: # the part of the key that the model decides
-    return {'layers': [list(step) for step in cut.recipe], 'boundary': [[list(b.shape), b.dtype] for b in cut.boundary],
-            'weights': [[path, content_hash(v.numpy())] for path, v in cut.weights.items()], 'inference': cut.inference}
+_FORMAT = 1  # of what is stored about features
 
 
-def _parts(cut:Split, data, dtype, views, augment)->dict: # everything that features depend on
-    how = {'views': views, 'augmentation': augment and augment.key(), 'seed': augment and augment.seed}
+def _made_by(cut: Split) -> dict:  # the part of the key that the model decides
+    return {
+        'layers': [list(step) for step in cut.recipe],
+        'boundary': [[list(b.shape), b.dtype] for b in cut.boundary],
+        'weights': [[path, content_hash(v.numpy())] for path, v in cut.weights.items()],
+        'inference': cut.inference,
+    }
+
+
+def _parts(cut: Split, data, dtype, views, augment) -> dict:  # everything that features depend on
+    how = {
+        'views': views,
+        'augmentation': augment and augment.key(),
+        'seed': augment and augment.seed,
+    }
     return {**_made_by(cut), 'data': data, 'stored as': dtype, **how, 'versions': _versions()}
 
 
-def _versions()->dict: return {'keras': keras.__version__, 'tensorflow': tf.__version__, 'features': _FORMAT, 'store': disk.FORMAT}
+def _versions() -> dict:
+    return {
+        'keras': keras.__version__,
+        'tensorflow': tf.__version__,
+        'features': _FORMAT,
+        'store': disk.FORMAT,
+    }
 
-
-def _key(parts:dict)->str:
-    nameless = {**parts, 'layers': [h for _, h in parts['layers']], 'weights': [h for _, h in parts['weights']]}
+# %% ../../nbs/features/30_extraction.ipynb #c213dbf9
+def _key(parts: dict) -> str:
+    nameless = {
+        **parts,
+        'layers': [h for _, h in parts['layers']],
+        'weights': [h for _, h in parts['weights']],
+    }
     return content_hash(json.dumps(nameless, sort_keys=True))
 
 # %% ../../nbs/features/30_extraction.ipynb #aa5bd858
-def _pairs(old, new)->list: # names of what differs between two lists of (name, hash)
-    if len(old) != len(new): return []
+def _pairs(old, new) -> list:  # names of what differs between two lists of (name, hash)
+    if len(old) != len(new):
+        return []
     return [name for (_, was), (name, now) in zip(old, new) if was != now]
 
 
-def _rows_change(was:int, now:int)->str: return f'x has {abs(now - was):,} {"more" if now > was else "fewer"} row{"s" * (abs(now - was) != 1)}'
+def _rows_change(was: int, now: int) -> str:
+    return (
+        f'x has {abs(now - was):,} {"more" if now > was else "fewer"}'
+        f' row{"s" * (abs(now - was) != 1)}'
+    )
 
 
-def _array_change(was, now)->str: # of (dtype, shape, hash)
-    if was[1][1:] != now[1][1:]: return f'rows of x are {tuple(now[1][1:])} instead of {tuple(was[1][1:])}'
-    if was[1][0] != now[1][0]: return _rows_change(was[1][0], now[1][0])
+def _array_change(was, now) -> str:  # of (dtype, shape, hash)
+    if was[1][1:] != now[1][1:]:
+        return f'rows of x are {tuple(now[1][1:])} instead of {tuple(was[1][1:])}'
+    if was[1][0] != now[1][0]:
+        return _rows_change(was[1][0], now[1][0])
     return f'x is {now[0]} instead of {was[0]}' if was[0] != now[0] else 'the content of x changed'
 
-
-def _data_changes(old, new)->list:
-    if old == new: return []
+# %% ../../nbs/features/30_extraction.ipynb #bd992f2c
+def _data_changes(old, new) -> list:
+    if old == new:
+        return []
     kinds = ['a pipeline' if isinstance(data, dict) else 'arrays' for data in (old, new)]
-    if kinds[0] != kinds[1]: return [f'x is {kinds[1]} instead of {kinds[0]}']
-    if isinstance(new, list): return [_array_change(*pair) for pair in zip(old, new) if pair[0] != pair[1]] if len(old) == len(new) else ['x has another number of arrays']
-    if 'key' in new or 'key' in old: return [f'the key of x is {new.get("key")!r} instead of {old.get("key")!r}']
-    return [_rows_change(old['rows'], new['rows']) if old['rows'] != new['rows'] else 'what the pipeline gives changed']
+    if kinds[0] != kinds[1]:
+        return [f'x is {kinds[1]} instead of {kinds[0]}']
+    if isinstance(new, list):
+        return (
+            [_array_change(*pair) for pair in zip(old, new) if pair[0] != pair[1]]
+            if len(old) == len(new)
+            else ['x has another number of arrays']
+        )
+    if 'key' in new or 'key' in old:
+        return [f'the key of x is {new.get("key")!r} instead of {old.get("key")!r}']
+    return [
+        (
+            _rows_change(old['rows'], new['rows'])
+            if old['rows'] != new['rows']
+            else 'what the pipeline gives changed'
+        )
+    ]
 
 # %% ../../nbs/features/30_extraction.ipynb #d6bf5a3c
-def _step_changes(old, new)->list: # of the steps below the cut, as (name, hash)
-    if len(old) == len(new): return [f'the settings of `{name}` changed' for name in _pairs(old, new)]
+def _step_changes(old, new) -> list:  # of the steps below the cut, as (name, hash)
+    if len(old) == len(new):
+        return [f'the settings of `{name}` changed' for name in _pairs(old, new)]
     was, now = ({h for _, h in steps} for steps in (old, new))
-    return [f'`{name}` lies below the cut now' for name, h in new if h not in was] + [f'`{name}` no longer lies below the cut' for name, h in old if h not in now]
+    return [f'`{name}` lies below the cut now' for name, h in new if h not in was] + [
+        f'`{name}` no longer lies below the cut' for name, h in old if h not in now
+    ]
 
-
-def _how_changes(old, new)->list: # of whatever is neither model nor data
+# %% ../../nbs/features/30_extraction.ipynb #e74f138f
+def _how_changes(old, new) -> list:  # of whatever is neither model nor data
     said, (was, now) = [], (old['augmentation'], new['augmentation'])
-    if old['inference'] != new['inference']: said.append(f'frozen random layers run as in {"inference" if new["inference"] else "training"}')
-    if old['stored as'] != new['stored as']: said.append(f'features are stored as {new["stored as"] or "computed"} instead of as {old["stored as"] or "computed"}')
-    if was != now: said.append('x is no longer augmented' if now is None else 'x is augmented' if was is None else 'the augmentation changed')
-    elif old['seed'] != new['seed']: said.append(f'the seed of the augmentation is {new["seed"]} instead of {old["seed"]}')
-    if old['views'] != new['views']: said.append(f'views={new["views"]} instead of {old["views"]}')
+    if old['inference'] != new['inference']:
+        said.append(
+            f'frozen random layers run as in {"inference" if new["inference"] else "training"}'
+        )
+    if old['stored as'] != new['stored as']:
+        said.append(
+            f'features are stored as {new["stored as"] or "computed"} instead of as'
+            f' {old["stored as"] or "computed"}'
+        )
+    if was != now:
+        said.append(
+            'x is no longer augmented'
+            if now is None
+            else 'x is augmented'
+            if was is None
+            else 'the augmentation changed'
+        )
+    elif old['seed'] != new['seed']:
+        said.append(f'the seed of the augmentation is {new["seed"]} instead of {old["seed"]}')
+    if old['views'] != new['views']:
+        said.append(f'views={new["views"]} instead of {old["views"]}')
     versions = [(name, v, old['versions'].get(name)) for name, v in new['versions'].items()]
-    return said + [f'{name} is {v} instead of {before}' for name, v, before in versions if v != before]
+    return said + [
+        f'{name} is {v} instead of {before}' for name, v, before in versions if v != before
+    ]
 
-
-def _changes(old:dict, new:dict)->list:
+# %% ../../nbs/features/30_extraction.ipynb #f4c0a0f7
+def _changes(old: dict, new: dict) -> list:
     "What differs between two keys, in words."
     weights = [f'`{name}` changed' for name in _pairs(old['weights'], new['weights'])]
-    return weights + _step_changes(old['layers'], new['layers']) + _data_changes(old['data'], new['data']) + _how_changes(old, new)
+    return (
+        weights
+        + _step_changes(old['layers'], new['layers'])
+        + _data_changes(old['data'], new['data'])
+        + _how_changes(old, new)
+    )
 
 # %% ../../nbs/features/30_extraction.ipynb #8f5ffee9
 @dataclass
 class Features:
     "What a frozen part made of every row, with the labels of the rows, and all it was made from."
-    arrays:list # one array a boundary tensor, rows first, in the order of `split.boundary`; in memory or memory-mapped
-    split:Split # the cut they were made with: `split.upper` trains on them
-    y:object=None # labels, in the structure they were given
-    sample_weight:object=None
-    row_ids:np.ndarray=None # of each row: its place in x, or what was given
-    parts:dict=field(default=None, repr=False) # all that they depend on
-    views:int=1 # passes of augmentation that lie one behind the other in `arrays`
-    batch_size:int=None # rows in one call, as they were made
-    folder:object=None # where they lie: a folder, or a place far away; None in memory
-    note:str='' # what was done, and why
-    error:float=0. # largest difference that the stored dtype made
-    prints:object=field(default=None, repr=False) # fingerprints of the rows of a pipeline
-    source:object=field(default=None, repr=False) # the rows they were made from
-    augment:object=field(default=None, repr=False) # what was done to x first
-    skipped:list=field(default=(), repr=False) # (row, what is wrong) for each bad row that was left out
+
+    # one array a boundary tensor, rows first, in the order of `split.boundary`; in memory or
+    # memory-mapped
+    arrays: list
+    split: Split  # the cut they were made with: `split.upper` trains on them
+    y: object = None  # labels, in the structure they were given
+    sample_weight: object = None
+    row_ids: np.ndarray = None  # of each row: its place in x, or what was given
+    parts: dict = field(default=None, repr=False)  # all that they depend on
+    views: int = 1  # passes of augmentation that lie one behind the other in `arrays`
+    batch_size: int = None  # rows in one call, as they were made
+    folder: object = None  # where they lie: a folder, or a place far away; None in memory
+    note: str = ''  # what was done, and why
+    error: float = 0.0  # largest difference that the stored dtype made
+    prints: object = field(default=None, repr=False)  # fingerprints of the rows of a pipeline
+    source: object = field(default=None, repr=False)  # the rows they were made from
+    augment: object = field(default=None, repr=False)  # what was done to x first
+    skipped: list = field(
+        default=(), repr=False
+    )  # (row, what is wrong) for each bad row that was left out
 
     @property
-    def n(self)->int: return self.arrays[0].shape[0] // self.views # rows of one view
-    def __len__(self): return self.n
+    def n(self) -> int:
+        return self.arrays[0].shape[0] // self.views  # rows of one view
+
+    def __len__(self):
+        return self.n
+
     @property
-    def key(self)->str: return _key(self.parts)
+    def key(self) -> str:
+        return _key(self.parts)
+
     @property
-    def boundary(self)->list: return self.split.boundary
+    def boundary(self) -> list:
+        return self.split.boundary
+
     @property
-    def nbytes(self)->int: return sum(a.nbytes for a in self.arrays)
-    def __getitem__(self, rows)->list: return [a[rows] for a in self.arrays] # a slice or row numbers, in any order
+    def nbytes(self) -> int:
+        return sum(a.nbytes for a in self.arrays)
+
+    def __getitem__(self, rows) -> list:
+        return [a[rows] for a in self.arrays]  # a slice or row numbers, in any order
 
     def __repr__(self):
-        shapes = ', '.join(f'{b.name} {tuple(a.shape[1:])} {a.dtype}' for b, a in zip(self.boundary, self.arrays))
+        shapes = ', '.join(
+            f'{b.name} {tuple(a.shape[1:])} {a.dtype}' for b, a in zip(self.boundary, self.arrays)
+        )
         views = f' in {self.views} views' if self.views > 1 else ''
         rounded = f' Rounding changed values by up to {self.error:.2g}.' if self.error else ''
-        return f'Features of {self.n:,} rows{views}: {shapes}; {disk.bytes_text(self.nbytes)} {_where(self.folder)}.{rounded} {self.note}{_left_out(self.skipped)}'
+        return (
+            f'Features of {self.n:,} rows{views}: {shapes}; {disk.bytes_text(self.nbytes)}'
+            f' {_where(self.folder)}.{rounded} {self.note}{_left_out(self.skipped)}'
+        )
 
-    def chunks(self, rows:int): return _chunks(self, rows) # (start, arrays, y, sample_weight), the last one shorter
-    def view(self, k:int)->Features: return _view(self, k) # one pass of augmentation
-    def take(self, rows)->Features: return _take(self, rows) # some rows, in memory, in the order given
-    def check(self, model)->None: _check(self, model) # raises ValueError where `model` no longer makes these features
-    def verify(self, n:int=16, x=None)->float: return _verify(self, n, x) # largest difference from `n` rows made anew
-    def explain(self)->Table: return _explain(self) # all that the key is made of
+    def chunks(self, rows: int):
+        return _chunks(self, rows)  # (start, arrays, y, sample_weight), the last one shorter
+
+    def view(self, k: int) -> Features:
+        return _view(self, k)  # one pass of augmentation
+
+    def take(self, rows) -> Features:
+        return _take(self, rows)  # some rows, in memory, in the order given
+
+    def check(self, model) -> None:
+        _check(self, model)  # raises ValueError where `model` no longer makes these features
+
+    def verify(self, n: int = 16, x=None) -> float:
+        return _verify(self, n, x)  # largest difference from `n` rows made anew
+
+    def explain(self) -> Table:
+        return _explain(self)  # all that the key is made of
 
 # %% ../../nbs/features/30_extraction.ipynb #3917920d
-def _left_out(skipped)->str:
+def _left_out(skipped) -> str:
     said = '; '.join(f'row {row:,}: {why}' for row, why in skipped[:3])
-    return f' {len(skipped):,} bad rows were left out ({said}{"; ..." if len(skipped) > 3 else ""}).' if skipped else ''
+    return (
+        f' {len(skipped):,} bad rows were left out ({said}{"; ..." if len(skipped) > 3 else ""}).'
+        if skipped
+        else ''
+    )
 
 
-def _where(folder)->str: return 'in memory' if folder is None else 'on disk' if isinstance(folder, Path) else f'at {folder}'
-def _rows_of(data, rows): return None if data is None else tree.map_structure(lambda a: a[rows], data)
+def _where(folder) -> str:
+    return (
+        'in memory' if folder is None else 'on disk' if isinstance(folder, Path) else f'at {folder}'
+    )
 
 
-def _chunks(features, rows:int):
+def _rows_of(data, rows):
+    return None if data is None else tree.map_structure(lambda a: a[rows], data)
+
+
+def _chunks(features, rows: int):
     for start in range(0, features.n, rows):
         part = slice(start, start + rows)
-        yield start, features[part], _rows_of(features.y, part), _rows_of(features.sample_weight, part)
+        yield (
+            start,
+            features[part],
+            _rows_of(features.y, part),
+            _rows_of(features.sample_weight, part),
+        )
 
-
-def _take(features, rows)->Features:
+# %% ../../nbs/features/30_extraction.ipynb #ff1626b0
+def _take(features, rows) -> Features:
     rows = np.arange(features.n)[rows]
-    y, weight, ids = (_rows_of(d, rows) for d in (features.y, features.sample_weight, features.row_ids))
-    if features.views > 1: _refuse('Rows are taken from one view.', 'Use `features.view(k).take(rows)`.', f'features in {features.views} views')
-    return replace(features, arrays=[np.asarray(a[rows]) for a in features.arrays], y=y, sample_weight=weight, row_ids=ids, folder=None, source=None, prints=None)
+    y, weight, ids = (
+        _rows_of(d, rows) for d in (features.y, features.sample_weight, features.row_ids)
+    )
+    if features.views > 1:
+        _refuse(
+            'Rows are taken from one view.',
+            'Use `features.view(k).take(rows)`.',
+            f'features in {features.views} views',
+        )
+    return replace(
+        features,
+        arrays=[np.asarray(a[rows]) for a in features.arrays],
+        y=y,
+        sample_weight=weight,
+        row_ids=ids,
+        folder=None,
+        source=None,
+        prints=None,
+    )
 
-
-def _view(features, k:int)->Features:
+# %% ../../nbs/features/30_extraction.ipynb #ece9e586
+def _view(features, k: int) -> Features:
     n, views = features.n, features.views
-    if not 0 <= k < views: _refuse('A view must be one of those that were made.', f'Choose 0 to {views - 1}.', f'k={k}')
+    if not 0 <= k < views:
+        _refuse(
+            'A view must be one of those that were made.', f'Choose 0 to {views - 1}.', f'k={k}'
+        )
     part = slice(k * n, (k + 1) * n)
-    def cut(a): return a.view(part.start, part.stop) if isinstance(a, disk.StoredRows) else a[part]
-    def own(data): return None if data is None else tree.map_structure(lambda a: a if a.shape[0] == n else cut(a), data)
-    return replace(features, arrays=[cut(a) for a in features.arrays], y=own(features.y), sample_weight=own(features.sample_weight),
-                   row_ids=own(features.row_ids), prints=own(features.prints), views=1, source=None)
+
+    def cut(a):
+        return a.view(part.start, part.stop) if isinstance(a, disk.StoredRows) else a[part]
+
+    def own(data):
+        return (
+            None
+            if data is None
+            else tree.map_structure(lambda a: a if a.shape[0] == n else cut(a), data)
+        )
+
+    return replace(
+        features,
+        arrays=[cut(a) for a in features.arrays],
+        y=own(features.y),
+        sample_weight=own(features.sample_weight),
+        row_ids=own(features.row_ids),
+        prints=own(features.prints),
+        views=1,
+        source=None,
+    )
 
 # %% ../../nbs/features/30_extraction.ipynb #43b6d438
-def _check(features, model)->None:
+def _check(features, model) -> None:
     "Raises ValueError where `model` no longer makes these features."
-    try: now = _made_by(_split(features.split.whole or model, at=features.split, inference=features.split.inference))
-    except ValueError as error: _stale(f'features, but now {str(error).partition("Received: ")[2].rstrip(".")}')
+    try:
+        now = _made_by(
+            _split(
+                features.split.whole or model, at=features.split, inference=features.split.inference
+            )
+        )
+    except ValueError as error:
+        _stale(f'features, but now {str(error).partition("Received: ")[2].rstrip(".")}')
     said = _changes(features.parts, {**features.parts, **now})
     training = {id(v) for v in getattr(model, 'trainable_variables', ())}
     said += [f'`{path}` trains' for path, v in features.split.weights.items() if id(v) in training]
-    if said: _stale(f'features from before {"; ".join(said)}')
+    if said:
+        _stale(f'features from before {"; ".join(said)}')
 
 
-def _stale(received): _refuse('Features must come from what the model is now.', 'Make them anew with `precompute`.', received)
+def _stale(received):
+    _refuse(
+        'Features must come from what the model is now.',
+        'Make them anew with `precompute`.',
+        received,
+    )
 
 # %% ../../nbs/features/30_extraction.ipynb #d8db6b05
-_SLACK = {'float64': 1e-9, 'float32': 1e-3, 'float16': 1e-2, 'bfloat16': 3e-2} # of the largest value; other kinds must be equal
+_SLACK = {
+    'float64': 1e-9,
+    'float32': 1e-3,
+    'float16': 1e-2,
+    'bfloat16': 3e-2,
+}  # of the largest value; other kinds must be equal
 
-def _difference(stored:list, fresh:list)->tuple: # the largest, and whether rounding explains all
+
+def _difference(
+    stored: list, fresh: list
+) -> tuple:  # the largest, and whether rounding explains all
     "Compare the same rows, made twice."
-    worst, explained = 0., True
+    worst, explained = 0.0, True
     for a, b in zip(stored, fresh, strict=True):
         slack = max(_SLACK.get(a.dtype.name, 0), _SLACK.get(b.dtype.name, 0))
         a, b = np.asarray(a, 'float64'), np.asarray(b, 'float64')
-        if a.shape != b.shape: return math.inf, False
+        if a.shape != b.shape:
+            return math.inf, False
         apart = float(np.abs(a - b).max(initial=0))
-        worst, explained = max(worst, apart), explained and apart <= slack * float(np.abs(b).max(initial=0))
+        worst, explained = (
+            max(worst, apart),
+            explained and apart <= slack * float(np.abs(b).max(initial=0)),
+        )
     return worst, explained
 
 # %% ../../nbs/features/30_extraction.ipynb #1f0f925e
-def _few_rows(cut, x)->list: # eagerly: what was compiled for the extraction may know less than the model as it is now
-    batch, fixed = tree.map_structure(lambda a: _as(a, _tensor_dtype(a)), x), cut.lower.inputs[0].shape[0]
+def _few_rows(
+    cut, x
+) -> (
+    list
+):  # eagerly: what was compiled for the extraction may know less than the model as it is now
+    batch, fixed = (
+        tree.map_structure(lambda a: _as(a, _tensor_dtype(a)), x),
+        cut.lower.inputs[0].shape[0],
+    )
     rows = tree.flatten(batch)[0].shape[0]
-    if fixed: batch = tree.map_structure(lambda t: tf.concat([t] * -(-fixed // rows), 0)[:fixed], batch)
+    if fixed:
+        batch = tree.map_structure(lambda t: tf.concat([t] * -(-fixed // rows), 0)[:fixed], batch)
     return [t.numpy()[:rows] for t in tree.flatten(cut.lower(batch, training=False))]
 
 
-def _near(features, places, rng)->np.ndarray: # of rows that would have to be fetched, those in two shards
+def _near(
+    features, places, rng
+) -> np.ndarray:  # of rows that would have to be fetched, those in two shards
     spans = getattr(features.arrays[0], 'spans', None)
-    if not spans: return places
+    if not spans:
+        return places
     shard = np.searchsorted([stop for _, stop in spans], places, 'right')
     return places[np.isin(shard, rng.permutation(np.unique(shard))[:2])]
 
-
-def _some(features, n)->tuple: # places of some rows, and x of these
+# %% ../../nbs/features/30_extraction.ipynb #42ad375a
+def _some(features, n) -> tuple:  # places of some rows, and x of these
     source, rng = features.source, np.random.default_rng()
-    if source is None or source.stream and source.once: _refuse('To make rows anew, x must be at hand.', 'Give it: `features.verify(x=...)`.', 'features apart from their x')
+    if source is None or source.stream and source.once:
+        _refuse(
+            'To make rows anew, x must be at hand.',
+            'Give it: `features.verify(x=...)`.',
+            'features apart from their x',
+        )
     if not source.stream and features.augment is None:
         choice = _near(features, np.arange(source.n), rng)
         places = np.sort(rng.choice(choice, min(n, len(choice)), replace=False))
         return places, source.rows(places)
-    if not source.stream: return _augmented_some(features.augment, source, features.views, rng, n)
+    if not source.stream:
+        return _augmented_some(features.augment, source, features.views, rng, n)
     x, beside = next(source.batches(1))
     at = {p: i for i, p in enumerate(np.asarray(features.prints).tolist())}
     found = {at[p]: i for i, p in enumerate(_fingerprints((x, beside)).tolist()) if p in at}
-    found = [(place, found[place]) for place in _near(features, np.array([*found], int), rng)[:n].tolist()]
-    if not found or features.augment is not None: return np.empty(0, int), None
+    found = [
+        (place, found[place])
+        for place in _near(features, np.array([*found], int), rng)[:n].tolist()
+    ]
+    if not found or features.augment is not None:
+        return np.empty(0, int), None
     places, rows = map(list, zip(*found))
     return np.array(places), tree.map_structure(lambda a: a[rows], x)
 
 # %% ../../nbs/features/30_extraction.ipynb #d863a8c2
-def _verify(features, n:int=16, x=None)->float:
-    "The largest difference between `n` stored rows and the same made anew. Raises ValueError where rounding does not explain it."
-    if x is not None: features = replace(features, source=_source(x))
+def _verify(features, n: int = 16, x=None) -> float:
+    """The largest difference between `n` stored rows and the same made anew. Raises ValueError
+    where rounding does not explain it.
+    """
+    if x is not None:
+        features = replace(features, source=_source(x))
     places, rows = _some(features, n)
-    if not len(places): return 0. if features.augment is not None else _refuse('The pipeline must still give rows that were stored.', 'Compute the features anew.', 'none of its first rows')
+    if not len(places):
+        return (
+            0.0
+            if features.augment is not None
+            else _refuse(
+                'The pipeline must still give rows that were stored.',
+                'Compute the features anew.',
+                'none of its first rows',
+            )
+        )
     worst, explained = _difference(features[places], _few_rows(features.split, rows))
-    if not explained: _refuse('Stored features must be what the model makes.', 'Compute them anew.', f'rows that differ by up to {worst:.3g}')
+    if not explained:
+        _refuse(
+            'Stored features must be what the model makes.',
+            'Compute them anew.',
+            f'rows that differ by up to {worst:.3g}',
+        )
     return worst
 
-
-def _explain(features)->Table:
+# %% ../../nbs/features/30_extraction.ipynb #ee464b7b
+def _explain(features) -> Table:
     "All that the key is made of: one row for each thing that, changed, would make other features."
     parts = features.parts
     rows = [dict(part='settings', name=name, value=h[:12]) for name, h in parts['layers']]
     rows += [dict(part='weights', name=path, value=h[:12]) for path, h in parts['weights']]
-    if isinstance(parts['data'], list): rows += [dict(part='data', name=f'x {dtype} {shape}', value=(h or 'not hashed: kept in memory only')[:32]) for dtype, shape, h in parts['data']]
-    else: rows += [dict(part='data', name=f'pipeline: {name}', value=str(value)[:32]) for name, value in parts['data'].items()]
-    rows += [dict(part=name, name='', value='' if parts[name] is None else str(parts[name])) for name in ('inference', 'stored as', 'views', 'augmentation', 'seed')]
-    rows += [dict(part='versions', name=name, value=str(v)) for name, v in parts['versions'].items()]
-    return Table(rows, f'key {features.key[:32]}', 'names are shown only; the key is made of the values')
+    if isinstance(parts['data'], list):
+        rows += [
+            dict(
+                part='data',
+                name=f'x {dtype} {shape}',
+                value=(h or 'not hashed: kept in memory only')[:32],
+            )
+            for dtype, shape, h in parts['data']
+        ]
+    else:
+        rows += [
+            dict(part='data', name=f'pipeline: {name}', value=str(value)[:32])
+            for name, value in parts['data'].items()
+        ]
+    rows += [
+        dict(part=name, name='', value='' if parts[name] is None else str(parts[name]))
+        for name in ('inference', 'stored as', 'views', 'augmentation', 'seed')
+    ]
+    rows += [
+        dict(part='versions', name=name, value=str(v)) for name, v in parts['versions'].items()
+    ]
+    return Table(
+        rows, f'key {features.key[:32]}', 'names are shown only; the key is made of the values'
+    )
 
 # %% ../../nbs/features/30_extraction.ipynb #9c1a1ec2
-_BLOCK = 64 # rows that are augmented together, whatever the batch
-
-def _unseeded(settings): return {k: v for k, v in settings.items() if k != 'seed'} # the seed is set from outside
+_BLOCK = 64  # rows that are augmented together, whatever the batch
 
 
+def _unseeded(settings):
+    return {k: v for k, v in settings.items() if k != 'seed'}  # the seed is set from outside
+
+# %% ../../nbs/features/30_extraction.ipynb #856c064a
 class _Augment:
     "A layer or function on x, repeatable by seed."
-    def __init__(self, how, seed:int):
+
+    def __init__(self, how, seed: int):
         self.how, self.seed, self.layer = how, seed, isinstance(how, keras.Layer)
         if not self.layer and not (callable(how) and 'seed' in inspect.signature(how).parameters):
-            _refuse('An augmentation must be repeatable.', 'Give Keras layers, or a function f(x, seed).', repr(how))
-        seeds = [v for part in how._flatten_layers() for v in vars(part).values() if isinstance(v, keras.random.SeedGenerator)] if self.layer else []
+            _refuse(
+                'An augmentation must be repeatable.',
+                'Give Keras layers, or a function f(x, seed).',
+                repr(how),
+            )
+        seeds = (
+            [
+                v
+                for part in how._flatten_layers()
+                for v in vars(part).values()
+                if isinstance(v, keras.random.SeedGenerator)
+            ]
+            if self.layer
+            else []
+        )
         self.states = [generator.state for generator in seeds]
-        self.run = tf.function(lambda x: how(x, training=True), autograph=False, reduce_retracing=True) if self.layer else None
+        self.run = (
+            tf.function(lambda x: how(x, training=True), autograph=False, reduce_retracing=True)
+            if self.layer
+            else None
+        )
 
-    def key(self)->str: # what of it the features depend on
-        parts = [p for p in self.how._flatten_layers() if not isinstance(p, (keras.Model, keras.layers.InputLayer))] if self.layer else []
+    def key(self) -> str:  # what of it the features depend on
+        parts = (
+            [
+                p
+                for p in self.how._flatten_layers()
+                if not isinstance(p, (keras.Model, keras.layers.InputLayer))
+            ]
+            if self.layer
+            else []
+        )
         told = [[type(p).__name__, *told_of(p), code_of(type(p).call)] for p in parts]
-        own = [[name, _unseeded(settings), *rest] for name, settings, *rest in told] or code_of(self.how)
+        own = [[name, _unseeded(settings), *rest] for name, settings, *rest in told] or code_of(
+            self.how
+        )
         return content_hash(json.dumps(own, default=str, sort_keys=True))[:16]
 
     def __call__(self, x, view, block):
         mixed = int(content_hash(self.seed, view, block)[:8], 16)
-        if not self.layer: return self.how(x, seed=mixed)
-        for i, state in enumerate(self.states): state.assign([mixed & 0x7fffffff, i])
+        if not self.layer:
+            return self.how(x, seed=mixed)
+        for i, state in enumerate(self.states):
+            state.assign([mixed & 0x7FFFFFFF, i])
         return tree.map_structure(np.asarray, self.run(tree.map_structure(tf.convert_to_tensor, x)))
 
 # %% ../../nbs/features/30_extraction.ipynb #4d1c8eda
 def _augmented(augment, source, view, size, start=0):
-    "Batches of x of one view, from row `start` on; augmented in blocks that begin at multiples of `_BLOCK`."
+    """Batches of x of one view, from row `start` on; augmented in blocks that begin at multiples of
+    `_BLOCK`.
+    """
     step = max(1, size // _BLOCK) * _BLOCK
     for i in range(start // _BLOCK * _BLOCK, source.n, step):
-        blocks = [augment(source.rows(slice(b, min(b + _BLOCK, source.n))), view, b) for b in range(i, min(i + step, source.n), _BLOCK)]
+        blocks = [
+            augment(source.rows(slice(b, min(b + _BLOCK, source.n))), view, b)
+            for b in range(i, min(i + step, source.n), _BLOCK)
+        ]
         x = tree.map_structure(lambda *a: np.concatenate(a), *blocks)
         rows = tree.flatten(x)[0].shape[0]
-        for j in range(max(0, start - i), rows, size): yield tree.map_structure(lambda a: a[j:j + size], x)
+        for j in range(max(0, start - i), rows, size):
+            yield tree.map_structure(lambda a: a[j : j + size], x)
 
 
-def _augmented_some(augment, source, views, rng, n)->tuple: # places and x of a few rows of one block
+def _augmented_some(
+    augment, source, views, rng, n
+) -> tuple:  # places and x of a few rows of one block
     view, block = int(rng.integers(views)), int(rng.integers(-(-source.n // _BLOCK))) * _BLOCK
     x = augment(source.rows(slice(block, min(block + _BLOCK, source.n))), view, block)
     places = np.arange(block, min(block + min(n, _BLOCK), source.n)) + view * source.n
-    return places, tree.map_structure(lambda a: a[:len(places)], x)
+    return places, tree.map_structure(lambda a: a[: len(places)], x)
 
 # %% ../../nbs/features/30_extraction.ipynb #41cd768e
 class _Narrow:
     "Rounds floats to a smaller dtype and remembers the largest error."
-    def __init__(self, dtype:str|None):
+
+    def __init__(self, dtype: str | None):
         if dtype not in (None, 'float16', 'bfloat16', 'float32'):
-            _refuse('Features are stored as they are computed, or as a smaller float.', "Choose None, 'float32', 'float16' or 'bfloat16'.", f'dtype={dtype!r}')
-        self.dtype, self.error = dtype and disk.dtype_of(dtype), 0.
+            _refuse(
+                'Features are stored as they are computed, or as a smaller float.',
+                "Choose None, 'float32', 'float16' or 'bfloat16'.",
+                f'dtype={dtype!r}',
+            )
+        self.dtype, self.error = dtype and disk.dtype_of(dtype), 0.0
 
     def __call__(self, array):
-        if self.dtype is None or array.dtype.kind not in 'fV' or array.dtype.itemsize <= self.dtype.itemsize: return array
-        with np.errstate(over='ignore'): small = array.astype(self.dtype)
-        self.error = max(self.error, float(np.abs(small.astype(array.dtype) - array).max(initial=0)))
-        if not math.isfinite(self.error): _refuse(f'Values must fit the dtype they are stored in.', "Use dtype='bfloat16'.", f'values up to {np.abs(array).max():.3g} for {self.dtype}')
+        if (
+            self.dtype is None
+            or array.dtype.kind not in 'fV'
+            or array.dtype.itemsize <= self.dtype.itemsize
+        ):
+            return array
+        with np.errstate(over='ignore'):
+            small = array.astype(self.dtype)
+        self.error = max(
+            self.error, float(np.abs(small.astype(array.dtype) - array).max(initial=0))
+        )
+        if not math.isfinite(self.error):
+            _refuse(
+                'Values must fit the dtype they are stored in.',
+                "Use dtype='bfloat16'.",
+                f'values up to {np.abs(array).max():.3g} for {self.dtype}',
+            )
         return small
 
-
+# %% ../../nbs/features/30_extraction.ipynb #c91de4c5
 class _Memory:
     "Rows in memory: in place where their number is known."
-    def __init__(self, rows=None): self.total, self.rows, self.kept = rows, 0, None
+
+    def __init__(self, rows=None):
+        self.total, self.rows, self.kept = rows, 0, None
+
     def add(self, arrays):
-        if self.total is None: self.kept = self.kept or [[] for _ in arrays]; [k.append(a) for k, a in zip(self.kept, arrays)]
+        if self.total is None:
+            self.kept = self.kept or [[] for _ in arrays]
+            [k.append(a) for k, a in zip(self.kept, arrays)]
         else:
             self.kept = self.kept or [np.empty((self.total, *a.shape[1:]), a.dtype) for a in arrays]
-            for k, a in zip(self.kept, arrays): k[self.rows:self.rows + len(a)] = a
+            for k, a in zip(self.kept, arrays):
+                k[self.rows : self.rows + len(a)] = a
         self.rows += len(arrays[0])
-    def done(self)->list: return [np.concatenate(k) if isinstance(k, list) else k for k in self.kept]
+
+    def done(self) -> list:
+        return [np.concatenate(k) if isinstance(k, list) else k for k in self.kept]
 
 # %% ../../nbs/features/30_extraction.ipynb #da221247
-def _boundary_rows(run, x, fixed, narrow)->list: # one batch through the lower part, as arrays
+def _boundary_rows(run, x, fixed, narrow) -> list:  # one batch through the lower part, as arrays
     rows = tree.flatten(x)[0].shape[0]
-    if fixed and rows < fixed: x = tree.map_structure(lambda a: np.concatenate([a] * -(-fixed // rows))[:fixed], x)
+    if fixed and rows < fixed:
+        x = tree.map_structure(lambda a: np.concatenate([a] * -(-fixed // rows))[:fixed], x)
     return [narrow(t.numpy()[:rows]) for t in run(x)]
 
 
 def _inputs(source, views, augment, size, done):
-    "Batches of x with what lies beside them: (x, y and weight, fingerprints, row numbers); `done` rows, or those of a `Counter`, are passed over."
+    """Batches of x with what lies beside them: (x, y and weight, fingerprints, row numbers); `done`
+    rows, or those of a `Counter`, are passed over.
+    """
     for view in range(views):
         if not source.stream:
             start = max(0, done - view * source.n)
-            batches = (x for x, _ in source.batches(size, start)) if augment is None else _augmented(augment, source, view, size, start)
+            batches = (
+                (x for x, _ in source.batches(size, start))
+                if augment is None
+                else _augmented(augment, source, view, size, start)
+            )
             for x in batches:
                 rows = tree.flatten(x)[0].shape[0]
-                yield x, None, None, source.ids[start:start + rows]
+                yield x, None, None, source.ids[start : start + rows]
                 start += rows
-        else: yield from _flowing(source, view, augment, size, done)
+        else:
+            yield from _flowing(source, view, augment, size, done)
+
+# %% ../../nbs/features/30_extraction.ipynb #cb4aa133
+_UNSTEADY = (
+    'A pipeline must give the same rows each time, in any order, for what it gives to be the key.',
+    (
+        'Take random steps out of it (`augment=` and `views=` do them), or name its content with'
+        ' `key=`.'
+    ),
+    'rows that were not there when it was read first',
+)
 
 
-_UNSTEADY = ('A pipeline must give the same rows each time, in any order, for what it gives to be the key.',
-             'Take random steps out of it (`augment=` and `views=` do them), or name its content with `key=`.', 'rows that were not there when it was read first')
-
-def _taken(done, p)->bool: # one of those that are there already?
-    if not done.get(p): return False
+def _taken(done, p) -> bool:  # one of those that are there already?
+    if not done.get(p):
+        return False
     done[p] -= 1
     return True
 
-
+# %% ../../nbs/features/30_extraction.ipynb #fada51d9
 def _flowing(source, view, augment, size, done):
     at = 0
     for x, beside in source.batches(size):
-        prints, ids = _fingerprints((x, beside)) ^ np.uint64(view), np.arange(at, at + len(tree.flatten(x)[0]))
+        prints, ids = (
+            _fingerprints((x, beside)) ^ np.uint64(view),
+            np.arange(at, at + len(tree.flatten(x)[0])),
+        )
         at += len(prints)
-        if source.known is not None and not np.isin(prints ^ np.uint64(view), source.known).all(): _refuse(*_UNSTEADY)
+        if source.known is not None and not np.isin(prints ^ np.uint64(view), source.known).all():
+            _refuse(*_UNSTEADY)
         fresh = np.array([not _taken(done, p) for p in prints.tolist()])
-        if not fresh.any(): continue
-        if not fresh.all(): x, beside, prints, ids = tree.map_structure(lambda a: None if a is None else a[fresh], (x, beside, prints, ids))
+        if not fresh.any():
+            continue
+        if not fresh.all():
+            x, beside, prints, ids = tree.map_structure(
+                lambda a: None if a is None else a[fresh], (x, beside, prints, ids)
+            )
         yield x if augment is None else augment(x, view, int(ids[0])), beside, prints, ids
 
 # %% ../../nbs/features/30_extraction.ipynb #43d591a0
 class _Pass:
-    "One extraction: which rows through which cut, and how. Iterated from `done` on, it gives lists of arrays, batch by batch."
+    """One extraction: which rows through which cut, and how. Iterated from `done` on, it gives
+    lists of arrays, batch by batch.
+    """
+
     def __init__(self, cut, source, size=None, views=1, augment=None, dtype=None):
-        self.cut, self.source, self.views, self.augment, self.narrow = cut, source, views, augment, _Narrow(dtype)
+        self.cut, self.source, self.views, self.augment, self.narrow = (
+            cut,
+            source,
+            views,
+            augment,
+            _Narrow(dtype),
+        )
         self.fixed, self.beside, self.run = cut.lower.inputs[0].shape[0], None, None
         self.size = self.fixed or size
 
-    def rows(self, done): # boundary tensors; for a pipeline labels and fingerprints; row ids last
-        if not self.source.stream: self.run = _compiled(self.cut, self.source.x)
+    def rows(self, done):  # boundary tensors; for a pipeline labels and fingerprints; row ids last
+        if not self.source.stream:
+            self.run = _compiled(self.cut, self.source.x)
         self.size = self.size or _batch_size(self.cut, self.run, self.source)
-        for x, beside, prints, ids in _inputs(self.source, self.views, self.augment, self.size, done):
+        for x, beside, prints, ids in _inputs(
+            self.source, self.views, self.augment, self.size, done
+        ):
             if self.run is None:
                 _fits_inputs(self.cut, x, flows=True)
                 self.run = _compiled(self.cut, x)
             self.beside, labels = _layout(beside), _leaves(beside)
-            made = [_boundary_rows(self.run, part, self.fixed, self.narrow) for part in _slices(x, self.size)]
+            made = [
+                _boundary_rows(self.run, part, self.fixed, self.narrow)
+                for part in _slices(x, self.size)
+            ]
             made = [np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*made)]
             yield [*made, *labels, *([] if prints is None else [prints]), ids]
 
-    def names(self, arrays)->list:
+    def names(self, arrays) -> list:
         own = [b.name for b in self.cut.boundary]
-        return own + [f'@label.{i}' for i in range(len(arrays) - len(own) - 1 - self.source.stream)] + ['@print'] * self.source.stream + ['@row']
+        return (
+            own
+            + [f'@label.{i}' for i in range(len(arrays) - len(own) - 1 - self.source.stream)]
+            + ['@print'] * self.source.stream
+            + ['@row']
+        )
 
-
+# %% ../../nbs/features/30_extraction.ipynb #3f2e5aef
 def _slices(x, size):
     rows = tree.flatten(x)[0].shape[0]
-    return [x] if rows <= size else [tree.map_structure(lambda a: a[i:i + size], x) for i in range(0, rows, size)]
+    return (
+        [x]
+        if rows <= size
+        else [tree.map_structure(lambda a: a[i : i + size], x) for i in range(0, rows, size)]
+    )
 
 # %% ../../nbs/features/30_extraction.ipynb #c461d60a
-def _layout(data): # the structure of labels as JSON, leaves numbered
+def _layout(data):  # the structure of labels as JSON, leaves numbered
     count = itertools.count()
+
     def told(d):
-        if isinstance(d, dict): return {'dict': {k: told(d[k]) for k in (d if isinstance(d, OrderedDict) else sorted(d))}}
-        if isinstance(d, (list, tuple)): return {type(d).__name__: [told(v) for v in d]}
+        if isinstance(d, dict):
+            return {
+                'dict': {k: told(d[k]) for k in (d if isinstance(d, OrderedDict) else sorted(d))}
+            }
+        if isinstance(d, (list, tuple)):
+            return {type(d).__name__: [told(v) for v in d]}
         return None if d is None else next(count)
+
     return told(data)
 
 
-def _laid_out(layout, arrays): # labels in their structure
-    if layout is None or isinstance(layout, int): return None if layout is None else arrays[layout]
-    (kind, items), = layout.items()
-    return {k: _laid_out(v, arrays) for k, v in items.items()} if kind == 'dict' else (tuple if kind == 'tuple' else list)(_laid_out(v, arrays) for v in items)
+def _laid_out(layout, arrays):  # labels in their structure
+    if layout is None or isinstance(layout, int):
+        return None if layout is None else arrays[layout]
+    ((kind, items),) = layout.items()
+    return (
+        {k: _laid_out(v, arrays) for k, v in items.items()}
+        if kind == 'dict'
+        else (tuple if kind == 'tuple' else list)(_laid_out(v, arrays) for v in items)
+    )
 
 # %% ../../nbs/features/30_extraction.ipynb #44e42ea6
-def _bar(job, done, verbose): # shown where a job takes longer than a second
+def _bar(job, done, verbose):  # shown where a job takes longer than a second
     total = job.source.n and job.source.n * job.views
-    return tqdm(total=total, initial=done, unit=' rows', desc=f'{job.cut.lower.name}', disable=not verbose, delay=1, leave=False)
+    return tqdm(
+        total=total,
+        initial=done,
+        unit=' rows',
+        desc=f'{job.cut.lower.name}',
+        disable=not verbose,
+        delay=1,
+        leave=False,
+    )
 
 
-def _in_memory(job, verbose)->dict: # arrays by name
+def _in_memory(job, verbose) -> dict:  # arrays by name
     sink, names = _Memory(job.source.n and job.source.n * job.views), None
     with _bar(job, 0, verbose) as bar:
         for arrays in job.rows(Counter() if job.source.stream else 0):
             names = names or job.names(arrays)
             sink.add(arrays)
             bar.update(len(arrays[0]))
-    if not sink.rows: _refuse('There must be at least one row.', 'Check how the pipeline was made.', 'a pipeline that gave none')
+    if not sink.rows:
+        _refuse(
+            'There must be at least one row.',
+            'Check how the pipeline was made.',
+            'a pipeline that gave none',
+        )
     return dict(zip(names, sink.done()))
 
 # %% ../../nbs/features/30_extraction.ipynb #c0bf7fe6
-def _on_disk(job, store, folder, about, verbose)->int:
+def _on_disk(job, store, folder, about, verbose) -> int:
     "Write all rows into `folder` of a store; returns how many an earlier run had left there."
     old = store.begun(folder)
-    if old and job.source.stream: done = Counter(np.asarray(old.arrays['@print']).tolist())
-    else: done = old.rows if old else 0 if not job.source.stream else Counter()
+    if old and job.source.stream:
+        done = Counter(np.asarray(old.arrays['@print']).tolist())
+    else:
+        done = old.rows if old else 0 if not job.source.stream else Counter()
     before, writer = old.rows if old else 0, store.writer(folder, old.fields) if old else None
-    if writer: job.narrow.error, job.beside = writer.note.get('error', 0.), writer.note.get('beside')
+    if writer:
+        job.narrow.error, job.beside = writer.note.get('error', 0.0), writer.note.get('beside')
     with ExitStack() as stack, _bar(job, before, verbose) as bar:
-        if writer: stack.enter_context(writer)
+        if writer:
+            stack.enter_context(writer)
         for arrays in job.rows(done):
-            if writer is None: writer = stack.enter_context(store.writer(folder, fields_of(job.names(arrays), arrays)))
+            if writer is None:
+                writer = stack.enter_context(
+                    store.writer(folder, fields_of(job.names(arrays), arrays))
+                )
             writer.note = {'error': job.narrow.error, 'beside': job.beside}
             writer.add(arrays)
             bar.update(len(arrays[0]))
             store.check(writer.nbytes)
-        if writer is None: _refuse('There must be at least one row.', 'Check how the pipeline was made.', 'a pipeline that gave none')
+        if writer is None:
+            _refuse(
+                'There must be at least one row.',
+                'Check how the pipeline was made.',
+                'a pipeline that gave none',
+            )
         store.finish(writer, {**about, **writer.note})
     return before
 
 # %% ../../nbs/features/30_extraction.ipynb #e5ff4939
-def _work(told, shipped): # in a worker: a function from rows to (names, arrays, note), chunk by chunk
-    if told['versions'] != _versions(): _refuse('Workers must have the versions of the driver.', 'Install the same everywhere.', f'{_versions()} for {told["versions"]}')
+def _work(
+    told, shipped
+):  # in a worker: a function from rows to (names, arrays, note), chunk by chunk
+    if told['versions'] != _versions():
+        _refuse(
+            'Workers must have the versions of the driver.',
+            'Install the same everywhere.',
+            f'{_versions()} for {told["versions"]}',
+        )
     cut = SimpleNamespace(lower=shipped.model(), recipe=told['recipe'], boundary=told['boundary'])
-    augment = told['augment'] and _Augment(told['augment'].model() if told['layer'] else told['augment'], told['seed'])
+    augment = told['augment'] and _Augment(
+        told['augment'].model() if told['layer'] else told['augment'], told['seed']
+    )
+
     def run(x, beside=None, view=0, base=0, done=0, stop=None):
         own = augment and (lambda a, _, block: augment(a, view, base + block))
-        job = _Pass(cut, _Arrays(x) if beside is None else _Stream([(x, *beside)]), told['size'], 1, own, told['dtype'])
+        job = _Pass(
+            cut,
+            _Arrays(x) if beside is None else _Stream([(x, *beside)]),
+            told['size'],
+            1,
+            own,
+            told['dtype'],
+        )
         for arrays in job.rows(done if beside is None else Counter()):
             marks = 0 if beside is None else int(arrays[-2].sum())
-            yield job.names(arrays)[:-1], arrays[:-1], {'error': job.narrow.error, 'beside': job.beside, 'marks': marks}
+            yield (
+                job.names(arrays)[:-1],
+                arrays[:-1],
+                {'error': job.narrow.error, 'beside': job.beside, 'marks': marks},
+            )
+
     return run
 
-
-def _told(job)->dict: # what a worker must know besides the lower part
+# %% ../../nbs/features/30_extraction.ipynb #cc140263
+def _told(job) -> dict:  # what a worker must know besides the lower part
     how, layer = job.augment and job.augment.how, bool(job.augment and job.augment.layer)
-    return {'versions': _versions(), 'recipe': job.cut.recipe, 'boundary': job.cut.boundary, 'size': job.size, 'dtype': job.narrow.dtype and job.narrow.dtype.name,
-            'augment': ship(how, job.source.rows(slice(4))) if layer else how, 'layer': layer, 'seed': job.augment and job.augment.seed}
+    return {
+        'versions': _versions(),
+        'recipe': job.cut.recipe,
+        'boundary': job.cut.boundary,
+        'size': job.size,
+        'dtype': job.narrow.dtype and job.narrow.dtype.name,
+        'augment': ship(how, job.source.rows(slice(4))) if layer else how,
+        'layer': layer,
+        'seed': job.augment and job.augment.seed,
+    }
 
 # %% ../../nbs/features/30_extraction.ipynb #0ee41197
-_AT_ONCE = 1 << 28 # bytes of x that a worker is given at a time
+_AT_ONCE = 1 << 28  # bytes of x that a worker is given at a time
 
-def _piece_rows(job, workers, raw)->int:
-    "Rows in a piece: as many as fill a shard, but with several pieces for each worker, and whole batches."
-    most, step = min(disk.shard_limits.bytes // (job.cut.bytes or 1 << 12), _AT_ONCE // max(1, raw)), math.lcm(job.size, _BLOCK)
-    if job.source.n: most = max(min(most, job.source.n // (4 * workers)), job.source.n * job.views // 50_000)
+
+def _piece_rows(job, workers, raw) -> int:
+    """Rows in a piece: as many as fill a shard, but with several pieces for each worker, and whole
+    batches.
+    """
+    most, step = (
+        min(disk.shard_limits.bytes // (job.cut.bytes or 1 << 12), _AT_ONCE // max(1, raw)),
+        math.lcm(job.size, _BLOCK),
+    )
+    if job.source.n:
+        most = max(min(most, job.source.n // (4 * workers)), job.source.n * job.views // 50_000)
     return max(1, most // step) * step
 
-
-def _places(n, views, rows, before)->dict: # tag of a piece to where its rows are; those before `before` are there
+# %% ../../nbs/features/30_extraction.ipynb #09fbf297
+def _places(
+    n, views, rows, before
+) -> dict:  # tag of a piece to where its rows are; those before `before` are there
     blocks = {}
     for view in range(views):
         for start in range(max(0, before - view * n), n, rows):
-            base, stop = start // _BLOCK * _BLOCK, min(start + rows, n) # augmentation goes by blocks
-            blocks[f'{view}-{start}-{stop}'] = {'view': view, 'base': base, 'stop': stop, 'done': start - base}
+            base, stop = (
+                start // _BLOCK * _BLOCK,
+                min(start + rows, n),
+            )  # augmentation goes by blocks
+            blocks[f'{view}-{start}-{stop}'] = {
+                'view': view,
+                'base': base,
+                'stop': stop,
+                'done': start - base,
+            }
     return blocks
 
 # %% ../../nbs/features/30_extraction.ipynb #331e46d8
-def _array_pieces(job, entry, workers): # what was said of each piece, and its row ids
+def _array_pieces(job, entry, workers):  # what was said of each piece, and its row ids
     source, x = job.source, tree.flatten(job.source.x)
     raw = sum(math.prod(a.shape[1:]) * getattr(a.dtype, 'itemsize', 8) for a in x)
-    blocks = _places(source.n, job.views, _piece_rows(job, portions(the_ray(), workers)[0], raw), entry.rows)
-    def rows_of(base, stop, **_): return source.rows(slice(base, stop))
-    for told in over_arrays(blocks, rows_of, entry.pieces, partial(_work, _told(job)), ship(job.cut.lower, source.rows(slice(4))), workers):
+    blocks = _places(
+        source.n, job.views, _piece_rows(job, portions(the_ray(), workers)[0], raw), entry.rows
+    )
+
+    def rows_of(base, stop, **_):
+        return source.rows(slice(base, stop))
+
+    for told in over_arrays(
+        blocks,
+        rows_of,
+        entry.pieces,
+        partial(_work, _told(job)),
+        ship(job.cut.lower, source.rows(slice(4))),
+        workers,
+    ):
         where = blocks[told['tag']]
-        yield told, source.ids[where['base'] + where['done']:where['stop']]
+        yield told, source.ids[where['base'] + where['done'] : where['stop']]
 
-
+# %% ../../nbs/features/30_extraction.ipynb #7cdbaa50
 def _dataset_pieces(job, entry, workers):
     columns, at, marks = job.source.pipeline, 0, 0
     rows = _piece_rows(job, portions(the_ray(), workers)[0], columns.row_bytes())
-    for told in over_dataset(columns, rows, entry.pieces, partial(_work, _told(job)), ship(job.cut.lower, columns.sample()), job.size, workers):
-        if told['bad'] and not columns.skip: raise bad_row(at, told['bad'])
+    for told in over_dataset(
+        columns,
+        rows,
+        entry.pieces,
+        partial(_work, _told(job)),
+        ship(job.cut.lower, columns.sample()),
+        job.size,
+        workers,
+    ):
+        if told['bad'] and not columns.skip:
+            raise bad_row(at, told['bad'])
         entry.skipped += [[at + place, why] for place, why in told['bad']]
-        yield told, np.delete(np.arange(at, at + told['count']), [place for place, _ in told['bad']])
+        yield (
+            told,
+            np.delete(np.arange(at, at + told['count']), [place for place, _ in told['bad']]),
+        )
         at, marks = at + told['count'], (marks + told['marks']) % 2**64
-    if job.source.known is not None and marks != int(job.source.known.sum()): _refuse(*_UNSTEADY)
+    if job.source.known is not None and marks != int(job.source.known.sum()):
+        _refuse(*_UNSTEADY)
 
 # %% ../../nbs/features/30_extraction.ipynb #35e17c5f
-def _by_actors(job, store, folder, about, verbose, workers)->int:
+def _by_actors(job, store, folder, about, verbose, workers) -> int:
     "As `_on_disk`, by the workers of a Ray cluster."
     source = job.source
-    job.size = job.size or (_guess(job.cut) if source.stream else _batch_size(job.cut, _compiled(job.cut, source.x), source))
+    job.size = job.size or (
+        _guess(job.cut)
+        if source.stream
+        else _batch_size(job.cut, _compiled(job.cut, source.x), source)
+    )
     entry = Joined(store, folder, keep=not source.stream)
     before, left = entry.rows, entry.pieces.names()
     with _bar(job, before, verbose) as bar:
@@ -760,71 +1391,152 @@ def _by_actors(job, store, folder, about, verbose, workers)->int:
     entry.finish(about)
     return before
 
-
+# %% ../../nbs/features/30_extraction.ipynb #e347d714
 def _engine(engine, job, store, workers, on_bad_row):
-    "What writes features to disk. Raises ValueError for what the engine can't do, ImportError where it is not installed."
+    """What writes features to disk. Raises ValueError for what the engine can't do, ImportError
+    where it is not installed.
+    """
     pipeline = job.source.pipeline if job.source.stream else None
-    if engine not in (None, 'ray') or on_bad_row not in ('raise', 'skip'): _refuse('An engine must be known.', "Choose engine=None or 'ray', on_bad_row='raise' or 'skip'.", f'engine={engine!r}, on_bad_row={on_bad_row!r}')
-    if engine is None and (workers or on_bad_row == 'skip'): _refuse('Workers and bad rows are for an engine.', "Add engine='ray'.", f'workers={workers}, on_bad_row={on_bad_row!r}')
-    if isinstance(pipeline, Columns): job.source.pipeline = replace(pipeline, shapes=[t.shape[1:] for t in job.cut.lower.inputs], skip=on_bad_row == 'skip')
-    if engine is None: return _on_disk
+    if engine not in (None, 'ray') or on_bad_row not in ('raise', 'skip'):
+        _refuse(
+            'An engine must be known.',
+            "Choose engine=None or 'ray', on_bad_row='raise' or 'skip'.",
+            f'engine={engine!r}, on_bad_row={on_bad_row!r}',
+        )
+    if engine is None and (workers or on_bad_row == 'skip'):
+        _refuse(
+            'Workers and bad rows are for an engine.',
+            "Add engine='ray'.",
+            f'workers={workers}, on_bad_row={on_bad_row!r}',
+        )
+    if isinstance(pipeline, Columns):
+        job.source.pipeline = replace(
+            pipeline, shapes=[t.shape[1:] for t in job.cut.lower.inputs], skip=on_bad_row == 'skip'
+        )
+    if engine is None:
+        return _on_disk
     the_ray()
-    if store is None or store is False: _refuse('Workers write into a store.', 'Name a folder that all of them can see: store=...', 'engine=\'ray\' without a store')
-    if pipeline is not None and not isinstance(pipeline, Columns): _refuse("engine='ray' takes arrays or a ray.data.Dataset.", 'Read the data with `ray.data`, or leave engine= out.', f'a {type(pipeline).__name__}')
-    if pipeline is not None and job.augment: _refuse('The rows of a Dataset are taken as they come.', 'Give arrays, or augment in the Dataset.', 'augment= with a Dataset')
+    if store is None or store is False:
+        _refuse(
+            'Workers write into a store.',
+            'Name a folder that all of them can see: store=...',
+            'engine=\'ray\' without a store',
+        )
+    if pipeline is not None and not isinstance(pipeline, Columns):
+        _refuse(
+            "engine='ray' takes arrays or a ray.data.Dataset.",
+            'Read the data with `ray.data`, or leave engine= out.',
+            f'a {type(pipeline).__name__}',
+        )
+    if pipeline is not None and job.augment:
+        _refuse(
+            'The rows of a Dataset are taken as they come.',
+            'Give arrays, or augment in the Dataset.',
+            'augment= with a Dataset',
+        )
     return partial(_by_actors, workers=workers)
 
 # %% ../../nbs/features/30_extraction.ipynb #db6f8b0d
-def _features(job, parts, arrays:dict, entry=None, **more)->Features:
+def _features(job, parts, arrays: dict, entry=None, **more) -> Features:
     "Features from what was computed or read."
-    own = list(arrays.values())[:len(job.cut.boundary)] # by place: the same layer may have another name now
+    own = list(arrays.values())[
+        : len(job.cut.boundary)
+    ]  # by place: the same layer may have another name now
     y, weight = job.source.y, job.source.weight
     if job.source.stream:
         labels = [arrays[name] for name in arrays if name.startswith('@label')]
         y, weight = _laid_out(entry.about['beside'] if entry else job.beside, labels)
     error = entry.about['error'] if entry else job.narrow.error
-    return Features(own, job.cut, y, weight, arrays['@row'] if job.source.stream else job.source.ids, parts, job.views, job.size, entry and entry.folder,
-                    error=error, prints=arrays.get('@print'), source=job.source, augment=job.augment, skipped=entry.about.get('skipped', []) if entry else [], **more)
+    return Features(
+        own,
+        job.cut,
+        y,
+        weight,
+        arrays['@row'] if job.source.stream else job.source.ids,
+        parts,
+        job.views,
+        job.size,
+        entry and entry.folder,
+        error=error,
+        prints=arrays.get('@print'),
+        source=job.source,
+        augment=job.augment,
+        skipped=entry.about.get('skipped', []) if entry else [],
+        **more,
+    )
+
+# %% ../../nbs/features/30_extraction.ipynb #672518b1
+class _Unlike(Exception):
+    "Stored rows are not the same made anew."
 
 
-class _Unlike(Exception): "Stored rows are not the same made anew."
-
-
-def _reused(job, parts, store, folder)->tuple: # features or None, and why
-    "What is stored, if every byte of it is as it was written and some of its rows, made anew, are the same."
+def _reused(job, parts, store, folder) -> tuple:  # features or None, and why
+    """What is stored, if every byte of it is as it was written and some of its rows, made anew, are
+    the same.
+    """
     try:
         entry = store.read(folder)
         return entry and _compared(job, _features(job, parts, entry.arrays, entry)), ''
-    except disk.Damaged as damage: why = f'was damaged ({damage.faults[0]})'
-    except _Unlike as unlike: why = f'is not what the model makes now ({unlike})'
+    except disk.Damaged as damage:
+        why = f'was damaged ({damage.faults[0]})'
+    except _Unlike as unlike:
+        why = f'is not what the model makes now ({unlike})'
     store.discard(folder)
     return None, f'what was stored {why}'
 
-
-def _compared(job, features)->Features:
+# %% ../../nbs/features/30_extraction.ipynb #8a739384
+def _compared(job, features) -> Features:
     "With some of its rows made anew. Raises _Unlike where they differ."
-    if job.source.stream and job.source.once: return replace(features, note='Reused: whole; its rows could not be compared with a generator\'s.')
-    try: apart = features.verify(4)
-    except disk.Damaged: raise # far away, which shows only now
-    except ValueError as error: raise _Unlike(str(error).partition('Received: ')[2].rstrip('.')) from error
+    if job.source.stream and job.source.once:
+        return replace(
+            features, note='Reused: whole; its rows could not be compared with a generator\'s.'
+        )
+    try:
+        apart = features.verify(4)
+    except disk.Damaged:
+        raise  # far away, which shows only now
+    except ValueError as error:
+        raise _Unlike(str(error).partition('Received: ')[2].rstrip('.')) from error
     return replace(features, note=f'Reused: whole, and some rows made anew differ by {apart:.2g}.')
 
 # %% ../../nbs/features/30_extraction.ipynb #dc208acd
-def _nearest(store, parts)->list:
+def _nearest(store, parts) -> list:
     "What differs from the entry most like this one, in words; nothing where none is like it."
     known = [about['parts'] for about in store.abouts() if 'parts' in about]
-    alike = [old for old in known if old.keys() == parts.keys() and ([h for _, h in old['layers']] == [h for _, h in parts['layers']] or old['data'] == parts['data'])]
-    return min((_changes(old, parts) for old in alike), key=lambda said: (len(said), sum('rows' in s for s in said)), default=[]) # of equals the last used
+    alike = [
+        old
+        for old in known
+        if old.keys() == parts.keys()
+        and (
+            [h for _, h in old['layers']] == [h for _, h in parts['layers']]
+            or old['data'] == parts['data']
+        )
+    ]
+    return min(
+        (_changes(old, parts) for old in alike),
+        key=lambda said: (len(said), sum('rows' in s for s in said)),
+        default=[],
+    )  # of equals the last used
 
-
-def _need(job)->int|None: # bytes that the features will take; None where that is not known beforehand
+# %% ../../nbs/features/30_extraction.ipynb #1e459bd6
+def _need(
+    job,
+) -> int | None:  # bytes that the features will take; None where that is not known beforehand
     rows = job.source.n and job.source.n * job.views
-    if not rows or job.cut.bytes is None: return None
-    def stored(b): return min(b.bytes, math.prod(b.shape) * job.narrow.dtype.itemsize) if job.narrow.dtype and 'float' in b.dtype else b.bytes
+    if not rows or job.cut.bytes is None:
+        return None
+
+    def stored(b):
+        return (
+            min(b.bytes, math.prod(b.shape) * job.narrow.dtype.itemsize)
+            if job.narrow.dtype and 'float' in b.dtype
+            else b.bytes
+        )
+
     return rows * sum(map(stored, job.cut.boundary))
 
 # %% ../../nbs/features/30_extraction.ipynb #77db7f00
-def _stored(job, parts, store, verbose, write)->Features:
+def _stored(job, parts, store, verbose, write) -> Features:
     "From the store, or computed into it; of several processes that want the same, one computes."
     folder = store.place(_key(parts))
     with _patient(store, folder, verbose):
@@ -835,109 +1547,223 @@ def _stored(job, parts, store, verbose, write)->Features:
         near = '; '.join(_nearest(store, parts))
         why = why or (near and f'the nearest in the store differs ({near})')
         store.prepare(_need(job))
-        before = write(job, store, folder, {'parts': parts, 'model': f"{job.cut.lower.name.removesuffix('_lower')} up to {', '.join(b.name for b in job.cut.boundary)}"}, verbose)
+        before = write(
+            job,
+            store,
+            folder,
+            {
+                'parts': parts,
+                'model': (
+                    f"{job.cut.lower.name.removesuffix('_lower')} up to"
+                    f" {', '.join(b.name for b in job.cut.boundary)}"
+                ),
+            },
+            verbose,
+        )
         entry = store.read(folder)
         features = _features(job, parts, entry.arrays, entry)
-    note = f'Went on at row {before:,}, where an earlier run had stopped.' if before else f'Computed: {why or "nothing like it was stored"}.'
+    note = (
+        f'Went on at row {before:,}, where an earlier run had stopped.'
+        if before
+        else f'Computed: {why or "nothing like it was stored"}.'
+    )
     store.trim()
     return replace(features, note=note)
 
-
+# %% ../../nbs/features/30_extraction.ipynb #5d4f6899
 @contextmanager
-def _patient(store, folder, verbose): # holds the entry's lock; says so where that takes a while
+def _patient(store, folder, verbose):  # holds the entry's lock; says so where that takes a while
     with ExitStack() as stack:
-        try: stack.enter_context(store.locked(folder, timeout=0))
+        try:
+            stack.enter_context(store.locked(folder, timeout=0))
         except TimeoutError:
-            if verbose: print('Another process is making these features: waiting for it.')
+            if verbose:
+                print('Another process is making these features: waiting for it.')
             stack.enter_context(store.locked(folder))
         yield
 
 # %% ../../nbs/features/30_extraction.ipynb #04448ce7
-_CAP = '20 GB' # for the user's cache folder where nothing else is said
+_CAP = '20 GB'  # for the user's cache folder where nothing else is said
 
-def _cap(store, limit)->int|None: # bytes
-    given = os.environ.get('TRANSFERLIT_CACHE_LIMIT', _CAP) if limit is None and store is True else limit
+
+def _cap(store, limit) -> int | None:  # bytes
+    given = (
+        os.environ.get('TRANSFERLIT_CACHE_LIMIT', _CAP)
+        if limit is None and store is True
+        else limit
+    )
     return disk.size_of(given)
 
 
-def _opened(store, limit): # whatever names a store
-    if not is_remote(store): return disk.LocalStore(store, _cap(store, limit))
+def _opened(store, limit):  # whatever names a store
+    if not is_remote(store):
+        return disk.LocalStore(store, _cap(store, limit))
     far = store if isinstance(store, RemoteStore) else RemoteStore(store)
     return far if limit is None else far.within(limit)
 
-
-def _cut(model, source, at, inference)->Split:
+# %% ../../nbs/features/30_extraction.ipynb #ccbc3130
+def _cut(model, source, at, inference) -> Split:
     "The cut to compute with. Raises ValueError where there is nothing to store, or what can't be."
-    if isinstance(model, Split): cut = model.now()
-    else: cut = _split(model, at, inference, source.few)
+    if isinstance(model, Split):
+        cut = model.now()
+    else:
+        cut = _split(model, at, inference, source.few)
     if cut.empty:
         why = '; '.join(f'{row["layer"]} {row["reason"]}' for row in cut.reasons)
-        _refuse('There must be a frozen part whose output cannot change.', 'Freeze the first layers.', f'a model where {why}')
+        _refuse(
+            'There must be a frozen part whose output cannot change.',
+            'Freeze the first layers.',
+            f'a model where {why}',
+        )
     for b in cut.boundary:
-        if b.dtype == 'string': _refuse('Features must be numbers.', 'Cut behind the layer that turns text into numbers.', f'{b.name!r}, which is text')
+        if b.dtype == 'string':
+            _refuse(
+                'Features must be numbers.',
+                'Cut behind the layer that turns text into numbers.',
+                f'{b.name!r}, which is text',
+            )
     return cut
 
-
-def _fits_inputs(cut, x, flows=False)->None:
+# %% ../../nbs/features/30_extraction.ipynb #8a5409fd
+def _fits_inputs(cut, x, flows=False) -> None:
     given, wanted = tree.flatten(x), cut.lower.inputs
-    if len(given) != len(wanted): _refuse('x must have one array for each input.', f'Give {", ".join(t.name for t in wanted)}.', f'{len(given)} array{"s" * (len(given) != 1)}')
+    if len(given) != len(wanted):
+        _refuse(
+            'x must have one array for each input.',
+            f'Give {", ".join(t.name for t in wanted)}.',
+            f'{len(given)} array{"s" * (len(given) != 1)}',
+        )
     for a, t in zip(given, wanted):
         rows, row = tuple(a.shape[1:]), tuple(t.shape[1:])
-        if _kind(a) in 'OUS' and t.dtype != 'string': _refuse('x must hold the numbers that the model takes.', 'Encode text first.', f'text for {t.name!r} of {t.dtype}')
-        if takes(row, rows): continue
+        if _kind(a) in 'OUS' and t.dtype != 'string':
+            _refuse(
+                'x must hold the numbers that the model takes.',
+                'Encode text first.',
+                f'text for {t.name!r} of {t.dtype}',
+            )
+        if takes(row, rows):
+            continue
         said = f'rows of {rows} for {t.name!r} of {row}'
-        if flows and len(rows) < len(row): _unbatched(said)
-        _refuse('Rows of x must have the shape that the model takes.', 'Give `x[None]` for a single row.' if takes(row, tuple(a.shape)) else 'Reshape x.', said)
+        if flows and len(rows) < len(row):
+            _unbatched(said)
+        _refuse(
+            'Rows of x must have the shape that the model takes.',
+            'Give `x[None]` for a single row.' if takes(row, tuple(a.shape)) else 'Reshape x.',
+            said,
+        )
 
 # %% ../../nbs/features/30_extraction.ipynb #c0b149c8
 def precompute(
-    model:keras.Model|Split, # with a frozen part; or a cut, for a model whose layers can't be seen
-    x, # arrays with one row a sample (one, or a list or dictionary), or a pipeline of batches: x, (x, y) or (x, y, sample_weight)
-    y=None, # labels of the rows, kept beside them; a pipeline gives its own
-    sample_weight=None, # one number a row
-    store=None, # None keeps features in memory; a folder, or True for the user's cache folder, on disk; a URL (`s3://...`) or a `RemoteStore`, far away
-    batch_size:int|None=None, # rows in one call; guessed from the model, and measured where the job is long
+    model: (
+        keras.Model | Split
+    ),  # with a frozen part; or a cut, for a model whose layers can't be seen
+    # arrays with one row a sample (one, or a list or dictionary), or a pipeline of batches: x, (x,
+    # y) or (x, y, sample_weight)
+    x,
+    y=None,  # labels of the rows, kept beside them; a pipeline gives its own
+    sample_weight=None,  # one number a row
+    # None keeps features in memory; a folder, or True for the user's cache folder, on disk; a URL
+    # (`s3://...`) or a `RemoteStore`, far away
+    store=None,
+    batch_size: (
+        int | None
+    ) = None,  # rows in one call; guessed from the model, and measured where the job is long
     *,
-    at=None, # cut here instead of as high as can be
-    inference:bool=False, # let frozen random layers run as in inference, unlike `fit`
-    dtype:str|None=None, # store floats as 'float16' or 'bfloat16'
-    views:int=1, # passes of augmentation
-    augment=None, # Keras preprocessing layers, or a function f(x, seed)
-    seed:int=0, # of the augmentation
-    key:str|None=None, # names the content of a pipeline, instead of reading all of it to find out
-    row_ids=None, # an id for each row; its place in x if None
-    limit:str|int|None=None, # what the store may take on this machine (of a URL: its copies), the least recently used going first: `20 GB`, bytes
-    engine:str|None=None, # 'ray': by the workers of a Ray cluster, for arrays and a `ray.data.Dataset`
-    workers:int|None=None, # processes of the engine; one for each GPU, or else for each core, if None
-    on_bad_row:str='raise', # what the engine does with rows of a Dataset that the model can't take: 'raise' names the first, 'skip' leaves them out and lists them
-    verbose:bool=True, # a progress bar where it takes longer, and a line that says what was done
-)->Features: # with the labels in the order of the rows
+    at=None,  # cut here instead of as high as can be
+    inference: bool = False,  # let frozen random layers run as in inference, unlike `fit`
+    dtype: str | None = None,  # store floats as 'float16' or 'bfloat16'
+    views: int = 1,  # passes of augmentation
+    augment=None,  # Keras preprocessing layers, or a function f(x, seed)
+    seed: int = 0,  # of the augmentation
+    key: (
+        str | None
+    ) = None,  # names the content of a pipeline, instead of reading all of it to find out
+    row_ids=None,  # an id for each row; its place in x if None
+    limit: (
+        str | int | None
+        # what the store may take on this machine (of a URL: its copies), the least recently used
+        # going
+        # first: `20 GB`, bytes
+    ) = None,
+    engine: (
+        str | None
+    ) = None,  # 'ray': by the workers of a Ray cluster, for arrays and a `ray.data.Dataset`
+    workers: (
+        int | None
+    ) = None,  # processes of the engine; one for each GPU, or else for each core, if None
+    # what the engine does with rows of a Dataset that the model can't take: 'raise' names the
+    # first, 'skip' leaves them out and lists them
+    on_bad_row: str = 'raise',
+    # a progress bar where it takes longer, and a line that says what was done
+    verbose: bool = True,
+) -> Features:  # with the labels in the order of the rows
     """Run the largest frozen part of `model` once over `x`, or find on disk what it made before.
 
-    Article, section 3.3. Raises ValueError for bad data, a model without a frozen part and values that don't fit `dtype`; OSError where the disk is full.
+    Article, section 3.3. Raises ValueError for bad data, a model without a frozen part and values
+    that don't fit `dtype`; OSError where the disk is full.
     """
     source = _source(x, y, sample_weight, row_ids)
     cut = _cut(model, source, at, inference)
-    if open_ended(cut.lower): _FUNCTIONS.pop(cut.lower, None) # it may read what no recipe tells: traced anew
-    if not source.stream: _fits_inputs(cut, source.x)
+    if open_ended(cut.lower):
+        _FUNCTIONS.pop(cut.lower, None)  # it may read what no recipe tells: traced anew
+    if not source.stream:
+        _fits_inputs(cut, source.x)
     check_count('batch_size', batch_size)
-    if views < 1 or views > 1 and augment is None: _refuse('Each view is a pass of augmentation.', 'Give `augment=` with `views=`.', f'views={views}')
-    job = _Pass(cut, source, batch_size, views, augment if augment is None else _Augment(augment, seed), dtype)
+    if views < 1 or views > 1 and augment is None:
+        _refuse(
+            'Each view is a pass of augmentation.',
+            'Give `augment=` with `views=`.',
+            f'views={views}',
+        )
+    job = _Pass(
+        cut,
+        source,
+        batch_size,
+        views,
+        augment if augment is None else _Augment(augment, seed),
+        dtype,
+    )
     write = _engine(engine, job, store, workers, on_bad_row)
     if store is None or store is False:
         parts = _parts(cut, _content(source, key, hashed=False), dtype, views, job.augment)
         return replace(_features(job, parts, _in_memory(job, verbose)), note='Computed.')
-    made = _stored(job, _parts(cut, _content(source, key), dtype, views, job.augment), _opened(store, limit), verbose, write)
-    if verbose: print(made)
+    made = _stored(
+        job,
+        _parts(cut, _content(source, key), dtype, views, job.augment),
+        _opened(store, limit),
+        verbose,
+        write,
+    )
+    if verbose:
+        print(made)
     return made
 
 # %% ../../nbs/features/30_extraction.ipynb #85054cb7
-def _content(source, key, hashed=True): # what the key says of the data
-    if not source.stream and key is not None: _refuse('Arrays are known by their content.', 'Leave `key` out; it names what a pipeline gives.', f'key={key!r}')
-    if not source.stream: return source.content() if hashed else [[str(a.dtype), list(a.shape), None] for a in tree.flatten(source.x)]
-    if key is not None: return {'key': f'{key} without bad rows' if getattr(source.pipeline, 'skip', False) else key}
-    if not hashed: return {'rows': source.n, 'content': None}
-    if source.once: _refuse('What a generator gives can be read once only.', 'Name its content with `key=`, or give the function that makes it.', 'a generator')
+def _content(source, key, hashed=True):  # what the key says of the data
+    if not source.stream and key is not None:
+        _refuse(
+            'Arrays are known by their content.',
+            'Leave `key` out; it names what a pipeline gives.',
+            f'key={key!r}',
+        )
+    if not source.stream:
+        return (
+            source.content()
+            if hashed
+            else [[str(a.dtype), list(a.shape), None] for a in tree.flatten(source.x)]
+        )
+    if key is not None:
+        return {
+            'key': f'{key} without bad rows' if getattr(source.pipeline, 'skip', False) else key
+        }
+    if not hashed:
+        return {'rows': source.n, 'content': None}
+    if source.once:
+        _refuse(
+            'What a generator gives can be read once only.',
+            'Name its content with `key=`, or give the function that makes it.',
+            'a generator',
+        )
     source.known = _seen(source)
     source.n = len(source.known)
     return {'rows': source.n, 'content': content_hash(source.known)}

@@ -1,4 +1,4 @@
-"""Which columns of a Ray Dataset are x and labels, which rows are bad, and how each row is told from the others.
+"""Columns of a Ray Dataset: which are x and labels, which rows are bad, how rows are told apart.
 
 Docs: https://transferlit.github.io/transferlit/features/ray_dataset.html.md"""
 
@@ -21,122 +21,208 @@ __all__ = ['the_ray', 'is_dataset', 'plainly', 'Columns', 'in_order', 'bad_row',
 
 # %% ../../nbs/features/10_ray_dataset.ipynb #f050a768
 def the_ray():
-    "Ray, connected to a cluster; one is started on this machine where there is none. Raises ImportError with the way to install it."
-    try: import ray, ray.data
+    """Ray, connected to a cluster; one is started on this machine where there is none. Raises
+    ImportError with the way to install it.
+    """
+    try:
+        import ray, ray.data
     except ImportError as error:
-        raise ImportError(f"engine='ray' needs Ray. Install it: pip install 'transferlit[ray]'. Received: {error}.") from None
+        raise ImportError(
+            "engine='ray' needs Ray. Install it: pip install 'transferlit[ray]'. Received:"
+            f" {error}."
+        ) from None
     if not ray.is_initialized():
-        os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0') # nothing is sent anywhere unless the user wants it
-        logging.getLogger('ray.data').setLevel(logging.WARNING) # a line for each step of its plans otherwise
-        ray.init(include_dashboard=None if 'RAY_ADDRESS' in os.environ else False, log_to_driver=False)
+        os.environ.setdefault(
+            'RAY_USAGE_STATS_ENABLED', '0'
+        )  # nothing is sent anywhere unless the user wants it
+        logging.getLogger('ray.data').setLevel(
+            logging.WARNING
+        )  # a line for each step of its plans otherwise
+        ray.init(
+            include_dashboard=None if 'RAY_ADDRESS' in os.environ else False, log_to_driver=False
+        )
     return ray
 
 
-def is_dataset(x)->bool: # of Ray; asked without importing it
+def is_dataset(x) -> bool:  # of Ray; asked without importing it
     return type(x).__module__.startswith('ray.data')
 
 # %% ../../nbs/features/10_ray_dataset.ipynb #04c8a1d2
 @contextmanager
-def plainly(ray): # what a worker raised, as it raised it
-    try: yield
+def plainly(ray):  # what a worker raised, as it raised it
+    try:
+        yield
     except ray.exceptions.RayTaskError as error:
         cause = error
-        while isinstance(cause, ray.exceptions.RayError) or type(cause).__name__ == 'UserCodeException':
+        while (
+            isinstance(cause, ray.exceptions.RayError)
+            or type(cause).__name__ == 'UserCodeException'
+        ):
             inner = getattr(cause, 'cause', None) or cause.__cause__
-            if inner is None or inner is cause: raise
+            if inner is None or inner is cause:
+                raise
             cause = inner
         raise cause from None
 
 # %% ../../nbs/features/10_ray_dataset.ipynb #0304699f
-def _flat(names)->list: # as Keras goes through a structure: dictionaries by sorted key
-    if isinstance(names, dict): return [n for k in sorted(names) for n in _flat(names[k])]
-    return [n for part in names for n in _flat(part)] if isinstance(names, (list, tuple)) else [names]
+def _flat(names) -> list:  # as Keras goes through a structure: dictionaries by sorted key
+    if isinstance(names, dict):
+        return [n for k in sorted(names) for n in _flat(names[k])]
+    return (
+        [n for part in names for n in _flat(part)] if isinstance(names, (list, tuple)) else [names]
+    )
 
 
 def _mapped(f, names):
-    if isinstance(names, dict): return {k: _mapped(f, v) for k, v in names.items()}
-    return type(names)(_mapped(f, v) for v in names) if isinstance(names, (list, tuple)) else f(names)
+    if isinstance(names, dict):
+        return {k: _mapped(f, v) for k, v in names.items()}
+    return (
+        type(names)(_mapped(f, v) for v in names) if isinstance(names, (list, tuple)) else f(names)
+    )
 
 # %% ../../nbs/features/10_ray_dataset.ipynb #217e0343
 @dataclass(eq=False)
 class Columns:
-    "Which columns of a Ray Dataset are x, labels and weights. To iterate over it gives batches in order, as any pipeline."
-    dataset:object # `ray.data.Dataset`
-    x:object=None # name of a column; or a list or dictionary of names, for a model with several inputs
-    y:str|None=None # name of the column with labels
-    sample_weight:str|None=None # name of the column with weights
-    read:object=None # a function from one value of x to an array; runs in the workers
-    shapes:list|None=None # that rows of x must have; `precompute` asks the model
-    skip:bool=False # leave bad rows out
+    """Which columns of a Ray Dataset are x, labels and weights. To iterate over it gives batches in
+    order, as any pipeline.
+    """
+
+    dataset: object  # `ray.data.Dataset`
+    x: object = (
+        None  # name of a column; or a list or dictionary of names, for a model with several inputs
+    )
+    y: str | None = None  # name of the column with labels
+    sample_weight: str | None = None  # name of the column with weights
+    read: object = None  # a function from one value of x to an array; runs in the workers
+    shapes: list | None = None  # that rows of x must have; `precompute` asks the model
+    skip: bool = False  # leave bad rows out
 
     def __post_init__(self):
-        if self.dataset is None: return
+        if self.dataset is None:
+            return
         names = self.dataset.columns() or []
-        if self.x is None and self.y is None and self.sample_weight is None: # as they are called
-            self.x, self.y, self.sample_weight = (n if n in names else None for n in ('x', 'y', 'sample_weight'))
-        if self.x is None and len(rest := [n for n in names if n not in (self.y, self.sample_weight)]) == 1: self.x, = rest
-        missing = [n for n in [*_flat(self.x or 'x'), self.y, self.sample_weight] if n is not None and n not in names]
-        if missing: raise ValueError('Columns must be named as the Dataset names them. Say which is what: `Columns(dataset, x=..., y=...)`. '
-                                     f'Received: {", ".join(map(repr, missing))} for a Dataset with {", ".join(names)}.')
+        if self.x is None and self.y is None and self.sample_weight is None:  # as they are called
+            self.x, self.y, self.sample_weight = (
+                n if n in names else None for n in ('x', 'y', 'sample_weight')
+            )
+        if (
+            self.x is None
+            and len(rest := [n for n in names if n not in (self.y, self.sample_weight)]) == 1
+        ):
+            (self.x,) = rest
+        missing = [
+            n
+            for n in [*_flat(self.x or 'x'), self.y, self.sample_weight]
+            if n is not None and n not in names
+        ]
+        if missing:
+            raise ValueError(
+                'Columns must be named as the Dataset names them. Say which is what:'
+                f' `Columns(dataset, x=..., y=...)`. Received: {", ".join(map(repr, missing))} for'
+                f' a Dataset with {", ".join(names)}.'
+            )
 
     @property
-    def names(self)->list: return [n for n in [*_flat(self.x), self.y, self.sample_weight] if n is not None]
+    def names(self) -> list:
+        return [n for n in [*_flat(self.x), self.y, self.sample_weight] if n is not None]
 
     @property
-    def alone(self)->Columns: return replace(self, dataset=None) # for workers, who get the rows otherwise
-    def rows(self): return self.dataset.select_columns(self.names) # of these columns, still a Dataset
-    def row_bytes(self)->int: return sum(len(v) if isinstance(v, (bytes, str)) else np.asarray(v).nbytes for row in self.rows().take(1) for v in row.values())
-    def sample(self): return self.taken(self.rows().take_batch(16))[0] # x of some rows; None where all of these are bad
-    def taken(self, batch)->tuple: return _taken(self, batch) # x, y, weight of the good rows; their places; what is wrong with the others
-    def fingerprints(self)->np.ndarray: return _marked(self) # `row_marks` of each good row; the Dataset's tasks compute them
+    def alone(self) -> Columns:
+        return replace(self, dataset=None)  # for workers, who get the rows otherwise
+
+    def rows(self):
+        return self.dataset.select_columns(self.names)  # of these columns, still a Dataset
+
+    def row_bytes(self) -> int:
+        return sum(
+            len(v) if isinstance(v, (bytes, str)) else np.asarray(v).nbytes
+            for row in self.rows().take(1)
+            for v in row.values()
+        )
+
+    def sample(self):
+        return self.taken(self.rows().take_batch(16))[
+            0
+        ]  # x of some rows; None where all of these are bad
+
+    def taken(self, batch) -> tuple:
+        return _taken(
+            self, batch
+        )  # x, y, weight of the good rows; their places; what is wrong with the others
+
+    def fingerprints(self) -> np.ndarray:
+        return _marked(self)  # `row_marks` of each good row; the Dataset's tasks compute them
 
     def __iter__(self):
         at = 0
         for batch in in_order(self.rows()).iter_batches(batch_size=256, batch_format='numpy'):
             *parts, good, bad = self.taken(batch)
-            if bad and not self.skip: raise bad_row(at, bad)
+            if bad and not self.skip:
+                raise bad_row(at, bad)
             at += len(good) + len(bad)
-            if good: yield tuple(parts)
+            if good:
+                yield tuple(parts)
 
-
-def in_order(dataset): # results come in the order of the rows
+# %% ../../nbs/features/10_ray_dataset.ipynb #e65b7132
+def in_order(dataset):  # results come in the order of the rows
     dataset.context.execution_options.preserve_order = True
-    dataset.context.enable_progress_bars = False # ours is shown
+    dataset.context.enable_progress_bars = False  # ours is shown
     return dataset
 
 # %% ../../nbs/features/10_ray_dataset.ipynb #ea420d7a
 def bad_row(
-    first:int, # number of the first row of the batch
-    bad:list, # (place in the batch, what is wrong)
-)->ValueError:
+    first: int,  # number of the first row of the batch
+    bad: list,  # (place in the batch, what is wrong)
+) -> ValueError:
     "The error that names a bad row."
     place, why = bad[0]
-    return ValueError("All rows must be what the model takes. Mend or filter the row, or leave such rows out with engine='ray', on_bad_row='skip'. "
-                      f'Received: row {first + place:,}: {why}.')
+    return ValueError(
+        "All rows must be what the model takes. Mend or filter the row, or leave such rows out"
+        f" with engine='ray', on_bad_row='skip'. Received: row {first + place:,}: {why}."
+    )
 
 
-def takes(row, given)->bool: # a shape that is wanted, and one that comes; as in Keras, a last dimension of one may be there or not
+def takes(
+    row, given
+) -> bool:  # a shape that is wanted, and one that comes; as in Keras, a last dimension of one may be there or not
     long, short = sorted((row, given), key=len, reverse=True)
-    if len(long) == len(short) + 1 and long[-1] == 1: row, given = row[:len(short)], given[:len(short)]
+    if len(long) == len(short) + 1 and long[-1] == 1:
+        row, given = row[: len(short)], given[: len(short)]
     return len(row) == len(given) and all(w in (None, g) for g, w in zip(given, row))
 
 
-def _wrong(array, shape, text)->str|None: # with one row
-    if array.dtype.hasobject or not text and array.dtype.kind in 'US': return f'{type(array.item()).__name__ if array.ndim == 0 else "objects"} instead of numbers'
-    if shape is not None and not takes(shape, array.shape): return f'shape {array.shape} instead of {tuple(shape)}'
-    if array.dtype.kind == 'f' and np.isnan(array).any(): return 'NaN'
+def _wrong(array, shape, text) -> str | None:  # with one row
+    if array.dtype.hasobject or not text and array.dtype.kind in 'US':
+        return f'{type(array.item()).__name__ if array.ndim == 0 else "objects"} instead of numbers'
+    if shape is not None and not takes(shape, array.shape):
+        return f'shape {array.shape} instead of {tuple(shape)}'
+    if array.dtype.kind == 'f' and np.isnan(array).any():
+        return 'NaN'
 
-
-def _judged(values, shape, read, text)->tuple: # arrays of the rows, and what is wrong with those that are not good
-    if read is None and not values.dtype.hasobject and not _wrong(values, (None, *(values.shape[1:] if shape is None else shape)), text): return values, {} # all are good
+# %% ../../nbs/features/10_ray_dataset.ipynb #43fafc45
+def _judged(
+    values, shape, read, text
+) -> tuple:  # arrays of the rows, and what is wrong with those that are not good
+    if (
+        read is None
+        and not values.dtype.hasobject
+        and not _wrong(values, (None, *(values.shape[1:] if shape is None else shape)), text)
+    ):
+        return values, {}  # all are good
     arrays, wrong = [], {}
     for i, value in enumerate(values):
         try:
             array = np.asarray(value if read is None else read(value))
             why = _wrong(array, shape, text)
-        except Exception as error: array, why = None, f'{type(error).__name__}: {" ".join(str(error).split())[:100]}' # whatever a decoder raises
-        if why is None and shape is None: shape = array.shape # the first good row says what a row is
-        if why: wrong[i] = why
+        except Exception as error:
+            array, why = (
+                None,
+                f'{type(error).__name__}: {" ".join(str(error).split())[:100]}',
+            )  # whatever a decoder raises
+        if why is None and shape is None:
+            shape = array.shape  # the first good row says what a row is
+        if why:
+            wrong[i] = why
         arrays.append(array)
     return arrays, wrong
 
@@ -145,36 +231,71 @@ def _taken(columns, batch):
     leaves = _flat(columns.x)
     rows, wrong, made = len(batch[leaves[0]]), {}, {}
     beside = [n for n in (columns.y, columns.sample_weight) if n is not None]
-    for name, shape in [*zip(leaves, columns.shapes or [None] * len(leaves)), *((n, None) for n in beside)]:
-        made[name], found = _judged(batch[name], shape, columns.read if name in leaves else None, name in leaves)
+    for name, shape in [
+        *zip(leaves, columns.shapes or [None] * len(leaves)),
+        *((n, None) for n in beside),
+    ]:
+        made[name], found = _judged(
+            batch[name], shape, columns.read if name in leaves else None, name in leaves
+        )
         wrong = {**found, **wrong}
     good = [i for i in range(rows) if i not in wrong]
-    def column(name): return None if name is None or not good else np.asarray(made[name]) if not wrong else np.stack([made[name][i] for i in good])
-    return _mapped(column, columns.x), column(columns.y), column(columns.sample_weight), good, sorted(wrong.items())
+
+    def column(name):
+        return (
+            None
+            if name is None or not good
+            else np.asarray(made[name])
+            if not wrong
+            else np.stack([made[name][i] for i in good])
+        )
+
+    return (
+        _mapped(column, columns.x),
+        column(columns.y),
+        column(columns.sample_weight),
+        good,
+        sorted(wrong.items()),
+    )
 
 # %% ../../nbs/features/10_ray_dataset.ipynb #4d6d3e69
 def row_marks(
-    arrays:list, # with one row a sample each
-)->np.ndarray: # 64 bits of each row, over all arrays
+    arrays: list,  # with one row a sample each
+) -> np.ndarray:  # 64 bits of each row, over all arrays
     "The first 64 bits of the SHA-256 of each row."
     arrays = [np.ascontiguousarray(a.astype(str) if a.dtype.hasobject else a) for a in arrays]
+
     def one(i):
         digest = hashlib.sha256()
-        for a in arrays: digest.update(a[i].tobytes())
+        for a in arrays:
+            digest.update(a[i].tobytes())
         return digest.digest()[:8]
+
     return np.frombuffer(b''.join(map(one, range(len(arrays[0])))), 'uint64')
 
 # %% ../../nbs/features/10_ray_dataset.ipynb #e084be89
-def _marked(columns)->np.ndarray: # in the order of the rows
+def _marked(columns) -> np.ndarray:  # in the order of the rows
     ray, alone, found, at = the_ray(), columns.alone, [], 0
+
     def marked(batch):
         x, y, weight, good, bad = alone.taken(batch)
-        marks = row_marks([a for a in (*_flat(x), y, weight) if a is not None]) if good else np.empty(0, 'uint64')
-        return {'told': np.array([json.dumps([len(good) + len(bad), bad])]), 'marks': np.array([marks.tobytes()], object)}
+        marks = (
+            row_marks([a for a in (*_flat(x), y, weight) if a is not None])
+            if good
+            else np.empty(0, 'uint64')
+        )
+        return {
+            'told': np.array([json.dumps([len(good) + len(bad), bad])]),
+            'marks': np.array([marks.tobytes()], object),
+        }
+
     with plainly(ray):
-        for row in in_order(columns.rows().map_batches(marked, batch_size=1024, batch_format='numpy')).iter_rows():
+        for row in in_order(
+            columns.rows().map_batches(marked, batch_size=1024, batch_format='numpy')
+        ).iter_rows():
             rows, bad = json.loads(row['told'])
-            if bad and not columns.skip: raise bad_row(at, bad)
+            if bad and not columns.skip:
+                raise bad_row(at, bad)
             found.append(np.frombuffer(row['marks'], 'uint64'))
             at += rows
     return np.concatenate(found or [np.empty(0, 'uint64')])

@@ -1,4 +1,4 @@
-"""The same extraction by the workers of a Ray cluster: each writes whole pieces into the store, and the entry is the one that a single process makes.
+"""The same extraction by the workers of a Ray cluster: each writes whole pieces into the store.
 
 Docs: https://transferlit.github.io/transferlit/features/ray_workers.html.md"""
 
@@ -36,237 +36,374 @@ __all__ = ['Shipped', 'ship', 'fields_of', 'write_piece', 'Pieces', 'Worker', 'F
 @dataclass(frozen=True)
 class Shipped:
     "A model on its way to another process."
-    config:str # JSON
-    weights:bytes # a safetensors file
-    custom:dict # classes and functions that Keras does not have, by name
 
-    def model(self)->keras.Model: # built again
+    config: str  # JSON
+    weights: bytes  # a safetensors file
+    custom: dict  # classes and functions that Keras does not have, by name
+
+    def model(self) -> keras.Model:  # built again
         "The model. Raises what Keras raises where the configuration does not say all."
-        made = keras.saving.deserialize_keras_object(json.loads(self.config), custom_objects=self.custom, safe_mode=False) # our own process made it
+        made = keras.saving.deserialize_keras_object(
+            json.loads(self.config), custom_objects=self.custom, safe_mode=False
+        )  # our own process made it
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder)/'model.safetensors'
+            path = Path(folder) / 'model.safetensors'
             path.write_bytes(self.weights)
             with open_safetensors(path) as stored:
-                for variable, array in zip(made.weights, stored.values(), strict=True): variable.assign(np.asarray(array))
+                for variable, array in zip(made.weights, stored.values(), strict=True):
+                    variable.assign(np.asarray(array))
         renew(made, made.weights)
         return made
 
-
-def _custom(model)->dict: # by the name under which Keras looks for it
+# %% ../../nbs/features/20_ray_workers.ipynb #2a808aac
+def _custom(model) -> dict:  # by the name under which Keras looks for it
     found = {}
     for layer in model._flatten_layers():
-        for thing in [type(layer), *(v for v in vars(layer).values() if callable(v) and hasattr(v, '__name__'))]:
-            if not thing.__module__.startswith('keras.'): found[thing.__name__] = found[keras.saving.get_registered_name(thing)] = thing
+        for thing in [
+            type(layer),
+            *(v for v in vars(layer).values() if callable(v) and hasattr(v, '__name__')),
+        ]:
+            if not thing.__module__.startswith('keras.'):
+                found[thing.__name__] = found[keras.saving.get_registered_name(thing)] = thing
     return found
 
 # %% ../../nbs/features/20_ray_workers.ipynb #d3f85bba
 def ship(
-    model:keras.Model, # whose layers all have a `get_config`
-    sample, # a few rows of x, in the structure that `model` takes; None where there are none to compare with
-)->Shipped:
-    "A model as configuration and weights. Raises ValueError where what is built from them makes something else."
+    model: keras.Model,  # whose layers all have a `get_config`
+    # a few rows of x, in the structure that `model` takes; None where there are none to compare
+    # with
+    sample,
+) -> Shipped:
+    """A model as configuration and weights. Raises ValueError where what is built from them makes
+    something else.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)/'model.safetensors'
+        path = Path(folder) / 'model.safetensors'
         try:
-            write_safetensors(path, {f'{i:05d} {v.path}': v.numpy() for i, v in enumerate(model.weights)}, {})
-            sent = Shipped(json.dumps(keras.saving.serialize_keras_object(model)), path.read_bytes(), _custom(model))
+            write_safetensors(
+                path, {f'{i:05d} {v.path}': v.numpy() for i, v in enumerate(model.weights)}, {}
+            )
+            sent = Shipped(
+                json.dumps(keras.saving.serialize_keras_object(model)),
+                path.read_bytes(),
+                _custom(model),
+            )
             built = sent.model()
-        except Exception as error: raise ValueError(_unsent(model, f'{type(error).__name__}: {error}')) from error
-    if sample is None: return sent
-    old, new = (tree.flatten(m(tree.map_structure(keras.ops.convert_to_tensor, sample), training=False)) for m in (model, built))
-    if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(old, new)): raise ValueError(_unsent(model, 'a copy that makes other values of the same rows'))
+        except Exception as error:
+            raise ValueError(_unsent(model, f'{type(error).__name__}: {error}')) from error
+    if sample is None:
+        return sent
+    old, new = (
+        tree.flatten(m(tree.map_structure(keras.ops.convert_to_tensor, sample), training=False))
+        for m in (model, built)
+    )
+    if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(old, new)):
+        raise ValueError(_unsent(model, 'a copy that makes other values of the same rows'))
     return sent
 
-
-def _unsent(model, received)->str:
-    return ('A model goes to other processes as its configuration and weights. Give each layer of your own a `get_config` that says all it depends on, '
-            f'or extract without engine=. Received: {model.name!r}: {received}.')
+# %% ../../nbs/features/20_ray_workers.ipynb #1d35e0e8
+def _unsent(model, received) -> str:
+    return (
+        'A model goes to other processes as its configuration and weights. Give each layer of your'
+        ' own a `get_config` that says all it depends on, or extract without engine=. Received:'
+        f' {model.name!r}: {received}.'
+    )
 
 # %% ../../nbs/features/20_ray_workers.ipynb #d493329a
-def fields_of(names, arrays)->list: return [{'name': n, 'shape': list(a.shape[1:]), 'dtype': a.dtype.name} for n, a in zip(names, arrays)]
+def fields_of(names, arrays) -> list:
+    return [
+        {'name': n, 'shape': list(a.shape[1:]), 'dtype': a.dtype.name}
+        for n, a in zip(names, arrays)
+    ]
 
 
-def _whole(place:Path)->dict|None: # what was said of a piece that is there, as it was written
-    try: entry = disk.read(place)
-    except disk.Damaged: shutil.rmtree(place, ignore_errors=True)
-    else: return entry and entry.about
+def _whole(place: Path) -> dict | None:  # what was said of a piece that is there, as it was written
+    try:
+        entry = disk.read(place)
+    except disk.Damaged:
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        return entry and entry.about
 
-
+# %% ../../nbs/features/20_ray_workers.ipynb #10e47788
 def write_piece(
-    place:Path, # where the piece will be
-    chunks, # gives (names, arrays, note), one after the other
-    told:dict, # plain values to keep with it
-)->dict: # the same, with `rows` and the last note
+    place: Path,  # where the piece will be
+    chunks,  # gives (names, arrays, note), one after the other
+    told: dict,  # plain values to keep with it
+) -> dict:  # the same, with `rows` and the last note
     "Write rows as a piece, whole or absent. Where another process was faster, its piece stays."
     place.parent.mkdir(parents=True, exist_ok=True)
-    part, writer, note = place.with_name(f'.{place.name}~{uuid.uuid4().hex[:12]}'), None, {'error': 0., 'beside': None, 'marks': 0}
+    part, writer, note = (
+        place.with_name(f'.{place.name}~{uuid.uuid4().hex[:12]}'),
+        None,
+        {'error': 0.0, 'beside': None, 'marks': 0},
+    )
     for names, arrays, new in chunks:
-        writer = writer or disk.Writer(part, fields_of(names, arrays), 1 << 62) # one shard, however large
-        note = {**new, 'error': max(new['error'], note['error']), 'marks': (new['marks'] + note['marks']) % 2**64}
+        writer = writer or disk.Writer(
+            part, fields_of(names, arrays), 1 << 62
+        )  # one shard, however large
+        note = {
+            **new,
+            'error': max(new['error'], note['error']),
+            'marks': (new['marks'] + note['marks']) % 2**64,
+        }
         writer.add(arrays)
-    told = {**told, **note, 'rows': writer.rows if writer else 0, 'fields': writer.fields if writer else None}
+    told = {
+        **told,
+        **note,
+        'rows': writer.rows if writer else 0,
+        'fields': writer.fields if writer else None,
+    }
     if writer:
         disk.finish(writer, told)
-        try: part.rename(place)
-        except OSError: shutil.rmtree(part, ignore_errors=True) # somebody else's lies there
+        try:
+            part.rename(place)
+        except OSError:
+            shutil.rmtree(part, ignore_errors=True)  # somebody else's lies there
     return told
 
 # %% ../../nbs/features/20_ray_workers.ipynb #29e39f75
 @dataclass(frozen=True)
 class Pieces:
     "The pieces of an entry, in a folder that all machines see."
-    folder:Path
 
-    def __str__(self): return str(self.folder.parent.parent) # of the store
-    def told(self, tag:str)->dict|None: return _whole(self.folder/tag) # None where it is not there
-    def write(self, tag:str, chunks, told:dict)->dict: return write_piece(self.folder/tag, chunks, told)
-    def names(self)->set: return {p.name for p in self.folder.glob('*')}
-    def seen(self, told:dict)->bool: return (self.folder/told['tag']/'manifest.json').exists()
-    def join(self, writer, told:dict, more:list)->None: disk.append_shard(writer, self.folder/told['tag'], more)
-    def clear(self)->None: shutil.rmtree(self.folder, ignore_errors=True)
+    folder: Path
+
+    def __str__(self):
+        return str(self.folder.parent.parent)  # of the store
+
+    def told(self, tag: str) -> dict | None:
+        return _whole(self.folder / tag)  # None where it is not there
+
+    def write(self, tag: str, chunks, told: dict) -> dict:
+        return write_piece(self.folder / tag, chunks, told)
+
+    def names(self) -> set:
+        return {p.name for p in self.folder.glob('*')}
+
+    def seen(self, told: dict) -> bool:
+        return (self.folder / told['tag'] / 'manifest.json').exists()
+
+    def join(self, writer, told: dict, more: list) -> None:
+        disk.append_shard(writer, self.folder / told['tag'], more)
+
+    def clear(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 # %% ../../nbs/features/20_ray_workers.ipynb #e941db60
 class Worker:
     "Lives in a process of its own, holds the model and writes pieces."
+
     def __init__(self, make, shipped, pieces, threads=None, columns=None, size=None):
         import tensorflow as tf
-        disk.shard_limits.seconds = math.inf # a piece is one shard, however long it takes
-        if threads: tf.config.threading.set_intra_op_parallelism_threads(threads) # each its share of the cores, not all of them
+
+        disk.shard_limits.seconds = math.inf  # a piece is one shard, however long it takes
+        if threads:
+            tf.config.threading.set_intra_op_parallelism_threads(
+                threads
+            )  # each its share of the cores, not all of them
         self.make, self.shipped, self.pieces = make, shipped, pieces
         self.columns, self.size = columns, size
 
     @cached_property
-    def work(self): # built at the first rows: what goes wrong then is said to whoever asked for them
-        return self.make(self.shipped if isinstance(self.shipped, Shipped) else the_ray().get(self.shipped))
+    def work(
+        self,
+    ):  # built at the first rows: what goes wrong then is said to whoever asked for them
+        return self.make(
+            self.shipped if isinstance(self.shipped, Shipped) else the_ray().get(self.shipped)
+        )
 
-    def block(self, tag:str, x, **where)->dict: # rows of arrays
+    def block(self, tag: str, x, **where) -> dict:  # rows of arrays
         return self.pieces.told(tag) or self.pieces.write(tag, self.work(x, **where), {'tag': tag})
 
-    def __call__(self, batch)->dict: # rows of a Ray Dataset, as `map_batches` gives them
+    def __call__(self, batch) -> dict:  # rows of a Ray Dataset, as `map_batches` gives them
         tag, rows, bad = _tag(self.columns, batch), len(batch[self.columns.names[0]]), []
-        told = self.pieces.told(tag) or self.pieces.write(tag, self._chunks(batch, rows, bad), {'tag': tag, 'count': rows, 'bad': bad})
+        told = self.pieces.told(tag) or self.pieces.write(
+            tag, self._chunks(batch, rows, bad), {'tag': tag, 'count': rows, 'bad': bad}
+        )
         return {'told': np.array([json.dumps(told)])}
 
     def _chunks(self, batch, rows, bad):
         for i in range(0, rows, self.size):
-            x, *beside, good, wrong = self.columns.taken({n: batch[n][i:i + self.size] for n in self.columns.names})
+            x, *beside, good, wrong = self.columns.taken(
+                {n: batch[n][i : i + self.size] for n in self.columns.names}
+            )
             bad += [[i + place, why] for place, why in wrong]
-            if good: yield from self.work(x, beside=tuple(beside))
+            if good:
+                yield from self.work(x, beside=tuple(beside))
 
-
-def _tag(columns, batch)->str: # the same for the same rows, read in the same way
+# %% ../../nbs/features/20_ray_workers.ipynb #bfb17f62
+def _tag(columns, batch) -> str:  # the same for the same rows, read in the same way
     how = None if columns.read is None else json.dumps(code_of(columns.read), default=repr)
-    return content_hash(how, [[n, list(batch[n]) if batch[n].dtype.hasobject else batch[n]] for n in columns.names])[:32]
+    return content_hash(
+        how, [[n, list(batch[n]) if batch[n].dtype.hasobject else batch[n]] for n in columns.names]
+    )[:32]
 
 # %% ../../nbs/features/20_ray_workers.ipynb #6060d9d8
 @dataclass(frozen=True)
 class FarPieces:
     "The pieces of an entry far away."
-    place:Place
 
-    def __str__(self): return self.place.files.url
-    def told(self, tag:str)->dict|None: # None where it is not there, whole
+    place: Place
+
+    def __str__(self):
+        return self.place.files.url
+
+    def told(self, tag: str) -> dict | None:  # None where it is not there, whole
         found = self.place.read(f'pieces/{tag}.json')
         return found if found and (not found['rows'] or self.place.holds(found['record'])) else None
 
-    def write(self, tag:str, chunks, told:dict)->dict:
+    def write(self, tag: str, chunks, told: dict) -> dict:
         "Write the rows on this machine, send them, then the record."
         with tempfile.TemporaryDirectory() as folder:
-            piece = Path(folder)/tag
+            piece = Path(folder) / tag
             told = write_piece(piece, chunks, told)
-            if told['rows']: told = {**told, 'record': self.place.send(piece)}
+            if told['rows']:
+                told = {**told, 'record': self.place.send(piece)}
         self.place.write(f'pieces/{tag}.json', told)
         return told
 
-    def names(self)->set: return {n[7:-5] for n in self.place.sizes() if n.startswith('pieces/')}
-    def seen(self, told:dict)->bool: return self.place.read(f'pieces/{told["tag"]}.json') is not None
-    def join(self, writer, told:dict, more:list)->None: append_remote_shard(writer, told['record'], more)
-    def clear(self)->None: "To tidy up is for whoever puts the manifest."
+    def names(self) -> set:
+        return {n[7:-5] for n in self.place.sizes() if n.startswith('pieces/')}
+
+    def seen(self, told: dict) -> bool:
+        return self.place.read(f'pieces/{told["tag"]}.json') is not None
+
+    def join(self, writer, told: dict, more: list) -> None:
+        append_remote_shard(writer, told['record'], more)
+
+    def clear(self) -> None:
+        "To tidy up is for whoever puts the manifest."
 
 # %% ../../nbs/features/20_ray_workers.ipynb #9a5bdb71
 class Joined:
     "An entry that grows by pieces. What an earlier run has left is taken up, if `keep`."
-    def __init__(self, store, place, keep:bool=True):
+
+    def __init__(self, store, place, keep: bool = True):
         self.store, self.skipped = store, []
         old = store.begun(place) if keep else None
-        self.writer = store.writer(place, old.fields if old else []) # without fields in common nothing is kept
-        self.pieces = FarPieces(place) if is_remote(store) else Pieces(place/'.pieces')
+        self.writer = store.writer(
+            place, old.fields if old else []
+        )  # without fields in common nothing is kept
+        self.pieces = FarPieces(place) if is_remote(store) else Pieces(place / '.pieces')
 
     @property
-    def rows(self)->int: return self.writer.rows
+    def rows(self) -> int:
+        return self.writer.rows
 
-    def add(self, told:dict, ids)->None: # what a worker said of a piece, and the numbers of its rows
-        if not told['rows']: return
+    def add(
+        self, told: dict, ids
+    ) -> None:  # what a worker said of a piece, and the numbers of its rows
+        if not told['rows']:
+            return
         fields = told['fields'] + fields_of(['@row'], [ids])
-        if not self.writer.shards: self.writer.fields = fields
-        if not self.pieces.seen(told): raise FileNotFoundError(_unseen(self.pieces))
-        if fields != self.writer.fields: raise ValueError(_uneven(fields, self.writer.fields))
-        error = max(told['error'], self.writer.note.get('error', 0.))
+        if not self.writer.shards:
+            self.writer.fields = fields
+        if not self.pieces.seen(told):
+            raise FileNotFoundError(_unseen(self.pieces))
+        if fields != self.writer.fields:
+            raise ValueError(_uneven(fields, self.writer.fields))
+        error = max(told['error'], self.writer.note.get('error', 0.0))
         self.writer.note = {'error': error, 'beside': told['beside']}
         self.pieces.join(self.writer, told, [ids])
 
-    def finish(self, about:dict)->None:
-        if not self.rows: raise ValueError('There must be at least one row. Check how the Dataset was made. Received: one that gave none, or bad rows only.')
+    def finish(self, about: dict) -> None:
+        if not self.rows:
+            raise ValueError(
+                'There must be at least one row. Check how the Dataset was made. Received: one that'
+                ' gave none, or bad rows only.'
+            )
         self.store.finish(self.writer, {**about, **self.writer.note, 'skipped': self.skipped})
         self.pieces.clear()
 
+# %% ../../nbs/features/20_ray_workers.ipynb #eb99a6f7
+def _unseen(pieces) -> str:
+    return (
+        'A store for many machines must lie where all of them see it. Name a folder on a shared'
+        f' filesystem, or a URL. Received: {str(pieces)!r}, where a piece that a worker has written'
+        ' is not to be seen from here.'
+    )
 
-def _unseen(pieces)->str:
-    return ('A store for many machines must lie where all of them see it. Name a folder on a shared filesystem, or a URL. '
-            f'Received: {str(pieces)!r}, where a piece that a worker has written is not to be seen from here.')
 
+def _uneven(new, old) -> str:
+    def text(fields):
+        return ', '.join(f'{f["name"]} {tuple(f["shape"])} {f["dtype"]}' for f in fields)
 
-def _uneven(new, old)->str:
-    def text(fields): return ', '.join(f'{f["name"]} {tuple(f["shape"])} {f["dtype"]}' for f in fields)
-    return f'All rows must be of one shape and dtype. Cast the columns of the Dataset. Received: {text(new)} behind {text(old)}.'
+    return (
+        'All rows must be of one shape and dtype. Cast the columns of the Dataset. Received:'
+        f' {text(new)} behind {text(old)}.'
+    )
 
 # %% ../../nbs/features/20_ray_workers.ipynb #f78d9976
 def portions(
-    ray, # connected
-    workers:int|None, # None: one for each GPU, or else for each core
-)->tuple: # workers, threads of each, and what each asks Ray for
-    "How the cluster's cores are shared. Half of each share is left to the tasks that read and decode."
+    ray,  # connected
+    workers: int | None,  # None: one for each GPU, or else for each core
+) -> tuple:  # workers, threads of each, and what each asks Ray for
+    """How the cluster's cores are shared. Half of each share is left to the tasks that read and
+    decode.
+    """
     has = ray.cluster_resources()
     cores, gpus = int(has.get('CPU', 1)), int(has.get('GPU', 0))
     workers = workers or gpus or cores
     half = cores / workers / 2
-    return workers, max(1, cores // workers), {'num_cpus': half if half < 1 else int(half), 'num_gpus': gpus / workers if gpus <= workers else gpus // workers}
+    return (
+        workers,
+        max(1, cores // workers),
+        {
+            'num_cpus': half if half < 1 else int(half),
+            'num_gpus': gpus / workers if gpus <= workers else gpus // workers,
+        },
+    )
 
 # %% ../../nbs/features/20_ray_workers.ipynb #9ee36a07
 def over_arrays(
-    blocks:dict, # tag of a piece to the keywords that say where its rows are
-    rows_of, # these keywords to x of the rows
-    pieces, # where they are written: `Pieces` or `FarPieces`
-    make, shipped, # make(shipped) gives what turns x into chunks
-    workers:int|None=None, # processes
+    blocks: dict,  # tag of a piece to the keywords that say where its rows are
+    rows_of,  # these keywords to x of the rows
+    pieces,  # where they are written: `Pieces` or `FarPieces`
+    make,
+    shipped,  # make(shipped) gives what turns x into chunks
+    workers: int | None = None,  # processes
 ):
     "Gives what was said of each piece, in the order of `blocks`."
     ray, order, ready = the_ray(), list(blocks), {}
     workers, threads, asks = portions(ray, workers)
     sent, remote = ray.put(shipped), ray.remote(max_restarts=-1, max_task_retries=5, **asks)(Worker)
     actors = [remote.remote(make, sent, pieces, threads) for _ in range(min(workers, len(order)))]
-    def ask(actor, tag): return actor.block.remote(tag, rows_of(**blocks[tag]), **blocks[tag])
+
+    def ask(actor, tag):
+        return actor.block.remote(tag, rows_of(**blocks[tag]), **blocks[tag])
+
     try:
         with plainly(ray):
             for told in ray.util.ActorPool(actors).map_unordered(ask, order):
                 ready[told['tag']] = told
-                while order and order[0] in ready: yield ready.pop(order.pop(0))
+                while order and order[0] in ready:
+                    yield ready.pop(order.pop(0))
     finally:
-        for actor in actors: ray.kill(actor)
+        for actor in actors:
+            ray.kill(actor)
 
 # %% ../../nbs/features/20_ray_workers.ipynb #e93faece
 def over_dataset(
-    columns:Columns, # of the Dataset
-    rows:int, # in a piece, at the most
-    pieces, # where they are written: `Pieces` or `FarPieces`
-    make, shipped, # make(shipped) gives what turns x into chunks
-    size:int, # rows in one call
-    workers:int|None=None, # processes
+    columns: Columns,  # of the Dataset
+    rows: int,  # in a piece, at the most
+    pieces,  # where they are written: `Pieces` or `FarPieces`
+    make,
+    shipped,  # make(shipped) gives what turns x into chunks
+    size: int,  # rows in one call
+    workers: int | None = None,  # processes
 ):
     "Gives what was said of each piece, in the order of the rows."
     ray = the_ray()
     workers, threads, asks = portions(ray, workers)
-    made = columns.rows().map_batches(Worker, batch_size=rows, batch_format='numpy', concurrency=workers,
-                                      fn_constructor_args=(make, ray.put(shipped), pieces, threads, columns.alone, size), **asks)
+    made = columns.rows().map_batches(
+        Worker,
+        batch_size=rows,
+        batch_format='numpy',
+        concurrency=workers,
+        fn_constructor_args=(make, ray.put(shipped), pieces, threads, columns.alone, size),
+        **asks,
+    )
     with plainly(ray):
-        for row in in_order(made).iter_rows(): yield json.loads(row['told'])
+        for row in in_order(made).iter_rows():
+            yield json.loads(row['told'])

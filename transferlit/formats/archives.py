@@ -8,7 +8,6 @@ Docs: https://transferlit.github.io/transferlit/formats/archives.html.md"""
 from __future__ import annotations
 
 import ast
-import io
 import json
 import math
 import os
@@ -16,247 +15,397 @@ import re
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from .entries import (LIMIT, BadFile, Loader, MissingPart, Source, Stored, UnsafeFile, Weights, aligned, array_at,
-                                 check_expansion, dtype_named, explain_faults, kind_of)
+from transferlit.formats.entries import (
+    LIMIT,
+    BadFile,
+    Loader,
+    MissingPart,
+    Source,
+    Stored,
+    UnsafeFile,
+    Weights,
+    aligned,
+    array_at,
+    check_expansion,
+    dtype_named,
+    explain_faults,
+    kind_of,
+)
 
 # %% auto #0
 __all__ = ['open_safetensors', 'write_safetensors', 'Archive', 'member_source', 'open_npz', 'read_npz', 'shard_beside',
            'open_safetensors_index']
 
 # %% ../../nbs/formats/20_archives.ipynb #e7031f8a
-_SAFE = {'BOOL': 'bool', 'U8': 'uint8', 'I8': 'int8', 'U16': 'uint16', 'I16': 'int16', 'U32': 'uint32', 'I32': 'int32',
-         'U64': 'uint64', 'I64': 'int64', 'F16': 'float16', 'BF16': 'bfloat16', 'F32': 'float32', 'F64': 'float64',
-         'C64': 'complex64', 'F8_E4M3': 'float8_e4m3fn', 'F8_E5M2': 'float8_e5m2'}
-_LONGEST_HEAD = 100_000_000 # bytes, as the format's own reader has it
+_SAFE = {
+    'BOOL': 'bool',
+    'U8': 'uint8',
+    'I8': 'int8',
+    'U16': 'uint16',
+    'I16': 'int16',
+    'U32': 'uint32',
+    'I32': 'int32',
+    'U64': 'uint64',
+    'I64': 'int64',
+    'F16': 'float16',
+    'BF16': 'bfloat16',
+    'F32': 'float32',
+    'F64': 'float64',
+    'C64': 'complex64',
+    'F8_E4M3': 'float8_e4m3fn',
+    'F8_E5M2': 'float8_e5m2',
+}
+_LONGEST_HEAD = 100_000_000  # bytes, as the format's own reader has it
 
 
-def _no_twins(pairs)->dict:
+def _no_twins(pairs) -> dict:
     found = dict(pairs)
-    if len(found) < len(pairs): raise ValueError('a name occurs twice')
+    if len(found) < len(pairs):
+        raise ValueError('a name occurs twice')
     return found
 
-
-def _safetensors_head(source:Source)->tuple: # the head, where the data begins
+# %% ../../nbs/formats/20_archives.ipynb #9d0b74fd
+def _safetensors_head(source: Source) -> tuple:  # the head, where the data begins
     size = int.from_bytes(source.read(0, 8), 'little')
-    if size > _LONGEST_HEAD: raise BadFile(f'The head of a safetensors file may take {_LONGEST_HEAD:,} bytes. Write it again. Received: {source.path!r}, {size:,} bytes.')
+    if size > _LONGEST_HEAD:
+        raise BadFile(
+            f'The head of a safetensors file may take {_LONGEST_HEAD:,} bytes. Write it again.'
+            f' Received: {source.path!r}, {size:,} bytes.'
+        )
     head = json.loads(source.read(8, size), object_pairs_hook=_no_twins)
-    if not isinstance(head, dict): raise ValueError('the head is no JSON object')
+    if not isinstance(head, dict):
+        raise ValueError('the head is no JSON object')
     return head, 8 + size
 
 # %% ../../nbs/formats/20_archives.ipynb #97415aa5
-def _safetensors_entry(source:Source, name:str, info:dict, base:int, crc:dict)->Stored:
+def _safetensors_entry(source: Source, name: str, info: dict, base: int, crc: dict) -> Stored:
     "Raises ValueError where size, shape and dtype disagree."
     shape, (begin, end) = tuple(info['shape']), info['data_offsets']
-    if any(type(n) is not int or n < 0 for n in (*shape, begin, end)): raise ValueError(f'{name}: sizes must be natural numbers')
-    if info['dtype'] not in _SAFE: raise BadFile(f'The dtype of a variable must be one of {", ".join(_SAFE)}. Convert the file first. Received: {info["dtype"]!r} of {name!r}.')
+    if any(type(n) is not int or n < 0 for n in (*shape, begin, end)):
+        raise ValueError(f'{name}: sizes must be natural numbers')
+    if info['dtype'] not in _SAFE:
+        raise BadFile(
+            f'The dtype of a variable must be one of {", ".join(_SAFE)}. Convert the file first.'
+            f' Received: {info["dtype"]!r} of {name!r}.'
+        )
     dtype = dtype_named(_SAFE[info['dtype']])
-    if end - begin != math.prod(shape) * dtype.itemsize: raise ValueError(f'{name}: {shape} of {dtype} does not take {end - begin} bytes')
+    if end - begin != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f'{name}: {shape} of {dtype} does not take {end - begin} bytes')
     source.part(base + begin, end - begin)
     verify = partial(_sound, crc[name], source.path, name) if crc else None
-    load = Loader(partial(array_at, source, base + begin, shape, dtype), verify, touch=partial(source.touch, base + begin, end - begin))
+    load = Loader(
+        partial(array_at, source, base + begin, shape, dtype),
+        verify,
+        touch=partial(source.touch, base + begin, end - begin),
+    )
     return Stored(name, name, shape, dtype, load, kind_of(name))
 
 
-def _checksum(name:str, array:np.ndarray)->int: # of all that the head says of an array, too
+def _checksum(name: str, array: np.ndarray) -> int:  # of all that the head says of an array, too
     return zlib.crc32(_bytes_of(array), zlib.crc32(f'{name}:{array.dtype}:{array.shape}'.encode()))
 
 
-def _bytes_of(array:np.ndarray)->np.ndarray: return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+def _bytes_of(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
-
-def _sound(crc:int, path:str, name:str, array:np.ndarray)->None:
-    if _checksum(name, array) == crc: return
-    raise BadFile(f'A variable must have the checksum that its file gives for it. Copy or download the file again. Received: {name!r} in {path!r}.')
+# %% ../../nbs/formats/20_archives.ipynb #d43144e3
+def _sound(crc: int, path: str, name: str, array: np.ndarray) -> None:
+    if _checksum(name, array) == crc:
+        return
+    raise BadFile(
+        'A variable must have the checksum that its file gives for it. Copy or download the file'
+        f' again. Received: {name!r} in {path!r}.'
+    )
 
 # %% ../../nbs/formats/20_archives.ipynb #b0d9c710
 def open_safetensors(
-    path:str|os.PathLike, # a `.safetensors` file
-)->Weights:
-    "Raises BadFile where the head, the sizes and the file do not agree, or where pieces overlap or leave gaps."
+    path: str | os.PathLike,  # a `.safetensors` file
+) -> Weights:
+    """Raises BadFile where the head, the sizes and the file do not agree, or where pieces overlap
+    or leave gaps.
+    """
     source = Source(path)
     with explain_faults(path, 'a safetensors file'):
         head, base = _safetensors_head(source)
         about = head.pop('__metadata__', {})
         crc = json.loads(about.get('crc32', '{}'))
-        if (crc or about.get('package') == 'transferlit') and set(crc) != set(head): raise ValueError('each variable must have its checksum')
+        if (crc or about.get('package') == 'transferlit') and set(crc) != set(head):
+            raise ValueError('each variable must have its checksum')
         entries = [_safetensors_entry(source, n, info, base, crc) for n, info in head.items()]
         spans = sorted(tuple(info['data_offsets']) for info in head.values())
         ends = [0, *(end for _, end in spans)]
         if [begin for begin, _ in spans] != ends[:-1] or base + ends[-1] != source.size:
-            raise ValueError('the pieces must follow one another without gap or overlap, to the end of the file')
-    return Weights(path, 'safetensors', entries, {k: v for k, v in about.items() if k != 'crc32'}, [source])
+            raise ValueError(
+                'the pieces must follow one another without gap or overlap, to the end of the file'
+            )
+    return Weights(
+        path, 'safetensors', entries, {k: v for k, v in about.items() if k != 'crc32'}, [source]
+    )
 
 # %% ../../nbs/formats/20_archives.ipynb #6d8f8978
 def write_safetensors(
-    path:str|os.PathLike, # the destination
-    arrays:dict, # name to whatever `np.asarray` takes
-    about:dict, # string to string, for the head
-)->None:
-    "Write a safetensors file, one array in memory at a time. Raises TypeError for a dtype that the format lacks."
+    path: str | os.PathLike,  # the destination
+    arrays: dict,  # name to whatever `np.asarray` takes
+    about: dict,  # string to string, for the head
+) -> None:
+    """Write a safetensors file, one array in memory at a time. Raises TypeError for a dtype that
+    the format lacks.
+    """
     names, head, at, crc = {dtype_named(v): k for k, v in _SAFE.items()}, {}, 0, {}
     for name, value in arrays.items():
         array = np.asarray(value)
-        if array.dtype not in names: raise TypeError(f'A safetensors file holds numbers only. Leave {name!r} out. Received: dtype {array.dtype}.')
-        head[name] = dict(dtype=names[array.dtype], shape=array.shape, data_offsets=(at, at := at + array.nbytes))
+        if array.dtype not in names:
+            raise TypeError(
+                f'A safetensors file holds numbers only. Leave {name!r} out. Received: dtype'
+                f' {array.dtype}.'
+            )
+        head[name] = dict(
+            dtype=names[array.dtype], shape=array.shape, data_offsets=(at, at := at + array.nbytes)
+        )
         crc[name] = _checksum(name, array)
     head = {'__metadata__': {**about, 'crc32': json.dumps(crc)}, **head}
     text = json.dumps(head, ensure_ascii=False, separators=(',', ':')).encode()
-    text += b' ' * (-len(text) % 8) # so that arrays start at a multiple of 8
+    text += b' ' * (-len(text) % 8)  # so that arrays start at a multiple of 8
     with open(path, 'wb') as file:
         file.write(len(text).to_bytes(8, 'little') + text)
-        for value in arrays.values(): file.write(_bytes_of(np.asarray(value)))
+        for value in arrays.values():
+            file.write(_bytes_of(np.asarray(value)))
 
 # %% ../../nbs/formats/20_archives.ipynb #a7cd7bbb
 class Archive:
     "A zip archive whose members are read in place."
-    def __init__(self, path:str|os.PathLike, limit:int=LIMIT, source:Source|None=None): # `source`: the file, open already
+
+    def __init__(
+        self, path: str | os.PathLike, limit: int = LIMIT, source: Source | None = None
+    ):  # `source`: the file, open already
         self.source, self.limit = source or Source(path), limit
         with explain_faults(path, 'a zip archive'):
-            self.zip = zipfile.ZipFile(self.source.stream()) # opened once: a save may put another file there
+            self.zip = zipfile.ZipFile(
+                self.source.stream()
+            )  # opened once: a save may put another file there
             _check_members(path, self.zip.infolist())
-            self.members = {m.filename: m for m in self.zip.infolist() if not _beside_the_point(m.filename)}
-            squeezed = sum(m.file_size for m in self.members.values() if m.compress_type != zipfile.ZIP_STORED)
+            self.members = {
+                m.filename: m for m in self.zip.infolist() if not _beside_the_point(m.filename)
+            }
+            squeezed = sum(
+                m.file_size for m in self.members.values() if m.compress_type != zipfile.ZIP_STORED
+            )
             check_expansion(path, self.source.size, squeezed, limit)
 
     def close(self):
         self.zip.close()
         self.source.close()
 
-    def text(self, name:str)->bytes: # of a small member
-        with explain_faults(self.source.path, 'a zip archive'): return self.zip.read(name)
+    def text(self, name: str) -> bytes:  # of a small member
+        with explain_faults(self.source.path, 'a zip archive'):
+            return self.zip.read(name)
+
+# %% ../../nbs/formats/20_archives.ipynb #1a786876
+def _beside_the_point(name: str) -> bool:  # folders, and what macOS packs along
+    return (
+        name.endswith('/') or name.startswith('__MACOSX/') or name.rpartition('/')[2] == '.DS_Store'
+    )
 
 
-def _beside_the_point(name:str)->bool: # folders, and what macOS packs along
-    return name.endswith('/') or name.startswith('__MACOSX/') or name.rpartition('/')[2] == '.DS_Store'
-
-
-def _check_members(path, members:list)->None:
-    "Raises UnsafeFile for names that lead outside, BadFile for names that occur twice or are encrypted."
+def _check_members(path, members: list) -> None:
+    """Raises UnsafeFile for names that lead outside, BadFile for names that occur twice or are
+    encrypted.
+    """
     for m in members:
         parts = PurePosixPath(m.filename.replace('\\', '/')).parts
         if '..' in parts or m.filename[:1] in '/\\' or re.match('[A-Za-z]:', m.filename):
-            raise UnsafeFile(f'A member of an archive must lie inside it. Do not trust this file. Received: {m.filename!r} in {str(path)!r}.')
-        if m.flag_bits & 1: raise BadFile(f'An archive must not be encrypted. Decrypt it first. Received: {str(path)!r}.')
-    if len({m.filename for m in members}) < len(members): raise BadFile(f'An archive must hold each member once. Pack it again. Received: {str(path)!r}.')
+            raise UnsafeFile(
+                'A member of an archive must lie inside it. Do not trust this file. Received:'
+                f' {m.filename!r} in {str(path)!r}.'
+            )
+        if m.flag_bits & 1:
+            raise BadFile(
+                f'An archive must not be encrypted. Decrypt it first. Received: {str(path)!r}.'
+            )
+    if len({m.filename for m in members}) < len(members):
+        raise BadFile(
+            f'An archive must hold each member once. Pack it again. Received: {str(path)!r}.'
+        )
 
 # %% ../../nbs/formats/20_archives.ipynb #e912e50e
-def _data_start(source:Source, member:zipfile.ZipInfo)->int:
+def _data_start(source: Source, member: zipfile.ZipInfo) -> int:
     "Where a member's bytes begin: its local head has a length of its own."
     head = source.read(member.header_offset, 30)
-    if head[:4] != b'PK\x03\x04': raise BadFile(f'A member must begin where the directory says. Copy the archive again. Received: {member.filename!r} in {source.path!r}.')
-    return member.header_offset + 30 + int.from_bytes(head[26:28], 'little') + int.from_bytes(head[28:30], 'little')
+    if head[:4] != b'PK\x03\x04':
+        raise BadFile(
+            'A member must begin where the directory says. Copy the archive again. Received:'
+            f' {member.filename!r} in {source.path!r}.'
+        )
+    return (
+        member.header_offset
+        + 30
+        + int.from_bytes(head[26:28], 'little')
+        + int.from_bytes(head[28:30], 'little')
+    )
 
 
-def _check_crc(part:Source, crc:int, name:str)->None:
+def _check_crc(part: Source, crc: int, name: str) -> None:
     found = 0
-    for block in part.blocks(0, part.size): found = zlib.crc32(block, found)
-    if found != crc: raise BadFile(f'A member must have the checksum that its archive gives. Copy or download it again. Received: {name!r} in {part.path!r}.')
+    for block in part.blocks(0, part.size):
+        found = zlib.crc32(block, found)
+    if found != crc:
+        raise BadFile(
+            'A member must have the checksum that its archive gives. Copy or download it again.'
+            f' Received: {name!r} in {part.path!r}.'
+        )
 
-
+# %% ../../nbs/formats/20_archives.ipynb #49c0e231
 def member_source(
-    archive:Archive, # an open archive
-    name:str, # of the member
-)->Source: # its bytes; the checksum is compared before the first array is read
+    archive: Archive,  # an open archive
+    name: str,  # of the member
+) -> Source:  # its bytes; the checksum is compared before the first array is read
     "Raises BadFile where the archive is damaged there."
     with explain_faults(archive.source.path, 'a zip archive'):
         member = archive.members[name]
-        if member.compress_type != zipfile.ZIP_STORED: return _expanded(archive, member)
+        if member.compress_type != zipfile.ZIP_STORED:
+            return _expanded(archive, member)
         part = archive.source.part(_data_start(archive.source, member), member.file_size)
         return part.part(0, part.size, lambda: _check_crc(part, member.CRC, name))
 
 
-def _expanded(archive:Archive, member:zipfile.ZipInfo)->Source:
+def _expanded(archive: Archive, member: zipfile.ZipInfo) -> Source:
     "A compressed member, in a temporary file."
     file = tempfile.TemporaryFile(buffering=0)
     with archive.zip.open(member) as packed:
-        while block := packed.read(1 << 20): file.write(block)
+        while block := packed.read(1 << 20):
+            file.write(block)
     return Source(archive.source.path, file)
 
 # %% ../../nbs/formats/20_archives.ipynb #1a0b4f7d
 _NPY = b'\x93NUMPY'
 
 
-def _npy_head(file, path, name:str)->tuple: # shape, dtype, Fortran order
+def _npy_head(file, path, name: str) -> tuple:  # shape, dtype, Fortran order
     "Raises UnsafeFile where the array would have to be unpickled."
     magic = file.read(8)
-    if magic[:6] != _NPY: raise ValueError(f'{name} is no .npy file')
+    if magic[:6] != _NPY:
+        raise ValueError(f'{name} is no .npy file')
     size = int.from_bytes(file.read(2 if magic[6] == 1 else 4), 'little')
-    if size > 1 << 16: raise ValueError(f'{name}: a head of {size} bytes')
+    if size > 1 << 16:
+        raise ValueError(f'{name}: a head of {size} bytes')
     head = ast.literal_eval(file.read(size).decode('utf-8' if magic[6] > 2 else 'latin1').strip())
     shape, descr = head['shape'], head['descr']
-    if any(type(n) is not int or n < 0 for n in shape) or not isinstance(descr, str): raise ValueError(f'{name}: {descr} of {shape}')
+    if any(type(n) is not int or n < 0 for n in shape) or not isinstance(descr, str):
+        raise ValueError(f'{name}: {descr} of {shape}')
     dtype = np.dtype(descr)
-    if dtype.str[1:] == 'V2': dtype = dtype_named('bfloat16') # as NumPy writes it
-    if dtype.hasobject: raise UnsafeFile(f'An array must hold numbers; objects would have to be unpickled, and that runs code. Save it as numbers. Received: {name!r} in {str(path)!r}.')
+    if dtype.str[1:] == 'V2':
+        dtype = dtype_named('bfloat16')  # as NumPy writes it
+    if dtype.hasobject:
+        raise UnsafeFile(
+            'An array must hold numbers; objects would have to be unpickled, and that runs code.'
+            f' Save it as numbers. Received: {name!r} in {str(path)!r}.'
+        )
     return tuple(shape), dtype, bool(head['fortran_order'])
 
 # %% ../../nbs/formats/20_archives.ipynb #872e58b8
-def _npy_array(archive:Archive, member:str)->np.ndarray:
+def _npy_array(archive: Archive, member: str) -> np.ndarray:
     path = archive.source.path
     with explain_faults(path, 'an npz file'), archive.zip.open(member) as file:
         shape, dtype, fortran = _npy_head(file, path, member)
         array = aligned(shape[::-1] if fortran else shape, dtype)
         view, done = memoryview(array.reshape(-1).view(np.uint8)), 0
         while done < len(view):
-            if not (n := file.readinto(view[done:done + (1 << 22)])): raise EOFError(f'{member} ends early')
+            if not (n := file.readinto(view[done : done + (1 << 22)])):
+                raise EOFError(f'{member} ends early')
             done += n
-        if file.read(1): raise ValueError(f'{member} goes on after its array')
+        if file.read(1):
+            raise ValueError(f'{member} goes on after its array')
     array = array.T if fortran else array
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder('='))
 
 # %% ../../nbs/formats/20_archives.ipynb #0459095b
 def open_npz(
-    path:str|os.PathLike, # an `.npz` file
-    limit:int=LIMIT, # bytes that compressed arrays may expand to
-)->Weights:
+    path: str | os.PathLike,  # an `.npz` file
+    limit: int = LIMIT,  # bytes that compressed arrays may expand to
+) -> Weights:
     "Raises UnsafeFile for pickled objects, BadFile for a damaged archive."
     return read_npz(Archive(path, limit))
 
-
+# %% ../../nbs/formats/20_archives.ipynb #82f5fa4f
 def read_npz(
-    archive:Archive, # of `.npy` members; closed with what comes back
-)->Weights:
+    archive: Archive,  # of `.npy` members; closed with what comes back
+) -> Weights:
     "Raises as `open_npz` does."
     path = archive.source.path
+
     def entry(member):
-        with archive.zip.open(member) as file: shape, dtype, _ = _npy_head(file, path, member)
-        if math.prod(shape) * dtype.itemsize > archive.members[member].file_size: raise ValueError(f'{member} is shorter than its array')
+        with archive.zip.open(member) as file:
+            shape, dtype, _ = _npy_head(file, path, member)
+        if math.prod(shape) * dtype.itemsize > archive.members[member].file_size:
+            raise ValueError(f'{member} is shorter than its array')
         name = member.removesuffix('.npy')
-        return Stored(name, name, shape, dtype.newbyteorder('='), lambda: _npy_array(archive, member), kind_of(name),
-                      positional=bool(re.fullmatch(r'arr_\d+', name)))
+        return Stored(
+            name,
+            name,
+            shape,
+            dtype.newbyteorder('='),
+            lambda: _npy_array(archive, member),
+            kind_of(name),
+            positional=bool(re.fullmatch(r'arr_\d+', name)),
+        )
+
     with explain_faults(path, 'an npz file'):
         entries = [entry(m) for m in archive.members]
     return Weights(path, 'NumPy npz', entries, sources=[archive])
 
 # %% ../../nbs/formats/20_archives.ipynb #cf796f6a
 def shard_beside(
-    index:Path, # the file that names the shard
-    name:str, # the shard
-)->Path:
+    index: Path,  # the file that names the shard
+    name: str,  # the shard
+) -> Path:
     "Raises UnsafeFile for a name that leads elsewhere, MissingPart for a shard that is not there."
-    if not isinstance(name, str) or not name or Path(name).name != name or '\\' in name or name in ('.', '..'):
-        raise UnsafeFile(f'A shard must lie beside its index. Do not trust this file. Received: {name!r} in {str(index)!r}.')
-    if not (index.parent/name).is_file():
-        raise MissingPart(f'An index needs all its shards beside it. Copy {name!r} to {str(index.parent)!r}. Received: {str(index)!r} without it.')
-    return index.parent/name
+    if (
+        not isinstance(name, str)
+        or not name
+        or Path(name).name != name
+        or '\\' in name
+        or name in ('.', '..')
+    ):
+        raise UnsafeFile(
+            f'A shard must lie beside its index. Do not trust this file. Received: {name!r} in'
+            f' {str(index)!r}.'
+        )
+    if not (index.parent / name).is_file():
+        raise MissingPart(
+            f'An index needs all its shards beside it. Copy {name!r} to {str(index.parent)!r}.'
+            f' Received: {str(index)!r} without it.'
+        )
+    return index.parent / name
 
 
 def open_safetensors_index(
-    path:str|os.PathLike, # a `.safetensors.index.json` file
-)->Weights:
+    path: str | os.PathLike,  # a `.safetensors.index.json` file
+) -> Weights:
     "Raises MissingPart where a shard is not there."
     path = Path(path)
     with explain_faults(path, 'an index of safetensors shards'):
         index = json.loads(path.read_text(encoding='utf-8'), object_pairs_hook=_no_twins)
         where = index['weight_map']
-        shards = {name: open_safetensors(shard_beside(path, name)) for name in dict.fromkeys(where.values())}
+        shards = {
+            name: open_safetensors(shard_beside(path, name))
+            for name in dict.fromkeys(where.values())
+        }
         lost = [n for n, s in where.items() if n not in shards[s]]
-        if lost: raise MissingPart(f'A shard must hold what the index says. Download it again. Received: {where[lost[0]]!r} without {lost[0]!r}.')
+        if lost:
+            raise MissingPart(
+                'A shard must hold what the index says. Download it again. Received:'
+                f' {where[lost[0]]!r} without {lost[0]!r}.'
+            )
         entries = [shards[s][n] for n, s in where.items()]
-    return Weights(path, f'safetensors in {len(shards)} shards', entries, index.get('metadata'), shards.values())
+    return Weights(
+        path,
+        f'safetensors in {len(shards)} shards',
+        entries,
+        index.get('metadata'),
+        shards.values(),
+    )

@@ -30,75 +30,112 @@ __all__ = ['KINDS', 'LIMIT', 'BadFile', 'MissingPart', 'UnsafeFile', 'explain_fa
 
 # %% ../../nbs/formats/10_entries.ipynb #da64ef86
 class BadFile(ValueError):
-    "A weight file is damaged, or not of a kind that can be read; the message prints no control codes of the file."
-    def __init__(self, message:str=''): super().__init__(printable(message))
+    """A weight file is damaged, or not of a kind that can be read; the message prints no control
+    codes of the file.
+    """
+
+    def __init__(self, message: str = ''):
+        super().__init__(printable(message))
+
 
 class MissingPart(BadFile, FileNotFoundError):
     "A weight file needs another file that is not there."
+
 
 class UnsafeFile(BadFile):
     "A weight file asks for something that reading arrays must not do."
 
 # %% ../../nbs/formats/10_entries.ipynb #22a0a457
-_SYMPTOMS = (struct.error, zlib.error, ArithmeticError, AttributeError, EOFError, LookupError, MemoryError,
-             RuntimeError, SyntaxError, TypeError, UnicodeError, ValueError, zipfile.BadZipFile)
+_SYMPTOMS = (
+    struct.error,
+    zlib.error,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    UnicodeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
 
-
+# %% ../../nbs/formats/10_entries.ipynb #69ec4d55
 @contextmanager
 def explain_faults(
-    path:str|os.PathLike, # the file that is being read
-    what:str, # the kind it is taken for, `a safetensors file`
+    path: str | os.PathLike,  # the file that is being read
+    what: str,  # the kind it is taken for, `a safetensors file`
 ):
     "Whatever the bytes of a damaged file cause inside the block comes out as BadFile."
-    try: yield
-    except BadFile: raise
+    try:
+        yield
+    except BadFile:
+        raise
     except (*_SYMPTOMS, OSError) as error:
-        # A seek to nowhere is the file's fault, and so is what a decompressor complains of (it has no number); trouble with the disk is not.
-        if isinstance(error, OSError) and error.errno not in (errno.EINVAL, None): raise
-        raise BadFile(f'The content must be {what}, whole. Copy or download it again; reading stopped at '
-                      f'{type(error).__name__}: {error}. Received: {str(path)!r}.') from error
+        # A seek to nowhere is the file's fault, and so is what a decompressor complains of (it has
+        # no number); trouble with the disk is not.
+        if isinstance(error, OSError) and error.errno not in (errno.EINVAL, None):
+            raise
+        raise BadFile(
+            f'The content must be {what}, whole. Copy or download it again; reading stopped at '
+            f'{type(error).__name__}: {error}. Received: {str(path)!r}.'
+        ) from error
 
 # %% ../../nbs/formats/10_entries.ipynb #26609d66
 @dataclass(frozen=True, eq=False)
 class Stored:
     "One variable of a weight file; `np.asarray(v)` or `v[...]` reads it."
-    name:str # the path for people, `hidden1/kernel`
-    key:str # what the file calls it, `layers/dense/vars/0`
-    shape:tuple # of integers
-    dtype:np.dtype # of the array that reading gives; `object` for text
-    load:Callable = field(repr=False) # reads the array
-    kind:str = 'model' # one of `KINDS`
-    place:str = '' # the layer's path and the variable's number in it, `hidden1/0`; `hidden1#/0` in an old `.h5`
-    positional:bool = False # the file has no real name for it
 
-    def check(self)->None:
+    name: str  # the path for people, `hidden1/kernel`
+    key: str  # what the file calls it, `layers/dense/vars/0`
+    shape: tuple  # of integers
+    dtype: np.dtype  # of the array that reading gives; `object` for text
+    load: Callable = field(repr=False)  # reads the array
+    kind: str = 'model'  # one of `KINDS`
+    place: (
+        str
+        # the layer's path and the variable's number in it, `hidden1/0`; `hidden1#/0` in an old
+        # `.h5`
+    ) = ''
+    positional: bool = False  # the file has no real name for it
+
+    def check(self) -> None:
         "Raises BadFile where reading would; what has been checked once is not checked again."
         getattr(self.load, 'check', self.load)()
 
     ndim = property(lambda self: len(self.shape))
     size = property(lambda self: math.prod(self.shape))
-    nbytes = property(lambda self: self.size * self.dtype.itemsize) # once read
+    nbytes = property(lambda self: self.size * self.dtype.itemsize)  # once read
 
     def __array__(self, dtype=None, copy=None):
         return self.load() if dtype is None else self.load().astype(dtype)
 
-    def __getitem__(self, index): return self.load()[index]
+    def __getitem__(self, index):
+        return self.load()[index]
 
     def __len__(self):
-        if not self.shape: raise TypeError('A scalar has no length.')
+        if not self.shape:
+            raise TypeError('A scalar has no length.')
         return self.shape[0]
 
 # %% ../../nbs/formats/10_entries.ipynb #8827144c
 class Loader:
     "Reads an array, and compares its checksum the first time."
-    def __init__(self,
-        read:Callable, # gives the array
-        verify:Callable|None=None, # takes the array; raises BadFile
-        before:Callable=lambda: None, # checks what must be right before reading; cheap when called again
-        touch:Callable=lambda: None, # looks whether the bytes are still there; raises BadFile
-    ): self.read, self.verify, self.before, self.touch = read, verify, before, touch
 
-    def __call__(self)->np.ndarray:
+    def __init__(
+        self,
+        read: Callable,  # gives the array
+        verify: Callable | None = None,  # takes the array; raises BadFile
+        before: Callable = lambda: (
+            None
+        ),  # checks what must be right before reading; cheap when called again
+        touch: Callable = lambda: None,  # looks whether the bytes are still there; raises BadFile
+    ):
+        self.read, self.verify, self.before, self.touch = read, verify, before, touch
+
+    def __call__(self) -> np.ndarray:
         self.before()
         array = self.read()
         if self.verify is not None:
@@ -106,8 +143,9 @@ class Loader:
             self.verify = None
         return array
 
-    def check(self)->None:
-        if self.verify is not None: self()
+    def check(self) -> None:
+        if self.verify is not None:
+            self()
         else:
             self.before()
             self.touch()
@@ -115,61 +153,101 @@ class Loader:
 # %% ../../nbs/formats/10_entries.ipynb #4e503445
 class Weights(Mapping):
     "A read-only mapping from variable path to `Stored`, and what else the file knows."
-    def __init__(self,
-        path:str|os.PathLike, # the file
-        format:str, # its kind, in words
-        entries:Iterable, # of `Stored`
-        about:dict|None=None, # what else the file says of itself
-        sources:Iterable=(), # of `Source`, closed with the mapping
+
+    def __init__(
+        self,
+        path: str | os.PathLike,  # the file
+        format: str,  # its kind, in words
+        entries: Iterable,  # of `Stored`
+        about: dict | None = None,  # what else the file says of itself
+        sources: Iterable = (),  # of `Source`, closed with the mapping
     ):
-        self.path, self.format, self.about, self._sources = str(path), format, about or {}, list(sources)
+        self.path, self.format, self.about, self._sources = (
+            str(path),
+            format,
+            about or {},
+            list(sources),
+        )
         # Damage that shows only when an array is read is the file's fault all the same.
-        self._entries = {n: replace(e, load=_Read(e.load, path, format)) for n, e in unique_names(entries).items()}
+        self._entries = {
+            n: replace(e, load=_Read(e.load, path, format))
+            for n, e in unique_names(entries).items()
+        }
         self._keys = {e.key: e for e in reversed(self._entries.values())}
 
-    def __getitem__(self, name): return self._entries[name] if name in self._entries else self._keys[name]
-    def __contains__(self, name): return name in self._entries or name in self._keys
-    def __iter__(self): return iter(self._entries)
-    def __len__(self): return len(self._entries)
-    def __enter__(self): return self
-    def __exit__(self, *_): self.close()
-    def __repr__(self): return printable(f'{self.format}: {len(self):,} variables, {self.nbytes:,} bytes; {os.path.basename(self.path)}')
+    def __getitem__(self, name):
+        return self._entries[name] if name in self._entries else self._keys[name]
+
+    def __contains__(self, name):
+        return name in self._entries or name in self._keys
+
+    def __iter__(self):
+        return iter(self._entries)
+
+    def __len__(self):
+        return len(self._entries)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def __repr__(self):
+        return printable(
+            f'{self.format}: {len(self):,} variables, {self.nbytes:,} bytes;'
+            f' {os.path.basename(self.path)}'
+        )
 
     nbytes = property(lambda self: sum(v.nbytes for v in self.values()))
 
-    def close(self)->None:
-        for source in self._sources: source.close()
+    def close(self) -> None:
+        for source in self._sources:
+            source.close()
 
-    def of_kind(self, *kinds)->dict: # name to `Stored`
+    def of_kind(self, *kinds) -> dict:  # name to `Stored`
         "The variables of these `KINDS` only."
         return {n: v for n, v in self.items() if v.kind in kinds}
 
 
 class _Read:
     "Reads or checks an array; what goes wrong comes out as BadFile."
-    def __init__(self, load:Callable, path, format:str): self.load, self.path, self.format = load, path, format
 
-    def __call__(self)->np.ndarray:
-        with explain_faults(self.path, self.format): return self.load()
+    def __init__(self, load: Callable, path, format: str):
+        self.load, self.path, self.format = load, path, format
 
-    def check(self)->None:
-        with explain_faults(self.path, self.format): getattr(self.load, 'check', self.load)()
+    def __call__(self) -> np.ndarray:
+        with explain_faults(self.path, self.format):
+            return self.load()
+
+    def check(self) -> None:
+        with explain_faults(self.path, self.format):
+            getattr(self.load, 'check', self.load)()
 
 # %% ../../nbs/formats/10_entries.ipynb #1839a1f9
 def unique_names(
-    entries:Iterable, # of `Stored`
-)->dict: # name to `Stored`; entries that share a name go by their key
+    entries: Iterable,  # of `Stored`
+) -> dict:  # name to `Stored`; entries that share a name go by their key
     "Raises BadFile where two entries have one key."
     entries = list(entries)
     if len({e.key for e in entries}) < len(entries):
-        twice = next(e.key for i, e in enumerate(entries) if any(e.key == other.key for other in entries[:i]))
-        raise BadFile(f'A file must hold each variable once. Write it again. Received: {twice!r} twice.')
+        twice = next(
+            e.key for i, e in enumerate(entries) if any(e.key == other.key for other in entries[:i])
+        )
+        raise BadFile(
+            f'A file must hold each variable once. Write it again. Received: {twice!r} twice.'
+        )
     count = {}
-    for e in entries: count[e.name] = count.get(e.name, 0) + 1
-    return {(e.name if count[e.name] == 1 else e.key): e if count[e.name] == 1 else _renamed(e) for e in entries}
+    for e in entries:
+        count[e.name] = count.get(e.name, 0) + 1
+    return {
+        (e.name if count[e.name] == 1 else e.key): e if count[e.name] == 1 else _renamed(e)
+        for e in entries
+    }
 
 
-def _renamed(entry:Stored)->Stored: return Stored(**{**vars(entry), 'name': entry.key})
+def _renamed(entry: Stored) -> Stored:
+    return Stored(**{**vars(entry), 'name': entry.key})
 
 # %% ../../nbs/formats/10_entries.ipynb #6d82fc6c
 KINDS = {
@@ -187,89 +265,120 @@ _OPTIMIZERS = '(?:Adam|Adamax|Nadam|AdamW|AdamWeightDecay|SGD|RMSprop|RMSProp|Ad
 _SLOT = r'(?:AMSGrad|LazyAdam|Momentum|MomentumW|AdagradDA|GradientDescent|ProximalAdagrad|PowerSign|AddSign|LARSOptimizer|adam_[mv])'
 _SETTING = '(?:iter|iterations?|decay|learning_rate|beta_[12]|momentum|rho|epsilon|schedule_decay)'
 _STATE = '(?:m|v|vhat|momentum|velocity|rms|mg|mean_square|accumulator|linear)'
-_SIGNS = [(re.compile(sign), kind) for sign, kind in (
-    (rf'.+/(?:{_SLOT}|{_OPTIMIZERS})(?:_\d+)?', 'optimizer'), # TensorFlow 1: hidden1/kernel/Adam_1
-    (r'(?:.*/)?beta[12]_power(?:_\d+)?', 'optimizer'),
-    (rf'(?i:{_OPTIMIZERS})(?:_\d+)?/(?:.+/)?(?:{_SETTING}|{_STATE})(?:_\d+)?', 'optimizer'), # Keras 2: Adam/hidden1/kernel/m
-    (r'(?:.*/)?optimizer(?:_weights|_variables)?/.+', 'optimizer'),
-    (rf'training(?:_\d+)?/(?:\w+/)?{_OPTIMIZERS}(?:_\d+)?/.+', 'optimizer'),
-    (r'.+/(?:ExponentialMovingAverage|moving_avg)(?:_\d+)?|.+/(?:biased|local_step)', 'average'),
-    (r'(?:.*/)?(?:global_step|Global_Step|Training_step|save_counter)(?:_\d+)?|step', 'step'),
-    (r'_CHECKPOINTABLE_OBJECT_GRAPH|.*/\.ATTRIBUTES/(?!VARIABLE_VALUE).+', 'other'),
-    (r'(?:.*/)?(?:seed_generator(?:_\d+)?/.+|seed_generator_state)', 'seed'),
-)]
 
+# %% ../../nbs/formats/10_entries.ipynb #7ffde2a5
+_SIGNS = [
+    (re.compile(sign), kind)
+    for sign, kind in (
+        (
+            rf'.+/(?:{_SLOT}|{_OPTIMIZERS})(?:_\d+)?',
+            'optimizer',
+        ),  # TensorFlow 1: hidden1/kernel/Adam_1
+        (r'(?:.*/)?beta[12]_power(?:_\d+)?', 'optimizer'),
+        (
+            rf'(?i:{_OPTIMIZERS})(?:_\d+)?/(?:.+/)?(?:{_SETTING}|{_STATE})(?:_\d+)?',
+            'optimizer',
+        ),  # Keras 2: Adam/hidden1/kernel/m
+        (r'(?:.*/)?optimizer(?:_weights|_variables)?/.+', 'optimizer'),
+        (rf'training(?:_\d+)?/(?:\w+/)?{_OPTIMIZERS}(?:_\d+)?/.+', 'optimizer'),
+        (
+            r'.+/(?:ExponentialMovingAverage|moving_avg)(?:_\d+)?|.+/(?:biased|local_step)',
+            'average',
+        ),
+        (r'(?:.*/)?(?:global_step|Global_Step|Training_step|save_counter)(?:_\d+)?|step', 'step'),
+        (r'_CHECKPOINTABLE_OBJECT_GRAPH|.*/\.ATTRIBUTES/(?!VARIABLE_VALUE).+', 'other'),
+        (r'(?:.*/)?(?:seed_generator(?:_\d+)?/.+|seed_generator_state)', 'seed'),
+    )
+]
 
+# %% ../../nbs/formats/10_entries.ipynb #609e2880
 def kind_of(
-    name:str, # of a variable, as TensorFlow 1 or Keras gives it
-)->str: # one of `KINDS`
+    name: str,  # of a variable, as TensorFlow 1 or Keras gives it
+) -> str:  # one of `KINDS`
     "What a variable is for, by its name."
     return next((kind for sign, kind in _SIGNS if sign.fullmatch(name)), 'model')
 
 # %% ../../nbs/formats/10_entries.ipynb #c4e2a0e9
-_PAGE = 1 << 14 # bytes
+_PAGE = 1 << 14  # bytes
 
 # %% ../../nbs/formats/10_entries.ipynb #da39c846
 class Source:
     "The bytes of an open file, or of a part of one."
-    def __init__(self,
-        path:str|os.PathLike, # the file, for messages
-        file=None, # what to read from; None opens `path`
-        start:int=0, # where the part begins
-        size:int|None=None, # of the part; None goes to the end of the file
-        check:Callable=lambda: None, # called before the first array is read; raises BadFile
-        lock=None, # held while the file's position matters; parts share it
+
+    def __init__(
+        self,
+        path: str | os.PathLike,  # the file, for messages
+        file=None,  # what to read from; None opens `path`
+        start: int = 0,  # where the part begins
+        size: int | None = None,  # of the part; None goes to the end of the file
+        check: Callable = lambda: None,  # called before the first array is read; raises BadFile
+        lock=None,  # held while the file's position matters; parts share it
     ):
         self.path, self.start, self._check = str(path), start, check
         self._file = open(path, 'rb', buffering=0) if file is None else file
         self._lock, self._pages = lock or threading.RLock(), {}
         whole = self._file.seek(0, os.SEEK_END)
         self.size = whole - start if size is None else size
-        if start + self.size > whole or self.size < 0: raise BadFile(_cut_short(path, start + self.size, whole))
+        if start + self.size > whole or self.size < 0:
+            raise BadFile(_cut_short(path, start + self.size, whole))
 
-    def close(self): self._file.close()
-    def stream(self)->io.RawIOBase: return _Stream(self)
-    def part(self, start, size, check=lambda: None): return Source(self.path, self._file, self.start + start, size, check, self._lock)
+    def close(self):
+        self._file.close()
+
+    def stream(self) -> io.RawIOBase:
+        return _Stream(self)
+
+    def part(self, start, size, check=lambda: None):
+        return Source(self.path, self._file, self.start + start, size, check, self._lock)
 
     @contextmanager
     def exclusive(self):
         "The open file, while nobody else moves its position."
-        with self._lock: yield self._file
+        with self._lock:
+            yield self._file
 
-    def check(self)->None:
+    def check(self) -> None:
         "Compare the checksum of the whole, once. Raises BadFile."
         self._check()
         self._check = lambda: None
 
-    def read(self, start:int, size:int)->bytes:
+    def read(self, start: int, size: int) -> bytes:
         "Raises BadFile where the source ends before."
         self.holds(start, size)
         at = start % _PAGE
-        if at + size <= _PAGE: return self._page(start - at)[at:at + size]
+        if at + size <= _PAGE:
+            return self._page(start - at)[at : at + size]
         return bytes(self.into(start, bytearray(size)))
 
-    def _page(self, start:int)->bytes:
+    def _page(self, start: int) -> bytes:
         "Small reads come from a few pages that are kept."
         if start not in self._pages:
-            if len(self._pages) >= 64: self._pages.clear()
+            if len(self._pages) >= 64:
+                self._pages.clear()
             self._pages[start] = bytes(self.into(start, bytearray(min(_PAGE, self.size - start))))
         return self._pages[start]
 
-    def holds(self, start:int, size:int)->None:
+    def holds(self, start: int, size: int) -> None:
         "Raises BadFile where the source ends before."
-        if start < 0 or size < 0 or start + size > self.size: raise BadFile(_cut_short(self.path, start + size, self.size))
+        if start < 0 or size < 0 or start + size > self.size:
+            raise BadFile(_cut_short(self.path, start + size, self.size))
 
-    def blocks(self, start:int, size:int):
-        "The bytes, a few at a time, in one buffer that is used again. Raises BadFile where the source ends before."
+    def blocks(self, start: int, size: int):
+        """The bytes, a few at a time, in one buffer that is used again. Raises BadFile where the
+        source ends before.
+        """
         buffer = memoryview(bytearray(min(size, 1 << 21)))
-        for at in range(start, start + size, len(buffer) or 1): yield self.into(at, buffer[:start + size - at])
+        for at in range(start, start + size, len(buffer) or 1):
+            yield self.into(at, buffer[: start + size - at])
 
-    def touch(self, start:int, size:int)->None:
+    def touch(self, start: int, size: int) -> None:
         "Raises BadFile where the file has become too short for these bytes since it was opened."
-        with self._lock: whole = self._file.seek(0, os.SEEK_END)
-        if self.start + start + size > whole: raise BadFile(_cut_short(self.path, self.start + start + size, whole))
+        with self._lock:
+            whole = self._file.seek(0, os.SEEK_END)
+        if self.start + start + size > whole:
+            raise BadFile(_cut_short(self.path, self.start + start + size, whole))
 
-    def into(self, start:int, buffer)->object: # the buffer, filled
+    def into(self, start: int, buffer) -> object:  # the buffer, filled
         "Raises BadFile where the source ends before the buffer is full."
         view = memoryview(buffer).cast('B')
         self.holds(start, len(view))
@@ -277,20 +386,28 @@ class Source:
             self._file.seek(self.start + start)
             done = 0
             while done < len(view):
-                if not (n := self._file.readinto(view[done:])): raise BadFile(_cut_short(self.path, start + len(view), start + done))
+                if not (n := self._file.readinto(view[done:])):
+                    raise BadFile(_cut_short(self.path, start + len(view), start + done))
                 done += n
         return buffer
 
 
 class _Stream(io.RawIOBase):
     "A source as a file with a position of its own."
-    def __init__(self, source:Source): self.source, self.at = source, 0
-    def readable(self): return True
-    def seekable(self): return True
+
+    def __init__(self, source: Source):
+        self.source, self.at = source, 0
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
 
     def seek(self, offset, whence=0):
         at = offset + (0, self.at, self.source.size)[whence]
-        if at < 0: raise OSError(errno.EINVAL, 'a position before the beginning')
+        if at < 0:
+            raise OSError(errno.EINVAL, 'a position before the beginning')
         self.at = at
         return at
 
@@ -301,49 +418,61 @@ class _Stream(io.RawIOBase):
         return size
 
 
-def _cut_short(path, needed, there)->str:
-    return (f'A file must hold all that its head announces. Copy or download it again; it may have been cut short. '
-            f'Received: {str(path)!r}, {there:,} bytes where at least {needed:,} are needed.')
+def _cut_short(path, needed, there) -> str:
+    return (
+        'A file must hold all that its head announces. Copy or download it again; it may have been'
+        f' cut short. Received: {str(path)!r}, {there:,} bytes where at least {needed:,} are'
+        ' needed.'
+    )
 
 # %% ../../nbs/formats/10_entries.ipynb #8a502583
-def aligned(shape:tuple, dtype)->np.ndarray: # C order, not initialised
+def aligned(shape: tuple, dtype) -> np.ndarray:  # C order, not initialised
     "An array whose data starts at a multiple of 64 bytes."
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
-    return memory[start:start + size].view(dtype).reshape(shape)
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def array_at(
-    source:Source, # where the bytes are
-    start:int, # the first byte
-    shape:tuple, # of the array
-    dtype, # as stored, of either byte order
-)->np.ndarray: # in the machine's byte order
+    source: Source,  # where the bytes are
+    start: int,  # the first byte
+    shape: tuple,  # of the array
+    dtype,  # as stored, of either byte order
+) -> np.ndarray:  # in the machine's byte order
     "An array that lies in a file as it is in memory. Raises BadFile where the file ends before."
     array = aligned(shape, dtype)
-    if array.size: source.into(start, array.reshape(-1).view(np.uint8))
+    if array.size:
+        source.into(start, array.reshape(-1).view(np.uint8))
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder('='))
 
 # %% ../../nbs/formats/10_entries.ipynb #59280b90
-LIMIT = 1 << 30 # bytes
+LIMIT = 1 << 30  # bytes
+
 
 def check_expansion(
-    path:str|os.PathLike, # the file
-    stored:int, # its size in bytes
-    expanded:int, # what its compressed parts would take
-    limit:int=LIMIT, # most bytes to allow beyond 20 times `stored`
-)->None:
+    path: str | os.PathLike,  # the file
+    stored: int,  # its size in bytes
+    expanded: int,  # what its compressed parts would take
+    limit: int = LIMIT,  # most bytes to allow beyond 20 times `stored`
+) -> None:
     "Raises UnsafeFile for a file that would expand beyond its limit."
-    if expanded <= max(limit, 20 * stored): return
-    raise UnsafeFile(f'Compressed content may expand to {max(limit, 20 * stored):,} bytes. If you trust the file, '
-                     f'call `open_weights(path, limit={expanded})`. Received: {str(path)!r}, {stored:,} bytes that '
-                     f'expand to {expanded:,}.')
+    if expanded <= max(limit, 20 * stored):
+        return
+    raise UnsafeFile(
+        f'Compressed content may expand to {max(limit, 20 * stored):,} bytes. If you trust the'
+        f' file, call `open_weights(path, limit={expanded})`. Received: {str(path)!r}, {stored:,}'
+        f' bytes that expand to {expanded:,}.'
+    )
 
 # %% ../../nbs/formats/10_entries.ipynb #928b3348
-def dtype_named(name:str)->np.dtype:
-    "The dtype of this name, `bfloat16` and its kin included. Raises TypeError for a name that is none."
-    if not re.fullmatch(r'bfloat16|float[468]_\w+|u?int[124]', name): return np.dtype(name)
+def dtype_named(name: str) -> np.dtype:
+    """The dtype of this name, `bfloat16` and its kin included. Raises TypeError for a name that is
+    none.
+    """
+    if not re.fullmatch(r'bfloat16|float[468]_\w+|u?int[124]', name):
+        return np.dtype(name)
     import ml_dtypes
+
     return np.dtype(getattr(ml_dtypes, name))

@@ -1,4 +1,4 @@
-"""The classic HDF5 layout read in plain Python: groups, attributes and arrays, without links that lead outside and without native code.
+"""The classic HDF5 layout read in plain Python: groups, attributes and arrays, no links outside.
 
 Docs: https://transferlit.github.io/transferlit/formats/hdf5.html.md"""
 
@@ -18,7 +18,16 @@ from functools import lru_cache, partial
 import numpy as np
 
 from . import hdf5_child as sandbox
-from .entries import LIMIT, Loader, Source, UnsafeFile, aligned, array_at, check_expansion, dtype_named
+from transferlit.formats.entries import (
+    LIMIT,
+    Loader,
+    Source,
+    UnsafeFile,
+    aligned,
+    array_at,
+    check_expansion,
+    dtype_named,
+)
 
 # %% auto #0
 __all__ = ['SIGNATURE', 'H5Array', 'Group', 'Modern', 'Tape', 'open_tree']
@@ -27,33 +36,42 @@ __all__ = ['SIGNATURE', 'H5Array', 'Group', 'Modern', 'Tape', 'open_tree']
 @dataclass
 class H5Array:
     "An array in an HDF5 file."
-    path:str # from the root, without a leading slash
-    shape:tuple
-    dtype:np.dtype|None # None where the type is none that we read
-    load:Callable = field(repr=False)
-    attrs:dict = field(default_factory=dict)
-    stored:int = 0 # bytes that it takes in the file
+
+    path: str  # from the root, without a leading slash
+    shape: tuple
+    dtype: np.dtype | None  # None where the type is none that we read
+    load: Callable = field(repr=False)
+    attrs: dict = field(default_factory=dict)
+    stored: int = 0  # bytes that it takes in the file
+
 
 @dataclass
 class Group:
     "A folder in an HDF5 file."
-    path:str
-    attrs:dict
-    children:dict = field(default_factory=dict) # name to Group or H5Array
 
-    def __contains__(self, name): return name in self.children
+    path: str
+    attrs: dict
+    children: dict = field(default_factory=dict)  # name to Group or H5Array
+
+    def __contains__(self, name):
+        return name in self.children
+
     def __getitem__(self, path):
         "Raises KeyError for a path that leads nowhere."
         node = self
-        for part in path.split('/'): node = node.children[part] if isinstance(node, Group) else None
-        if node is None: raise KeyError(path)
+        for part in path.split('/'):
+            node = node.children[part] if isinstance(node, Group) else None
+        if node is None:
+            raise KeyError(path)
         return node
 
     def datasets(self):
         "Every dataset below, depth first."
         for child in self.children.values():
-            if isinstance(child, Group): yield from child.datasets()
-            else: yield child
+            if isinstance(child, Group):
+                yield from child.datasets()
+            else:
+                yield child
 
 # %% ../../nbs/formats/40_hdf5.ipynb #d4da3f11
 class Modern(Exception):
@@ -62,67 +80,88 @@ class Modern(Exception):
 
 class Tape:
     "Bytes that are read from left to right; all numbers are little-endian."
-    def __init__(self, data:bytes): self.data, self.at = data, 0
+
+    def __init__(self, data: bytes):
+        self.data, self.at = data, 0
 
     left = property(lambda self: len(self.data) - self.at)
 
-    def take(self, n:int)->bytes:
+    def take(self, n: int) -> bytes:
         start, self.at = self.at, self.at + n
-        if self.at > len(self.data): raise EOFError(f'{n} bytes are needed where {len(self.data) - start} are left')
-        return self.data[start:self.at]
+        if self.at > len(self.data):
+            raise EOFError(f'{n} bytes are needed where {len(self.data) - start} are left')
+        return self.data[start : self.at]
 
-    def number(self, n:int)->int: return int.from_bytes(self.take(n), 'little')
+    def number(self, n: int) -> int:
+        return int.from_bytes(self.take(n), 'little')
 
-    def numbers(self, format:str)->tuple:
+    def numbers(self, format: str) -> tuple:
         form = _form(format)
         return form.unpack(self.take(form.size))
 
 
 @lru_cache(256)
-def _form(format:str)->struct.Struct: return struct.Struct('<' + format)
+def _form(format: str) -> struct.Struct:
+    return struct.Struct('<' + format)
 
-_NOWHERE = (1 << 64) - 1 # an address that is not set
+
+_NOWHERE = (1 << 64) - 1  # an address that is not set
 
 # %% ../../nbs/formats/40_hdf5.ipynb #cfdec4c0
 SIGNATURE = b'\x89HDF\r\n\x1a\n'
 
 
-def _superblock(source:Source)->tuple: # the source from the base address on, the root's address
+def _superblock(source: Source) -> tuple:  # the source from the base address on, the root's address
     starts = itertools.takewhile(lambda s: s < source.size, [0, *(512 << i for i in range(20))])
     start = next((s for s in starts if source.read(s, min(8, source.size - s)) == SIGNATURE), None)
-    if start is None: raise ValueError('the HDF5 signature is missing')
+    if start is None:
+        raise ValueError('the HDF5 signature is missing')
     t = Tape(source.read(start + 8, 88))
     version, *_, offsets, lengths, _ = t.numbers('BBBBBBBB')
-    if version > 1 or (offsets, lengths) != (8, 8): raise Modern
+    if version > 1 or (offsets, lengths) != (8, 8):
+        raise Modern
     t.take(8 if version == 0 else 12)
     base, _, end, driver, _, root = t.numbers('QQQQQQ')
-    if base != start or driver != _NOWHERE: raise Modern
+    if base != start or driver != _NOWHERE:
+        raise Modern
     source.holds(0, end)
     return source.part(start, source.size - start, source.check), root
 
 # %% ../../nbs/formats/40_hdf5.ipynb #71936bca
-_FLOATS = {(2, 5, 10): 'float16', (4, 8, 23): 'float32', (8, 11, 52): 'float64', (2, 8, 7): 'bfloat16'}
+_FLOATS = {
+    (2, 5, 10): 'float16',
+    (4, 8, 23): 'float32',
+    (8, 11, 52): 'float64',
+    (2, 8, 7): 'bfloat16',
+}
 
-
-def _datatype(t:Tape)->np.dtype|None: # object for text of any length; None for a type that we do not read
+# %% ../../nbs/formats/40_hdf5.ipynb #117d035b
+def _datatype(
+    t: Tape,
+) -> np.dtype | None:  # object for text of any length; None for a type that we do not read
     head, flags, size = t.number(1), t.number(3), t.number(4)
     order = '>' if flags & 1 else '<'
     match head & 15:
-        case 0: # integer
+        case 0:  # integer
             whole = t.numbers('HH') == (0, 8 * size)
             return np.dtype(f'{order}{"i" if flags & 8 else "u"}{size}') if whole else None
-        case 1: # float
+        case 1:  # float
             _, _, _, exponent, _, mantissa = t.numbers('HHBBBB')
             name = _FLOATS.get((size, exponent, mantissa))
             return dtype_named(name).newbyteorder(order) if name and not flags & 64 else None
-        case 3: return np.dtype(f'S{size}')
-        case 5: return np.dtype(f'V{size}')
-        case 8: return _enumeration(t, head >> 4, flags & 0xffff)
-        case 9: return np.dtype(object) if flags & 15 == 1 else None
+        case 3:
+            return np.dtype(f'S{size}')
+        case 5:
+            return np.dtype(f'V{size}')
+        case 8:
+            return _enumeration(t, head >> 4, flags & 0xFFFF)
+        case 9:
+            return np.dtype(object) if flags & 15 == 1 else None
 
 # %% ../../nbs/formats/40_hdf5.ipynb #c6a6bc53
-def _enumeration(t:Tape, version:int, members:int)->np.dtype|None:
-    if (base := _datatype(t)) is None: return None
+def _enumeration(t: Tape, version: int, members: int) -> np.dtype | None:
+    if (base := _datatype(t)) is None:
+        return None
     names = []
     for _ in range(members):
         end = t.data.index(b'\0', t.at)
@@ -132,301 +171,455 @@ def _enumeration(t:Tape, version:int, members:int)->np.dtype|None:
     return np.dtype(bool) if sorted(names) == [b'FALSE', b'TRUE'] and base.itemsize == 1 else base
 
 
-def _dataspace(t:Tape)->tuple|None: # None: no data at all
+def _dataspace(t: Tape) -> tuple | None:  # None: no data at all
     version, rank, flags = t.numbers('BBB')
-    if version == 1: t.take(5)
-    elif version != 2: raise Modern
-    elif t.number(1) == 2: return None
+    if version == 1:
+        t.take(5)
+    elif version != 2:
+        raise Modern
+    elif t.number(1) == 2:
+        return None
     return t.numbers(f'{rank}Q')
 
 # %% ../../nbs/formats/40_hdf5.ipynb #d600c44b
-_DATASPACE, _LINKS, _DATATYPE, _OLD_FILL, _FILL, _LINK, _OUTSIDE, _LAYOUT, _FILTERS, _ATTRIBUTE, _MORE, _TABLE, _ATTRIBUTES = (
-    1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 16, 17, 21)
+(
+    _DATASPACE,
+    _LINKS,
+    _DATATYPE,
+    _OLD_FILL,
+    _FILL,
+    _LINK,
+    _OUTSIDE,
+    _LAYOUT,
+    _FILTERS,
+    _ATTRIBUTE,
+    _MORE,
+    _TABLE,
+    _ATTRIBUTES,
+) = (1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 16, 17, 21)
 
-
-def _messages(source:Source, address:int)->list: # pairs of type and content
+# %% ../../nbs/formats/40_hdf5.ipynb #1b166cc1
+def _messages(source: Source, address: int) -> list:  # pairs of type and content
     version, _, count, _, size = struct.unpack('<BBHII', source.read(address, 12))
-    if version != 1: raise Modern
+    if version != 1:
+        raise Modern
     blocks, found = [(address + 16, size)], []
     for start, size in blocks:
         t = Tape(source.read(start, size))
         while t.left >= 8 and len(found) < count:
             kind, size, flags = t.numbers('HHB3x')
             content = t.take(size)
-            if kind == _MORE: blocks.append(struct.unpack('<QQ', content[:16]))
+            if kind == _MORE:
+                blocks.append(struct.unpack('<QQ', content[:16]))
             # Shared messages, links and tables of many attributes belong to the newer layouts.
-            if flags & 2 or kind in (_LINKS, _LINK) or kind == _ATTRIBUTES: raise Modern
+            if flags & 2 or kind in (_LINKS, _LINK) or kind == _ATTRIBUTES:
+                raise Modern
             found.append((kind, content))
     return found
 
 # %% ../../nbs/formats/40_hdf5.ipynb #a8f26730
 class _Texts:
     "The texts of a file's global heaps; each heap is taken apart once."
-    def __init__(self, source:Source): self.source, self.heaps = source, {}
 
-    def __call__(self, reference:bytes)->str:
+    def __init__(self, source: Source):
+        self.source, self.heaps = source, {}
+
+    def __call__(self, reference: bytes) -> str:
         "Raises KeyError or ValueError where the text is not there."
         length, address, index = struct.unpack('<IQI', reference)
-        if not length: return ''
-        if address not in self.heaps: self.heaps[address] = self._heap(address)
+        if not length:
+            return ''
+        if address not in self.heaps:
+            self.heaps[address] = self._heap(address)
         return self.heaps[address][index][:length].decode()
 
-    def _heap(self, address:int)->dict: # number to bytes
+    def _heap(self, address: int) -> dict:  # number to bytes
         head = self.source.read(address, 16)
-        if head[:4] != b'GCOL': raise ValueError('a heap of texts is not where it should be')
+        if head[:4] != b'GCOL':
+            raise ValueError('a heap of texts is not where it should be')
         t, found = Tape(self.source.read(address + 16, int.from_bytes(head[8:], 'little') - 16)), {}
         while t.left >= 16:
             number, size = t.numbers('H6xQ')
-            if not number: break # the rest is free
+            if not number:
+                break  # the rest is free
             found[number] = t.take(size)
             t.take(min(-size % 8, t.left))
         return found
 
-
-def _values(texts:_Texts, dtype:np.dtype, shape:tuple, data:bytes):
+# %% ../../nbs/formats/40_hdf5.ipynb #489a987b
+def _values(texts: _Texts, dtype: np.dtype, shape: tuple, data: bytes):
     "Text as `str` or a list of them; numbers as an array."
     size = math.prod(shape)
     if dtype.kind in 'OS':
         width = 16 if dtype.kind == 'O' else dtype.itemsize
-        if size * width > len(data): raise ValueError(f'{size} texts in {len(data)} bytes')
-        pieces = [data[i * width:(i + 1) * width] for i in range(size)]
+        if size * width > len(data):
+            raise ValueError(f'{size} texts in {len(data)} bytes')
+        pieces = [data[i * width : (i + 1) * width] for i in range(size)]
         found = [texts(p) if dtype.kind == 'O' else p.rstrip(b'\0').decode() for p in pieces]
         return found if shape else found[0]
     return np.frombuffer(data, dtype, size).reshape(shape)
 
 # %% ../../nbs/formats/40_hdf5.ipynb #85c21818
-def _attribute(texts:_Texts, content:bytes)->tuple: # name and value; None for a value of a type that we do not read
+def _attribute(
+    texts: _Texts, content: bytes
+) -> tuple:  # name and value; None for a value of a type that we do not read
     t = Tape(content)
     version, flags, *sizes = t.numbers('BBHHH')
-    if version == 3: t.take(1)
-    if version not in (1, 2, 3) or (version > 1 and flags): raise Modern
+    if version == 3:
+        t.take(1)
+    if version not in (1, 2, 3) or (version > 1 and flags):
+        raise Modern
     name, datatype, dataspace = (t.take(n + (-n % 8 if version == 1 else 0))[:n] for n in sizes)
     shape, dtype = _dataspace(Tape(dataspace)), _datatype(Tape(datatype))
     name = name.rstrip(b'\0').decode()
-    return name, None if dtype is None or shape is None else _values(texts, dtype, shape, t.data[t.at:])
+    return name, (
+        None if dtype is None or shape is None else _values(texts, dtype, shape, t.data[t.at :])
+    )
 
 # %% ../../nbs/formats/40_hdf5.ipynb #9ea75dda
-def _layout(content:bytes)->tuple: # kind, where it is, bytes or chunk shape
+def _layout(content: bytes) -> tuple:  # kind, where it is, bytes or chunk shape
     t = Tape(content)
     version = t.number(1)
     if version == 3:
         match t.number(1):
-            case 0: return 'compact', None, t.take(t.number(2))
-            case 1: return 'contiguous', *t.numbers('QQ')
+            case 0:
+                return 'compact', None, t.take(t.number(2))
+            case 1:
+                return 'contiguous', *t.numbers('QQ')
             case 2:
                 rank = t.number(1)
                 return 'chunked', t.number(8), t.numbers(f'{rank}I')
-    if version not in (1, 2): raise Modern
+    if version not in (1, 2):
+        raise Modern
     rank, kind = t.numbers('BB5x')
     address = t.number(8) if kind else None
     sizes = t.numbers(f'{rank}I')
     match kind:
-        case 0: return 'compact', None, t.take(t.number(4))
-        case 1: return 'contiguous', address, None
-        case 2: return 'chunked', address, sizes
+        case 0:
+            return 'compact', None, t.take(t.number(4))
+        case 1:
+            return 'contiguous', address, None
+        case 2:
+            return 'chunked', address, sizes
     raise Modern
 
-
-def _fill(messages:dict, dtype:np.dtype)->bytes: # one element, for what was never written
+# %% ../../nbs/formats/40_hdf5.ipynb #47fca20d
+def _fill(messages: dict, dtype: np.dtype) -> bytes:  # one element, for what was never written
     t = Tape(messages.get(_FILL, b''))
     value = b''
-    if t.left and (version := t.number(1)) == 3: value = t.take(t.number(4)) if t.number(1) & 32 else b''
-    elif t.left and t.numbers('BBB')[2]: value = t.take(t.number(4)) if t.left >= 4 else b''
+    if t.left and t.number(1) == 3:
+        value = t.take(t.number(4)) if t.number(1) & 32 else b''
+    elif t.left and t.numbers('BBB')[2]:
+        value = t.take(t.number(4)) if t.left >= 4 else b''
     return value if len(value) == dtype.itemsize else bytes(dtype.itemsize)
 
 # %% ../../nbs/formats/40_hdf5.ipynb #c6851331
-def _filters(content:bytes)->list: # filter numbers, in the order of writing
+def _filters(content: bytes) -> list:  # filter numbers, in the order of writing
     t = Tape(content)
     version, count = t.numbers('BB')
-    if version == 1: t.take(6)
-    elif version != 2: raise Modern
+    if version == 1:
+        t.take(6)
+    elif version != 2:
+        raise Modern
     found = []
     for _ in range(count):
         number = t.number(2)
         name = t.number(2) if version == 1 or number >= 256 else 0
         _, values = t.numbers('HH')
-        t.take((name + -name % 8 if version == 1 else name) + 4 * (values + (values % 2 if version == 1 else 0)))
+        t.take(
+            (name + -name % 8 if version == 1 else name)
+            + 4 * (values + (values % 2 if version == 1 else 0))
+        )
         found.append(number)
-    if not set(found) <= {1, 2, 3}: raise Modern
+    if not set(found) <= {1, 2, 3}:
+        raise Modern
     return found
 
 
-def _fletcher32(data:bytes)->int:
+def _fletcher32(data: bytes) -> int:
     words = np.frombuffer(data + bytes(len(data) % 2), '>u2').astype(np.uint64)
     low, high = int(words.sum()), int((words * np.arange(len(words), 0, -1, dtype=np.uint64)).sum())
     fold = lambda n: (n % 65535) or (65535 if n else 0)
     return fold(high) << 16 | fold(low)
 
 # %% ../../nbs/formats/40_hdf5.ipynb #01c206da
-def _unfiltered(data:bytes, filters:list, mask:int, dtype:np.dtype, size:int)->bytes:
+def _unfiltered(data: bytes, filters: list, mask: int, dtype: np.dtype, size: int) -> bytes:
     "Undo the filters of one chunk. Raises ValueError where it does not come to `size` bytes."
     for i, number in reversed(list(enumerate(filters))):
-        if mask >> i & 1: continue
-        if number == 1: data = zlib.decompressobj().decompress(data, size + 4)
+        if mask >> i & 1:
+            continue
+        if number == 1:
+            data = zlib.decompressobj().decompress(data, size + 4)
         if number == 2 and dtype.itemsize > 1:
             whole = len(data) // dtype.itemsize * dtype.itemsize
-            data = np.frombuffer(data[:whole], np.uint8).reshape(dtype.itemsize, -1).T.tobytes() + data[whole:]
+            data = (
+                np.frombuffer(data[:whole], np.uint8).reshape(dtype.itemsize, -1).T.tobytes()
+                + data[whole:]
+            )
         if number == 3:
             data, announced = data[:-4], int.from_bytes(data[-4:], 'little')
-            if _fletcher32(data) != announced: raise ValueError('a chunk does not have its checksum')
-    if len(data) != size: raise ValueError(f'a chunk comes to {len(data)} bytes where it must be {size}')
+            if _fletcher32(data) != announced:
+                raise ValueError('a chunk does not have its checksum')
+    if len(data) != size:
+        raise ValueError(f'a chunk comes to {len(data)} bytes where it must be {size}')
     return data
 
 # %% ../../nbs/formats/40_hdf5.ipynb #a51423a9
-def _chunks(source:Source, address:int, rank:int, most:int)->list: # (stored size, mask, offsets, address)
+def _chunks(
+    source: Source, address: int, rank: int, most: int
+) -> list:  # (stored size, mask, offsets, address)
     "Raises ValueError where the tree is not one, or has more than `most` leaves."
     nodes, found, seen = [address] if address != _NOWHERE else [], [], set()
     for node in nodes:
-        if node in seen: raise ValueError('a tree of chunks bites its tail')
+        if node in seen:
+            raise ValueError('a tree of chunks bites its tail')
         seen.add(node)
         signature, kind, level, count = struct.unpack('<4sBBH', source.read(node, 8))
-        if signature != b'TREE' or kind != 1: raise ValueError('a tree of chunks is not where it should be')
+        if signature != b'TREE' or kind != 1:
+            raise ValueError('a tree of chunks is not where it should be')
         t = Tape(source.read(node + 24, count * (16 + 8 * rank)))
         for _ in range(count):
             size, mask, *offsets, child = t.numbers(f'II{rank}QQ')
-            if level: nodes.append(child)
-            elif offsets[-1]: raise ValueError('a chunk begins within an element')
-            else: found.append((size, mask, offsets[:-1], child))
-        if len(found) > most: raise ValueError(f'more than {most} chunks')
+            if level:
+                nodes.append(child)
+            elif offsets[-1]:
+                raise ValueError('a chunk begins within an element')
+            else:
+                found.append((size, mask, offsets[:-1], child))
+        if len(found) > most:
+            raise ValueError(f'more than {most} chunks')
     places = [offsets for _, _, offsets, _ in found]
-    if any(a >= b for a, b in zip(places, places[1:])): raise ValueError('the chunks are out of order')
+    if any(a >= b for a, b in zip(places, places[1:])):
+        raise ValueError('the chunks are out of order')
     return found
 
-
-def _assemble(source:Source, shape:tuple, dtype:np.dtype, chunks:list, chunk:tuple, filters:list, fill:bytes)->np.ndarray:
+# %% ../../nbs/formats/40_hdf5.ipynb #1e7b8c3f
+def _assemble(
+    source: Source,
+    shape: tuple,
+    dtype: np.dtype,
+    chunks: list,
+    chunk: tuple,
+    filters: list,
+    fill: bytes,
+) -> np.ndarray:
     array = aligned(shape, dtype)
     array[...] = np.frombuffer(fill, dtype)[0]
     size = math.prod(chunk) * dtype.itemsize
     for stored, mask, offsets, address in chunks:
         data = _unfiltered(source.read(address, stored), filters, mask, dtype, size)
         ends = [min(o + c, n) for o, c, n in zip(offsets, chunk, shape)]
-        if any(o >= n or o % c for o, c, n in zip(offsets, chunk, shape)): raise ValueError('a chunk lies off the grid of its array')
+        if any(o >= n or o % c for o, c, n in zip(offsets, chunk, shape)):
+            raise ValueError('a chunk lies off the grid of its array')
         inside = tuple(slice(0, e - o) for o, e in zip(offsets, ends))
         array[tuple(map(slice, offsets, ends))] = np.frombuffer(data, dtype).reshape(chunk)[inside]
     return array if dtype.isnative else array.astype(dtype.newbyteorder('='))
 
 # %% ../../nbs/formats/40_hdf5.ipynb #98e02ddc
-def _dataset(source:Source, texts:_Texts, path:str, messages:list)->H5Array:
-    "Raises UnsafeFile for an array in another file, ValueError for one whose size and place disagree."
-    if any(kind == _OUTSIDE for kind, _ in messages): raise UnsafeFile(_outside('storage', path, source.path))
+def _dataset(source: Source, texts: _Texts, path: str, messages: list) -> H5Array:
+    """Raises UnsafeFile for an array in another file, ValueError for one whose size and place
+    disagree.
+    """
+    if any(kind == _OUTSIDE for kind, _ in messages):
+        raise UnsafeFile(_outside('storage', path, source.path))
     attrs = dict(_attribute(texts, content) for kind, content in messages if kind == _ATTRIBUTE)
     found = dict(messages)
     shape, dtype = _dataspace(Tape(found[_DATASPACE])), _datatype(Tape(found[_DATATYPE]))
-    if shape is None or dtype is None: return H5Array(path, shape or (), None, lambda: None, attrs)
+    if shape is None or dtype is None:
+        return H5Array(path, shape or (), None, lambda: None, attrs)
     dtype = _tagged(dtype, attrs)
     load, stored = _loader(source, texts, shape, dtype, found)
     return H5Array(path, shape, dtype, load, attrs, stored)
 
 
-def _tagged(dtype:np.dtype, attrs:dict)->np.dtype:
+def _tagged(dtype: np.dtype, attrs: dict) -> np.dtype:
     "Keras stores bfloat16 as two plain bytes and says so in an attribute, or says nothing."
-    return dtype_named('bfloat16') if dtype == 'V2' and attrs.get('dtype', 'bfloat16') == 'bfloat16' else dtype
+    return (
+        dtype_named('bfloat16')
+        if dtype == 'V2' and attrs.get('dtype', 'bfloat16') == 'bfloat16'
+        else dtype
+    )
 
-
-def _outside(what:str, path:str, file:str)->str:
-    return (f'A weight file must hold its arrays itself; an HDF5 {what} may lead to any file. Do not trust this file, '
-            f'or copy the data into it. Received: {path!r} in {file!r}.')
+# %% ../../nbs/formats/40_hdf5.ipynb #886aeb53
+def _outside(what: str, path: str, file: str) -> str:
+    return (
+        f'A weight file must hold its arrays itself; an HDF5 {what} may lead to any file. Do not'
+        f' trust this file, or copy the data into it. Received: {path!r} in {file!r}.'
+    )
 
 # %% ../../nbs/formats/40_hdf5.ipynb #def3c940
-def _loader(source:Source, texts:_Texts, shape:tuple, dtype:np.dtype, found:dict)->tuple: # a function that reads, and the stored size
+def _loader(
+    source: Source, texts: _Texts, shape: tuple, dtype: np.dtype, found: dict
+) -> tuple:  # a function that reads, and the stored size
     kind, address, more = _layout(found[_LAYOUT])
     filters = _filters(found[_FILTERS]) if _FILTERS in found else []
     size = math.prod(shape) * (16 if dtype.hasobject else dtype.itemsize)
     if kind == 'chunked':
         rank, chunk = len(more), more[:-1]
-        if rank != len(shape) + 1 or more[-1] != dtype.itemsize or not all(more) or dtype.hasobject: raise Modern
+        if rank != len(shape) + 1 or more[-1] != dtype.itemsize or not all(more) or dtype.hasobject:
+            raise Modern
         most = math.prod(-(-n // c) for n, c in zip(shape, chunk))
         chunks = _chunks(source, address, rank, most)
-        return (lambda: source.check() or _assemble(source, shape, dtype, chunks, chunk, filters, _fill(found, dtype))), sum(c[0] for c in chunks)
-    if filters: raise ValueError('filters are for chunks only')
+        return (
+            lambda: (
+                source.check()
+                or _assemble(source, shape, dtype, chunks, chunk, filters, _fill(found, dtype))
+            )
+        ), sum(c[0] for c in chunks)
+    if filters:
+        raise ValueError('filters are for chunks only')
     if kind == 'compact':
-        if len(more) < size: raise ValueError(f'{len(more)} bytes where {size} are needed')
+        if len(more) < size:
+            raise ValueError(f'{len(more)} bytes where {size} are needed')
         return Loader(lambda: _small(texts, more[:size], shape, dtype), before=source.check), size
-    if address == _NOWHERE: return Loader(lambda: _assemble(source, shape, dtype, [], (), [], _fill(found, dtype)), before=source.check), 0
-    if more not in (None, size): raise ValueError(f'{more} bytes where {size} are needed')
+    if address == _NOWHERE:
+        return (
+            Loader(
+                lambda: _assemble(source, shape, dtype, [], (), [], _fill(found, dtype)),
+                before=source.check,
+            ),
+            0,
+        )
+    if more not in (None, size):
+        raise ValueError(f'{more} bytes where {size} are needed')
     source.holds(address, size)
-    if dtype.hasobject: return Loader(lambda: _small(texts, source.read(address, size), shape, dtype), before=source.check), size
-    return Loader(partial(array_at, source, address, shape, dtype), before=source.check, touch=partial(source.touch, address, size)), size
+    if dtype.hasobject:
+        return (
+            Loader(
+                lambda: _small(texts, source.read(address, size), shape, dtype), before=source.check
+            ),
+            size,
+        )
+    return (
+        Loader(
+            partial(array_at, source, address, shape, dtype),
+            before=source.check,
+            touch=partial(source.touch, address, size),
+        ),
+        size,
+    )
 
-
-def _small(texts:_Texts, data:bytes, shape:tuple, dtype:np.dtype)->np.ndarray:
-    if not dtype.hasobject: return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder('='))
+# %% ../../nbs/formats/40_hdf5.ipynb #bd5de89c
+def _small(texts: _Texts, data: bytes, shape: tuple, dtype: np.dtype) -> np.ndarray:
+    if not dtype.hasobject:
+        return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder('='))
     return np.array(_values(texts, dtype, shape, data), object).reshape(shape)
 
 # %% ../../nbs/formats/40_hdf5.ipynb #18c05f2b
-def _names(source:Source, tree:int, heap:int, path:str)->dict: # name to address
+def _names(source: Source, tree: int, heap: int, path: str) -> dict:  # name to address
     signature, _, size, _, start = struct.unpack('<4s4sQQQ', source.read(heap, 32))
-    if signature != b'HEAP': raise ValueError('a heap of names is not where it should be')
+    if signature != b'HEAP':
+        raise ValueError('a heap of names is not where it should be')
     texts, nodes, found, seen = source.read(start, size), [tree], {}, set()
     for node in nodes:
-        if node in seen: raise ValueError('a tree of names bites its tail')
+        if node in seen:
+            raise ValueError('a tree of names bites its tail')
         seen.add(node)
-        if (head := source.read(node, 8))[:4] == b'SNOD': found |= _entries(source, node, texts, path)
-        elif head[:5] == b'TREE\0': nodes += struct.unpack(f'<{"8xQ" * (n := int.from_bytes(head[6:], "little"))}', source.read(node + 24, 16 * n))
-        else: raise ValueError('a tree of names is not where it should be')
+        if (head := source.read(node, 8))[:4] == b'SNOD':
+            found |= _entries(source, node, texts, path)
+        elif head[:5] == b'TREE\0':
+            nodes += struct.unpack(
+                f'<{"8xQ" * (n := int.from_bytes(head[6:], "little"))}',
+                source.read(node + 24, 16 * n),
+            )
+        else:
+            raise ValueError('a tree of names is not where it should be')
     return found
 
-
-def _entries(source:Source, node:int, texts:bytes, path:str)->dict:
+# %% ../../nbs/formats/40_hdf5.ipynb #08e029d2
+def _entries(source: Source, node: int, texts: bytes, path: str) -> dict:
     t = Tape(source.read(node + 8, 40 * int.from_bytes(source.read(node + 6, 2), 'little')))
     found = {}
     while t.left:
         at, address, cache = t.numbers('QQI20x')
-        name = texts[at:texts.index(b'\0', at)].decode()
-        if cache == 2: raise UnsafeFile(_outside('soft link', f'{path}/{name}'.lstrip('/'), source.path))
-        if cache > 2 or not name or '/' in name: raise ValueError(f'{name!r} is no entry of a group')
+        name = texts[at : texts.index(b'\0', at)].decode()
+        if cache == 2:
+            raise UnsafeFile(_outside('soft link', f'{path}/{name}'.lstrip('/'), source.path))
+        if cache > 2 or not name or '/' in name:
+            raise ValueError(f'{name!r} is no entry of a group')
         found[name] = address
     return found
 
 # %% ../../nbs/formats/40_hdf5.ipynb #8e0f93bf
-def _node(source:Source, texts:_Texts, path:str, address:int, above:tuple)->Group|H5Array:
+def _node(source: Source, texts: _Texts, path: str, address: int, above: tuple) -> Group | H5Array:
     "A group with all that is below it, or a dataset."
-    if address in above or len(above) > 100: raise ValueError('a group lies within itself')
+    if address in above or len(above) > 100:
+        raise ValueError('a group lies within itself')
     messages = _messages(source, address)
     table = next((content for kind, content in messages if kind == _TABLE), None)
-    if table is None: return _dataset(source, texts, path, messages)
-    group = Group(path, dict(_attribute(texts, content) for kind, content in messages if kind == _ATTRIBUTE))
+    if table is None:
+        return _dataset(source, texts, path, messages)
+    group = Group(
+        path, dict(_attribute(texts, content) for kind, content in messages if kind == _ATTRIBUTE)
+    )
     for name, child in _names(source, *struct.unpack('<QQ', table[:16]), path).items():
-        group.children[name] = _node(source, texts, f'{path}/{name}'.lstrip('/'), child, (*above, address))
+        group.children[name] = _node(
+            source, texts, f'{path}/{name}'.lstrip('/'), child, (*above, address)
+        )
     return group
 
 # %% ../../nbs/formats/40_hdf5.ipynb #04e3eb66
 def open_tree(
-    source:Source, # bytes of an HDF5 file
-    limit:int=LIMIT, # bytes that compressed arrays may expand to
-)->Group: # the root
+    source: Source,  # bytes of an HDF5 file
+    limit: int = LIMIT,  # bytes that compressed arrays may expand to
+) -> Group:  # the root
     """The groups and datasets of an HDF5 file, attributes read, arrays not.
 
-    Raises UnsafeFile for anything that leads outside or expands too far; ValueError, struct.error and their like
-    for a damaged file, which `entries.explain_faults` turns into one.
+    Raises UnsafeFile for anything that leads outside or expands too far; ValueError, struct.error
+    and their like for a damaged file, which `entries.explain_faults` turns into one.
     """
     try:
         inner, root = _superblock(source)
         tree = _node(inner, _Texts(inner), '', root, ())
-    except Modern: tree = _from_sandbox(source, limit)
-    if not isinstance(tree, Group): raise ValueError('the root is no group')
+    except Modern:
+        tree = _from_sandbox(source, limit)
+    if not isinstance(tree, Group):
+        raise ValueError('the root is no group')
     data = [d for d in tree.datasets() if d.dtype is not None]
-    check_expansion(source.path, source.size, sum(n for d in data if (n := math.prod(d.shape) * d.dtype.itemsize) > d.stored), limit)
+    check_expansion(
+        source.path,
+        source.size,
+        sum(n for d in data if (n := math.prod(d.shape) * d.dtype.itemsize) > d.stored),
+        limit,
+    )
     return tree
 
 # %% ../../nbs/formats/40_hdf5.ipynb #6a8bff24
-def _from_sandbox(source:Source, limit:int)->Group:
-    with source.exclusive() as file: rows, out = sandbox.dump(file, source.start, source.size, max(limit, 20 * source.size))
+def _from_sandbox(source: Source, limit: int) -> Group:
+    with source.exclusive() as file:
+        rows, out = sandbox.dump(file, source.start, source.size, max(limit, 20 * source.size))
     arrays, root = Source(source.path, out), Group('', {})
     for row in rows:
         *parents, name = row['path'].split('/')
-        if 'outside' in row: raise UnsafeFile(_outside(row['outside'], row['path'], source.path))
+        if 'outside' in row:
+            raise UnsafeFile(_outside(row['outside'], row['path'], source.path))
         group = root['/'.join(parents)] if parents else root
-        if not name: root.attrs = row['attrs']
-        elif 'shape' not in row and 'dtype' not in row: group.children[name] = Group(row['path'], row['attrs'])
-        else: group.children[name] = _dumped(source, arrays, row, limit)
+        if not name:
+            root.attrs = row['attrs']
+        elif 'shape' not in row and 'dtype' not in row:
+            group.children[name] = Group(row['path'], row['attrs'])
+        else:
+            group.children[name] = _dumped(source, arrays, row, limit)
     return root
 
-
-def _dumped(source:Source, arrays:Source, row:dict, limit:int)->H5Array:
-    if row['dtype'] is None: return H5Array(row['path'], (), None, lambda: None, row['attrs'])
+# %% ../../nbs/formats/40_hdf5.ipynb #0dc25116
+def _dumped(source: Source, arrays: Source, row: dict, limit: int) -> H5Array:
+    if row['dtype'] is None:
+        return H5Array(row['path'], (), None, lambda: None, row['attrs'])
     shape, dtype = tuple(row['shape']), _tagged(np.dtype(row['dtype']), row['attrs'])
-    if 'bytes' in row and 'dumped' not in row: check_expansion(source.path, source.size, max(row['bytes'], limit + 1), limit)
+    if 'bytes' in row and 'dumped' not in row:
+        check_expansion(source.path, source.size, max(row['bytes'], limit + 1), limit)
     where, at = (arrays, row['dumped']) if 'dumped' in row else (source, row['offset'])
     where.holds(at, size := math.prod(shape) * dtype.itemsize)
-    return H5Array(row['path'], shape, dtype, Loader(partial(array_at, where, at, shape, dtype), before=source.check, touch=partial(where.touch, at, size)), row['attrs'], size)
+    return H5Array(
+        row['path'],
+        shape,
+        dtype,
+        Loader(
+            partial(array_at, where, at, shape, dtype),
+            before=source.check,
+            touch=partial(where.touch, at, size),
+        ),
+        row['attrs'],
+        size,
+    )

@@ -1,4 +1,4 @@
-"""HDF5's own library in a process of its own, for files of the newer layouts: if it dies there, the reader lives on.
+"""HDF5's own library in a process of its own, for files of the newer layouts.
 
 Docs: https://transferlit.github.io/transferlit/formats/hdf5_child.html.md"""
 
@@ -21,76 +21,121 @@ __all__ = ['dump']
 # %% ../../nbs/formats/30_hdf5_child.ipynb #2823ef5f
 class _Window(io.RawIOBase):
     "A part of a file, as a file."
-    def __init__(self, fd:int, start:int, size:int): self.fd, self.start, self.length, self.at = fd, start, size, 0
-    def readable(self): return True
-    def seekable(self): return True
-    def seek(self, offset, whence=0): self.at = offset + (0, self.at, self.length)[whence]; return self.at
+
+    def __init__(self, fd: int, start: int, size: int):
+        self.fd, self.start, self.length, self.at = fd, start, size, 0
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def seek(self, offset, whence=0):
+        self.at = offset + (0, self.at, self.length)[whence]
+        return self.at
+
     def readinto(self, buffer):
         os.lseek(self.fd, self.start + self.at, 0)
         data = os.read(self.fd, max(0, min(len(buffer), self.length - self.at)))
-        buffer[:len(data)] = data
+        buffer[: len(data)] = data
         self.at += len(data)
         return len(data)
 
 # %% ../../nbs/formats/30_hdf5_child.ipynb #64bf2cc0
 def _plain(value):
     "An attribute as JSON can hold it."
-    if hasattr(value, 'tolist'): value = value.tolist()
-    if isinstance(value, bytes): return value.decode('utf-8', 'replace')
-    if isinstance(value, (list, tuple)): return [_plain(v) for v in value]
+    if hasattr(value, 'tolist'):
+        value = value.tolist()
+    if isinstance(value, bytes):
+        return value.decode('utf-8', 'replace')
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else None
 
-
-def _dataset(path:str, data, out, left:int)->dict:
+# %% ../../nbs/formats/30_hdf5_child.ipynb #eb370002
+def _dataset(path: str, data, out, left: int) -> dict:
     "Where the array of one dataset is: in the file, or from now on in `out`."
-    if data.external or data.is_virtual: return dict(path=path, outside='storage')
-    found = dict(path=path, shape=data.shape, dtype=data.dtype.str, attrs={k: _plain(v) for k, v in data.attrs.items()})
-    if data.dtype.hasobject or data.shape is None: return {**found, 'dtype': None}
+    if data.external or data.is_virtual:
+        return dict(path=path, outside='storage')
+    found = dict(
+        path=path,
+        shape=data.shape,
+        dtype=data.dtype.str,
+        attrs={k: _plain(v) for k, v in data.attrs.items()},
+    )
+    if data.dtype.hasobject or data.shape is None:
+        return {**found, 'dtype': None}
     offset = data.id.get_offset()
-    if offset is not None or not data.size: return {**found, 'offset': offset or 0}
-    if data.nbytes > left: return {**found, 'bytes': data.nbytes}
+    if offset is not None or not data.size:
+        return {**found, 'offset': offset or 0}
+    if data.nbytes > left:
+        return {**found, 'bytes': data.nbytes}
     out.write(data[()].tobytes())
     return {**found, 'dumped': out.tell() - data.nbytes, 'bytes': data.nbytes}
 
 # %% ../../nbs/formats/30_hdf5_child.ipynb #289bc4b9
-def _walk(group, out, limit:int, path:str='', depth:int=0)->list:
+def _walk(group, out, limit: int, path: str = '', depth: int = 0) -> list:
     import h5py
+
     rows = [dict(path=path, attrs={k: _plain(v) for k, v in group.attrs.items()})]
     for name in group:
         here = f'{path}/{name}'.lstrip('/')
-        if depth > 50 or isinstance(group.get(name, getlink=True), (h5py.SoftLink, h5py.ExternalLink)): rows.append(dict(path=here, outside='link'))
-        elif isinstance(child := group[name], h5py.Dataset): rows.append(_dataset(here, child, out, limit - out.tell()))
-        elif isinstance(child, h5py.Group): rows += _walk(child, out, limit, here, depth + 1)
+        if depth > 50 or isinstance(
+            group.get(name, getlink=True), (h5py.SoftLink, h5py.ExternalLink)
+        ):
+            rows.append(dict(path=here, outside='link'))
+        elif isinstance(child := group[name], h5py.Dataset):
+            rows.append(_dataset(here, child, out, limit - out.tell()))
+        elif isinstance(child, h5py.Group):
+            rows += _walk(child, out, limit, here, depth + 1)
     return rows
 
-
-def _serve(start:int, size:int, limit:int)->None:
+# %% ../../nbs/formats/30_hdf5_child.ipynb #a81cbd2c
+def _serve(start: int, size: int, limit: int) -> None:
     import h5py
+
     try:
         import resource
+
         resource.setrlimit(resource.RLIMIT_AS, (limit + (8 << 30),) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    except (ImportError, ValueError): pass # no such limits on this system
+    except (ImportError, ValueError):
+        pass  # no such limits on this system
     out = sys.stdout.buffer
-    with h5py.File(_Window(0, start, size), 'r') as file: rows = _walk(file, out, limit)
+    with h5py.File(_Window(0, start, size), 'r') as file:
+        rows = _walk(file, out, limit)
     text = json.dumps(rows).encode()
     out.write(text + len(text).to_bytes(8, 'little'))
 
 # %% ../../nbs/formats/30_hdf5_child.ipynb #b4bafcc9
 def dump(
-    file, # an open binary file; its position moves
-    start:int, # where the HDF5 content begins
-    size:int, # of the content in bytes
-    limit:int, # most bytes of arrays to write out
-)->tuple: # rows of dictionaries, and the open temporary file that holds the arrays they point to
+    file,  # an open binary file; its position moves
+    start: int,  # where the HDF5 content begins
+    size: int,  # of the content in bytes
+    limit: int,  # most bytes of arrays to write out
+) -> tuple:  # rows of dictionaries, and the open temporary file that holds the arrays they point to
     "Read an HDF5 file in a child process. Raises ValueError where the child fails, dies or hangs."
     out = tempfile.TemporaryFile(buffering=0)
     command = [sys.executable, '-P', __file__, str(start), str(size), str(limit)]
     patience = 15 + size / 20e6
-    try: done = subprocess.run(command, stdin=file, stdout=out, stderr=subprocess.PIPE, timeout=patience)
-    except subprocess.TimeoutExpired: raise ValueError(f'the HDF5 library did not come back within {patience:.0f} seconds') from None
-    if done.returncode < 0: raise ValueError(f'the HDF5 library died of signal {-done.returncode}')
-    if done.returncode: raise ValueError((done.stderr.decode(errors='replace').strip().splitlines() or ['the HDF5 library failed'])[-1])
+    try:
+        done = subprocess.run(
+            command, stdin=file, stdout=out, stderr=subprocess.PIPE, timeout=patience
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(
+            f'the HDF5 library did not come back within {patience:.0f} seconds'
+        ) from None
+    if done.returncode < 0:
+        raise ValueError(f'the HDF5 library died of signal {-done.returncode}')
+    if done.returncode:
+        raise ValueError(
+            (
+                done.stderr.decode(errors='replace').strip().splitlines()
+                or ['the HDF5 library failed']
+            )[-1]
+        )
     end = out.seek(-8, os.SEEK_END)
     length = int.from_bytes(out.read(8), 'little')
     out.seek(end - length)

@@ -1,4 +1,4 @@
-"""What Keras' files mean by what they hold: legacy `.h5`, `.weights.h5`, `.keras` and shards, as paths of variables.
+"""What Keras' files mean by what they hold: `.h5`, `.weights.h5`, `.keras` and shards.
 
 Docs: https://transferlit.github.io/transferlit/formats/keras_files.html.md"""
 
@@ -10,33 +10,44 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import hdf5
 from .archives import Archive, member_source, shard_beside
-from .entries import LIMIT, BadFile, MissingPart, Source, Stored, Weights, kind_of, explain_faults
+from transferlit.formats.entries import (
+    LIMIT,
+    BadFile,
+    MissingPart,
+    Source,
+    Stored,
+    Weights,
+    kind_of,
+    explain_faults,
+)
 
 # %% auto #0
 __all__ = ['legacy_name', 'keras3_entries', 'hdf5_entries', 'open_hdf5', 'open_keras', 'read_keras', 'open_keras_shards']
 
 # %% ../../nbs/formats/50_keras_files.ipynb #55bf3ae6
 def legacy_name(
-    layer:str, # the layer's name in `layer_names`
-    weight:str, # the variable's in `weight_names`
-)->str:
+    layer: str,  # the layer's name in `layer_names`
+    weight: str,  # the variable's in `weight_names`
+) -> str:
     "`conv1` and `model/conv1/kernel:0` make `conv1/kernel`."
     short = re.sub(r':\d+$', '', weight)
-    if short.startswith(f'{layer}/'): return short
+    if short.startswith(f'{layer}/'):
+        return short
     _, found, rest = short.partition(f'/{layer}/')
-    if found: return f'{layer}/{rest}'
-    return f'{layer}/{short.removeprefix(layer + "_")}' # Keras 1: dense_1_W
+    if found:
+        return f'{layer}/{rest}'
+    return f'{layer}/{short.removeprefix(layer + "_")}'  # Keras 1: dense_1_W
 
 # %% ../../nbs/formats/50_keras_files.ipynb #38bb477e
-def _text_list(group, name:str)->list:
+def _text_list(group, name: str) -> list:
     "A list of texts from an attribute, or from its pieces."
-    if name in group.attrs: return [str(v) for v in group.attrs[name]]
+    if name in group.attrs:
+        return [str(v) for v in group.attrs[name]]
     pieces, i = [], 0
     while f'{name}{i}' in group.attrs:
         pieces += map(str, group.attrs[f'{name}{i}'])
@@ -44,54 +55,89 @@ def _text_list(group, name:str)->list:
     return pieces
 
 
-def _has_list(group, name:str)->bool: return name in group.attrs or f'{name}0' in group.attrs
+def _has_list(group, name: str) -> bool:
+    return name in group.attrs or f'{name}0' in group.attrs
 
-
-def _stored(data, name:str, kind:str='model', **more)->Stored:
+# %% ../../nbs/formats/50_keras_files.ipynb #d0694f5e
+def _stored(data, name: str, kind: str = 'model', **more) -> Stored:
     "Raises BadFile for an array of a type that is none of numbers."
-    if data.dtype is None: raise BadFile(f'A variable must be an array of numbers. Leave it out. Received: {data.path!r}, of another HDF5 type.')
-    return Stored(name, data.path, data.shape, data.dtype, data.load, 'other' if data.dtype.hasobject else kind, **more)
+    if data.dtype is None:
+        raise BadFile(
+            f'A variable must be an array of numbers. Leave it out. Received: {data.path!r}, of'
+            ' another HDF5 type.'
+        )
+    return Stored(
+        name,
+        data.path,
+        data.shape,
+        data.dtype,
+        data.load,
+        'other' if data.dtype.hasobject else kind,
+        **more,
+    )
 
 # %% ../../nbs/formats/50_keras_files.ipynb #3c9158bd
-def _legacy_layers(group)->list:
+def _legacy_layers(group) -> list:
     "Every variable that the lists announce. Raises KeyError for one that is not there."
     found = []
     for layer in _text_list(group, 'layer_names'):
         for number, weight in enumerate(_text_list(group[layer], 'weight_names')):
-            found.append(_stored(group[layer][weight], legacy_name(layer, weight), place=f'{layer}#/{number}'))
+            found.append(
+                _stored(
+                    group[layer][weight], legacy_name(layer, weight), place=f'{layer}#/{number}'
+                )
+            )
     top = group.children.get('top_level_model_weights')
-    for weight in _text_list(top, 'weight_names') if top else (): found.append(_stored(top[weight], legacy_name('', weight).strip('/')))
+    for weight in _text_list(top, 'weight_names') if top else ():
+        found.append(_stored(top[weight], legacy_name('', weight).strip('/')))
     return found
 
 
-def _legacy_optimizer(tree)->list:
+def _legacy_optimizer(tree) -> list:
     group = tree.children.get('optimizer_weights')
-    return [_stored(d, re.sub(r':\d+$', '', d.path), 'optimizer') for d in group.datasets()] if group else []
+    return (
+        [_stored(d, re.sub(r':\d+$', '', d.path), 'optimizer') for d in group.datasets()]
+        if group
+        else []
+    )
 
 
-def _oldest(tree)->list:
+def _oldest(tree) -> list:
     "Before Keras 1: layers and variables by number only."
     return [_stored(d, d.path, positional=True) for d in tree.datasets()]
 
 # %% ../../nbs/formats/50_keras_files.ipynb #92ab31e4
-def _parts(path:str)->tuple:
-    "The steps of a path; files from Windows have backslashes, and Keras 2.12 had another word for `layers`."
-    return tuple('layers' if p == '_layer_checkpoint_dependencies' else p for p in re.split(r'[/\\]', path))
+def _parts(path: str) -> tuple:
+    """The steps of a path; files from Windows have backslashes, and Keras 2.12 had another word for
+    `layers`.
+    """
+    return tuple(
+        'layers' if p == '_layer_checkpoint_dependencies' else p for p in re.split(r'[/\\]', path)
+    )
 
 
-def _vars_of(tree)->dict: # owner's path as steps: (its `vars` group's name attribute, number to dataset)
+def _vars_of(
+    tree,
+) -> dict:  # owner's path as steps: (its `vars` group's name attribute, number to dataset)
     found = {}
+
     def visit(group):
         for name, child in group.children.items():
-            if not isinstance(child, hdf5.Group): continue
+            if not isinstance(child, hdf5.Group):
+                continue
             *owner, last = _parts(child.path)
-            if last == 'vars': found[tuple(owner)] = child.attrs.get('name'), {k: d for k, d in child.children.items() if isinstance(d, hdf5.H5Array)}
+            if last == 'vars':
+                found[tuple(owner)] = (
+                    child.attrs.get('name'),
+                    {k: d for k, d in child.children.items() if isinstance(d, hdf5.H5Array)},
+                )
             visit(child)
+
     visit(tree)
     return found
 
 # %% ../../nbs/formats/50_keras_files.ipynb #763e7661
-def _snake(name:str)->str: # as Keras names the groups of a file
+def _snake(name: str) -> str:  # as Keras names the groups of a file
     name = re.sub(r'(.)([A-Z][a-z]+)', r'\1_\2', re.sub(r'\W+', '', name))
     return re.sub(r'([a-z])([A-Z])', r'\1_\2', name).lower()
 
@@ -99,43 +145,60 @@ def _snake(name:str)->str: # as Keras names the groups of a file
 @dataclass(frozen=True)
 class _Layer:
     "What a configuration says of one layer."
-    name:str
-    kind:str # its class
-    config:dict
+
+    name: str
+    kind: str  # its class
+    config: dict
 
 
-def _is_layer(value)->bool: # as Keras writes one into a configuration
-    return isinstance(value, dict) and isinstance(value.get('config'), dict) and 'name' in value['config'] and 'class_name' in value
+def _is_layer(value) -> bool:  # as Keras writes one into a configuration
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get('config'), dict)
+        and 'name' in value['config']
+        and 'class_name' in value
+    )
 
-
-def _configured(layer:dict, here:tuple=())->dict: # steps of a group to `_Layer`
-    "Every layer below one, under the group that Keras gives it: an attribute by its name, members of a list by their class."
+# %% ../../nbs/formats/50_keras_files.ipynb #93283952
+def _configured(layer: dict, here: tuple = ()) -> dict:  # steps of a group to `_Layer`
+    """Every layer below one, under the group that Keras gives it: an attribute by its name, members
+    of a list by their class.
+    """
     found = {}
     for key, value in (layer.get('config') or {}).items():
-        if _is_layer(value): found |= _one(value, (*here, key))
+        if _is_layer(value):
+            found |= _one(value, (*here, key))
         elif isinstance(value, list):
             count = {}
             for member in filter(_is_layer, value):
                 group = _snake(member['class_name'])
                 count[group] = count.get(group, -1) + 1
-                found |= _one(member, (*here, key, group + (f'_{count[group]}' if count[group] else '')))
+                found |= _one(
+                    member, (*here, key, group + (f'_{count[group]}' if count[group] else ''))
+                )
     return found
 
 
-def _one(layer:dict, here:tuple)->dict:
+def _one(layer: dict, here: tuple) -> dict:
     name, kind, config = layer['config']['name'], layer['class_name'], layer['config']
     found = {here: _Layer(name, kind, config), **_configured(layer, here)}
-    if kind in ('LSTM', 'GRU', 'SimpleRNN'): found[*here, 'cell'] = _Layer(None, kind + 'Cell', config)
-    if kind == 'Bidirectional' and _is_layer(inner := config.get('layer')): found |= _both_ways(inner, config, here)
+    if kind in ('LSTM', 'GRU', 'SimpleRNN'):
+        found[*here, 'cell'] = _Layer(None, kind + 'Cell', config)
+    if kind == 'Bidirectional' and _is_layer(inner := config.get('layer')):
+        found |= _both_ways(inner, config, here)
     return found
 
-
-def _both_ways(inner:dict, config:dict, here:tuple)->dict:
+# %% ../../nbs/formats/50_keras_files.ipynb #4bc3dfdb
+def _both_ways(inner: dict, config: dict, here: tuple) -> dict:
     "A bidirectional layer names the two that it makes of the one that it was given."
     found, base = {}, inner['config']['name'].removeprefix('forward_')
     for way in 'forward', 'backward':
         given = config.get('backward_layer') if way == 'backward' else None
-        made = given if _is_layer(given) else {**inner, 'config': {**inner['config'], 'name': f'{way}_{base}'}}
+        made = (
+            given
+            if _is_layer(given)
+            else {**inner, 'config': {**inner['config'], 'name': f'{way}_{base}'}}
+        )
         found |= _one(made, (*here, f'{way}_layer'))
     return found
 
@@ -143,33 +206,63 @@ def _both_ways(inner:dict, config:dict, here:tuple)->dict:
 _WITH_BIAS = (('kernel', ''), ('bias', 'use_bias'))
 _CELL = (('kernel', ''), ('recurrent_kernel', ''), ('bias', 'use_bias'))
 _SCALED = (('gamma', 'scale'), ('beta', 'center'))
-_VARIABLES = { # class: its variables in the order of saving, each with the setting that it depends on
-    **dict.fromkeys(('Dense', 'Conv1D', 'Conv2D', 'Conv3D', 'Conv1DTranspose', 'Conv2DTranspose', 'Conv3DTranspose',
-                     'DepthwiseConv1D', 'DepthwiseConv2D'), _WITH_BIAS),
-    **dict.fromkeys(('SeparableConv1D', 'SeparableConv2D'), (('depthwise_kernel', ''), ('pointwise_kernel', ''), ('bias', 'use_bias'))),
+
+# %% ../../nbs/formats/50_keras_files.ipynb #9e8a23fe
+# class: its variables in the order of saving, each with the setting that it depends on
+_VARIABLES = {
+    **dict.fromkeys(
+        (
+            'Dense',
+            'Conv1D',
+            'Conv2D',
+            'Conv3D',
+            'Conv1DTranspose',
+            'Conv2DTranspose',
+            'Conv3DTranspose',
+            'DepthwiseConv1D',
+            'DepthwiseConv2D',
+        ),
+        _WITH_BIAS,
+    ),
+    **dict.fromkeys(
+        ('SeparableConv1D', 'SeparableConv2D'),
+        (('depthwise_kernel', ''), ('pointwise_kernel', ''), ('bias', 'use_bias')),
+    ),
     **dict.fromkeys(('LSTMCell', 'GRUCell', 'SimpleRNNCell'), _CELL),
-    'EinsumDense': (('kernel', ''), ('bias', 'bias_axes')), 'Embedding': (('embeddings', ''),), 'PReLU': (('alpha', ''),),
+    'EinsumDense': (('kernel', ''), ('bias', 'bias_axes')),
+    'Embedding': (('embeddings', ''),),
+    'PReLU': (('alpha', ''),),
     'BatchNormalization': (*_SCALED, ('moving_mean', ''), ('moving_variance', '')),
-    'LayerNormalization': _SCALED, 'GroupNormalization': _SCALED,
+    'LayerNormalization': _SCALED,
+    'GroupNormalization': _SCALED,
 }
+
+# %% ../../nbs/formats/50_keras_files.ipynb #9a51643d
 _BY_GROUP = {_snake(kind): kind for kind in _VARIABLES}
 
 
-def _variable_names(kind:str, config:dict, count:int)->list|None: # None where they are not settled
+def _variable_names(
+    kind: str, config: dict, count: int
+) -> list | None:  # None where they are not settled
     names = [name for name, setting in _VARIABLES.get(kind, ()) if config.get(setting, True)]
     return names if len(names) == count else None
 
 
-def _guessed(owner:tuple, chain:str, count:int)->list|None: # by the names of the group and of the layer alone
+def _guessed(
+    owner: tuple, chain: str, count: int
+) -> list | None:  # by the names of the group and of the layer alone
     words = [re.sub(r'_\d+$', '', word) for word in (*owner[-1:], chain.rpartition('/')[2])]
-    if words[0] == 'cell' and len(owner) > 1: words.append(re.sub(r'_\d+$', '', owner[-2]) + '_cell')
-    return next(filter(None, (_variable_names(_BY_GROUP.get(word, ''), {}, count) for word in words)), None)
+    if words[0] == 'cell' and len(owner) > 1:
+        words.append(re.sub(r'_\d+$', '', owner[-2]) + '_cell')
+    return next(
+        filter(None, (_variable_names(_BY_GROUP.get(word, ''), {}, count) for word in words)), None
+    )
 
 # %% ../../nbs/formats/50_keras_files.ipynb #285f0a0c
 def keras3_entries(
-    tree:hdf5.Group, # the root of a `.weights.h5`
-    config:dict|None=None, # what `config.json` says
-)->list: # of `Stored`
+    tree: hdf5.Group,  # the root of a `.weights.h5`
+    config: dict | None = None,  # what `config.json` says
+) -> list:  # of `Stored`
     "Every variable, with the layer's real name where the file or the configuration has one."
     owners, known = _vars_of(tree), _configured(config or {})
     entries = []
@@ -177,51 +270,81 @@ def keras3_entries(
         layer, chain, real = known.get(owner), *_chain(owner, owners, known)
         names = _variable_names(layer.kind, layer.config, len(data)) if layer else None
         names = names or _guessed(owner, chain, len(data))
-        for number, d in data.items(): entries.append(_entry(d, owner, number, chain, real, names))
+        for number, d in data.items():
+            entries.append(_entry(d, owner, number, chain, real, names))
     return entries
 
-
-def _chain(owner:tuple, owners:dict, known:dict)->tuple: # the layer's path, and whether its names are real
+# %% ../../nbs/formats/50_keras_files.ipynb #0fdc5441
+def _chain(
+    owner: tuple, owners: dict, known: dict
+) -> tuple:  # the layer's path, and whether its names are real
     steps, real = [], True
     for i in range(1, len(owner) + 1):
         name = owners.get(owner[:i], (None,))[0] or getattr(known.get(owner[:i]), 'name', None)
-        # What lies right in a layer is an attribute, and has a real name; what lies in a list has a number only.
-        if not name and owner[:i] in owners: name, real = owner[i - 1].lstrip('_'), real and owner[:i - 1] in owners
-        if name: steps.append(name)
+        # What lies right in a layer is an attribute, and has a real name; what lies in a list has a
+        # number only.
+        if not name and owner[:i] in owners:
+            name, real = owner[i - 1].lstrip('_'), real and owner[: i - 1] in owners
+        if name:
+            steps.append(name)
     return '/'.join(steps), real
 
-
-def _entry(d, owner:tuple, number:str, chain:str, real:bool, names:list|None)->Stored:
-    if owner[:1] == ('optimizer',): return _stored(d, '/'.join((*owner, number)), 'optimizer')
-    kind = 'seed' if any(step.startswith('seed_generator') for step in owner) else 'metric' if 'metrics' in owner[:1] else 'model'
-    if isinstance(path := d.attrs.get('path'), str): return _stored(d, path, kind)
-    short = names[int(number)] if names and number.isdigit() and int(number) < len(names) else number
+# %% ../../nbs/formats/50_keras_files.ipynb #3b86629b
+def _entry(d, owner: tuple, number: str, chain: str, real: bool, names: list | None) -> Stored:
+    if owner[:1] == ('optimizer',):
+        return _stored(d, '/'.join((*owner, number)), 'optimizer')
+    kind = (
+        'seed'
+        if any(step.startswith('seed_generator') for step in owner)
+        else 'metric'
+        if 'metrics' in owner[:1]
+        else 'model'
+    )
+    if isinstance(path := d.attrs.get('path'), str):
+        return _stored(d, path, kind)
+    short = (
+        names[int(number)] if names and number.isdigit() and int(number) < len(names) else number
+    )
     place = f'{chain}/{number}'.lstrip('/')
     return _stored(d, f'{chain}/{short}'.lstrip('/'), kind, place=place, positional=not real)
 
 # %% ../../nbs/formats/50_keras_files.ipynb #43d47178
-def _about(group, tree)->dict:
+def _about(group, tree) -> dict:
     "What the attributes of a legacy file say of it."
-    found = {k: v for k in ('keras_version', 'backend') if isinstance(v := group.attrs.get(k, tree.attrs.get(k)), str)}
+    found = {
+        k: v
+        for k in ('keras_version', 'backend')
+        if isinstance(v := group.attrs.get(k, tree.attrs.get(k)), str)
+    }
     return found | ({'layers': layers} if (layers := _text_list(group, 'layer_names')) else {})
 
-
-def hdf5_entries(tree:hdf5.Group)->tuple: # format in words, entries, what else it says
+# %% ../../nbs/formats/50_keras_files.ipynb #1352b0cb
+def hdf5_entries(tree: hdf5.Group) -> tuple:  # format in words, entries, what else it says
     "Tells the layouts apart by what the root holds."
     group = tree.children.get('model_weights', tree)
     if isinstance(group, hdf5.Group) and _has_list(group, 'layer_names'):
         about = _about(group, tree)
         whole = 'whole model' if group is not tree else 'weights'
-        return f'Keras {about.get("keras_version", "")} HDF5, {whole}'.replace('  ', ' '), _legacy_layers(group) + _legacy_optimizer(tree), about
-    if _vars_of(tree): return 'Keras 3 HDF5, weights', keras3_entries(tree), {}
-    if 'nb_layers' in tree.attrs: return 'Keras 0 HDF5, weights', _oldest(tree), {}
-    return 'HDF5', [_stored(d, d.path, kind_of(d.path)) for d in tree.datasets() if d.dtype is not None], {}
+        return (
+            f'Keras {about.get("keras_version", "")} HDF5, {whole}'.replace('  ', ' '),
+            _legacy_layers(group) + _legacy_optimizer(tree),
+            about,
+        )
+    if _vars_of(tree):
+        return 'Keras 3 HDF5, weights', keras3_entries(tree), {}
+    if 'nb_layers' in tree.attrs:
+        return 'Keras 0 HDF5, weights', _oldest(tree), {}
+    return (
+        'HDF5',
+        [_stored(d, d.path, kind_of(d.path)) for d in tree.datasets() if d.dtype is not None],
+        {},
+    )
 
-
+# %% ../../nbs/formats/50_keras_files.ipynb #9f724e78
 def open_hdf5(
-    path:str|os.PathLike, # an HDF5 file
-    limit:int=LIMIT, # bytes that compressed arrays may expand to
-)->Weights:
+    path: str | os.PathLike,  # an HDF5 file
+    limit: int = LIMIT,  # bytes that compressed arrays may expand to
+) -> Weights:
     "Raises BadFile for a damaged file, UnsafeFile for one that leads elsewhere."
     source = Source(path)
     with explain_faults(path, 'an HDF5 file'):
@@ -229,66 +352,105 @@ def open_hdf5(
         return Weights(path, words, entries, about, [source])
 
 # %% ../../nbs/formats/50_keras_files.ipynb #c4674676
-_AT_ONCE = 1 << 23 # bytes: a member up to this size has its checksum compared on opening, a larger one before the first array
+_AT_ONCE = (
+    1 << 23
+    # bytes: a member up to this size has its checksum compared on opening, a larger one before the
+    # first array
+)
 
 
-def _json(archive:Archive, name:str)->dict:
-    if name not in archive.members: return {}
+def _json(archive: Archive, name: str) -> dict:
+    if name not in archive.members:
+        return {}
     found = json.loads(archive.text(name))
     return found if isinstance(found, dict) else {}
 
 
 def open_keras(
-    path:str|os.PathLike, # a `.keras` file
-    limit:int=LIMIT, # bytes that compressed parts may expand to
-)->Weights:
+    path: str | os.PathLike,  # a `.keras` file
+    limit: int = LIMIT,  # bytes that compressed parts may expand to
+) -> Weights:
     "Raises BadFile for a damaged file, MissingPart for an archive without weights."
     return read_keras(Archive(path, limit))
 
-
+# %% ../../nbs/formats/50_keras_files.ipynb #e00963d2
 def read_keras(
-    archive:Archive, # of a `.keras` file; closed with what comes back
-)->Weights:
+    archive: Archive,  # of a `.keras` file; closed with what comes back
+) -> Weights:
     "Raises as `open_keras` does."
     path = archive.source.path
     if 'model.weights.h5' not in archive.members:
-        raise MissingPart(f'A `.keras` file must hold `model.weights.h5`. Save it again with Keras 3. '
-                          f'Received: {path!r} with {", ".join(sorted(archive.members)[:10]) or "nothing"}.')
+        raise MissingPart(
+            'A `.keras` file must hold `model.weights.h5`. Save it again with Keras 3. '
+            f'Received: {path!r} with {", ".join(sorted(archive.members)[:10]) or "nothing"}.'
+        )
     with explain_faults(path, 'a `.keras` file'):
         metadata, config = _json(archive, 'metadata.json'), _json(archive, 'config.json')
         source = member_source(archive, 'model.weights.h5')
-        if source.size <= _AT_ONCE: source.check()
+        if source.size <= _AT_ONCE:
+            source.check()
         entries = keras3_entries(hdf5.open_tree(source, archive.limit), config)
-        about = {**metadata, 'layers': [v.name for at, v in _configured(config).items() if at[-2:-1] == ('layers',)]}
-        return Weights(path, f'Keras {metadata.get("keras_version", "3")} archive', entries, about, [archive, archive.source, source])
+        about = {
+            **metadata,
+            'layers': [v.name for at, v in _configured(config).items() if at[-2:-1] == ('layers',)],
+        }
+        return Weights(
+            path,
+            f'Keras {metadata.get("keras_version", "3")} archive',
+            entries,
+            about,
+            [archive, archive.source, source],
+        )
 
 # %% ../../nbs/formats/50_keras_files.ipynb #956a3f9e
 def open_keras_shards(
-    path:str|os.PathLike, # a `.weights.json` file
-    limit:int=LIMIT, # bytes that compressed arrays may expand to
-)->Weights:
+    path: str | os.PathLike,  # a `.weights.json` file
+    limit: int = LIMIT,  # bytes that compressed arrays may expand to
+) -> Weights:
     "Raises MissingPart where a shard is not there or lacks what the index says."
     path = Path(path)
     with explain_faults(path, 'an index of Keras shards'):
         index = json.loads(path.read_text(encoding='utf-8'))
-        where = {group.strip('/'): [shards] if isinstance(shards, str) else shards for group, shards in index['weight_map'].items()}
+        where = {
+            group.strip('/'): [shards] if isinstance(shards, str) else shards
+            for group, shards in index['weight_map'].items()
+        }
         names = list(dict.fromkeys(s for shards in where.values() for s in shards))
         sources = {name: Source(shard_beside(path, name)) for name in names}
         whole = hdf5.Group('', {})
-        for name, source in sources.items(): _merge(whole, hdf5.open_tree(source, limit), name)
-        for group in where: _announced(whole, group, path)
-        return Weights(path, f'Keras 3 HDF5, weights in {len(names)} shards', keras3_entries(whole), index.get('metadata'), sources.values())
+        for name, source in sources.items():
+            _merge(whole, hdf5.open_tree(source, limit), name)
+        for group in where:
+            _announced(whole, group, path)
+        return Weights(
+            path,
+            f'Keras 3 HDF5, weights in {len(names)} shards',
+            keras3_entries(whole),
+            index.get('metadata'),
+            sources.values(),
+        )
 
-
-def _merge(whole, part, shard:str)->None:
+# %% ../../nbs/formats/50_keras_files.ipynb #367c1772
+def _merge(whole, part, shard: str) -> None:
     "Raises BadFile where two shards hold the same variable."
     whole.attrs |= part.attrs
     for name, child in part.children.items():
-        if name not in whole.children: whole.children[name] = child
-        elif isinstance(child, hdf5.Group): _merge(whole.children[name], child, shard)
-        else: raise BadFile(f'Shards must hold different variables. Save them again. Received: {child.path!r} twice, the second time in {shard!r}.')
+        if name not in whole.children:
+            whole.children[name] = child
+        elif isinstance(child, hdf5.Group):
+            _merge(whole.children[name], child, shard)
+        else:
+            raise BadFile(
+                f'Shards must hold different variables. Save them again. Received: {child.path!r}'
+                f' twice, the second time in {shard!r}.'
+            )
 
 
-def _announced(whole, group:str, path:Path)->None:
-    try: whole[group]
-    except KeyError: raise MissingPart(f'A shard must hold what the index says. Download the shards again. Received: {str(path)!r}, no {group!r}.') from None
+def _announced(whole, group: str, path: Path) -> None:
+    try:
+        whole[group]
+    except KeyError:
+        raise MissingPart(
+            'A shard must hold what the index says. Download the shards again. Received:'
+            f' {str(path)!r}, no {group!r}.'
+        ) from None

@@ -1,4 +1,4 @@
-"""What TensorFlow writes beside its tensors, read without TensorFlow: the object graph, `.meta` and `saved_model.pb`.
+"""What TensorFlow writes beside its tensors: the object graph, `.meta` and `saved_model.pb`.
 
 Docs: https://transferlit.github.io/transferlit/formats/object_graph.html.md"""
 
@@ -18,53 +18,63 @@ from .entries import kind_of, explain_faults
 __all__ = ['varint', 'fields', 'message', 'text', 'integers', 'signed', 'object_names', 'read_meta', 'read_saved_model']
 
 # %% ../../nbs/formats/60_object_graph.ipynb #1a1d7cdc
-def varint(data:bytes, at:int)->tuple: # the number and where it ends
+def varint(data: bytes, at: int) -> tuple:  # the number and where it ends
     "Raises IndexError where the data ends before, ValueError for more than ten bytes."
     result = shift = 0
     while True:
         byte = data[at]
         at += 1
         result |= (byte & 127) << shift
-        if byte < 128: return result & ((1 << 64) - 1), at
-        if (shift := shift + 7) > 63: raise ValueError('a number that does not end')
+        if byte < 128:
+            return result & ((1 << 64) - 1), at
+        if (shift := shift + 7) > 63:
+            raise ValueError('a number that does not end')
 
-
+# %% ../../nbs/formats/60_object_graph.ipynb #518870c0
 def fields(
-    data:bytes, # a message; a memoryview will do
-)->Iterable: # pairs of field number and value: int for numbers, bytes for the rest
+    data: bytes,  # a message; a memoryview will do
+) -> Iterable:  # pairs of field number and value: int for numbers, bytes for the rest
     "Raises ValueError or IndexError where the bytes are no message."
     data, at = memoryview(data), 0
     while at < len(data):
         tag, at = varint(data, at)
         kind = tag & 7
-        if kind == 0: value, at = varint(data, at)
+        if kind == 0:
+            value, at = varint(data, at)
         else:
-            if kind == 2: size, at = varint(data, at)
-            elif kind in (1, 5): size = 8 if kind == 1 else 4
-            else: raise ValueError(f'a field of kind {kind}')
-            if at + size > len(data): raise ValueError('a field that goes beyond its message')
-            value, at = data[at:at + size], at + size
-            if kind != 2: value = int.from_bytes(value, 'little')
+            if kind == 2:
+                size, at = varint(data, at)
+            elif kind in (1, 5):
+                size = 8 if kind == 1 else 4
+            else:
+                raise ValueError(f'a field of kind {kind}')
+            if at + size > len(data):
+                raise ValueError('a field that goes beyond its message')
+            value, at = data[at : at + size], at + size
+            if kind != 2:
+                value = int.from_bytes(value, 'little')
         yield tag >> 3, value
 
 # %% ../../nbs/formats/60_object_graph.ipynb #02cda5f8
-def message(data:bytes)->dict: # field number to the list of its values
+def message(data: bytes) -> dict:  # field number to the list of its values
     "All fields of a message. Raises as `fields` does."
     found = {}
-    for number, value in fields(data): found.setdefault(number, []).append(value)
+    for number, value in fields(data):
+        found.setdefault(number, []).append(value)
     return found
 
 
-def text(values:list)->str: # of the last value, or nothing
+def text(values: list) -> str:  # of the last value, or nothing
     "A field of text. Raises UnicodeDecodeError."
     return bytes(values[-1]).decode() if values else ''
 
 
-def integers(values:list)->list:
+def integers(values: list) -> list:
     "A repeated field of numbers, packed or not."
     found = []
     for value in values:
-        if isinstance(value, int): found.append(value)
+        if isinstance(value, int):
+            found.append(value)
         else:
             at = 0
             while at < len(value):
@@ -73,43 +83,66 @@ def integers(values:list)->list:
     return found
 
 
-def signed(number:int)->int: return number - (1 << 64) if number >> 63 else number # an int64 field
+def signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number  # an int64 field
 
 # %% ../../nbs/formats/60_object_graph.ipynb #ff036559
 _GENERIC = re.compile(r'(?:Variable|variable)(?:_\d+)?|')
-_COUNTERS = {'iter', '_iterations'} # what every optimizer of Keras counts its steps in
-_ASIDE = {'optimizer': 'optimizer', '_optimizer': 'optimizer', 'metrics': 'metric', '_metrics': 'metric', 'keras_api': 'metric',
-          'compiled_metrics': 'metric', 'compiled_loss': 'metric'}
+_COUNTERS = {'iter', '_iterations'}  # what every optimizer of Keras counts its steps in
+_ASIDE = {
+    'optimizer': 'optimizer',
+    '_optimizer': 'optimizer',
+    'metrics': 'metric',
+    '_metrics': 'metric',
+    'keras_api': 'metric',
+    'compiled_metrics': 'metric',
+    'compiled_loss': 'metric',
+}
 
 
-def _nodes(graph:bytes)->list: # of (children, attributes, slots), for each node
+def _nodes(graph: bytes) -> list:  # of (children, attributes, slots), for each node
     found = []
     for node in message(graph).get(1, []):
         node = message(node)
         children = [(text(c.get(2, [])), c.get(1, [0])[0]) for c in map(message, node.get(1, []))]
-        attributes = [(text(a.get(2, [])), text(a.get(3, []))) for a in map(message, node.get(2, []))]
+        attributes = [
+            (text(a.get(2, [])), text(a.get(3, []))) for a in map(message, node.get(2, []))
+        ]
         slots = [m.get(3, [0])[0] for m in map(message, node.get(3, []))]
         found.append((children, attributes, slots))
     return found
 
-
-def _paths(nodes:list)->dict: # node to (path, kind): the shortest, through what belongs to the model first
+# %% ../../nbs/formats/60_object_graph.ipynb #0352d9f3
+def _paths(
+    nodes: list,
+) -> dict:  # node to (path, kind): the shortest, through what belongs to the model first
     found, waves = {}, {'model': [(0, '')], 'metric': [], 'optimizer': []}
     for kind, wave in waves.items():
         for node, path in wave:
-            if node in found or node >= len(nodes): continue
+            if node in found or node >= len(nodes):
+                continue
             found[node] = path, kind
             for name, child in nodes[node][0]:
-                optimizer = child < len(nodes) and _COUNTERS & {attribute for attribute, _ in nodes[child][0]}
-                here = kind if kind != 'model' else 'optimizer' if optimizer else _ASIDE.get(name, kind)
+                optimizer = child < len(nodes) and _COUNTERS & {
+                    attribute for attribute, _ in nodes[child][0]
+                }
+                here = (
+                    kind
+                    if kind != 'model'
+                    else 'optimizer'
+                    if optimizer
+                    else _ASIDE.get(name, kind)
+                )
                 waves[here].append((child, f'{path}/{name}'.lstrip('/')))
     return found
 
 # %% ../../nbs/formats/60_object_graph.ipynb #2fee5c56
 def object_names(
-    graph:bytes, # the tensor `_CHECKPOINTABLE_OBJECT_GRAPH`
-)->dict: # checkpoint key to (name, kind)
-    "What people call the variables of a TF2 checkpoint. Raises ValueError or IndexError for a damaged graph."
+    graph: bytes,  # the tensor `_CHECKPOINTABLE_OBJECT_GRAPH`
+) -> dict:  # checkpoint key to (name, kind)
+    """What people call the variables of a TF2 checkpoint. Raises ValueError or IndexError for a
+    damaged graph.
+    """
     nodes = _nodes(graph)
     paths, slots = _paths(nodes), {slot for *_, more in nodes for slot in more}
     found = {}
@@ -118,60 +151,80 @@ def object_names(
         for full, key in attributes:
             full = re.sub(r':\d+$', '', full)
             name = full if not _GENERIC.fullmatch(full) else path or full or key
-            found[key] = name, path, 'optimizer' if i in slots else kind if kind != 'model' else kind_of(path)
+            found[key] = (
+                name,
+                path,
+                'optimizer' if i in slots else kind if kind != 'model' else kind_of(path),
+            )
     return _settled(found)
 
 
-def _settled(found:dict)->dict:
+def _settled(found: dict) -> dict:
     """A name that two variables were made with gives way to the path through the objects.
 
-    Keras 3's `export` writes every variable twice; of as many twins on private paths as on public ones, the public
-    are the model's.
+    Keras 3's `export` writes every variable twice; of as many twins on private paths as on public
+    ones, the public are the model's.
     """
     twins = {}
-    for key, (name, path, _) in found.items(): twins.setdefault(name, []).append((key, path.startswith('_')))
+    for key, (name, path, _) in found.items():
+        twins.setdefault(name, []).append((key, path.startswith('_')))
     settled = {}
     for key, (name, path, kind) in found.items():
         public = [k for k, private in twins[name] if not private]
         copied = 2 * len(public) == len(twins[name])
-        if len(twins[name]) == 1 or copied and public == [key]: settled[key] = name, kind
-        else: settled[key] = re.sub(r'/_(?=[^/]+$)', '/', path) or key, 'other' if copied and key not in public and kind == 'model' else kind
+        if len(twins[name]) == 1 or copied and public == [key]:
+            settled[key] = name, kind
+        else:
+            settled[key] = (
+                re.sub(r'/_(?=[^/]+$)', '/', path) or key,
+                'other' if copied and key not in public and kind == 'model' else kind,
+            )
     return settled
 
 # %% ../../nbs/formats/60_object_graph.ipynb #383ec3c7
-def _collection(data:bytes)->list: # names, or numbers
+def _collection(data: bytes) -> list:  # names, or numbers
     [(kind, value)] = [(k, v[0]) for k, v in message(data).items()] or [(1, b'')]
     values = message(value).get(1, [])
-    if kind == 1: return [bytes(v).decode() for v in values]
-    if kind == 2: return [name for v in values if (name := _variable_name(v))]
-    if kind == 3: return [signed(n) for n in integers(values)]
+    if kind == 1:
+        return [bytes(v).decode() for v in values]
+    if kind == 2:
+        return [name for v in values if (name := _variable_name(v))]
+    if kind == 3:
+        return [signed(n) for n in integers(values)]
     return [f'{len(values)} values']
 
 
-def _variable_name(data:bytes)->str: # nothing where the bytes are not a `VariableDef`
-    try: return re.sub(r':\d+$', '', text(message(data).get(1, [])))
-    except (ValueError, IndexError, TypeError): return ''
+def _variable_name(data: bytes) -> str:  # nothing where the bytes are not a `VariableDef`
+    try:
+        return re.sub(r':\d+$', '', text(message(data).get(1, [])))
+    except (ValueError, IndexError, TypeError):
+        return ''
 
-
-def _meta_graph(data:bytes)->dict:
+# %% ../../nbs/formats/60_object_graph.ipynb #03314a48
+def _meta_graph(data: bytes) -> dict:
     meta = message(data)
     info = message(meta[1][0]) if 1 in meta else {}
     entries = [message(e) for e in meta.get(4, [])]
     collections = {text(e.get(1, [])): _collection(e[2][0]) for e in entries if 2 in e}
-    found = dict(tensorflow_version=text(info.get(5, [])), tags=[bytes(t).decode() for t in info.get(4, [])], collections=collections)
+    found = dict(
+        tensorflow_version=text(info.get(5, [])),
+        tags=[bytes(t).decode() for t in info.get(4, [])],
+        collections=collections,
+    )
     return {k: v for k, v in found.items() if v}
 
 # %% ../../nbs/formats/60_object_graph.ipynb #7e3e8ae1
 def read_meta(
-    path:str|os.PathLike, # a `.meta` file
-)->dict: # `tensorflow_version`, `collections`: name to list
+    path: str | os.PathLike,  # a `.meta` file
+) -> dict:  # `tensorflow_version`, `collections`: name to list
     "Raises BadFile for a damaged file."
-    with explain_faults(path, 'a `MetaGraphDef`'): return _meta_graph(Path(path).read_bytes())
+    with explain_faults(path, 'a `MetaGraphDef`'):
+        return _meta_graph(Path(path).read_bytes())
 
 
 def read_saved_model(
-    path:str|os.PathLike, # a `saved_model.pb` file
-)->dict: # as `read_meta`, of its first graph
+    path: str | os.PathLike,  # a `saved_model.pb` file
+) -> dict:  # as `read_meta`, of its first graph
     "Raises BadFile for a damaged file."
     with explain_faults(path, 'a `SavedModel`'):
         graphs = message(Path(path).read_bytes()).get(2, [])

@@ -1,4 +1,4 @@
-"""TensorFlow checkpoints of every age, read and written without TensorFlow: V1 files, V2 bundles, TF2 objects, SavedModels.
+"""TensorFlow checkpoints of every age, read and written without TensorFlow.
 
 Docs: https://transferlit.github.io/transferlit/formats/tf_checkpoint.html.md"""
 
@@ -21,9 +21,30 @@ from pathlib import Path
 
 import numpy as np
 
-from .object_graph import fields, integers, message, object_names, read_meta, read_saved_model, signed, text, varint
-from .entries import (LIMIT, BadFile, MissingPart, Source, Stored, Weights, aligned, array_at, check_expansion,
-                                 dtype_named, explain_faults, kind_of)
+from transferlit.formats.object_graph import (
+    integers,
+    message,
+    object_names,
+    read_meta,
+    read_saved_model,
+    signed,
+    text,
+    varint,
+)
+from transferlit.formats.entries import (
+    LIMIT,
+    BadFile,
+    MissingPart,
+    Source,
+    Stored,
+    Weights,
+    aligned,
+    array_at,
+    check_expansion,
+    dtype_named,
+    explain_faults,
+    kind_of,
+)
 
 # %% auto #0
 __all__ = ['OBJECT_GRAPH', 'crc32c', 'is_table', 'SortedTable', 'open_bundle', 'open_v1', 'v1_shards', 'is_state', 'latest',
@@ -31,195 +52,261 @@ __all__ = ['OBJECT_GRAPH', 'crc32c', 'is_table', 'SortedTable', 'open_bundle', '
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #e78b2d97
 @lru_cache(None)
-def _byte_table()->list: # CRC-32C of each byte
+def _byte_table() -> list:  # CRC-32C of each byte
     table = []
     for n in range(256):
-        for _ in range(8): n = n >> 1 ^ (0x82F63B78 if n & 1 else 0)
+        for _ in range(8):
+            n = n >> 1 ^ (0x82F63B78 if n & 1 else 0)
         table.append(n)
     return table
 
 
 @lru_cache(None)
-def _advance(power:int)->np.ndarray: # (4, 256): what each byte of a word becomes, 2**power words further on
+def _advance(
+    power: int,
+) -> np.ndarray:  # (4, 256): what each byte of a word becomes, 2**power words further on
     if power:
         half = _advance(power - 1)
         columns = _step(_step(np.uint32(1) << np.arange(32, dtype=np.uint32), half), half)
     else:
         table, columns = _byte_table(), [1 << bit for bit in range(32)]
-        for _ in range(4): columns = [table[c & 255] ^ c >> 8 for c in columns]
+        for _ in range(4):
+            columns = [table[c & 255] ^ c >> 8 for c in columns]
     spread = np.zeros((4, 256), np.uint32)
     for bit in range(32):
         byte, low = spread[bit // 8], 1 << bit % 8
-        byte[low:2 * low] = byte[:low] ^ np.uint32(columns[bit])
+        byte[low : 2 * low] = byte[:low] ^ np.uint32(columns[bit])
     return spread
 
-
-def _step(words:np.ndarray, table:np.ndarray)->np.ndarray: # each advanced as `table` says
+# %% ../../nbs/formats/70_tf_checkpoint.ipynb #ad6992d4
+def _step(words: np.ndarray, table: np.ndarray) -> np.ndarray:  # each advanced as `table` says
     b = words.view(np.uint8).reshape(-1, 4)
     return table[0][b[:, 0]] ^ table[1][b[:, 1]] ^ table[2][b[:, 2]] ^ table[3][b[:, 3]]
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #8bba665b
 _DEGREE, _TAPS = 10269, (0, 837, 1304)
-_BLOCK = 4096 # words; less than the degree minus the largest tap
+_BLOCK = 4096  # words; less than the degree minus the largest tap
 
 
-def _reduced(words:np.ndarray, before:int)->np.ndarray: # at most `_DEGREE` words with the same remainder
+def _reduced(
+    words: np.ndarray, before: int
+) -> np.ndarray:  # at most `_DEGREE` words with the same remainder
     state, size = words[:_DEGREE].astype(np.uint32), 1 << 18
     state[0] ^= before
     for start in range(_DEGREE, len(words), size):
-        buffer = np.concatenate([state, words[start:start + size]])
+        buffer = np.concatenate([state, words[start : start + size]])
         fresh = len(buffer) - _DEGREE
         for at in range(0, fresh, _BLOCK):
-            block = buffer[at:min(at + _BLOCK, fresh)]
-            for tap in _TAPS: buffer[at + _DEGREE - tap:][:len(block)] ^= block
+            block = buffer[at : min(at + _BLOCK, fresh)]
+            for tap in _TAPS:
+                buffer[at + _DEGREE - tap :][: len(block)] ^= block
         state = buffer[fresh:]
     return state
 
-
-def _remainder(words:np.ndarray)->int:
+# %% ../../nbs/formats/70_tf_checkpoint.ipynb #985bd941
+def _remainder(words: np.ndarray) -> int:
     "The state after all words: lanes advance together, then are folded in halves."
     power = max(1, len(words).bit_length() // 2)
-    lanes = np.concatenate([np.zeros(-len(words) % (1 << power), np.uint32), words]).reshape(-1, 1 << power)
+    lanes = np.concatenate([np.zeros(-len(words) % (1 << power), np.uint32), words]).reshape(
+        -1, 1 << power
+    )
     state = lanes[0]
-    for row in lanes[1:]: state = _step(state, _advance(power)) ^ row
-    for fold in reversed(range(power)): state = _step(state[:1 << fold], _advance(fold)) ^ state[1 << fold:]
+    for row in lanes[1:]:
+        state = _step(state, _advance(power)) ^ row
+    for fold in reversed(range(power)):
+        state = _step(state[: 1 << fold], _advance(fold)) ^ state[1 << fold :]
     return int(_step(state, _advance(0))[0])
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #44ec6401
 def crc32c(
-    data, # bytes, or an array of them
-    crc:int=0, # of what came before
-)->int:
+    data,  # bytes, or an array of them
+    crc: int = 0,  # of what came before
+) -> int:
     "CRC-32C (Castagnoli), as TensorFlow and LevelDB use it."
     data = np.frombuffer(data, np.uint8)
-    state, table = ~crc & 0xffffffff, _byte_table()
+    state, table = ~crc & 0xFFFFFFFF, _byte_table()
     whole = len(data) & ~3 if len(data) > 256 else 0
     if whole:
         state = _remainder(_reduced(data[:whole].view('<u4'), state))
-    for byte in data[whole:].tolist(): state = table[(state ^ byte) & 255] ^ state >> 8
-    return ~state & 0xffffffff
+    for byte in data[whole:].tolist():
+        state = table[(state ^ byte) & 255] ^ state >> 8
+    return ~state & 0xFFFFFFFF
 
 
-def _masked(crc:int)->int: return ((crc >> 15 | crc << 17) + 0xa282ead8) & 0xffffffff # as both store it
+def _masked(crc: int) -> int:
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF  # as both store it
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #23883c05
-_MAGIC = (0xdb4775248b80fb57).to_bytes(8, 'little')
+_MAGIC = (0xDB4775248B80FB57).to_bytes(8, 'little')
 
 
-def is_table(source:Source)->bool: return source.size >= 48 and source.read(source.size - 8, 8) == _MAGIC
+def is_table(source: Source) -> bool:
+    return source.size >= 48 and source.read(source.size - 8, 8) == _MAGIC
 
 
-def _block(source:Source, start:int, size:int, limit:int)->bytes:
+def _block(source: Source, start: int, size: int, limit: int) -> bytes:
     "Raises BadFile where the checksum differs."
     data = source.read(start, size + 5)
     if _masked(crc32c(data[:-4])) != int.from_bytes(data[-4:], 'little'):
-        raise BadFile(f'A block of a table must have its checksum. Copy or download the file again. Received: {source.path!r}, damaged at byte {start:,}.')
-    if data[-5] == 0: return data[:-5]
-    if data[-5] != 1: raise ValueError(f'compression {data[-5]}')
+        raise BadFile(
+            'A block of a table must have its checksum. Copy or download the file again. Received:'
+            f' {source.path!r}, damaged at byte {start:,}.'
+        )
+    if data[-5] == 0:
+        return data[:-5]
+    if data[-5] != 1:
+        raise ValueError(f'compression {data[-5]}')
     check_expansion(source.path, source.size, varint(data, 0)[0], limit)
     return _unsnapped(data[:-5])
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #dcff734e
-def _unsnapped(data:bytes)->bytes:
+def _unsnapped(data: bytes) -> bytes:
     "Undo snappy. Raises ValueError where the data does not come to the announced size."
     size, at = varint(data, 0)
     out = bytearray()
     while at < len(data):
         tag = data[at]
         at += 1
-        if tag & 3 == 0: # what follows, as it is
+        if tag & 3 == 0:  # what follows, as it is
             length = (tag >> 2) + 1
             if length > 60:
                 more = length - 60
-                length, at = int.from_bytes(data[at:at + more], 'little') + 1, at + more
-            out += data[at:at + length]
+                length, at = int.from_bytes(data[at : at + more], 'little') + 1, at + more
+            out += data[at : at + length]
             at += length
             continue
         bytes_of_offset = (0, 1, 2, 4)[tag & 3]
         length = (tag >> 2 & 7) + 4 if tag & 3 == 1 else (tag >> 2) + 1
-        back = int.from_bytes(data[at:at + bytes_of_offset], 'little') | (tag >> 5 << 8 if tag & 3 == 1 else 0)
+        back = int.from_bytes(data[at : at + bytes_of_offset], 'little') | (
+            tag >> 5 << 8 if tag & 3 == 1 else 0
+        )
         at += bytes_of_offset
-        if not 0 < back <= len(out): raise ValueError('snappy points before the beginning')
-        piece = out[-back:len(out) - back + length]
+        if not 0 < back <= len(out):
+            raise ValueError('snappy points before the beginning')
+        piece = out[-back : len(out) - back + length]
         out += (piece * (length // len(piece) + 1))[:length]
-        if len(out) > size: break
-    if len(out) != size: raise ValueError(f'snappy comes to {len(out)} bytes where {size} are announced')
+        if len(out) > size:
+            break
+    if len(out) != size:
+        raise ValueError(f'snappy comes to {len(out)} bytes where {size} are announced')
     return bytes(out)
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #a0b93f00
-def _entries(block:bytes)->Iterable: # pairs of key and value
+def _entries(block: bytes) -> Iterable:  # pairs of key and value
     "Raises IndexError, struct.error or ValueError for a damaged block."
     restarts = struct.unpack('<I', block[-4:])[0]
     end, at, key = len(block) - 4 - 4 * restarts, 0, b''
-    if end < 0: raise ValueError('a block without room for its entries')
+    if end < 0:
+        raise ValueError('a block without room for its entries')
     view = memoryview(block)
     while at < end:
         shared, at = varint(block, at)
         fresh, at = varint(block, at)
         size, at = varint(block, at)
-        if shared > len(key) or at + fresh + size > end: raise ValueError('an entry that goes beyond its block')
-        key = key[:shared] + block[at:at + fresh]
-        yield key, view[at + fresh:at + fresh + size]
+        if shared > len(key) or at + fresh + size > end:
+            raise ValueError('an entry that goes beyond its block')
+        key = key[:shared] + block[at : at + fresh]
+        yield key, view[at + fresh : at + fresh + size]
         at += fresh + size
 
-
+# %% ../../nbs/formats/70_tf_checkpoint.ipynb #63cbfa3d
 class SortedTable:
     "A sorted table of keys and values; `limit` bounds what compressed blocks expand to."
-    def __init__(self, source:Source, limit:int=LIMIT):
-        if not is_table(source): raise ValueError('the end of a table is missing')
+
+    def __init__(self, source: Source, limit: int = LIMIT):
+        if not is_table(source):
+            raise ValueError('the end of a table is missing')
         self.source, self.limit = source, limit
         foot = source.read(source.size - 48, 40)
         at = varint(foot, varint(foot, 0)[1])[1]
         blocks = [(key, value) for key, value in _entries(self._read(foot[at:]))]
         self.lasts, self.handles = [k for k, _ in blocks], [bytes(v) for _, v in blocks]
 
-    def _read(self, handle:bytes)->bytes:
+    def _read(self, handle: bytes) -> bytes:
         start, at = varint(handle, 0)
         return _block(self.source, start, varint(handle, at)[0], self.limit)
 
     def items(self):
-        for handle in self.handles: yield from _entries(self._read(handle))
+        for handle in self.handles:
+            yield from _entries(self._read(handle))
 
-    def __getitem__(self, key:bytes)->bytes:
+    def __getitem__(self, key: bytes) -> bytes:
         "Raises KeyError."
         at = bisect.bisect_left(self.lasts, key)
         for found, value in _entries(self._read(self.handles[at])) if at < len(self.lasts) else ():
-            if found == key: return value
+            if found == key:
+                return value
         raise KeyError(key)
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #e53ad18e
-_DTYPES = {1: 'float32', 2: 'float64', 3: 'int32', 4: 'uint8', 5: 'int16', 6: 'int8', 7: 'object', 8: 'complex64', 9: 'int64', 10: 'bool',
-           11: 'int8', 12: 'uint8', 13: 'int32', 14: 'bfloat16', 15: 'int16', 16: 'uint16', 17: 'uint16', 18: 'complex128', 19: 'float16',
-           22: 'uint32', 23: 'uint64', 24: 'float8_e5m2', 25: 'float8_e4m3fn', 29: 'int4', 30: 'uint4'}
+_DTYPES = {
+    1: 'float32',
+    2: 'float64',
+    3: 'int32',
+    4: 'uint8',
+    5: 'int16',
+    6: 'int8',
+    7: 'object',
+    8: 'complex64',
+    9: 'int64',
+    10: 'bool',
+    11: 'int8',
+    12: 'uint8',
+    13: 'int32',
+    14: 'bfloat16',
+    15: 'int16',
+    16: 'uint16',
+    17: 'uint16',
+    18: 'complex128',
+    19: 'float16',
+    22: 'uint32',
+    23: 'uint64',
+    24: 'float8_e5m2',
+    25: 'float8_e4m3fn',
+    29: 'int4',
+    30: 'uint4',
+}
+
+# %% ../../nbs/formats/70_tf_checkpoint.ipynb #ff8b7fea
 _NUMBERS = {name: number for number, name in reversed(_DTYPES.items())}
 
 
-def _dtype(number:int)->np.dtype|None: # None for resources and variants, which are no arrays
+def _dtype(number: int) -> np.dtype | None:  # None for resources and variants, which are no arrays
     name = _DTYPES.get(number - 100 if number > 100 else number)
     return dtype_named(name) if name else None
 
 
-def _shape(data:bytes)->tuple: # of a `TensorShapeProto`
+def _shape(data: bytes) -> tuple:  # of a `TensorShapeProto`
     sizes = tuple(signed(message(d).get(1, [0])[0]) for d in message(data).get(2, []))
-    if any(n < 0 for n in sizes): raise ValueError(f'a shape of {sizes}')
+    if any(n < 0 for n in sizes):
+        raise ValueError(f'a shape of {sizes}')
     return sizes
 
 
-def _slice(data:bytes, shape:tuple)->tuple: # of a `TensorSliceProto`: (start, length) in each dimension, -1 for a whole one
+def _slice(
+    data: bytes, shape: tuple
+) -> tuple:  # of a `TensorSliceProto`: (start, length) in each dimension, -1 for a whole one
     extents = [message(e) for e in message(data).get(1, [])]
     found = tuple((signed(e.get(1, [0])[0]), signed(e[2][0]) if 2 in e else -1) for e in extents)
-    if len(found) != len(shape) or any(a < 0 or length < -1 or a + length > n for (a, length), n in zip(found, shape)): raise ValueError(f'a slice {found} of {shape}')
+    if len(found) != len(shape) or any(
+        a < 0 or length < -1 or a + length > n for (a, length), n in zip(found, shape)
+    ):
+        raise ValueError(f'a slice {found} of {shape}')
     return found
 
 
-def _ranges(extents:tuple, shape:tuple)->tuple: # of slices
-    return tuple(slice(0, n) if length < 0 else slice(a, a + length) for (a, length), n in zip(extents, shape))
+def _ranges(extents: tuple, shape: tuple) -> tuple:  # of slices
+    return tuple(
+        slice(0, n) if length < 0 else slice(a, a + length)
+        for (a, length), n in zip(extents, shape)
+    )
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #eb6359eb
-def _ordered(number:int)->bytes: # an int64, so that bytes sort as numbers do
+def _ordered(number: int) -> bytes:  # an int64, so that bytes sort as numbers do
     bits = (~number if number < 0 else number).bit_length()
     size = 1 + bits // 7
-    if size == 1: return bytes([(number & 255) ^ 0x80])
+    if size == 1:
+        return bytes([(number & 255) ^ 0x80])
     raw = bytearray(number.to_bytes(10, 'big', signed=True)[-size:])
     head = ((1 << size) - 1) << (16 - size)
     raw[0] ^= head >> 8
@@ -227,26 +314,32 @@ def _ordered(number:int)->bytes: # an int64, so that bytes sort as numbers do
     return bytes(raw)
 
 
-def _slice_key(name:str, extents:tuple)->bytes:
-    escaped = re.sub(b'[\0\xff]', lambda m: m[0] + (b'\xff' if m[0] == b'\0' else b'\0'), name.encode())
+def _slice_key(name: str, extents: tuple) -> bytes:
+    escaped = re.sub(
+        b'[\0\xff]', lambda m: m[0] + (b'\xff' if m[0] == b'\0' else b'\0'), name.encode()
+    )
     size = len(extents)
     ranges = b''.join(_ordered(a) + _ordered(length) for a, length in extents)
     return b'\0' + escaped + b'\0\1' + (bytes([1, size]) if size else b'\0') + ranges
 
-
-def _joined(shape:tuple, dtype:np.dtype, pieces:list)->np.ndarray: # pieces: pairs of ranges and a function that reads
+# %% ../../nbs/formats/70_tf_checkpoint.ipynb #f133b26a
+def _joined(
+    shape: tuple, dtype: np.dtype, pieces: list
+) -> np.ndarray:  # pieces: pairs of ranges and a function that reads
     "Raises ValueError where the pieces do not cover the whole."
     array, covered = aligned(shape, dtype), 0
     for ranges, load in pieces:
         piece = array[ranges] = load()
         covered += piece.size
-    if covered != array.size: raise ValueError(f'{covered} of {array.size} numbers are there')
+    if covered != array.size:
+        raise ValueError(f'{covered} of {array.size} numbers are there')
     return array
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #65b8e748
 class _Bundle:
     "The table and the data files of a V2 checkpoint."
-    def __init__(self, prefix:Path):
+
+    def __init__(self, prefix: Path):
         self.prefix, self.path, self.shards = prefix, f'{prefix}.index', {}
         self.source = Source(self.path)
         entries = {bytes(k): bytes(v) for k, v in SortedTable(self.source).items()}
@@ -255,137 +348,200 @@ class _Bundle:
         self.slices = {k: message(v) for k, v in entries.items() if k[:1] == b'\0'}
         self.entries = {k.decode(): message(v) for k, v in entries.items() if k[:1] != b'\0'}
 
-    def numbers(self)->list: # of the data files that the index names
-        stored = [e for e in (*self.entries.values(), *self.slices.values()) if 7 not in e] # 7: stored in slices
+    def numbers(self) -> list:  # of the data files that the index names
+        stored = [
+            e for e in (*self.entries.values(), *self.slices.values()) if 7 not in e
+        ]  # 7: stored in slices
         return sorted({e.get(3, [0])[0] for e in stored})
 
-    def suffix(self, number:int)->str: return f'.data-{number:05}-of-{self.count:05}'
+    def suffix(self, number: int) -> str:
+        return f'.data-{number:05}-of-{self.count:05}'
 
-    def shard(self, number:int)->Source:
-        if number not in self.shards: self.shards[number] = self._open(self.suffix(number))
+    def shard(self, number: int) -> Source:
+        if number not in self.shards:
+            self.shards[number] = self._open(self.suffix(number))
         return self.shards[number]
 
-    def _open(self, suffix:str)->Source:
+    def _open(self, suffix: str) -> Source:
         "The data lies beside the index or, where that is a link, beside what it leads to."
         linked = os.path.realpath(self.path).removesuffix('.index')
         for path in (f'{self.prefix}{suffix}', f'{linked}{suffix}'):
             try:
-                if Path(path).is_file(): return Source(path)
-            except FileNotFoundError: continue # removed since
-        raise MissingPart(f'A checkpoint needs its data beside the index. Copy {self.prefix.name + suffix!r} there. Received: {self.path!r} without it.')
+                if Path(path).is_file():
+                    return Source(path)
+            except FileNotFoundError:
+                continue  # removed since
+        raise MissingPart(
+            f'A checkpoint needs its data beside the index. Copy {self.prefix.name + suffix!r}'
+            f' there. Received: {self.path!r} without it.'
+        )
 
-    def replaced(self)->bool: # does another index stand there by now?
-        with self.source.exclusive() as file: return not os.path.samestat(os.fstat(file.fileno()), os.stat(self.path))
+    def replaced(self) -> bool:  # does another index stand there by now?
+        with self.source.exclusive() as file:
+            return not os.path.samestat(os.fstat(file.fileno()), os.stat(self.path))
 
     def close(self):
-        for source in (self.source, *self.shards.values()): source.close()
+        for source in (self.source, *self.shards.values()):
+            source.close()
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #65b8e74b
-_TRIES = 20 # each takes a save that came between
+_TRIES = 20  # each takes a save that came between
 
-def _open_whole(prefix:Path)->_Bundle: # with its data open
+
+def _open_whole(prefix: Path) -> _Bundle:  # with its data open
     "Raises MissingPart where data is missing and no new index has come."
     for left in reversed(range(_TRIES)):
         bundle = _Bundle(prefix)
         try:
-            for number in bundle.numbers(): bundle.shard(number)
+            for number in bundle.numbers():
+                bundle.shard(number)
             return bundle
         except BaseException as error:
             again = isinstance(error, MissingPart) and left and bundle.replaced()
             bundle.close()
-            if not again: raise
+            if not again:
+                raise
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #864e2146
-def _check(data, crc:int, name:str, path:str)->None:
-    if _masked(crc32c(data)) != crc: raise BadFile(f'A variable must have the checksum that its index gives. Copy or download the checkpoint again. Received: {name!r} in {path!r}.')
+def _check(data, crc: int, name: str, path: str) -> None:
+    if _masked(crc32c(data)) != crc:
+        raise BadFile(
+            'A variable must have the checksum that its index gives. Copy or download the'
+            f' checkpoint again. Received: {name!r} in {path!r}.'
+        )
 
 
-def _bundle_piece(bundle:_Bundle, name:str, entry:dict, shape:tuple, dtype:np.dtype):
-    "A function that reads one tensor. Raises BadFile where the file is too short, ValueError where sizes disagree."
-    shard, start, size = bundle.shard(entry.get(3, [0])[0]), entry.get(4, [0])[0], entry.get(5, [0])[0]
+def _bundle_piece(bundle: _Bundle, name: str, entry: dict, shape: tuple, dtype: np.dtype):
+    """A function that reads one tensor. Raises BadFile where the file is too short, ValueError
+    where sizes disagree.
+    """
+    shard, start, size = (
+        bundle.shard(entry.get(3, [0])[0]),
+        entry.get(4, [0])[0],
+        entry.get(5, [0])[0],
+    )
     shard.holds(start, size)
-    if dtype == object: return partial(_texts, shard, start, size, shape, entry.get(6, [0])[0], name)
-    if size != math.prod(shape) * dtype.itemsize: raise ValueError(f'{name}: {shape} of {dtype} does not take {size} bytes')
+    if dtype == object:
+        return partial(_texts, shard, start, size, shape, entry.get(6, [0])[0], name)
+    if size != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f'{name}: {shape} of {dtype} does not take {size} bytes')
+
     def load():
         array = array_at(shard, start, shape, dtype)
         _check(array.reshape(-1).view(np.uint8), entry.get(6, [0])[0], name, shard.path)
         return array if bundle.order == '<' else array.byteswap()
+
     return load
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #e99bc04b
-def _texts(shard:Source, start:int, size:int, shape:tuple, crc:int, name:str)->np.ndarray: # of bytes objects
+def _texts(
+    shard: Source, start: int, size: int, shape: tuple, crc: int, name: str
+) -> np.ndarray:  # of bytes objects
     data, lengths, at = shard.read(start, size), [], 0
-    if math.prod(shape) > size: raise ValueError(f'{name}: {shape} texts in {size} bytes')
+    if math.prod(shape) > size:
+        raise ValueError(f'{name}: {shape} texts in {size} bytes')
     for _ in range(math.prod(shape)):
         length, at = varint(data, at)
         lengths.append(length)
-    if at + 4 + sum(lengths) != size: raise ValueError(f'{name}: the lengths do not come to {size} bytes')
+    if at + 4 + sum(lengths) != size:
+        raise ValueError(f'{name}: the lengths do not come to {size} bytes')
     heads = b''.join(n.to_bytes(4 if n < 1 << 32 else 8, 'little') for n in lengths)
-    if _masked(crc32c(data[at:], crc32c(heads))) != crc: _check(b'', ~_masked(crc32c(b'')), name, shard.path)
+    if _masked(crc32c(data[at:], crc32c(heads))) != crc:
+        _check(b'', ~_masked(crc32c(b'')), name, shard.path)
     at, found = at + 4, []
     for n in lengths:
-        found.append(data[at:at + n])
+        found.append(data[at : at + n])
         at += n
     array = np.empty(len(found), object)
     array[:] = found
     return array.reshape(shape)
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #3f57eec2
-def _bundle_entry(bundle:_Bundle, key:str, entry:dict, about:dict, name:str='', kind:str='')->Stored:
+def _bundle_entry(
+    bundle: _Bundle, key: str, entry: dict, about: dict, name: str = '', kind: str = ''
+) -> Stored:
     dtype, shape = _dtype(entry.get(1, [0])[0]), _shape(entry.get(2, [b''])[0])
     name = name or key
-    if dtype is None: return Stored(name, key, shape, np.dtype(object), partial(_no_array, key, bundle.path), 'other')
+    if dtype is None:
+        return Stored(
+            name, key, shape, np.dtype(object), partial(_no_array, key, bundle.path), 'other'
+        )
     kind = 'other' if dtype == object else kind or _kind(key, about, shape, dtype)
-    if 7 not in entry: return Stored(name, key, shape, dtype, _bundle_piece(bundle, key, entry, shape, dtype), kind)
+    if 7 not in entry:
+        return Stored(
+            name, key, shape, dtype, _bundle_piece(bundle, key, entry, shape, dtype), kind
+        )
     pieces = []
     for data in entry[7]:
         extents = _slice(data, shape)
         part = bundle.slices[_slice_key(key, extents)]
-        pieces.append((_ranges(extents, shape), _bundle_piece(bundle, key, part, _shape(part.get(2, [b''])[0]), dtype)))
+        pieces.append(
+            (
+                _ranges(extents, shape),
+                _bundle_piece(bundle, key, part, _shape(part.get(2, [b''])[0]), dtype),
+            )
+        )
+
     def load():
-        with explain_faults(bundle.path, 'a checkpoint'): return _joined(shape, dtype, pieces)
+        with explain_faults(bundle.path, 'a checkpoint'):
+            return _joined(shape, dtype, pieces)
+
     return Stored(name, key, shape, dtype, load, kind)
 
-
-def _no_array(key:str, path:str):
-    raise BadFile(f'A variable must be numbers or text; a lookup table or a dataset is not. Leave it out. Received: {key!r} in {path!r}.')
+# %% ../../nbs/formats/70_tf_checkpoint.ipynb #07131b12
+def _no_array(key: str, path: str):
+    raise BadFile(
+        'A variable must be numbers or text; a lookup table or a dataset is not. Leave it out.'
+        f' Received: {key!r} in {path!r}.'
+    )
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #918a9232
 OBJECT_GRAPH = '_CHECKPOINTABLE_OBJECT_GRAPH'
 
 
-def _beside(prefix:Path)->dict: # what `.meta` or `saved_model.pb` says; nothing where there is none
-    meta, saved = Path(f'{prefix}.meta'), prefix.parent.parent/'saved_model.pb'
+def _beside(
+    prefix: Path,
+) -> dict:  # what `.meta` or `saved_model.pb` says; nothing where there is none
+    meta, saved = Path(f'{prefix}.meta'), prefix.parent.parent / 'saved_model.pb'
     try:
-        if meta.is_file(): return read_meta(meta)
-        if prefix.name == 'variables' and saved.is_file(): return read_saved_model(saved)
-    except (BadFile, OSError) as error: return {'meta': f'cannot be read: {error}'}
+        if meta.is_file():
+            return read_meta(meta)
+        if prefix.name == 'variables' and saved.is_file():
+            return read_saved_model(saved)
+    except (BadFile, OSError) as error:
+        return {'meta': f'cannot be read: {error}'}
     return {}
 
 
-def _natural(name:str)->list: # so that `variables/10` comes after `variables/9`
+def _natural(name: str) -> list:  # so that `variables/10` comes after `variables/9`
     return [(int(part), '') if part.isdigit() else (-1, part) for part in re.split(r'(\d+)', name)]
 
 
-def _counted(entries:list)->dict: # the value of the step counter, where there is one
+def _counted(entries: list) -> dict:  # the value of the step counter, where there is one
     steps = [e for e in entries if e.kind == 'step' and e.size == 1 and e.dtype.kind == 'i']
     return {'step': int(np.asarray(steps[0]).reshape(()))} if len(steps) == 1 else {}
 
-
-def _kind(name:str, about:dict, shape:tuple, dtype:np.dtype)->str:
+# %% ../../nbs/formats/70_tf_checkpoint.ipynb #484870e9
+def _kind(name: str, about: dict, shape: tuple, dtype: np.dtype) -> str:
     trainable = about.get('collections', {}).get('trainable_variables', ())
-    if name in trainable: return 'model'
+    if name in trainable:
+        return 'model'
     kind = kind_of(name)
     # With the list at hand, a lone number that is not on it is a counter or a switch.
-    return ('step' if dtype.kind == 'i' else 'other') if trainable and kind == 'model' and shape == () else kind
+    return (
+        ('step' if dtype.kind == 'i' else 'other')
+        if trainable and kind == 'model' and shape == ()
+        else kind
+    )
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #c270a280
 def open_bundle(
-    prefix:str|os.PathLike, # the path without `.index`
-)->Weights:
+    prefix: str | os.PathLike,  # the path without `.index`
+) -> Weights:
     """The variables of a V2 checkpoint or of a SavedModel.
 
-    Raises MissingPart where data files are not there, BadFile where anything disagrees with its checksum or size.
+    Raises MissingPart where data files are not there, BadFile where anything disagrees with its
+    checksum or size.
     """
     prefix = Path(prefix)
     with explain_faults(f'{prefix}.index', 'the index of a TensorFlow checkpoint'):
@@ -394,56 +550,98 @@ def open_bundle(
         if OBJECT_GRAPH in bundle.entries:
             graph = _bundle_entry(bundle, OBJECT_GRAPH, bundle.entries[OBJECT_GRAPH], about)
             names = object_names(np.asarray(graph).item())
-        entries = [_bundle_entry(bundle, key, bundle.entries[key], about, *names.get(key, ())) for key in sorted(bundle.entries, key=_natural)]
+        entries = [
+            _bundle_entry(bundle, key, bundle.entries[key], about, *names.get(key, ()))
+            for key in sorted(bundle.entries, key=_natural)
+        ]
         words = 'TensorFlow 2 objects' if names else 'TensorFlow V2 checkpoint'
-        if prefix.name == 'variables' and (prefix.parent.parent/'saved_model.pb').is_file(): words = 'SavedModel'
+        if prefix.name == 'variables' and (prefix.parent.parent / 'saved_model.pb').is_file():
+            words = 'SavedModel'
         return Weights(prefix, words, entries, {**about, **_counted(entries)}, [bundle])
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #83651546
-_FIELDS = {'float32': (5, '<f4'), 'float64': (6, '<f8'), 'complex64': (9, '<c8'), 'complex128': (12, '<c16')}
-_INTEGERS = {'int64': 10, 'bool': 11, 'uint32': 16, 'uint64': 17, 'float16': 13, 'bfloat16': 13} # the rest are in field 7
+_FIELDS = {
+    'float32': (5, '<f4'),
+    'float64': (6, '<f8'),
+    'complex64': (9, '<c8'),
+    'complex128': (12, '<c16'),
+}
+_INTEGERS = {
+    'int64': 10,
+    'bool': 11,
+    'uint32': 16,
+    'uint64': 17,
+    'float16': 13,
+    'bfloat16': 13,
+}  # the rest are in field 7
 
-
-def _tensor(data:bytes, size:int, dtype:np.dtype)->np.ndarray: # flat
+# %% ../../nbs/formats/70_tf_checkpoint.ipynb #bfd0ce3a
+def _tensor(data: bytes, size: int, dtype: np.dtype) -> np.ndarray:  # flat
     "The numbers of a `TensorProto`. Raises ValueError where there are not `size` of them."
     proto = message(data)
-    if dtype == object: found = np.array([bytes(v) for v in proto.get(8, [])], object)
-    elif 4 in proto and len(proto[4][0]): found = np.frombuffer(proto[4][0], dtype)
+    if dtype == object:
+        found = np.array([bytes(v) for v in proto.get(8, [])], object)
+    elif 4 in proto and len(proto[4][0]):
+        found = np.frombuffer(proto[4][0], dtype)
     elif dtype.name in _FIELDS:
         number, stored = _FIELDS[dtype.name]
-        packed = [v if not isinstance(v, int) else v.to_bytes(np.dtype(stored).itemsize, 'little') for v in proto.get(number, [])]
+        packed = [
+            v if not isinstance(v, int) else v.to_bytes(np.dtype(stored).itemsize, 'little')
+            for v in proto.get(number, [])
+        ]
         found = np.frombuffer(b''.join(packed), stored)
     else:
-        values = np.array([signed(n) for n in integers(proto.get(_INTEGERS.get(dtype.name, 7), []))], np.int64)
-        found = values.astype(np.uint16).view(dtype) if dtype.name in ('float16', 'bfloat16') else values.astype(dtype)
-    if len(found) == 1 < size: found = np.repeat(found, size) # the last number counts for the rest
-    if len(found) != size: raise ValueError(f'{len(found)} numbers where {size} are needed')
+        values = np.array(
+            [signed(n) for n in integers(proto.get(_INTEGERS.get(dtype.name, 7), []))], np.int64
+        )
+        found = (
+            values.astype(np.uint16).view(dtype)
+            if dtype.name in ('float16', 'bfloat16')
+            else values.astype(dtype)
+        )
+    if len(found) == 1 < size:
+        found = np.repeat(found, size)  # the last number counts for the rest
+    if len(found) != size:
+        raise ValueError(f'{len(found)} numbers where {size} are needed')
     return found
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #0ecbdb03
-def _v1_pieces(table:SortedTable, name:str, shape:tuple, dtype:np.dtype, slices:list)->list:
+def _v1_pieces(table: SortedTable, name: str, shape: tuple, dtype: np.dtype, slices: list) -> list:
     def piece(extents):
         saved = message(message(table[_slice_key(name, extents)])[2][0])
         sizes = tuple(r.stop - r.start for r in _ranges(extents, shape))
         return _tensor(saved[3][0], math.prod(sizes), dtype).reshape(sizes)
-    return [(_ranges(extents, shape), partial(piece, extents)) for extents in (_slice(s, shape) for s in slices)]
+
+    return [
+        (_ranges(extents, shape), partial(piece, extents))
+        for extents in (_slice(s, shape) for s in slices)
+    ]
 
 
-def _v1_variables(table:SortedTable)->Iterable: # (name, shape, dtype, pieces)
+def _v1_variables(table: SortedTable) -> Iterable:  # (name, shape, dtype, pieces)
     for data in message(message(table[b''])[1][0]).get(1, []):
         meta = message(data)
-        name, shape, dtype = text(meta[1]), _shape(meta.get(2, [b''])[0]), _dtype(meta.get(3, [0])[0])
-        if dtype is None: raise ValueError(f'{name} is no array')
+        name, shape, dtype = (
+            text(meta[1]),
+            _shape(meta.get(2, [b''])[0]),
+            _dtype(meta.get(3, [0])[0]),
+        )
+        if dtype is None:
+            raise ValueError(f'{name} is no array')
         yield name, shape, dtype, _v1_pieces(table, name, shape, dtype, meta.get(4, []))
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #aabc9a0e
-_SHARD = re.compile(r'-(?:\?{5}|\d{5})-of-\d{5}$') # `checkpoint` names all shards at once, as `m.ckpt-?????-of-00003`
+_SHARD = re.compile(
+    r'-(?:\?{5}|\d{5})-of-\d{5}$'
+)  # `checkpoint` names all shards at once, as `m.ckpt-?????-of-00003`
 
-
+# %% ../../nbs/formats/70_tf_checkpoint.ipynb #a403f24f
 def open_v1(
-    prefix:str|os.PathLike, # a V1 file, or what its shards `PREFIX-00000-of-00002` have in common
-    limit:int=LIMIT, # bytes that compressed blocks may expand to
-)->Weights:
+    prefix: (
+        str | os.PathLike
+    ),  # a V1 file, or what its shards `PREFIX-00000-of-00002` have in common
+    limit: int = LIMIT,  # bytes that compressed blocks may expand to
+) -> Weights:
     "Raises BadFile for a damaged file, MissingPart where shards are missing."
     paths = v1_shards(Path(prefix))
     prefix, found, sources = _unsharded(Path(prefix)), {}, []
@@ -451,75 +649,116 @@ def open_v1(
         for path in paths:
             sources.append(Source(path))
             for name, shape, dtype, pieces in _v1_variables(SortedTable(sources[-1], limit)):
-                if found.setdefault(name, (shape, dtype, []))[:2] != (shape, dtype): raise ValueError(f'{name} differs between shards')
+                if found.setdefault(name, (shape, dtype, []))[:2] != (shape, dtype):
+                    raise ValueError(f'{name} differs between shards')
                 found[name][2].extend(pieces)
         stored = sum(s.size for s in sources)
-        check_expansion(prefix, stored, sum(math.prod(shape) * dtype.itemsize for shape, dtype, _ in found.values()), limit)
+        check_expansion(
+            prefix,
+            stored,
+            sum(math.prod(shape) * dtype.itemsize for shape, dtype, _ in found.values()),
+            limit,
+        )
         about = _beside(prefix)
+
         def entry(name, shape, dtype, pieces):
             def load():
-                with explain_faults(prefix, 'a TensorFlow V1 checkpoint'): return _joined(shape, dtype, pieces)
-            return Stored(name, name, shape, dtype, load, 'other' if dtype == object else _kind(name, about, shape, dtype))
+                with explain_faults(prefix, 'a TensorFlow V1 checkpoint'):
+                    return _joined(shape, dtype, pieces)
+
+            return Stored(
+                name,
+                name,
+                shape,
+                dtype,
+                load,
+                'other' if dtype == object else _kind(name, about, shape, dtype),
+            )
+
         entries = [entry(name, *rest) for name, rest in found.items()]
-        return Weights(prefix, 'TensorFlow V1 checkpoint', entries, {**about, **_counted(entries)}, sources)
+        return Weights(
+            prefix, 'TensorFlow V1 checkpoint', entries, {**about, **_counted(entries)}, sources
+        )
+
+# %% ../../nbs/formats/70_tf_checkpoint.ipynb #d3ec3dbe
+def _unsharded(path: Path) -> Path:
+    return path.with_name(_SHARD.sub('', path.name))
 
 
-def _unsharded(path:Path)->Path: return path.with_name(_SHARD.sub('', path.name))
-
-
-def v1_shards(prefix:Path)->list: # paths
-    "The files of a V1 checkpoint, by its prefix or by one of them; empty where there are none. Raises MissingPart where some are missing."
+def v1_shards(prefix: Path) -> list:  # paths
+    """The files of a V1 checkpoint, by its prefix or by one of them; empty where there are none.
+    Raises MissingPart where some are missing.
+    """
     whole = _unsharded(prefix)
-    if whole == prefix and prefix.is_file(): return [prefix]
-    shards = sorted(p for p in prefix.parent.glob('*') if p.name != whole.name and _unsharded(p) == whole)
+    if whole == prefix and prefix.is_file():
+        return [prefix]
+    shards = sorted(
+        p for p in prefix.parent.glob('*') if p.name != whole.name and _unsharded(p) == whole
+    )
     if shards and len(shards) != (count := int(shards[0].name[-5:])):
-        raise MissingPart(f'A checkpoint needs all its shards. Copy them beside one another. Received: {len(shards)} of {count} at {str(prefix)!r}.')
+        raise MissingPart(
+            'A checkpoint needs all its shards. Copy them beside one another. Received:'
+            f' {len(shards)} of {count} at {str(prefix)!r}.'
+        )
     return shards
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #8508557b
 _SUFFIX = re.compile(r'\.(?:index|meta|data-\d{5}-of-\d{5})$')
 
 
-def is_state(path:Path)->bool: # is this the small text file that names the latest checkpoint?
-    with open(path, 'rb') as file: return file.read(22) == b'model_checkpoint_path:'
+def is_state(path: Path) -> bool:  # is this the small text file that names the latest checkpoint?
+    with open(path, 'rb') as file:
+        return file.read(22) == b'model_checkpoint_path:'
 
 
 def latest(
-    state:Path, # a file `checkpoint`
-)->Path: # the prefix it names, beside it
+    state: Path,  # a file `checkpoint`
+) -> Path:  # the prefix it names, beside it
     "Raises MissingPart, with what is there, where it is not."
     quoted = re.match(rb'model_checkpoint_path:\s*(["\'])(.*?)\1', state.read_bytes())
     raw = quoted[2] if quoted else b''
-    name = re.sub(rb'\\([0-7]{3})|\\(.)', lambda m: bytes([int(m[1], 8) & 255]) if m[1] else m[2], raw).decode('utf-8', 'replace')
+    name = re.sub(
+        rb'\\([0-7]{3})|\\(.)', lambda m: bytes([int(m[1], 8) & 255]) if m[1] else m[2], raw
+    ).decode('utf-8', 'replace')
     name = _SHARD.sub('', re.split(r'[/\\]', name)[-1])
-    prefix = state.parent/name
-    if name and has_checkpoint(prefix): return prefix
-    raise MissingPart(f'The checkpoint that {state.name!r} names must lie beside it. Give the path of one that is there: '
-                      f'{", ".join(p.name for p in prefixes(state.parent)) or "there is none"}. Received: {str(state)!r}, which names {name!r}.')
+    prefix = state.parent / name
+    if name and has_checkpoint(prefix):
+        return prefix
+    raise MissingPart(
+        f'The checkpoint that {state.name!r} names must lie beside it. Give the path of one that is'
+        f' there: {", ".join(p.name for p in prefixes(state.parent)) or "there is none"}. Received:'
+        f' {str(state)!r}, which names {name!r}.'
+    )
 
 
-def has_checkpoint(prefix:Path)->bool: return Path(f'{prefix}.index').is_file() or bool(v1_shards(prefix))
+def has_checkpoint(prefix: Path) -> bool:
+    return Path(f'{prefix}.index').is_file() or bool(v1_shards(prefix))
 
-
-def prefixes(folder:Path)->list: # paths
+# %% ../../nbs/formats/70_tf_checkpoint.ipynb #b952431e
+def prefixes(folder: Path) -> list:  # paths
     "Every V2 checkpoint in a folder, by its index."
     return sorted(p.with_name(p.name.removesuffix('.index')) for p in folder.glob('*.index'))
 
 
-def without_suffix(path:Path)->Path: # `m.ckpt.index`: `m.ckpt`
+def without_suffix(path: Path) -> Path:  # `m.ckpt.index`: `m.ckpt`
     "The prefix that a file of a checkpoint belongs to."
     return path.with_name(_SUFFIX.sub('', path.name))
 
 
 def data_files(
-    prefix:Path, # of a V2 checkpoint
-)->set: # names
-    "The data files that the index names, whether they are there or not. Raises BadFile for a damaged index."
-    with explain_faults(f'{prefix}.index', 'the index of a TensorFlow checkpoint'), closing(_Bundle(prefix)) as bundle:
+    prefix: Path,  # of a V2 checkpoint
+) -> set:  # names
+    """The data files that the index names, whether they are there or not. Raises BadFile for a
+    damaged index.
+    """
+    with (
+        explain_faults(f'{prefix}.index', 'the index of a TensorFlow checkpoint'),
+        closing(_Bundle(prefix)) as bundle,
+    ):
         return {f'{prefix.name}{bundle.suffix(number)}' for number in bundle.numbers()}
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #70a7cdad
-def _varint(number:int)->bytes:
+def _varint(number: int) -> bytes:
     out = bytearray()
     while number > 127:
         out.append(number & 127 | 128)
@@ -527,49 +766,66 @@ def _varint(number:int)->bytes:
     return bytes(out + bytes([number]))
 
 
-def _field(number:int, value)->bytes: # nothing for zero, as protocol buffers have it
-    if isinstance(value, int): return _varint(number << 3) + _varint(value) if value else b''
+def _field(number: int, value) -> bytes:  # nothing for zero, as protocol buffers have it
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value) if value else b''
     return _varint(number << 3 | 2) + _varint(len(value)) + value
 
 
-def _table_block(items:list)->bytes: # with mark and checksum
+def _table_block(items: list) -> bytes:  # with mark and checksum
     body, starts = b'', []
     for key, value in items:
         starts.append(len(body))
         body += _varint(0) + _varint(len(key)) + _varint(len(value)) + key + value
-    body += struct.pack(f'<{len(starts) or 1}I', *(starts or [0])) + struct.pack('<I', len(starts) or 1) + b'\0'
+    body += (
+        struct.pack(f'<{len(starts) or 1}I', *(starts or [0]))
+        + struct.pack('<I', len(starts) or 1)
+        + b'\0'
+    )
     return body + struct.pack('<I', _masked(crc32c(body)))
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #ecbe29af
-def _write_table(path:Path, items:list)->None: # items sorted by key
+def _write_table(path: Path, items: list) -> None:  # items sorted by key
     with open(path, 'wb') as file:
+
         def put(block):
             handle = _varint(file.tell()) + _varint(len(block) - 5)
             file.write(block)
             return handle
-        index = [(chunk[-1][0], put(_table_block(chunk))) for i in range(0, len(items), 64) if (chunk := items[i:i + 64])]
+
+        index = [
+            (chunk[-1][0], put(_table_block(chunk)))
+            for i in range(0, len(items), 64)
+            if (chunk := items[i : i + 64])
+        ]
         foot = put(_table_block([])) + put(_table_block(index))
         file.write(foot.ljust(40, b'\0') + _MAGIC)
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #e19c2622
 def write_bundle(
-    folder:Path, # where to write
-    name:str, # the prefix's last part
-    arrays:dict, # name to whatever `np.asarray` takes
-    beside:Path|None=None, # a folder with names that are in use already
-)->str: # the data file's name, a new one in `beside`
-    "Write a V2 checkpoint, one array in memory at a time. Raises TypeError for a dtype that TensorFlow lacks."
-    entries = _write_data(folder/name, arrays)
+    folder: Path,  # where to write
+    name: str,  # the prefix's last part
+    arrays: dict,  # name to whatever `np.asarray` takes
+    beside: Path | None = None,  # a folder with names that are in use already
+) -> str:  # the data file's name, a new one in `beside`
+    """Write a V2 checkpoint, one array in memory at a time. Raises TypeError for a dtype that
+    TensorFlow lacks.
+    """
+    entries = _write_data(folder / name, arrays)
     names = _data_names(name, entries)
-    shard, count, data = next(n for n in names if not os.path.lexists((beside or folder)/n[2]))
-    os.replace(folder/name, folder/data)
+    shard, count, data = next(n for n in names if not os.path.lexists((beside or folder) / n[2]))
+    os.replace(folder / name, folder / data)
     items = [(key, before + _field(3, shard) + after) for key, before, after in entries]
-    _write_table(folder/f'{name}.index', [(b'', _field(1, count) + _field(3, _field(1, 1))), *items])
+    _write_table(
+        folder / f'{name}.index', [(b'', _field(1, count) + _field(3, _field(1, 1))), *items]
+    )
     return data
 
 
-def _data_names(name:str, entries:list)->Iterable: # triples of shard, count and file name
-    "Drawn from the content, so that data of other content does not come under a name that someone has read."
+def _data_names(name: str, entries: list) -> Iterable:  # triples of shard, count and file name
+    """Drawn from the content, so that data of other content does not come under a name that someone
+    has read.
+    """
     for draw in itertools.count():
         digest = hashlib.sha256(repr((draw, entries)).encode()).digest()
         count = 1 + int.from_bytes(digest[:8], 'little') % 99_999
@@ -577,7 +833,9 @@ def _data_names(name:str, entries:list)->Iterable: # triples of shard, count and
         yield shard, count, f'{name}.data-{shard:05}-of-{count:05}'
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #e19c2623
-def _write_data(path:Path, arrays:dict)->list: # of key, and what stands before and after the shard in its entry
+def _write_data(
+    path: Path, arrays: dict
+) -> list:  # of key, and what stands before and after the shard in its entry
     entries, at = [], 0
     with open(path, 'wb') as file:
         for key in sorted(arrays, key=str.encode):
@@ -590,13 +848,20 @@ def _write_data(path:Path, arrays:dict)->list: # of key, and what stands before 
     return entries
 
 
-def _check_number(key:str, array:np.ndarray)->None:
-    if array.dtype.name in _NUMBERS and array.dtype != object: return
-    raise TypeError(f'A checkpoint holds numbers only. Leave {key!r} out. Received: dtype {array.dtype}.')
+def _check_number(key: str, array: np.ndarray) -> None:
+    if array.dtype.name in _NUMBERS and array.dtype != object:
+        return
+    raise TypeError(
+        f'A checkpoint holds numbers only. Leave {key!r} out. Received: dtype {array.dtype}.'
+    )
 
-
-def _entry(array:np.ndarray, at:int, data:np.ndarray)->tuple: # before and after the field of the shard
+# %% ../../nbs/formats/70_tf_checkpoint.ipynb #a37c78a7
+def _entry(
+    array: np.ndarray, at: int, data: np.ndarray
+) -> tuple:  # before and after the field of the shard
     shape = b''.join(_field(2, _field(1, n)) for n in array.shape)
-    before = _field(1, _NUMBERS[array.dtype.name]) + _varint(2 << 3 | 2) + _varint(len(shape)) + shape
+    before = (
+        _field(1, _NUMBERS[array.dtype.name]) + _varint(2 << 3 | 2) + _varint(len(shape)) + shape
+    )
     crc = _varint(6 << 3 | 5) + struct.pack('<I', _masked(crc32c(data)))
     return before, _field(4, at) + _field(5, data.size) + crc

@@ -29,105 +29,151 @@ __all__ = ['flat', 'map_flat', 'Rows', 'array', 'tensors', 'Epochs', 'own_step',
            'forget', 'pays', 'per_batch', 'Blocks', 'Turns', 'run', 'stackable', 'run_many']
 
 # %% ../../nbs/loop/10_steps.ipynb #b3bac539
-def flat(a)->list: # the leaves of a structure, without None
+def flat(a) -> list:  # the leaves of a structure, without None
     return [t for t in tree.flatten(a) if t is not None]
 
 
-def map_flat(f:Callable, a): # `f` over the leaves of a structure, its lists as tuples; None stays None
+def map_flat(
+    f: Callable, a
+):  # `f` over the leaves of a structure, its lists as tuples; None stays None
     return tree.map_structure(lambda t: None if t is None else f(t), tree.lists_to_tuples(a))
 
 # %% ../../nbs/loop/10_steps.ipynb #d481aa8d
-def _spec(t): return tf.TensorSpec([None, *t.shape[1:]], t.dtype)
+def _spec(t):
+    return tf.TensorSpec([None, *t.shape[1:]], t.dtype)
 
-
+# %% ../../nbs/loop/10_steps.ipynb #9ccb6b1c
 @dataclass(frozen=True, eq=False)
 class Rows:
     "Tensors of one length, and how many of their rows make a batch."
-    x:object # what a step passes to the model: a tensor, or a tuple or dictionary of tensors
-    y:object = None # labels, in the structure that the loss takes
-    sample_weight:object = None # in the structure of the labels
-    batch_size:int = 32 # the last batch may be smaller
-    features:object = None # what the lower part of the model makes of `x`, where a step needs both; else they are `x`
+
+    x: object  # what a step passes to the model: a tensor, or a tuple or dictionary of tensors
+    y: object = None  # labels, in the structure that the loss takes
+    sample_weight: object = None  # in the structure of the labels
+    batch_size: int = 32  # the last batch may be smaller
+    # what the lower part of the model makes of `x`, where a step needs both; else they are `x`
+    features: object = None
 
     @property
-    def data(self)->tuple: # the argument of a step, and the features
-        return tree.lists_to_tuples((keras.utils.pack_x_y_sample_weight(self.x, self.y, self.sample_weight), self.features))
+    def data(self) -> tuple:  # the argument of a step, and the features
+        return tree.lists_to_tuples(
+            (keras.utils.pack_x_y_sample_weight(self.x, self.y, self.sample_weight), self.features)
+        )
 
-    def __len__(self): return int(flat(self.data)[0].shape[0])
-    @property
-    def form(self)->tuple: return map_flat(_spec, self.data) # `data` without the numbers
-    @property
-    def steps(self)->int: return math.ceil(len(self) / self.batch_size) # batches
-    @property
-    def even(self)->bool: return len(self) % self.batch_size == 0 # all batches of one size
+    def __len__(self):
+        return int(flat(self.data)[0].shape[0])
 
-    def stretches(self, shuffle, passes:int): # of (tensors, order, first step, step after the last)
+    @property
+    def form(self) -> tuple:
+        return map_flat(_spec, self.data)  # `data` without the numbers
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(len(self) / self.batch_size)  # batches
+
+    @property
+    def even(self) -> bool:
+        return len(self) % self.batch_size == 0  # all batches of one size
+
+    def stretches(
+        self, shuffle, passes: int
+    ):  # of (tensors, order, first step, step after the last)
         "All rows at once, `passes` times."
         leaves, draw = flat(self.data), _orders(len(self), self.batch_size, shuffle)
-        for _ in range(passes): yield leaves, draw(), 0, self.steps
+        for _ in range(passes):
+            yield leaves, draw(), 0, self.steps
 
 # %% ../../nbs/loop/10_steps.ipynb #a9daaf55
 def array(
-    a, # NumPy, pandas, TensorFlow, or whatever NumPy can read
-): # a tensor or NumPy array; what is memory-mapped stays on disk
+    a,  # NumPy, pandas, TensorFlow, or whatever NumPy can read
+):  # a tensor or NumPy array; what is memory-mapped stays on disk
     "One array of the user, its floats in `keras.config.floatx()`."
-    if type(a).__module__.partition('.')[0] == 'pandas': a = a.to_numpy()[:, None] if a.ndim == 1 else a.to_numpy()
-    if tf.is_tensor(a): return tf.cast(a, keras.config.floatx()) if a.dtype.is_floating else a
+    if type(a).__module__.partition('.')[0] == 'pandas':
+        a = a.to_numpy()[:, None] if a.ndim == 1 else a.to_numpy()
+    if tf.is_tensor(a):
+        return tf.cast(a, keras.config.floatx()) if a.dtype.is_floating else a
     a = a if isinstance(a, np.memmap) else np.asarray(a)
-    return a.astype(keras.config.floatx(), copy=False) if np.issubdtype(a.dtype, np.floating) and not isinstance(a, np.memmap) else a
+    return (
+        a.astype(keras.config.floatx(), copy=False)
+        if np.issubdtype(a.dtype, np.floating) and not isinstance(a, np.memmap)
+        else a
+    )
 
 
 def tensors(
-    a, # an array, or a list, tuple or dictionary of arrays
-): # the same structure of tensors
+    a,  # an array, or a list, tuple or dictionary of arrays
+):  # the same structure of tensors
     "Arrays of the user as tensors, converted as `Model.fit` converts them."
     return map_flat(lambda one: array(tf.convert_to_tensor(array(one))), a)
 
 # %% ../../nbs/loop/10_steps.ipynb #2933333c
-def _pipeline(rows:int, batch_size:int, shuffle):
+def _pipeline(rows: int, batch_size: int, shuffle):
     "The pipeline in which Keras' array adapter shuffles row numbers."
+
     def permutation(_):
         numbers = tf.range(rows, dtype=tf.int64)
         return numbers if shuffle == 'batch' else tf.random.shuffle(numbers)
 
-    def batches(numbers): return tf.data.Dataset.from_tensor_slices(numbers).batch(batch_size)
+    def batches(numbers):
+        return tf.data.Dataset.from_tensor_slices(numbers).batch(batch_size)
 
     order = tf.data.Dataset.range(1).map(permutation)
-    return order.flat_map(batches).map(tf.random.shuffle).ragged_batch(rows).map(lambda r: r.flat_values) if shuffle == 'batch' else order
+    return (
+        order.flat_map(batches)
+        .map(tf.random.shuffle)
+        .ragged_batch(rows)
+        .map(lambda r: r.flat_values)
+        if shuffle == 'batch'
+        else order
+    )
 
 # %% ../../nbs/loop/10_steps.ipynb #015e0402
-_UNSEEDED = 87654321 # what `get_seed` says where no seed is set
+_UNSEEDED = 87654321  # what `get_seed` says where no seed is set
 
 
 @lru_cache(maxsize=4)
-def _seeded(seed:int, rows:int, batch_size:int, shuffle): # `seed` is set already; here it tells orders apart
+def _seeded(
+    seed: int, rows: int, batch_size: int, shuffle
+):  # `seed` is set already; here it tells orders apart
     return tf.cast(next(iter(_pipeline(rows, batch_size, shuffle))), tf.int32)
 
 
-def _shuffled(rows:int, batch_size:int, shuffle):
+def _shuffled(rows: int, batch_size: int, shuffle):
     rng = np.random.default_rng()
-    if shuffle != 'batch': return tf.constant(rng.permutation(rows), tf.int32)
-    return tf.constant(np.argsort(np.arange(rows) // batch_size + rng.random(rows)), tf.int32) # mixed within batches
+    if shuffle != 'batch':
+        return tf.constant(rng.permutation(rows), tf.int32)
+    return tf.constant(
+        np.argsort(np.arange(rows) // batch_size + rng.random(rows)), tf.int32
+    )  # mixed within batches
 
 
-def _orders(rows:int, batch_size:int, shuffle)->Callable:
+def _orders(rows: int, batch_size: int, shuffle) -> Callable:
     "A function that gives the row numbers of one epoch as Keras would draw them."
-    if not shuffle: return lambda numbers=tf.range(rows): numbers
+    if not shuffle:
+        return lambda numbers=tf.range(rows): numbers
     seed = tf.compat.v1.random.get_seed(0)[0]
-    if seed == _UNSEEDED: return lambda: _shuffled(rows, batch_size, shuffle)
+    if seed == _UNSEEDED:
+        return lambda: _shuffled(rows, batch_size, shuffle)
     return lambda: _seeded(seed, rows, batch_size if shuffle == 'batch' else 0, shuffle)
 
 # %% ../../nbs/loop/10_steps.ipynb #49268192
 class Epochs:
     "Stretches of steps, epoch after epoch."
-    def __init__(self, rows, shuffle=False, steps_per_epoch:int|None=None, epochs:int=1):
-        self.rows, self.limit, self.steps = rows, steps_per_epoch, steps_per_epoch or rows.steps
-        self.left, self._rest, self._items = 0, None, rows.stretches(shuffle, epochs) # steps left of this pass over the rows
 
-    def epoch(self): # of (tensors, order, first step, step after the last)
-        if not (self.limit and self.left): self.left, self._rest = self.rows.steps, None
+    def __init__(self, rows, shuffle=False, steps_per_epoch: int | None = None, epochs: int = 1):
+        self.rows, self.limit, self.steps = rows, steps_per_epoch, steps_per_epoch or rows.steps
+        self.left, self._rest, self._items = (
+            0,
+            None,
+            rows.stretches(shuffle, epochs),
+        )  # steps left of this pass over the rows
+
+    def epoch(self):  # of (tensors, order, first step, step after the last)
+        if not (self.limit and self.left):
+            self.left, self._rest = self.rows.steps, None
         todo = min(self.steps, self.left)
-        if todo < self.steps: warnings.warn(_RAN_OUT, stacklevel=5)
+        if todo < self.steps:
+            warnings.warn(_RAN_OUT, stacklevel=5)
         while todo:
             leaves, order, start, stop = self._rest or next(self._items)
             end = min(stop, start + todo)
@@ -135,25 +181,34 @@ class Epochs:
             todo, self.left = todo - (end - start), self.left - (end - start)
             yield leaves, order, start, end
 
-    def close(self): self._items.close()
+    def close(self):
+        self._items.close()
 
-
-_RAN_OUT = 'The rows ran out before `steps_per_epoch`: the epoch ends early. Give more rows or fewer steps.'
+# %% ../../nbs/loop/10_steps.ipynb #8f872722
+_RAN_OUT = (
+    'The rows ran out before `steps_per_epoch`: the epoch ends early. Give more rows or fewer'
+    ' steps.'
+)
 
 # %% ../../nbs/loop/10_steps.ipynb #3b0880ff
-def _is(a, b)->bool: # the very same tensors
+def _is(a, b) -> bool:  # the very same tensors
     a, b = flat(a), flat(b)
     return len(a) == len(b) and all(i is j for i, j in zip(a, b))
 
 
 def _through(model, parts, x, features):
     "`model`, but for one thing: called on this `x`, its upper part answers from the features."
+
     class View(type(model)):
         def __call__(self, inputs, *args, **kwargs):
-            if not _is(inputs, x): return super().__call__(inputs, *args, **kwargs)
+            if not _is(inputs, x):
+                return super().__call__(inputs, *args, **kwargs)
             self._clear_losses()
             known = x if features is None else _linked(parts[0], x, features)
-            return parts[1](list(known) if isinstance(known, tuple) else known, training=kwargs.get('training'))
+            return parts[1](
+                list(known) if isinstance(known, tuple) else known, training=kwargs.get('training')
+            )
+
     view = object.__new__(View)
     view.__dict__ = model.__dict__
     return view
@@ -161,7 +216,9 @@ def _through(model, parts, x, features):
 # %% ../../nbs/loop/10_steps.ipynb #4155e5d0
 def _linked(lower, x, features):
     "The features as a function of `x`."
-    if not all(t.dtype.is_floating for t in flat(x)): return features
+    if not all(t.dtype.is_floating for t in flat(x)):
+        return features
+
     @tf.custom_gradient
     def link(*_):
         def back(*dy):
@@ -169,145 +226,204 @@ def _linked(lower, x, features):
                 tape.watch(flat(x))
                 made = lower(x, training=True)
             return tape.gradient(flat(made), flat(x), output_gradients=list(dy))
+
         return flat(features), back
+
     made = iter(link(*flat(x)))
     return map_flat(lambda _: next(made), features)
 
 # %% ../../nbs/loop/10_steps.ipynb #f138e7c6
-def _step(ref, parts, kind:str)->Callable:
+def _step(ref, parts, kind: str) -> Callable:
     "One step of the model's own, as a function of a batch and its features."
+
     def step(batch, features):
         x = keras.utils.unpack_x_y_sample_weight(batch)[0]
         actor = ref() if parts is None else _through(ref(), parts, x, features)
         return getattr(actor, f'{kind}_step')(batch)
+
     return step
 
 
 def own_step(
-    model:keras.Model, # any model
-    kind:str='train', # or 'test'
-)->bool: # True where a step needs the true `x`
+    model: keras.Model,  # any model
+    kind: str = 'train',  # or 'test'
+) -> bool:  # True where a step needs the true `x`
     "Does the model, or its class, override what Keras does in a step?"
     names = f'{kind}_step', 'compute_loss', 'compute_metrics'
-    return any(n in vars(model) or getattr(type(model), n) is not getattr(keras.Model, n) for n in names)
+    return any(
+        n in vars(model) or getattr(type(model), n) is not getattr(keras.Model, n) for n in names
+    )
 
 # %% ../../nbs/loop/10_steps.ipynb #d1563780
-def _numbers(order, i, size:int, even:bool, jit:bool):
+def _numbers(order, i, size: int, even: bool, jit: bool):
     "Row numbers of step `i`."
-    if not (even or jit): return order[i * size:(i + 1) * size]
+    if not (even or jit):
+        return order[i * size : (i + 1) * size]
     numbers = tf.slice(order, [i * size], [size])
     return numbers if even else tf.raw_ops.PlaceholderWithDefault(input=numbers, shape=[None])
 
 
-def _one(step:Callable, form, *sizes)->Callable:
+def _one(step: Callable, form, *sizes) -> Callable:
     "A step as a function of the order, its number and all rows."
+
     def one(order, i, leaves):
         rows = _numbers(order, i, *sizes)
         picked = iter([tf.gather(a, rows) for a in leaves])
         return step(*map_flat(lambda _: next(picked), form))
+
     return one
 
 # %% ../../nbs/loop/10_steps.ipynb #2dbbef8d
-def _logs(model, one:Callable, kind:str, signature:list):
+def _logs(model, one: Callable, kind: str, signature: list):
     "The structure of the logs that the loop must carry; None where the metrics tell all."
-    if not own_step(model, kind): return None
+    if not own_step(model, kind):
+        return None
     # Tracing the step once also makes every variable that a step of the user's own makes.
     order, i, _, *leaves = signature
     traced = tf.function(lambda order, i, *leaves: one(order, i, leaves), autograph=False)
     return traced.get_concrete_function(order, i, *leaves).structured_outputs
 
 
-def _loop(model, parts, kind:str, form, size:int, even:bool, jit:bool):
+def _loop(model, parts, kind: str, form, size: int, even: bool, jit: bool):
     "A compiled function: the steps `start` to `stop` over all rows, and the logs of the last."
-    ref = weakref.ref(model) # what is compiled lives no longer than the model
+    ref = weakref.ref(model)  # what is compiled lives no longer than the model
     one = _one(_step(ref, parts, kind), form, size, even, jit)
     signature = [tf.TensorSpec([None], tf.int32), *[tf.TensorSpec([], tf.int32)] * 2, *flat(form)]
     carried = _logs(model, one, kind, signature)
+
     def loop(order, start, stop, *leaves):
         def body(i, *_):
             logs = one(order, i, leaves)
             return i + 1, *(tf.nest.flatten(logs) if carried else ())
+
         zeros = [tf.zeros(t.shape, t.dtype) for t in tf.nest.flatten(carried)] if carried else ()
         _, *last = tf.while_loop(lambda i, *_: i < stop, body, (start, *zeros))
         return tf.nest.pack_sequence_as(carried, last) if carried else ref().get_metrics_result()
+
     return tf.function(loop, input_signature=signature, autograph=False, jit_compile=jit)
 
 # %% ../../nbs/loop/10_steps.ipynb #a8e9a6c2
 class Program:
     "The compiled steps of one kind, for rows of one form."
-    def __init__(self, model, parts, kind:str, rows, jit:bool):
+
+    def __init__(self, model, parts, kind: str, rows, jit: bool):
         form = model, parts, kind, rows.form, rows.batch_size, rows.even
         self.size, self.run = rows.batch_size, _loop(*form, jit)
         self.rest = _loop(*form, False) if jit and not rows.even else None
-        self.rate, self.ready = None, False # steps a second, once known; run before
+        self.rate, self.ready = None, False  # steps a second, once known; run before
 
-    def __call__(self, leaves:list, order, start:int, stop:int)->dict: # logs of the last step
+    def __call__(self, leaves: list, order, start: int, stop: int) -> dict:  # logs of the last step
         logs = {}
         full = min(stop, len(order) // self.size) if self.rest else stop
-        if start < full: logs = self.run(order, start, full, *leaves)
-        if full < stop: logs = self.rest(order, max(start, full), stop, *leaves)
+        if start < full:
+            logs = self.run(order, start, full, *leaves)
+        if full < stop:
+            logs = self.rest(order, max(start, full), stop, *leaves)
         return logs
 
 # %% ../../nbs/loop/10_steps.ipynb #1dd6bdee
-def _knows(model, x)->bool: # its outputs, for an x of these shapes
-    plain = model.built and getattr(model, 'outputs', None) and type(model).call.__module__.startswith('keras.')
-    return bool(plain) and len(flat(x)) == len(model.inputs) and \
-        all(tf.TensorShape(a.shape[1:]).is_compatible_with(i.shape[1:]) for a, i in zip(flat(x), model.inputs))
+def _knows(model, x) -> bool:  # its outputs, for an x of these shapes
+    plain = (
+        model.built
+        and getattr(model, 'outputs', None)
+        and type(model).call.__module__.startswith('keras.')
+    )
+    return (
+        bool(plain)
+        and len(flat(x)) == len(model.inputs)
+        and all(
+            tf.TensorShape(a.shape[1:]).is_compatible_with(i.shape[1:])
+            for a, i in zip(flat(x), model.inputs)
+        )
+    )
 
 
-def _graph(model): # a sequential model keeps the graph of its layers beside it
+def _graph(model):  # a sequential model keeps the graph of its layers beside it
     return model._functional if isinstance(model, keras.Sequential) else model
 
 
 def _outputs(model):
-    "Symbolic outputs in the structure that a call of the model gives: one alone leaves its list or tuple."
+    """Symbolic outputs in the structure that a call of the model gives: one alone leaves its list
+    or tuple.
+    """
     made = _graph(model).output
     return made[0] if isinstance(made, (list, tuple)) and len(made) == 1 else made
 
-
+# %% ../../nbs/loop/10_steps.ipynb #3bfee9da
 def _shaped(model, x):
-    "`model`, but for one thing: where it knows its outputs it gives tensors of their shapes instead of running every layer."
-    if not _knows(model, x): return model
-    def empty(t): return tf.compat.v1.placeholder(t.dtype, t.shape)
-    def call(self, *args, **kwargs): return tree.map_structure(empty, _outputs(model))
+    """`model`, but for one thing: where it knows its outputs it gives tensors of their shapes
+    instead of running every layer.
+    """
+    if not _knows(model, x):
+        return model
+
+    def empty(t):
+        return tf.compat.v1.placeholder(t.dtype, t.shape)
+
+    def call(self, *args, **kwargs):
+        return tree.map_structure(empty, _outputs(model))
+
     view = object.__new__(type('Shaped', (type(model),), {'__call__': call}))
     view.__dict__ = model.__dict__
     return view
 
 
-def _known(t): return keras.KerasTensor((None, *t.shape[1:]), keras.backend.standardize_dtype(t.dtype))
+def _known(t):
+    return keras.KerasTensor((None, *t.shape[1:]), keras.backend.standardize_dtype(t.dtype))
 
-
+# %% ../../nbs/loop/10_steps.ipynb #82e676f0
 def build(
-    model:keras.Model, # compiled
-    batch:tuple, # (x, y, sample_weight), or as much of it as there is, as tensors or `tf.TensorSpec`
-)->None:
-    "Make the variables that the first step of `fit` would make. Raises ValueError where `batch` does not fit the model."
+    model: keras.Model,  # compiled
+    # (x, y, sample_weight), or as much of it as there is, as tensors or `tf.TensorSpec`
+    batch: tuple,
+) -> None:
+    """Make the variables that the first step of `fit` would make. Raises ValueError where `batch`
+    does not fit the model.
+    """
     batch = map_flat(_known, keras.utils.unpack_x_y_sample_weight(batch))
-    if not own_step(model): _shaped(model, batch[0])._symbolic_build(data_batch=batch)
+    if not own_step(model):
+        _shaped(model, batch[0])._symbolic_build(data_batch=batch)
 
 
 def build_for(
-    model:keras.Model, # compiled
-    parts:tuple|None, # (lower, upper) models where the rows hold what lower makes
-    rows, # to train on, as for `run`
-)->None:
+    model: keras.Model,  # compiled
+    parts: tuple | None,  # (lower, upper) models where the rows hold what lower makes
+    rows,  # to train on, as for `run`
+) -> None:
     "Make every variable that training on these rows will make."
     x, *rest = keras.utils.unpack_x_y_sample_weight(rows.form[0])
     build(model, (_graph(model).input if parts else x, *rest))
 
 # %% ../../nbs/loop/10_steps.ipynb #2c08a722
-_PROGRAMS = weakref.WeakKeyDictionary() # model to form to (what it was compiled for, program)
+_PROGRAMS = weakref.WeakKeyDictionary()  # model to form to (what it was compiled for, program)
 
 
-def _constants(model)->list: # tensors that layers hold, such as the mean of a `Normalization`: baked into what is compiled
-    return [v for layer in model._flatten_layers() for v in vars(layer).values() if isinstance(v, tf.Tensor)]
+def _constants(
+    model,
+) -> (
+    list
+):  # tensors that layers hold, such as the mean of a `Normalization`: baked into what is compiled
+    return [
+        v
+        for layer in model._flatten_layers()
+        for v in vars(layer).values()
+        if isinstance(v, tf.Tensor)
+    ]
 
-
-def compiled(model, parts, kind:str, rows, jit:bool=False)->Program:
+# %% ../../nbs/loop/10_steps.ipynb #715a7f93
+def compiled(model, parts, kind: str, rows, jit: bool = False) -> Program:
     "The steps of `model` for rows like these, compiled only when they must be."
-    now = [model._loss_tracker, model.optimizer, *(parts or ()), *model.trainable_variables, *_constants(parts[1] if parts else model)]
-    kept, form = _PROGRAMS.setdefault(model, {}), (kind, jit, rows.even, rows.batch_size, str(rows.form))
+    now = [
+        model._loss_tracker,
+        model.optimizer,
+        *(parts or ()),
+        *model.trainable_variables,
+        *_constants(parts[1] if parts else model),
+    ]
+    kept, form = (
+        _PROGRAMS.setdefault(model, {}),
+        (kind, jit, rows.even, rows.batch_size, str(rows.form)),
+    )
     then, program = kept.get(form, ([], None))
     if len(then) != len(now) or any(a is not b for a, b in zip(then, now)):
         program = Program(model, parts, kind, rows, jit)
@@ -315,80 +431,118 @@ def compiled(model, parts, kind:str, rows, jit:bool=False)->Program:
     return program
 
 # %% ../../nbs/loop/10_steps.ipynb #70b02924
-def forget(model)->None: _PROGRAMS.pop(model, None) # compile again: for settings that are constants in the graph
+def forget(model) -> None:
+    _PROGRAMS.pop(model, None)  # compile again: for settings that are constants in the graph
 
 # %% ../../nbs/loop/10_steps.ipynb #14b6342f
-_START, _COMPILE = 3.5e-7, (0.2, 1e-3) # seconds: saved per operation and step; spent on compiling, at least and per operation
-_SLOW = 'Conv', 'DepthwiseConv', 'MaxPool', 'AvgPool', 'While', 'TensorList', 'Resize', 'PyFunc', 'EagerPyFunc' # in XLA on a CPU
+_START, _COMPILE = (
+    3.5e-7,
+    (0.2, 1e-3),
+)  # seconds: saved per operation and step; spent on compiling, at least and per operation
+_SLOW = (
+    'Conv',
+    'DepthwiseConv',
+    'MaxPool',
+    'AvgPool',
+    'While',
+    'TensorList',
+    'Resize',
+    'PyFunc',
+    'EagerPyFunc',
+)  # in XLA on a CPU
 
 
-def _operations(program:Program)->list:
+def _operations(program: Program) -> list:
     "The operations of one step."
     graph = program.run.get_concrete_function().graph.as_graph_def()
     return [node.op for function in graph.library.function for node in function.node_def]
 
-
+# %% ../../nbs/loop/10_steps.ipynb #0d0f60d9
 def pays(
-    program:Program, # traced without XLA
-    steps:int, # of the whole run
-)->bool: # True where XLA saves more than it costs
+    program: Program,  # traced without XLA
+    steps: int,  # of the whole run
+) -> bool:  # True where XLA saves more than it costs
     "Will XLA pay on this CPU?"
-    if steps * _START <= _COMPILE[1]: return False # however many operations there are
+    if steps * _START <= _COMPILE[1]:
+        return False  # however many operations there are
     operations = _operations(program)
-    if any(op.startswith(_SLOW) for op in operations): return False
+    if any(op.startswith(_SLOW) for op in operations):
+        return False
     return steps * _START * len(operations) > _COMPILE[0] + _COMPILE[1] * len(operations)
 
 # %% ../../nbs/loop/10_steps.ipynb #db924305
-def _wants_xla(model, parts, kind:str, rows, steps:int, jit)->bool:
+def _wants_xla(model, parts, kind: str, rows, steps: int, jit) -> bool:
     "What `jit` comes to."
-    if jit != 'auto' or model.jit_compile: return bool(jit)
-    if tf.config.list_physical_devices('GPU') or not all(layer.supports_jit for layer in model._flatten_layers()): return False
+    if jit != 'auto' or model.jit_compile:
+        return bool(jit)
+    if tf.config.list_physical_devices('GPU') or not all(
+        layer.supports_jit for layer in model._flatten_layers()
+    ):
+        return False
     return pays(compiled(model, parts, kind, rows), steps)
 
 # %% ../../nbs/loop/10_steps.ipynb #e3c4c392
 _HOOKS = [f'on_{kind}batch_{when}' for kind in ('', 'train_', 'test_') for when in ('begin', 'end')]
 
 
-def _idle(callback)->bool:
+def _idle(callback) -> bool:
     "Keras' own callbacks whose batch hooks do nothing in these settings."
-    if isinstance(callback, (keras.callbacks.ProgbarLogger, keras.callbacks.History)): return True
+    if isinstance(callback, (keras.callbacks.ProgbarLogger, keras.callbacks.History)):
+        return True
     if isinstance(callback, keras.callbacks.TensorBoard):
-        return callback.update_freq == 'epoch' and not (callback._should_trace or callback.write_steps_per_second)
+        return callback.update_freq == 'epoch' and not (
+            callback._should_trace or callback.write_steps_per_second
+        )
     return getattr(callback, 'save_freq', None) == 'epoch'
 
 
 def per_batch(
-    callback:keras.callbacks.Callback, # any callback
-)->bool: # False where epochs are enough for it
+    callback: keras.callbacks.Callback,  # any callback
+) -> bool:  # False where epochs are enough for it
     "Must the callback be called at every batch?"
-    def own(hook): return getattr(getattr(callback, hook), '__func__', None) is not getattr(keras.callbacks.Callback, hook)
-    def kerasic(hook): return hook not in vars(callback) and getattr(type(callback), hook).__module__.startswith('keras.')
+
+    def own(hook):
+        return getattr(getattr(callback, hook), '__func__', None) is not getattr(
+            keras.callbacks.Callback, hook
+        )
+
+    def kerasic(hook):
+        return hook not in vars(callback) and getattr(type(callback), hook).__module__.startswith(
+            'keras.'
+        )
+
     mine = list(filter(own, _HOOKS))
     return bool(mine) and not (all(map(kerasic, mine)) and _idle(callback))
 
 # %% ../../nbs/loop/10_steps.ipynb #8b812b7c
-_SECONDS = 0.25 # of one call
+_SECONDS = 0.25  # of one call
 
 
-def _pace(program:Program, left:int, each:int|None)->int:
+def _pace(program: Program, left: int, each: int | None) -> int:
     "Steps for the next call."
-    if each: return min(left, each)
-    if program.rate is None: return min(left, 16 if program.ready else 1) # compile, then measure
+    if each:
+        return min(left, each)
+    if program.rate is None:
+        return min(left, 16 if program.ready else 1)  # compile, then measure
     return min(left, max(1, int(program.rate * _SECONDS)))
 
 
-def _call(program:Program, rows, order, start:int, stop:int)->dict:
+def _call(program: Program, rows, order, start: int, stop: int) -> dict:
     "Run these steps and learn how long they take."
     began = time.perf_counter()
     logs = program(rows, order, start, stop)
-    for value in tf.nest.flatten(logs)[:1]: np.asarray(value) # an accelerator answers before it is done
-    if program.ready and stop - start > 8: program.rate = (stop - start) / (time.perf_counter() - began)
+    for value in tf.nest.flatten(logs)[:1]:
+        np.asarray(value)  # an accelerator answers before it is done
+    if program.ready and stop - start > 8:
+        program.rate = (stop - start) / (time.perf_counter() - began)
     program.ready = True
     return logs
 
 # %% ../../nbs/loop/10_steps.ipynb #632b0ec3
-def _steps(model, program:Program, source:Epochs, callbacks, kind:str, each:int|None)->dict:
-    "The steps of one epoch, with the callbacks' batch hooks around each call; returns the last logs."
+def _steps(model, program: Program, source: Epochs, callbacks, kind: str, each: int | None) -> dict:
+    """The steps of one epoch, with the callbacks' batch hooks around each call; returns the last
+    logs.
+    """
     begin, end = (getattr(callbacks, f'on_{kind}_batch_{when}') for when in ('begin', 'end'))
     halt, seen, logs = {'train': 'stop_training', 'test': 'stop_evaluating'}[kind], 0, {}
     for rows, order, step, stop in source.epoch():
@@ -398,41 +552,64 @@ def _steps(model, program:Program, source:Epochs, callbacks, kind:str, each:int|
             logs = _call(program, rows, order, step, step + count)
             step, seen = step + count, seen + (each or count)
             end(seen - 1, logs)
-            if getattr(model, halt): return logs
+            if getattr(model, halt):
+                return logs
     return logs
 
 # %% ../../nbs/loop/10_steps.ipynb #bb3d0c7d
 @dataclass(frozen=True, eq=False)
 class Blocks:
     "Rows that stay on disk and are read in blocks."
-    read:Callable # (slice of rows) to what `Rows.data` is, as arrays
-    rows:int # how many there are
-    batch_size:int = 32 # the last batch may be smaller
-    block:int = 65_536 # rows in memory at a time; the next block is read meanwhile
-    chunk:int = 512 # rows read in one go
-    spans:tuple = () # (start, stop) of rows that are fetched together, where they lie far away
-    fetch:Callable|None = None # brings the rows of a span near; it gives a function that lets go of them
-    window:int = 1 # spans that are mixed with one another; as many are fetched meanwhile
 
-    def __len__(self): return self.rows
-    @property
-    def form(self)->tuple: return map_flat(_spec, self.read(slice(0, 0))) # no row need be fetched for it
-    @property
-    def steps(self)->int: return math.ceil(self.rows / self.batch_size)
-    @property
-    def even(self)->bool: return self.rows % self.batch_size == 0
+    read: Callable  # (slice of rows) to what `Rows.data` is, as arrays
+    rows: int  # how many there are
+    batch_size: int = 32  # the last batch may be smaller
+    block: int = 65_536  # rows in memory at a time; the next block is read meanwhile
+    chunk: int = 512  # rows read in one go
+    spans: tuple = ()  # (start, stop) of rows that are fetched together, where they lie far away
+    fetch: Callable | None = (
+        None  # brings the rows of a span near; it gives a function that lets go of them
+    )
+    window: int = 1  # spans that are mixed with one another; as many are fetched meanwhile
 
-    def stretches(self, shuffle, passes:int): # as `Rows.stretches`
-        return _ahead(self._passes(np.random.default_rng(np.random.randint(2**31)) if shuffle else None, passes)) # keras.utils.set_random_seed seeds it
+    def __len__(self):
+        return self.rows
+
+    @property
+    def form(self) -> tuple:
+        return map_flat(_spec, self.read(slice(0, 0)))  # no row need be fetched for it
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(self.rows / self.batch_size)
+
+    @property
+    def even(self) -> bool:
+        return self.rows % self.batch_size == 0
+
+    def stretches(self, shuffle, passes: int):  # as `Rows.stretches`
+        return _ahead(
+            self._passes(
+                np.random.default_rng(np.random.randint(2**31)) if shuffle else None, passes
+            )
+        )  # keras.utils.set_random_seed seeds it
 
     def _passes(self, rng, passes):
-        starts, near = np.arange(0, self.rows, self.chunk), _fetched(self, _windows(self, rng, passes))
+        starts, near = (
+            np.arange(0, self.rows, self.chunk),
+            _fetched(self, _windows(self, rng, passes)),
+        )
         for _ in range(passes):
-            if rng and not self.spans: rng.shuffle(starts)
-            groups = _far_groups(self, near, rng) if self.spans else _groups(self, [slice(s, min(s + self.chunk, self.rows)) for s in starts])
+            if rng and not self.spans:
+                rng.shuffle(starts)
+            groups = (
+                _far_groups(self, near, rng)
+                if self.spans
+                else _groups(self, [slice(s, min(s + self.chunk, self.rows)) for s in starts])
+            )
             yield from _blocks(self, groups, rng)
 
-
+# %% ../../nbs/loop/10_steps.ipynb #4c06e3d2
 def _ahead(items):
     "The same items, each made in a thread while the one before is in use."
     thread = ThreadPoolExecutor(1, 'transferlit-rows')
@@ -441,100 +618,140 @@ def _ahead(items):
         while (item := coming.result()) is not None:
             coming = thread.submit(next, items, None)
             yield item
-    finally: thread.shutdown(wait=False, cancel_futures=True)
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
 
 # %% ../../nbs/loop/10_steps.ipynb #1fb5dfa3
-def _joined(arrays, room:int): # one after the other in an array of `room` rows, so that all blocks have one shape
+def _joined(
+    arrays, room: int
+):  # one after the other in an array of `room` rows, so that all blocks have one shape
     made, at = np.zeros((room, *arrays[0].shape[1:]), arrays[0].dtype), 0
-    for a in arrays: made[at:(at := at + len(a))] = a
+    for a in arrays:
+        made[at : (at := at + len(a))] = a
     return made
 
 
-def _groups(source:Blocks, chunks): # as many chunks as make a block
+def _groups(source: Blocks, chunks):  # as many chunks as make a block
     each = max(1, source.block // source.chunk)
-    return (chunks[i:i + each] for i in range(0, len(chunks), each))
+    return (chunks[i : i + each] for i in range(0, len(chunks), each))
 
-
-def _blocks(source:Blocks, groups, rng):
+# %% ../../nbs/loop/10_steps.ipynb #cb23d771
+def _blocks(source: Blocks, groups, rng):
     "Stretches over groups of chunks."
     held, left, room = [], source.rows, source.block + source.batch_size
     for group in groups:
-        parts, left = held + [flat(source.read(part)) for part in group], left - sum(part.stop - part.start for part in group)
+        parts, left = (
+            held + [flat(source.read(part)) for part in group],
+            left - sum(part.stop - part.start for part in group),
+        )
         count = sum(len(part[0]) for part in parts)
         use = count - count % source.batch_size if left else count
         order = (rng.permutation(count) if rng else np.arange(count)).astype('int32')
         arrays = [_joined(column, room) for column in zip(*parts)]
         held = [[a[order[use:]] for a in arrays]] if use < count else []
-        yield from _block_steps([tf.convert_to_tensor(a) for a in arrays], order[:use], source.batch_size, room)
+        yield from _block_steps(
+            [tf.convert_to_tensor(a) for a in arrays], order[:use], source.batch_size, room
+        )
 
 
 def _block_steps(leaves, order, size, room):
     full = len(order) // size
-    if full: yield leaves, tf.constant(np.resize(order, room)), 0, full
-    if len(order) % size: yield leaves, tf.constant(order), full, full + 1
+    if full:
+        yield leaves, tf.constant(np.resize(order, room)), 0, full
+    if len(order) % size:
+        yield leaves, tf.constant(order), full, full + 1
 
 # %% ../../nbs/loop/10_steps.ipynb #537ee496
-def _windows(source:Blocks, rng, passes:int): # spans that are near at the same time, pass after pass
+def _windows(
+    source: Blocks, rng, passes: int
+):  # spans that are near at the same time, pass after pass
     for _ in range(passes):
         order = rng.permutation(len(source.spans)) if rng else np.arange(len(source.spans))
-        for part in np.array_split(order, -(-len(order) // source.window)): yield [source.spans[i] for i in part]
+        for part in np.array_split(order, -(-len(order) // source.window)):
+            yield [source.spans[i] for i in part]
 
 
-def _far_groups(source:Blocks, near, rng): # of chunks, window by window, to the end of the pass
+def _far_groups(source: Blocks, near, rng):  # of chunks, window by window, to the end of the pass
     left = source.rows
     while left:
         window = next(near)
-        chunks = [slice(s, min(s + source.chunk, stop)) for start, stop in window for s in range(start, stop, source.chunk)]
-        if rng: rng.shuffle(chunks)
+        chunks = [
+            slice(s, min(s + source.chunk, stop))
+            for start, stop in window
+            for s in range(start, stop, source.chunk)
+        ]
+        if rng:
+            rng.shuffle(chunks)
         yield from _groups(source, chunks)
         left -= sum(stop - start for start, stop in window)
 
 # %% ../../nbs/loop/10_steps.ipynb #feae5bfc
-_FETCHERS = 8 # spans that are fetched at once
+_FETCHERS = 8  # spans that are fetched at once
 
-def _fetched(source:Blocks, windows):
+
+def _fetched(source: Blocks, windows):
     "Each window once all of it has come; the next one is fetched while it is in use."
     pool, asked = ThreadPoolExecutor(_FETCHERS, 'transferlit-fetch'), []
+
     def ask():
-        asked.append((window := next(windows, []), [pool.submit(source.fetch, *span) for span in window]))
+        asked.append(
+            (window := next(windows, []), [pool.submit(source.fetch, *span) for span in window])
+        )
         return window
-    def let_go(future): return future.cancelled() or future.exception() or future.result()()
+
+    def let_go(future):
+        return future.cancelled() or future.exception() or future.result()()
+
     try:
         more = ask()
         while more:
             window, futures = asked[0]
-            for future in futures: future.result()
+            for future in futures:
+                future.result()
             more = ask()
             yield window
-            for future in asked.pop(0)[1]: let_go(future)
-    finally: # also where training was stopped: what is still to come is let go when it has come
+            for future in asked.pop(0)[1]:
+                let_go(future)
+    finally:  # also where training was stopped: what is still to come is let go when it has come
         pool.shutdown(wait=False, cancel_futures=True)
-        for future in (f for _, futures in asked for f in futures): future.add_done_callback(let_go)
+        for future in (f for _, futures in asked for f in futures):
+            future.add_done_callback(let_go)
 
 # %% ../../nbs/loop/10_steps.ipynb #33729f30
 @dataclass(frozen=True, eq=False)
 class Turns:
     "Rows of one form that take turns, epoch by epoch."
-    rows:list # of `Rows` or `Blocks`
 
-    def __len__(self): return len(self.rows[0])
-    def __getattr__(self, name): return getattr(self.rows[0], name) # form, steps, even, batch_size
-    def stretches(self, shuffle, passes:int): # as `Rows.stretches`
-        for turn in range(passes): yield from self.rows[turn % len(self.rows)].stretches(shuffle, 1)
+    rows: list  # of `Rows` or `Blocks`
+
+    def __len__(self):
+        return len(self.rows[0])
+
+    def __getattr__(self, name):
+        return getattr(self.rows[0], name)  # form, steps, even, batch_size
+
+    def stretches(self, shuffle, passes: int):  # as `Rows.stretches`
+        for turn in range(passes):
+            yield from self.rows[turn % len(self.rows)].stretches(shuffle, 1)
 
 # %% ../../nbs/loop/10_steps.ipynb #f781f67e
-def _plain(logs:dict)->dict: # without nesting, as callbacks get them
+def _plain(logs: dict) -> dict:  # without nesting, as callbacks get them
     made = {}
-    for name, value in logs.items(): made.update(_plain(value) if isinstance(value, dict) else {name: _number(value)})
+    for name, value in logs.items():
+        made.update(_plain(value) if isinstance(value, dict) else {name: _number(value)})
     return made
 
 
-def _number(value): # a float; what is more than one number, such as a score for each class, stays as it is
-    try: return float(value)
-    except (TypeError, ValueError): return value
+def _number(
+    value,
+):  # a float; what is more than one number, such as a score for each class, stays as it is
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return value
 
 
-def _evaluate(model, program, rows, steps, callbacks, each)->dict:
+def _evaluate(model, program, rows, steps, callbacks, each) -> dict:
     "What `Model.evaluate` does inside `fit`."
     source, model.stop_evaluating = Epochs(rows, steps_per_epoch=steps), False
     callbacks.on_test_begin()
@@ -545,7 +762,9 @@ def _evaluate(model, program, rows, steps, callbacks, each)->dict:
     return {f'val_{name}': value for name, value in logs.items()}
 
 # %% ../../nbs/loop/10_steps.ipynb #185b0077
-def _epochs(model, train:Program, source:Epochs, validate:Callable, callbacks, span:range, each)->dict|None:
+def _epochs(
+    model, train: Program, source: Epochs, validate: Callable, callbacks, span: range, each
+) -> dict | None:
     "The epochs of `span`; returns the last logs."
     logs = None
     for epoch in span:
@@ -554,15 +773,24 @@ def _epochs(model, train:Program, source:Epochs, validate:Callable, callbacks, s
         logs = dict(_steps(model, train, source, callbacks, 'train', each))
         logs.update(validate(epoch))
         callbacks.on_epoch_end(epoch, logs)
-        if model.stop_training: break
+        if model.stop_training:
+            break
     return logs
 
-
-def _train(model, program, source, validate, callbacks, span, each)->keras.callbacks.History:
+# %% ../../nbs/loop/10_steps.ipynb #e67ef7cd
+def _train(model, program, source, validate, callbacks, span, each) -> keras.callbacks.History:
     model.stop_training = False
     callbacks.on_train_begin()
     # `BackupAndRestore` says in the model where to go on.
-    logs = _epochs(model, program, source, validate, callbacks, range(model._initial_epoch or span.start, span.stop), each)
+    logs = _epochs(
+        model,
+        program,
+        source,
+        validate,
+        callbacks,
+        range(model._initial_epoch or span.start, span.stop),
+        each,
+    )
     if isinstance(model.optimizer, keras.optimizers.Optimizer) and span.stop > 0:
         model.optimizer.finalize_variable_values(model.trainable_variables)
     callbacks.on_train_end(logs)
@@ -570,75 +798,119 @@ def _train(model, program, source, validate, callbacks, span, each)->keras.callb
 
 # %% ../../nbs/loop/10_steps.ipynb #4d4ee2dd
 def _callback_list(callbacks, model, epochs, steps, verbose):
-    if isinstance(callbacks, keras.callbacks.CallbackList): return callbacks
-    return keras.callbacks.CallbackList(callbacks, add_history=True, add_progbar=verbose != 0, verbose=verbose,
-                                        epochs=epochs, steps=steps, model=model)
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return callbacks
+    return keras.callbacks.CallbackList(
+        callbacks,
+        add_history=True,
+        add_progbar=verbose != 0,
+        verbose=verbose,
+        epochs=epochs,
+        steps=steps,
+        model=model,
+    )
 
 
-def _stride(model, callbacks)->int|None:
+def _stride(model, callbacks) -> int | None:
     "Steps between two calls of the callbacks, where one of them wants every batch."
     wanting = [type(c).__name__ for c in callbacks.callbacks if per_batch(c)]
-    if wanting: warnings.warn(_STOPS.format(', '.join(wanting)), stacklevel=4)
+    if wanting:
+        warnings.warn(_STOPS.format(', '.join(wanting)), stacklevel=4)
     return model.steps_per_execution if wanting else None
 
 
-_STOPS = ('Callbacks that want every batch stop the compiled loop at every batch, which is slower: {}. '
-          'Use hooks of epochs where they are enough.')
+_STOPS = (
+    'Callbacks that want every batch stop the compiled loop at every batch, which is slower: {}. '
+    'Use hooks of epochs where they are enough.'
+)
 
 # %% ../../nbs/loop/10_steps.ipynb #64d8b560
 def run(
-    model:keras.Model, # compiled
-    rows, # `Rows`, or `Blocks` for what does not fit in memory
-    valid=None, # the same, to validate on
-    parts:tuple|None=None, # (lower, upper) models that share the layers of `model`: rows hold what lower makes
-    epochs:int=1, # this and the rest as in `Model.fit`
-    initial_epoch:int=0,
-    steps_per_epoch:int|None=None,
-    validation_steps:int|None=None,
+    model: keras.Model,  # compiled
+    rows,  # `Rows`, or `Blocks` for what does not fit in memory
+    valid=None,  # the same, to validate on
+    parts: (
+        tuple | None
+    ) = None,  # (lower, upper) models that share the layers of `model`: rows hold what lower makes
+    epochs: int = 1,  # this and the rest as in `Model.fit`
+    initial_epoch: int = 0,
+    steps_per_epoch: int | None = None,
+    validation_steps: int | None = None,
     validation_freq=1,
     shuffle=True,
     callbacks=None,
     verbose='auto',
-    jit='auto', # True or False: compile with XLA or not
-)->keras.callbacks.History: # as `Model.fit` returns it
+    jit='auto',  # True or False: compile with XLA or not
+) -> keras.callbacks.History:  # as `Model.fit` returns it
     "Train `model` as `Model.fit` would, many steps in one compiled call."
     build_for(model, parts, rows)
     span = range(initial_epoch, epochs)
     xla = _wants_xla(model, parts, 'train', rows, len(span) * (steps_per_epoch or rows.steps), jit)
-    checks = sum(model._should_eval(epoch, validation_freq) for epoch in span) if valid is not None else 0
-    test_xla = checks and _wants_xla(model, parts, 'test', valid, checks * (validation_steps or valid.steps), jit)
+    checks = (
+        sum(model._should_eval(epoch, validation_freq) for epoch in span)
+        if valid is not None
+        else 0
+    )
+    test_xla = checks and _wants_xla(
+        model, parts, 'test', valid, checks * (validation_steps or valid.steps), jit
+    )
     source = Epochs(rows, shuffle, steps_per_epoch, len(span))
     callbacks = _callback_list(callbacks, model, epochs, source.steps, verbose)
     each = _stride(model, callbacks)
+
     def validate(epoch):
-        if not checks or not model._should_eval(epoch, validation_freq): return {}
-        return _evaluate(model, compiled(model, parts, 'test', valid, bool(test_xla)), valid, validation_steps, callbacks, each)
-    try: return _train(model, compiled(model, parts, 'train', rows, xla), source, validate, callbacks, span, each)
-    finally: source.close()
+        if not checks or not model._should_eval(epoch, validation_freq):
+            return {}
+        return _evaluate(
+            model,
+            compiled(model, parts, 'test', valid, bool(test_xla)),
+            valid,
+            validation_steps,
+            callbacks,
+            each,
+        )
+
+    try:
+        return _train(
+            model,
+            compiled(model, parts, 'train', rows, xla),
+            source,
+            validate,
+            callbacks,
+            span,
+            each,
+        )
+    finally:
+        source.close()
 
 # %% ../../nbs/loop/10_steps.ipynb #c81f8dbf
 _PLAIN = ('assign', 'assign_add', 'assign_sub', '_backend_update_step', '_apply_weight_decay')
 
 
-def _base(optimizer): return next(c for c in type(optimizer).__mro__ if c.__name__ == 'BaseOptimizer')
+def _base(optimizer):
+    return next(c for c in type(optimizer).__mro__ if c.__name__ == 'BaseOptimizer')
 
 
 def _stateless(optimizer):
     "`optimizer`, but its updates go to the scope it runs in, as on Keras' other backends."
     keys = {id(v): optimizer._var_key(v) for v in optimizer._trainable_variables}
-    rules = {name: getattr(_base(optimizer), name) for name in _PLAIN} | {'_var_key': lambda self, v: keys[id(v)]}
+    rules = {name: getattr(_base(optimizer), name) for name in _PLAIN} | {
+        '_var_key': lambda self, v: keys[id(v)]
+    }
     view = object.__new__(type('Stateless', (type(optimizer),), rules))
     object.__setattr__(view, '__dict__', optimizer.__dict__)
     return view
 
 
-def _variables(model, part)->list: # what a step reads and may change
+def _variables(model, part) -> list:  # what a step reads and may change
     found = [*part.variables, *model.optimizer.variables, *model.metrics_variables]
     return list({id(v): v for v in found}.values())
 
 # %% ../../nbs/loop/10_steps.ipynb #5422d5e0
-def _forward(model, part, batch, training:bool):
-    "Loss and metrics of a batch, as Keras' own steps make them; a function that updates the metrics comes last."
+def _forward(model, part, batch, training: bool):
+    """Loss and metrics of a batch, as Keras' own steps make them; a function that updates the
+    metrics comes last.
+    """
     x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
     model._clear_losses()
     made = part(list(x) if isinstance(x, tuple) else x, training=training)
@@ -646,26 +918,32 @@ def _forward(model, part, batch, training:bool):
     model._loss_tracker.update_state(loss, sample_weight=tf.shape(flat(x)[0])[0])
     return loss, lambda: model.compute_metrics(x, y, made, weight)
 
-
-def _pure(model, part, kind:str)->Callable:
+# %% ../../nbs/loop/10_steps.ipynb #31ddfb4a
+def _pure(model, part, kind: str) -> Callable:
     "A step of Keras' own as a function from values and a batch to values."
     variables, optimizer = _variables(model, part), _stateless(model.optimizer)
     place = {id(v): i for i, v in enumerate(variables)}
+
     def step(values, batch):
         weights = [values[place[id(v)]] for v in optimizer._trainable_variables]
-        with keras.StatelessScope(state_mapping=list(zip(variables, values)), collect_losses=True) as scope:
+        with keras.StatelessScope(
+            state_mapping=list(zip(variables, values)), collect_losses=True
+        ) as scope:
             with tf.GradientTape() as tape:
                 tape.watch(weights)
                 loss, measure = _forward(model, part, batch, kind == 'train')
-            if kind == 'train': optimizer.apply(tape.gradient(loss, weights))
+            if kind == 'train':
+                optimizer.apply(tape.gradient(loss, weights))
             measure()
         return [scope.get_current_value(v) for v in variables]
+
     return step
 
 # %% ../../nbs/loop/10_steps.ipynb #eefa43b3
 class _Stacked:
     "The compiled steps of many models of one shape."
-    def __init__(self, model, part, kind:str, rows, jit:bool):
+
+    def __init__(self, model, part, kind: str, rows, jit: bool):
         self.size, self.form, self.step = rows.batch_size, rows.form, _pure(model, part, kind)
         self.run = self._loop(rows.even, jit)
         self.rest = self._loop(False, False) if jit and not rows.even else self.run
@@ -673,88 +951,168 @@ class _Stacked:
     def _loop(self, even, jit):
         def loop(order, start, stop, values, leaves):
             def body(i, values):
-                one = _one(lambda batch, _: tf.vectorized_map(lambda v: self.step(v, batch), values, warn=False), self.form, self.size, even, jit)
+                one = _one(
+                    lambda batch, _: tf.vectorized_map(
+                        lambda v: self.step(v, batch), values, warn=False
+                    ),
+                    self.form,
+                    self.size,
+                    even,
+                    jit,
+                )
                 made = one(order, i, leaves)
-                return i + 1, [tf.ensure_shape(tf.cast(new, old.dtype), old.shape) for old, new in zip(values, made)]
+                return i + 1, [
+                    tf.ensure_shape(tf.cast(new, old.dtype), old.shape)
+                    for old, new in zip(values, made)
+                ]
+
             return tf.while_loop(lambda i, _: i < stop, body, (start, values))[1]
+
         return tf.function(loop, autograph=False, jit_compile=jit)
 
-    def __call__(self, leaves:list, order, start:int, stop:int, values:list)->list: # the values after these steps
+    def __call__(
+        self, leaves: list, order, start: int, stop: int, values: list
+    ) -> list:  # the values after these steps
         full = min(stop, len(order) // self.size) if self.rest is not self.run else stop
-        if start < full: values = self.run(order, tf.constant(start), tf.constant(full), values, leaves)
-        if full < stop: values = self.rest(order, tf.constant(max(start, full)), tf.constant(stop), values, leaves)
+        if start < full:
+            values = self.run(order, tf.constant(start), tf.constant(full), values, leaves)
+        if full < stop:
+            values = self.rest(
+                order, tf.constant(max(start, full)), tf.constant(stop), values, leaves
+            )
         return values
 
 # %% ../../nbs/loop/10_steps.ipynb #cd65c9c2
 def stackable(
-    model:keras.Model, # compiled and built
-    part:keras.Model, # what runs in each step: the model, or its upper part
-)->bool: # False: one after the other
+    model: keras.Model,  # compiled and built
+    part: keras.Model,  # what runs in each step: the model, or its upper part
+) -> bool:  # False: one after the other
     "Can many copies of `model` train in one program?"
     optimizer = model.optimizer
-    plain = type(optimizer).apply is _base(optimizer).apply and not hasattr(optimizer, 'inner_optimizer')
+    plain = type(optimizer).apply is _base(optimizer).apply and not hasattr(
+        optimizer, 'inner_optimizer'
+    )
     branching = optimizer.gradient_accumulation_steps or optimizer.use_ema
-    chance = any(isinstance(v, keras.random.SeedGenerator) for layer in part._flatten_layers() for v in vars(layer).values())
-    return plain and not branching and not chance and not own_step(model) and not own_step(model, 'test') and optimizer.built
+    chance = any(
+        isinstance(v, keras.random.SeedGenerator)
+        for layer in part._flatten_layers()
+        for v in vars(layer).values()
+    )
+    return (
+        plain
+        and not branching
+        and not chance
+        and not own_step(model)
+        and not own_step(model, 'test')
+        and optimizer.built
+    )
 
 # %% ../../nbs/loop/10_steps.ipynb #a86f608c
-_AT_A_TIME = 64 # steps in one call; Ctrl-C is heard between calls
+_AT_A_TIME = 64  # steps in one call; Ctrl-C is heard between calls
 
 
-def _advance(program:_Stacked, source, groups:list, pool)->list:
+def _advance(program: _Stacked, source, groups: list, pool) -> list:
     "One epoch of all groups, each in its thread."
     for leaves, order, start, stop in source.epoch():
         for at in range(start, stop, _AT_A_TIME):
-            def run(values): return program(leaves, order, at, min(at + _AT_A_TIME, stop), values)
+
+            def run(values):
+                return program(leaves, order, at, min(at + _AT_A_TIME, stop), values)
+
             groups = list(pool.map(run, groups))
     return groups
 
 
-def _fresh(model, variables, groups)->list: # the metrics at their beginning
+def _fresh(model, variables, groups) -> list:  # the metrics at their beginning
     model.reset_metrics()
     zero = {id(v): v.value for v in model.metrics_variables}
-    return [[tf.stack([zero[id(v)]] * len(a)) if id(v) in zero else a for v, a in zip(variables, values)] for values in groups]
+    return [
+        [
+            tf.stack([zero[id(v)]] * len(a)) if id(v) in zero else a
+            for v, a in zip(variables, values)
+        ]
+        for values in groups
+    ]
 
-
-def _measures(model, variables, groups)->list: # of each candidate
+# %% ../../nbs/loop/10_steps.ipynb #1578ae64
+def _measures(model, variables, groups) -> list:  # of each candidate
     found, mine = [], {id(v) for v in model.metrics_variables}
     for values in groups:
         for i in range(len(values[0])):
             for v, a in zip(variables, values):
-                if id(v) in mine: v.assign(a[i])
+                if id(v) in mine:
+                    v.assign(a[i])
             found.append(_plain(model.get_metrics_result()))
     return found
 
 # %% ../../nbs/loop/10_steps.ipynb #67775224
 def run_many(
-    model:keras.Model, # compiled and built, `stackable`
-    parts:tuple|None, # (lower, upper) models where the rows hold what lower makes
-    states:list, # for each candidate its own values of variables, by `id` of the variable
-    rows, # to train on, as for `run`
-    valid, # to validate on
-    epochs:int=1,
-    steps_per_epoch:int|None=None,
-    validation_steps:int|None=None,
+    model: keras.Model,  # compiled and built, `stackable`
+    parts: tuple | None,  # (lower, upper) models where the rows hold what lower makes
+    states: list,  # for each candidate its own values of variables, by `id` of the variable
+    rows,  # to train on, as for `run`
+    valid,  # to validate on
+    epochs: int = 1,
+    steps_per_epoch: int | None = None,
+    validation_steps: int | None = None,
     shuffle=True,
-    jit='auto', # as for `run`
-)->tuple: # for each candidate the values after training, by `id` of the variable, and its last logs
-    "Train many candidates of one shape in one compiled program, in as many threads as there are processors."
+    jit='auto',  # as for `run`
+) -> (
+    tuple
+):  # for each candidate the values after training, by `id` of the variable, and its last logs
+    """Train many candidates of one shape in one compiled program, in as many threads as there are
+    processors.
+    """
     part, threads = parts[1] if parts else model, min(os.cpu_count() or 1, len(states))
-    variables, jit = _variables(model, part), _wants_xla(model, parts, 'train', rows, epochs * (steps_per_epoch or rows.steps) * len(states), jit)
-    groups = [[tf.stack([state[id(v)] for state in group]) if id(v) in group[0] else tf.stack([v.value] * len(group)) for v in variables]
-              for group in _dealt(states, threads)]
-    train, test = (_Stacked(model, part, kind, data, jit) for kind, data in (('train', rows), ('test', valid)))
-    source, check = Epochs(rows, shuffle, steps_per_epoch, epochs), Epochs(valid, steps_per_epoch=validation_steps)
+    variables, jit = (
+        _variables(model, part),
+        _wants_xla(
+            model, parts, 'train', rows, epochs * (steps_per_epoch or rows.steps) * len(states), jit
+        ),
+    )
+    groups = [
+        [
+            (
+                tf.stack([state[id(v)] for state in group])
+                if id(v) in group[0]
+                else tf.stack([v.value] * len(group))
+            )
+            for v in variables
+        ]
+        for group in _dealt(states, threads)
+    ]
+    train, test = (
+        _Stacked(model, part, kind, data, jit) for kind, data in (('train', rows), ('test', valid))
+    )
+    source, check = (
+        Epochs(rows, shuffle, steps_per_epoch, epochs),
+        Epochs(valid, steps_per_epoch=validation_steps),
+    )
     with ThreadPoolExecutor(threads, 'transferlit-candidates') as pool:
-        for _ in range(epochs): groups = _advance(train, source, _fresh(model, variables, groups), pool)
+        for _ in range(epochs):
+            groups = _advance(train, source, _fresh(model, variables, groups), pool)
         logs = _measures(model, variables, groups)
-        checked = _measures(model, variables, _advance(test, check, _fresh(model, variables, groups), pool))
+        checked = _measures(
+            model, variables, _advance(test, check, _fresh(model, variables, groups), pool)
+        )
     groups = [[a.numpy() for a in values] for values in groups]
-    made = [{id(v): a[i] for v, a in zip(variables, values)} for values in groups for i in range(len(values[0]))]
-    return made[:len(states)], [log | {f'val_{name}': value for name, value in other.items()} for log, other in zip(logs, checked)][:len(states)]
+    made = [
+        {id(v): a[i] for v, a in zip(variables, values)}
+        for values in groups
+        for i in range(len(values[0]))
+    ]
+    return (
+        made[: len(states)],
+        [
+            log | {f'val_{name}': value for name, value in other.items()}
+            for log, other in zip(logs, checked)
+        ][: len(states)],
+    )
 
-
-def _dealt(states:list, threads:int)->list: # groups of one size, so that one program serves all
+# %% ../../nbs/loop/10_steps.ipynb #fa5998c5
+def _dealt(
+    states: list, threads: int
+) -> list:  # groups of one size, so that one program serves all
     each = -(-len(states) // threads)
     padded = states + states[-1:] * (each * threads - len(states))
-    return [padded[i:i + each] for i in range(0, len(padded), each)]
+    return [padded[i : i + each] for i in range(0, len(padded), each)]

@@ -1,4 +1,4 @@
-"""Copies of what lies far away, in a folder with a limit that several processes may share: checked before use, the least recently used go first.
+"""Copies of remote objects in a local folder with a limit, shared by processes, checked before use.
 
 Docs: https://transferlit.github.io/transferlit/store/blob_cache.html.md"""
 
@@ -23,8 +23,10 @@ import numpy as np
 from ..files import locked
 from .local import Damaged, bytes_text
 
-try: import fcntl
-except ImportError: fcntl = None # Windows, where a file that is open cannot be removed
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # Windows, where a file that is open cannot be removed
 
 # %% auto #0
 __all__ = ['Blob', 'Full', 'Copies', 'enough']
@@ -33,194 +35,273 @@ __all__ = ['Blob', 'Full', 'Copies', 'enough']
 @dataclass(frozen=True)
 class Blob:
     "Bytes that lie elsewhere, known by what they are."
-    source:object # `get(name, path)` writes them into a file, `read(name)` gives them
-    name:str # where they lie in `source`
-    sha256:str
-    size:int
+
+    source: object  # `get(name, path)` writes them into a file, `read(name)` gives them
+    name: str  # where they lie in `source`
+    sha256: str
+    size: int
 
 
-class Full(Exception): "There is no room for another copy: all that are here are in use."
+class Full(Exception):
+    "There is no room for another copy: all that are here are in use."
 
 
-def _sound(path:Path, blob:Blob)->bool: # is it what it is called?
-    if path.stat().st_size != blob.size: return False
-    with open(path, 'rb') as file: return hashlib.file_digest(file, 'sha256').hexdigest() == blob.sha256
+def _sound(path: Path, blob: Blob) -> bool:  # is it what it is called?
+    if path.stat().st_size != blob.size:
+        return False
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest() == blob.sha256
 
 
-def _download(blob:Blob, path:Path)->None:
+def _download(blob: Blob, path: Path) -> None:
     "Fetch a blob into `path`. Raises Damaged where what comes is not what it should be, twice."
-    for _ in range(2): # what changed on the way comes right the second time
-        try: blob.source.get(blob.name, path)
-        except FileNotFoundError: raise Damaged(Path(blob.name).parent, [f'{blob.name} is missing']) from None
-        if _sound(path, blob): return
+    for _ in range(2):  # what changed on the way comes right the second time
+        try:
+            blob.source.get(blob.name, path)
+        except FileNotFoundError:
+            raise Damaged(Path(blob.name).parent, [f'{blob.name} is missing']) from None
+        if _sound(path, blob):
+            return
     raise Damaged(Path(blob.name).parent, [f'the content of {blob.name} has changed'])
 
 # %% ../../nbs/store/20_blob_cache.ipynb #d7f803ff
-def _claim(file, alone:bool)->bool: # a lock on an open file; False where others are in the way
-    if fcntl is None: return True
-    try: fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except OSError: return False
+def _claim(file, alone: bool) -> bool:  # a lock on an open file; False where others are in the way
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except OSError:
+        return False
     return True
 
 
-def _come(path:Path)->bool: # is it room for what has become a copy?
-    return path.name == _ROOM and (path.parents[1]/path.parent.name[1:].partition('~')[0]).is_file()
+def _come(path: Path) -> bool:  # is it room for what has become a copy?
+    return (
+        path.name == _ROOM and (path.parents[1] / path.parent.name[1:].partition('~')[0]).is_file()
+    )
 
-
-def _removed(path:Path)->bool: # False where somebody uses it
+# %% ../../nbs/store/20_blob_cache.ipynb #2b847082
+def _removed(path: Path) -> bool:  # False where somebody uses it
     try:
         with open(path, 'rb') as file:
-            if not _claim(file, True): return False
+            if not _claim(file, True):
+                return False
             gone = not _come(path)
             shutil.rmtree(path.parent) if path.name == _ROOM else path.unlink()
-    except FileNotFoundError: return path.name != _ROOM # another process was faster; kept room that is gone has become a copy
-    except PermissionError: return False
+    except FileNotFoundError:
+        return (
+            path.name != _ROOM
+        )  # another process was faster; kept room that is gone has become a copy
+    except PermissionError:
+        return False
     return gone
 
 # %% ../../nbs/store/20_blob_cache.ipynb #a105a86b
-_ROOM = 'room' # a file in the hidden folder of what is on its way, as large as that will be
+_ROOM = 'room'  # a file in the hidden folder of what is on its way, as large as that will be
 
-def _files(folder:Path)->list: # (last use, size, path) of copies, and of room that is kept for some
+
+def _files(
+    folder: Path,
+) -> list:  # (last use, size, path) of copies, and of room that is kept for some
     rooms = [*folder.glob(f'??/.*/{_ROOM}')]
-    for path in filter(_come, rooms): _removed(path) # of a process that was killed, or is done with it
+    for path in filter(_come, rooms):
+        _removed(path)  # of a process that was killed, or is done with it
     kept = [_seen(p) for p in rooms]
-    return sorted(f for f in kept + [_seen(p) for p in folder.glob('??/*.bin')] if f) # copies last: what comes meanwhile is counted twice, never not at all
+    return sorted(
+        f for f in kept + [_seen(p) for p in folder.glob('??/*.bin')] if f
+    )  # copies last: what comes meanwhile is counted twice, never not at all
 
 
-def _seen(path)->tuple|None:
-    with suppress(FileNotFoundError): return path.stat().st_atime_ns, path.stat().st_size, path
+def _seen(path) -> tuple | None:
+    with suppress(FileNotFoundError):
+        return path.stat().st_atime_ns, path.stat().st_size, path
 
-
-def _cleared(folder:Path, size:int, limit:int)->bool:
-    "Remove copies, the least recently used first, until `size` bytes fit; False where they can't be made to."
+# %% ../../nbs/store/20_blob_cache.ipynb #8f78fd13
+def _cleared(folder: Path, size: int, limit: int) -> bool:
+    """Remove copies, the least recently used first, until `size` bytes fit; False where they can't
+    be made to.
+    """
     found = _files(folder)
     used = sum(s for _, s, _ in found)
     for _, s, path in found:
-        if used + size <= limit: break
-        if _removed(path): used -= s
+        if used + size <= limit:
+            break
+        if _removed(path):
+            used -= s
     return used + size <= limit
 
 # %% ../../nbs/store/20_blob_cache.ipynb #545debde
-_CHECKED = set() # copies that this process has read in full, by place and what the system says of them
-
-def _mark(path:Path, stat)->tuple: return str(path), stat.st_ino, stat.st_mtime_ns, stat.st_size
-
-
-def _mapped(file, blob)->tuple: return np.memmap(file, np.uint8, 'r', shape=(blob.size,)), file
+_CHECKED = (
+    set()
+)  # copies that this process has read in full, by place and what the system says of them
 
 
-def _found(path:Path, blob:Blob)->tuple|None:
+def _mark(path: Path, stat) -> tuple:
+    return str(path), stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def _mapped(file, blob) -> tuple:
+    return np.memmap(file, np.uint8, 'r', shape=(blob.size,)), file
+
+
+def _found(path: Path, blob: Blob) -> tuple | None:
     "A copy that is there and whole, as (bytes, open file); one that is damaged is removed."
-    try: file = open(path, 'rb')
-    except FileNotFoundError: return None
+    try:
+        file = open(path, 'rb')
+    except FileNotFoundError:
+        return None
     stat = os.fstat(file.fileno())
-    mine = _claim(file, False) and path.exists() and os.path.samestat(stat, path.stat()) # not removed since
+    mine = (
+        _claim(file, False) and path.exists() and os.path.samestat(stat, path.stat())
+    )  # not removed since
     if mine and (_mark(path, stat) in _CHECKED or _sound(path, blob)):
         _CHECKED.add(_mark(path, stat))
-        os.utime(path, ns=(max(stat.st_atime_ns + 1, time.time_ns()), stat.st_mtime_ns)) # used now
+        os.utime(path, ns=(max(stat.st_atime_ns + 1, time.time_ns()), stat.st_mtime_ns))  # used now
         return _mapped(file, blob)
     file.close()
-    if mine: path.unlink(missing_ok=True)
+    if mine:
+        path.unlink(missing_ok=True)
 
 # %% ../../nbs/store/20_blob_cache.ipynb #20eebc7f
 class Copies:
     "Copies of blobs, in a folder that never holds more than `limit` bytes of them."
-    def __init__(self, folder:Path, limit:int):
+
+    def __init__(self, folder: Path, limit: int):
         self.folder, self.limit, self.gate = folder, limit, threading.Lock()
-        self.locks, self.held = defaultdict(threading.Lock), {} # blob to (bytes, file, number of users)
+        self.locks, self.held = (
+            defaultdict(threading.Lock),
+            {},
+        )  # blob to (bytes, file, number of users)
 
-    def __reduce__(self): return Copies, (self.folder, self.limit)
-    def path(self, blob:Blob)->Path: return self.folder/blob.sha256[:2]/f'{blob.sha256}.bin'
+    def __reduce__(self):
+        return Copies, (self.folder, self.limit)
+
+    def path(self, blob: Blob) -> Path:
+        return self.folder / blob.sha256[:2] / f'{blob.sha256}.bin'
+
     @property
-    def nbytes(self)->int: return sum(size for _, size, _ in _files(self.folder)) # on the disk now
+    def nbytes(self) -> int:
+        return sum(size for _, size, _ in _files(self.folder))  # on the disk now
 
-    def hold(self, blob:Blob)->np.ndarray: # its bytes; it stays until `release`
+    def hold(self, blob: Blob) -> np.ndarray:  # its bytes; it stays until `release`
         with self.locks[blob.sha256]:
             data, file, users = self.held.get(blob.sha256) or (*_open(self, blob), 0)
             self.held[blob.sha256] = data, file, users + 1
             return data
 
-    def release(self, blob:Blob)->None:
+    def release(self, blob: Blob) -> None:
         with self.locks[blob.sha256]:
             data, file, users = self.held.pop(blob.sha256)
-            if users > 1: self.held[blob.sha256] = data, file, users - 1
-            elif file: file.close()
+            if users > 1:
+                self.held[blob.sha256] = data, file, users - 1
+            elif file:
+                file.close()
 
     @contextmanager
-    def using(self, blob:Blob): # its bytes, for the block
+    def using(self, blob: Blob):  # its bytes, for the block
         data = self.hold(blob)
-        try: yield data
-        finally: self.release(blob)
+        try:
+            yield data
+        finally:
+            self.release(blob)
 
-    def scratch(self): return _scratch(self.folder) # a context: a folder on the same disk
-    def take(self, blob:Blob, path:Path)->None: _taken(self, blob, path) # a file with its bytes, from there: a copy now, or gone where there is no room
+    def scratch(self):
+        return _scratch(self.folder)  # a context: a folder on the same disk
+
+    def take(self, blob: Blob, path: Path) -> None:
+        _taken(
+            self, blob, path
+        )  # a file with its bytes, from there: a copy now, or gone where there is no room
 
 # %% ../../nbs/store/20_blob_cache.ipynb #ccaf3344
-def _open(copies, blob)->tuple: # bytes, and the file that is held
+def _open(copies, blob) -> tuple:  # bytes, and the file that is held
     path = copies.path(blob)
-    if found := _found(path, blob): return found
+    if found := _found(path, blob):
+        return found
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.parent): # of several processes that want it, one fetches
-        with suppress(Full): return _found(path, blob) or _fetched(copies, path, blob)
-    return _in_memory(blob), None # better read twice than stand still
+    with locked(path.parent):  # of several processes that want it, one fetches
+        with suppress(Full):
+            return _found(path, blob) or _fetched(copies, path, blob)
+    return _in_memory(blob), None  # better read twice than stand still
 
-
-def _fetched(copies, path, blob)->tuple:
-    # Not by `atomic_path`: a copy need not be on the disk for sure, since its checksum is counted when another process finds it.
-    with tempfile.TemporaryDirectory(prefix=f'.{path.name}~', dir=path.parent) as part, _kept(copies, Path(part)/_ROOM, blob.size):
-        new = Path(part)/path.name
+# %% ../../nbs/store/20_blob_cache.ipynb #e3513596
+def _fetched(copies, path, blob) -> tuple:
+    # Not by `atomic_path`: a copy need not be on the disk for sure, since its checksum is counted
+    # when another process finds it.
+    with (
+        tempfile.TemporaryDirectory(prefix=f'.{path.name}~', dir=path.parent) as part,
+        _kept(copies, Path(part) / _ROOM, blob.size),
+    ):
+        new = Path(part) / path.name
         _download(blob, new)
-        file = open(new, 'rb') if fcntl else None # in use before it has its name, so that nobody removes it at once
-        if file: _claim(file, False)
+        file = (
+            open(new, 'rb') if fcntl else None
+        )  # in use before it has its name, so that nobody removes it at once
+        if file:
+            _claim(file, False)
         os.replace(new, path)
     file = file or open(path, 'rb')
     _CHECKED.add(_mark(path, os.fstat(file.fileno())))
     return _mapped(file, blob)
 
-
+# %% ../../nbs/store/20_blob_cache.ipynb #7558a413
 @contextmanager
-def _kept(copies, mark, size): # room for what is on its way
-    with copies.gate, locked(copies.folder/_ROOM):
-        if not _cleared(copies.folder, size, copies.limit): raise Full
+def _kept(copies, mark, size):  # room for what is on its way
+    with copies.gate, locked(copies.folder / _ROOM):
+        if not _cleared(copies.folder, size, copies.limit):
+            raise Full
         file = open(mark, 'wb')
         os.truncate(mark, size)
         _claim(file, False)
-    with file: yield
+    with file:
+        yield
 
 # %% ../../nbs/store/20_blob_cache.ipynb #85958b27
 @contextmanager
-def _scratch(root): # what a killed process left there is removed
-    for left in root.glob(f'.scratch-*/{_ROOM}'): _removed(left)
+def _scratch(root):  # what a killed process left there is removed
+    for left in root.glob(f'.scratch-*/{_ROOM}'):
+        _removed(left)
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix='.scratch-', dir=root))
-    with open(folder/_ROOM, 'wb') as file:
+    with open(folder / _ROOM, 'wb') as file:
         _claim(file, False)
-        try: yield folder
-        finally: shutil.rmtree(folder, ignore_errors=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _taken(copies, blob, path)->None:
+def _taken(copies, blob, path) -> None:
     target = copies.path(blob)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with copies.gate, locked(copies.folder/_ROOM):
-        if target.exists() or not _cleared(copies.folder, blob.size, copies.limit): return path.unlink()
+    with copies.gate, locked(copies.folder / _ROOM):
+        if target.exists() or not _cleared(copies.folder, blob.size, copies.limit):
+            return path.unlink()
         os.replace(path, target)
         _CHECKED.add(_mark(target, target.stat()))
 
-
-def _in_memory(blob)->np.ndarray:
+# %% ../../nbs/store/20_blob_cache.ipynb #baf88eda
+def _in_memory(blob) -> np.ndarray:
     data = np.frombuffer(blob.source.read(blob.name) or b'', np.uint8)
-    if hashlib.sha256(data).hexdigest() != blob.sha256: raise Damaged(Path(blob.name).parent, [f'the content of {blob.name} has changed or is missing'])
+    if hashlib.sha256(data).hexdigest() != blob.sha256:
+        raise Damaged(
+            Path(blob.name).parent, [f'the content of {blob.name} has changed or is missing']
+        )
     return data
 
 # %% ../../nbs/store/20_blob_cache.ipynb #5a867194
-_SHARDS = 4 # that must fit: two in use, two on their way
+_SHARDS = 4  # that must fit: two in use, two on their way
+
 
 def enough(
-    limit:int, # bytes for copies
-    largest:int, # bytes of the largest shard
-    total:int, # bytes of all of them
-)->None:
+    limit: int,  # bytes for copies
+    largest: int,  # bytes of the largest shard
+    total: int,  # bytes of all of them
+) -> None:
     "Raises ValueError where the limit is too small to work with."
     least = min(total, _SHARDS * largest)
-    if limit < least: raise ValueError(f'The local copies need room for {_SHARDS} shards. Give a `limit` of at least {bytes_text(least)} ({least:,} bytes). Received: {bytes_text(limit)}.')
+    if limit < least:
+        raise ValueError(
+            f'The local copies need room for {_SHARDS} shards. Give a `limit` of at least'
+            f' {bytes_text(least)} ({least:,} bytes). Received: {bytes_text(limit)}.'
+        )

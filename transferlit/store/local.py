@@ -33,127 +33,189 @@ __all__ = ['FORMAT', 'shard_limits', 'dtype_of', 'sealed', 'unsealed', 'StoredRo
            'LocalStore']
 
 # %% ../../nbs/store/10_local.ipynb #5f9efa57
-FORMAT = 1 # of the folder; another number is never read
+FORMAT = 1  # of the folder; another number is never read
 
-def dtype_of(name:str)->np.dtype:
+
+def dtype_of(name: str) -> np.dtype:
     "A dtype by name; `bfloat16` is not numpy's own."
     if name == 'bfloat16':
         import ml_dtypes
+
         return np.dtype(ml_dtypes.bfloat16)
     return np.dtype(name)
 
 
-def sealed(content:dict)->str: # JSON with a checksum of itself
-    return json.dumps({**content, 'checksum': content_hash(json.dumps(content, sort_keys=True))}, indent=1)
+def sealed(content: dict) -> str:  # JSON with a checksum of itself
+    return json.dumps(
+        {**content, 'checksum': content_hash(json.dumps(content, sort_keys=True))}, indent=1
+    )
 
 
-def unsealed(text:str|bytes)->dict|None: # None where it is damaged or not ours
-    try: content = json.loads(text)
-    except ValueError: return None
-    if not isinstance(content, dict): return None
+def unsealed(text: str | bytes) -> dict | None:  # None where it is damaged or not ours
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(content, dict):
+        return None
     checksum = content.pop('checksum', None)
     return content if checksum == content_hash(json.dumps(content, sort_keys=True)) else None
 
 
-def _write_json(path:Path, content:dict)->None: # whole or absent
-    with atomic_path(path) as part: part.write_text(sealed(content))
+def _write_json(path: Path, content: dict) -> None:  # whole or absent
+    with atomic_path(path) as part:
+        part.write_text(sealed(content))
 
-
-def _read_json(path:Path)->dict|None: # what `_write_json` wrote; None where it is missing as well
-    try: return unsealed(path.read_bytes())
-    except OSError: return None
+# %% ../../nbs/store/10_local.ipynb #1079dea7
+def _read_json(
+    path: Path,
+) -> dict | None:  # what `_write_json` wrote; None where it is missing as well
+    try:
+        return unsealed(path.read_bytes())
+    except OSError:
+        return None
 
 # %% ../../nbs/store/10_local.ipynb #efb237b6
 class StoredRows:
     "Arrays end to end, read like one: `len`, `shape`, `dtype`, slices, row numbers, `np.asarray`."
+
     def __init__(self, parts):
-        self.parts = [p for p in parts if len(p)] or list(parts)[:1] # arrays that differ in their number of rows only
+        self.parts = [p for p in parts if len(p)] or list(parts)[
+            :1
+        ]  # arrays that differ in their number of rows only
         self.ends = np.cumsum([len(p) for p in self.parts])
         self.shape, self.dtype = (int(self.ends[-1]), *self.parts[0].shape[1:]), self.parts[0].dtype
 
-    def __len__(self): return self.shape[0]
-    @property
-    def ndim(self)->int: return len(self.shape)
-    @property
-    def nbytes(self)->int: return math.prod(self.shape) * self.dtype.itemsize
-    def __repr__(self): return f'StoredRows(shape={self.shape}, dtype={self.dtype}, parts={len(self.parts)})'
-    def __array__(self, dtype=None, copy=None): return np.asarray(self[:], dtype)
+    def __len__(self):
+        return self.shape[0]
 
-    def view(self, start:int, stop:int): # rows `start` to `stop`, without a copy
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __repr__(self):
+        return f'StoredRows(shape={self.shape}, dtype={self.dtype}, parts={len(self.parts)})'
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self[:], dtype)
+
+    def view(self, start: int, stop: int):  # rows `start` to `stop`, without a copy
         "The same arrays, fewer rows."
         first = min(int(np.searchsorted(self.ends, start, 'right')), len(self.parts) - 1)
-        here = self.parts[first:max(first, int(np.searchsorted(self.ends, stop))) + 1] # there may be thousands of others
+        here = self.parts[
+            first : max(first, int(np.searchsorted(self.ends, stop))) + 1
+        ]  # there may be thousands of others
         starts = [int(e) - len(p) for p, e in zip(here, self.ends[first:])]
-        return StoredRows([p[max(0, start - s):max(0, stop - s)] for p, s in zip(here, starts)])
+        return StoredRows([p[max(0, start - s) : max(0, stop - s)] for p, s in zip(here, starts)])
 
     def __getitem__(self, rows):
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
-            if step != 1: return self[np.arange(start, stop, step)]
+            if step != 1:
+                return self[np.arange(start, stop, step)]
             parts = _here(self.view(start, max(start, stop)).parts)
             return parts[0] if len(parts) == 1 else np.concatenate(parts)
         return _gather(self, np.asarray(rows))
 
     @property
-    def spans(self)->list: return _spans(self) # rows (start, stop) that are fetched together; none where all of them are here
-    def hold(self, start:int, stop:int)->list: # fetches these rows; what it gives lets go of them again when called
+    def spans(self) -> list:
+        return _spans(
+            self
+        )  # rows (start, stop) that are fetched together; none where all of them are here
+
+    def hold(
+        self, start: int, stop: int
+    ) -> list:  # fetches these rows; what it gives lets go of them again when called
         return [p.hold() for p in self.view(start, stop).parts if _far(p)]
 
 # %% ../../nbs/store/10_local.ipynb #69980c1d
-_FETCHED = 8 # parts at once
-
-def _far(part)->bool: return hasattr(part, 'hold') # rows that come when they are read
+_FETCHED = 8  # parts at once
 
 
-def _spans(rows)->list:
+def _far(part) -> bool:
+    return hasattr(part, 'hold')  # rows that come when they are read
+
+
+def _spans(rows) -> list:
     ends = rows.ends.tolist()
     return [*zip([0, *ends], ends)] if any(map(_far, rows.parts)) else []
 
 
-def _here(parts)->list: # as arrays
-    if not any(map(_far, parts)): return parts
-    if len(parts) == 1: return [np.asarray(parts[0])]
-    with ThreadPoolExecutor(min(_FETCHED, len(parts))) as pool: return [*pool.map(np.asarray, parts)]
+def _here(parts) -> list:  # as arrays
+    if not any(map(_far, parts)):
+        return parts
+    if len(parts) == 1:
+        return [np.asarray(parts[0])]
+    with ThreadPoolExecutor(min(_FETCHED, len(parts))) as pool:
+        return [*pool.map(np.asarray, parts)]
 
-
-def _gather(rows:StoredRows, numbers)->np.ndarray:
+# %% ../../nbs/store/10_local.ipynb #45be5fbb
+def _gather(rows: StoredRows, numbers) -> np.ndarray:
     "Rows by number, in any order. Raises IndexError for a number beyond the end."
-    if numbers.dtype == bool: numbers = np.flatnonzero(numbers)
+    if numbers.dtype == bool:
+        numbers = np.flatnonzero(numbers)
     n, flat = len(rows), numbers.reshape(-1)
-    if flat.size and not (-n <= flat.min() and flat.max() < n): raise IndexError(f'A row must be among the {n:,}. Received: {flat.min()} to {flat.max()}.')
+    if flat.size and not (-n <= flat.min() and flat.max() < n):
+        raise IndexError(f'A row must be among the {n:,}. Received: {flat.min()} to {flat.max()}.')
     flat = np.where(flat < 0, flat + n, flat)
-    out, part = np.empty((len(flat), *rows.shape[1:]), rows.dtype), np.searchsorted(rows.ends, flat, 'right')
+    out, part = (
+        np.empty((len(flat), *rows.shape[1:]), rows.dtype),
+        np.searchsorted(rows.ends, flat, 'right'),
+    )
     for i in np.unique(part):
         here = part == i
         out[here] = rows.parts[i][flat[here] - (rows.ends[i] - len(rows.parts[i]))]
     return out.reshape(*numbers.shape, *rows.shape[1:])
 
 # %% ../../nbs/store/10_local.ipynb #d9bb73f8
-def _shard_file(folder:Path, shard:int, array:int)->Path: return folder/f'{shard:05d}.{array}.bin'
-def _record_file(folder:Path, shard:int)->Path: return folder/f'{shard:05d}.json'
+def _shard_file(folder: Path, shard: int, array: int) -> Path:
+    return folder / f'{shard:05d}.{array}.bin'
+
+
+def _record_file(folder: Path, shard: int) -> Path:
+    return folder / f'{shard:05d}.json'
+
+
 _OURS = re.compile(r'manifest\.json|\d{5}\.json|\d{5}\.\d+\.bin')
 
 
-def _fault(folder:Path, shard:int, record:dict)->str|None:
+def _fault(folder: Path, shard: int, record: dict) -> str | None:
     "What is wrong with a shard; None where it is what its record says."
     for i, (size, digest) in enumerate(zip(record['bytes'], record['sha256'], strict=True)):
         path = _shard_file(folder, shard, i)
-        if not path.is_file(): return f'{path.name} is missing'
-        if path.stat().st_size != size: return f'{path.name} has {path.stat().st_size:,} bytes instead of {size:,}'
+        if not path.is_file():
+            return f'{path.name} is missing'
+        if path.stat().st_size != size:
+            return f'{path.name} has {path.stat().st_size:,} bytes instead of {size:,}'
         with open(path, 'rb') as file:
-            if hashlib.file_digest(file, 'sha256').hexdigest() != digest: return f'the content of {path.name} has changed'
+            if hashlib.file_digest(file, 'sha256').hexdigest() != digest:
+                return f'the content of {path.name} has changed'
 
 # %% ../../nbs/store/10_local.ipynb #54dfc2b1
 class _Shard:
     "The files of one shard while rows flow into them; they get their names when it is sealed."
-    def __init__(self, folder:Path, number:int, fields:list):
-        self.folder, self.number, self.fields, self.rows, self.began = folder, number, fields, 0, time.monotonic()
+
+    def __init__(self, folder: Path, number: int, fields: list):
+        self.folder, self.number, self.fields, self.rows, self.began = (
+            folder,
+            number,
+            fields,
+            0,
+            time.monotonic(),
+        )
         with ExitStack() as stack:
-            parts = [stack.enter_context(atomic_path(_shard_file(folder, number, i))) for i in range(len(fields))]
+            parts = [
+                stack.enter_context(atomic_path(_shard_file(folder, number, i)))
+                for i in range(len(fields))
+            ]
             self.files = [stack.enter_context(open(p, 'wb')) for p in parts]
             self.digests, self.stack = [hashlib.sha256() for _ in fields], stack.pop_all()
 
-    def add(self, arrays)->None:
+    def add(self, arrays) -> None:
         for file, digest, a in zip(self.files, self.digests, arrays):
             data = np.ascontiguousarray(a).reshape(-1).view(np.uint8).data
             file.write(data)
@@ -161,345 +223,571 @@ class _Shard:
         self.rows += len(arrays[0])
 
     @property
-    def bytes(self)->list: return [f.tell() for f in self.files]
+    def bytes(self) -> list:
+        return [f.tell() for f in self.files]
 
-    def close(self, note:dict)->tuple: # the record, and the files that it vouches for
-        record = {'rows': self.rows, 'note': note, 'fields': self.fields, 'bytes': self.bytes, 'sha256': [d.hexdigest() for d in self.digests]}
+    def close(self, note: dict) -> tuple:  # the record, and the files that it vouches for
+        record = {
+            'rows': self.rows,
+            'note': note,
+            'fields': self.fields,
+            'bytes': self.bytes,
+            'sha256': [d.hexdigest() for d in self.digests],
+        }
         self.stack.close()
         return record, [_shard_file(self.folder, self.number, i) for i in range(len(self.fields))]
 
-    def seal(self, note:dict)->dict: # files first, then the record
+    def seal(self, note: dict) -> dict:  # files first, then the record
         record, _ = self.close(note)
         _write_json(_record_file(self.folder, self.number), record)
         return record
 
-    def drop(self, *error)->None: self.stack.__exit__(*error) # as if it had never been begun
+    def drop(self, *error) -> None:
+        self.stack.__exit__(*error)  # as if it had never been begun
 
 # %% ../../nbs/store/10_local.ipynb #8f6dbd5b
-def _whole_shards(folder:Path, fields:list)->list:
-    "Records of the shards at the beginning that are whole; what a killed writer left behind them is removed."
+def _whole_shards(folder: Path, fields: list) -> list:
+    """Records of the shards at the beginning that are whole; what a killed writer left behind them
+    is removed.
+    """
     shards = []
     while (record := _read_json(_record_file(folder, len(shards)))) and record['fields'] == fields:
-        if _fault(folder, len(shards), record): break
+        if _fault(folder, len(shards), record):
+            break
         shards.append(record)
     for path in list(folder.iterdir()):
-        if path.name.endswith('.part'): shutil.rmtree(path, ignore_errors=True)
-        elif _OURS.fullmatch(path.name) and not path.name[:5] < f'{len(shards):05d}': path.unlink()
+        if path.name.endswith('.part'):
+            shutil.rmtree(path, ignore_errors=True)
+        elif _OURS.fullmatch(path.name) and not path.name[:5] < f'{len(shards):05d}':
+            path.unlink()
     return shards
 
 
-def _fits(array, field:dict)->None:
+def _fits(array, field: dict) -> None:
     if list(array.shape[1:]) != list(field['shape']) or array.dtype != dtype_of(field['dtype']):
-        raise ValueError(f'All rows of an array must have one shape and dtype. Received: {array.shape[1:]} {array.dtype} '
-                         f'for {field["name"]!r}, which has {tuple(field["shape"])} {field["dtype"]}.')
+        raise ValueError(
+            f'All rows of an array must have one shape and dtype. Received: {array.shape[1:]}'
+            f' {array.dtype} for {field["name"]!r}, which has {tuple(field["shape"])}'
+            f' {field["dtype"]}.'
+        )
 
 # %% ../../nbs/store/10_local.ipynb #b5962ed6
 @dataclass
 class ShardLimits:
     "A shard is closed when it has so many bytes or has been open for so many seconds."
-    bytes:int=1 << 25
-    seconds:float=20.
+
+    bytes: int = 1 << 25
+    seconds: float = 20.0
 
 
-shard_limits = ShardLimits() # of this process
+shard_limits = ShardLimits()  # of this process
 
-
+# %% ../../nbs/store/10_local.ipynb #512d3c26
 class Writer:
-    "Puts rows into a folder, shard after shard; `rows` says how many are there already. A context: Ctrl-C seals the open shard, an error drops it, and it alone."
-    def __init__(self, folder:Path, fields:list, shard_bytes:int|None=None):
-        self.folder, self.fields, self.shard_bytes = folder, fields, shard_bytes or shard_limits.bytes
-        self.open, self.note = None, {} # the note is kept with each shard
+    """Puts rows into a folder, shard after shard; `rows` says how many are there already. A
+    context: Ctrl-C seals the open shard, an error drops it, and it alone.
+    """
+
+    def __init__(self, folder: Path, fields: list, shard_bytes: int | None = None):
+        self.folder, self.fields, self.shard_bytes = (
+            folder,
+            fields,
+            shard_bytes or shard_limits.bytes,
+        )
+        self.open, self.note = None, {}  # the note is kept with each shard
         folder.mkdir(parents=True, exist_ok=True)
         self.shards = _whole_shards(folder, fields)
-        if self.shards: self.note = dict(self.shards[-1]['note'])
+        if self.shards:
+            self.note = dict(self.shards[-1]['note'])
 
     @property
-    def rows(self)->int: return sum(s['rows'] for s in self.shards) + (self.open.rows if self.open else 0)
-    @property
-    def nbytes(self)->int: return sum(sum(s['bytes']) for s in self.shards) + (sum(self.open.bytes) if self.open else 0)
+    def rows(self) -> int:
+        return sum(s['rows'] for s in self.shards) + (self.open.rows if self.open else 0)
 
-    def add(self, arrays:list)->None: # as many rows of each field
-        "Append rows. Raises ValueError where they are not of the fields' shape and dtype; OSError where the disk is full."
-        for a, f in zip(arrays, self.fields, strict=True): _fits(a, f)
+    @property
+    def nbytes(self) -> int:
+        return sum(sum(s['bytes']) for s in self.shards) + (
+            sum(self.open.bytes) if self.open else 0
+        )
+
+    def add(self, arrays: list) -> None:  # as many rows of each field
+        """Append rows. Raises ValueError where they are not of the fields' shape and dtype; OSError
+        where the disk is full.
+        """
+        for a, f in zip(arrays, self.fields, strict=True):
+            _fits(a, f)
         self.open = self.open or self._begin()
         self.open.add(arrays)
-        if sum(self.open.bytes) >= self.shard_bytes or time.monotonic() - self.open.began > shard_limits.seconds: self.seal()
+        if (
+            sum(self.open.bytes) >= self.shard_bytes
+            or time.monotonic() - self.open.began > shard_limits.seconds
+        ):
+            self.seal()
 
-    def _begin(self): return _Shard(self.folder, len(self.shards), self.fields)
+    def _begin(self):
+        return _Shard(self.folder, len(self.shards), self.fields)
 
-    def seal(self)->None: # from here on these rows survive a kill
-        if self.open: self.shards, self.open = [*self.shards, self.open.seal(self.note)], None
+    def seal(self) -> None:  # from here on these rows survive a kill
+        if self.open:
+            self.shards, self.open = [*self.shards, self.open.seal(self.note)], None
 
-    def __enter__(self): return self
+    def __enter__(self):
+        return self
+
     def __exit__(self, *error):
-        if self.open: (self.seal() if error[0] in (None, KeyboardInterrupt) else self.open.drop(*error))
+        if self.open:
+            (self.seal() if error[0] in (None, KeyboardInterrupt) else self.open.drop(*error))
 
 # %% ../../nbs/store/10_local.ipynb #278fc8e9
 class Damaged(ValueError):
     "An entry that is not what was written; `faults` says in what way."
-    def __init__(self, folder:Path, faults:list):
+
+    def __init__(self, folder: Path, faults: list):
         self.folder, self.faults = folder, faults
-        super().__init__(f'A stored entry must be as it was written. Discard it and make it anew. Received: {folder.name} with {"; ".join(faults)}.')
+        super().__init__(
+            'A stored entry must be as it was written. Discard it and make it anew. Received:'
+            f' {folder.name} with {"; ".join(faults)}.'
+        )
 
 
 @dataclass(frozen=True)
 class Entry:
     "A whole entry: arrays by name, and what was written about them."
-    folder:Path
-    arrays:dict # name to `StoredRows`, memory-mapped
-    fields:list # name, shape of a row and dtype of each
-    about:dict # as it was given
-    rows:int
-    nbytes:int
+
+    folder: Path
+    arrays: dict  # name to `StoredRows`, memory-mapped
+    fields: list  # name, shape of a row and dtype of each
+    about: dict  # as it was given
+    rows: int
+    nbytes: int
 
 # %% ../../nbs/store/10_local.ipynb #b4cf9276
-def _manifest(folder:Path)->dict|None:
-    "The manifest; None where there is no whole entry. Raises Damaged where there is one, but not as it was written."
-    if not (folder/'manifest.json').is_file(): return None
-    manifest = _read_json(folder/'manifest.json')
-    if manifest is None: raise Damaged(folder, ['manifest.json has changed'])
+def _manifest(folder: Path) -> dict | None:
+    """The manifest; None where there is no whole entry. Raises Damaged where there is one, but not
+    as it was written.
+    """
+    if not (folder / 'manifest.json').is_file():
+        return None
+    manifest = _read_json(folder / 'manifest.json')
+    if manifest is None:
+        raise Damaged(folder, ['manifest.json has changed'])
     return manifest if manifest.get('format') == FORMAT else None
 
-
-def _faults(folder:Path, manifest:dict)->list:
+# %% ../../nbs/store/10_local.ipynb #5d66322e
+def _faults(folder: Path, manifest: dict) -> list:
     "Whatever differs from the manifest, in words."
     shards = manifest['shards']
-    known = {'manifest.json', *(_record_file(folder, n).name for n in range(len(shards))),
-             *(_shard_file(folder, n, i).name for n in range(len(shards)) for i in range(len(manifest['fields'])))}
-    foreign = sorted(p.name for p in folder.iterdir() if p.name not in known and not p.name.startswith('.'))
+    known = {
+        'manifest.json',
+        *(_record_file(folder, n).name for n in range(len(shards))),
+        *(
+            _shard_file(folder, n, i).name
+            for n in range(len(shards))
+            for i in range(len(manifest['fields']))
+        ),
+    }
+    foreign = sorted(
+        p.name for p in folder.iterdir() if p.name not in known and not p.name.startswith('.')
+    )
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = [*pool.map(lambda n: _fault(folder, n, shards[n]), range(len(shards)))]
-    found += [f'{p.name} has changed' for n, s in enumerate(shards) if _read_json(p := _record_file(folder, n)) != s]
+    found += [
+        f'{p.name} has changed'
+        for n, s in enumerate(shards)
+        if _read_json(p := _record_file(folder, n)) != s
+    ]
     return [f for f in found if f] + [f'{name} is not part of it' for name in foreign]
 
 # %% ../../nbs/store/10_local.ipynb #cd52a062
-def _mapped(folder:Path, manifest:dict, i:int)->StoredRows:
+def _mapped(folder: Path, manifest: dict, i: int) -> StoredRows:
     "Array `i` of an entry, memory-mapped."
     field, shards = manifest['fields'][i], manifest['shards']
     dtype, shape = dtype_of(field['dtype']), tuple(field['shape'])
-    def part(n, rows): # a file of no bytes cannot be mapped
-        if not shards[n]['bytes'][i]: return np.empty((rows, *shape), dtype)
+
+    def part(n, rows):  # a file of no bytes cannot be mapped
+        if not shards[n]['bytes'][i]:
+            return np.empty((rows, *shape), dtype)
         return np.memmap(_shard_file(folder, n, i), dtype, 'r', shape=(rows, *shape))
+
     return StoredRows([part(n, s['rows']) for n, s in enumerate(shards)])
 
 
 def read(
-    folder:Path, # of one entry
-)->Entry|None: # None where there is no whole entry
+    folder: Path,  # of one entry
+) -> Entry | None:  # None where there is no whole entry
     "An entry, each byte of it checked. Raises Damaged where it is not as it was written."
     manifest = _manifest(folder)
-    if manifest is None: return None
-    if faults := _faults(folder, manifest): raise Damaged(folder, faults)
-    os.utime(folder/'manifest.json') # used now
+    if manifest is None:
+        return None
+    if faults := _faults(folder, manifest):
+        raise Damaged(folder, faults)
+    os.utime(folder / 'manifest.json')  # used now
     return _entry(folder, manifest)
 
 # %% ../../nbs/store/10_local.ipynb #7d6c91e5
-def _entry(folder, manifest)->Entry:
+def _entry(folder, manifest) -> Entry:
     fields, shards = manifest['fields'], manifest['shards']
     arrays = {f['name']: _mapped(folder, manifest, i) for i, f in enumerate(fields)}
-    return Entry(folder, arrays, fields, manifest['about'], sum(s['rows'] for s in shards), sum(sum(s['bytes']) for s in shards))
+    return Entry(
+        folder,
+        arrays,
+        fields,
+        manifest['about'],
+        sum(s['rows'] for s in shards),
+        sum(sum(s['bytes']) for s in shards),
+    )
 
 
 def begun(
-    folder:Path, # of one entry
-)->Entry|None: # what a killed writer left whole; None where there is nothing
+    folder: Path,  # of one entry
+) -> Entry | None:  # what a killed writer left whole; None where there is nothing
     "The shards that are whole in a folder without a manifest; `about` is the note of the last one."
     record = _read_json(_record_file(folder, 0))
     shards = _whole_shards(folder, record['fields']) if record else []
-    return _entry(folder, {'fields': record['fields'], 'shards': shards, 'about': shards[-1]['note']}) if shards else None
+    return (
+        _entry(folder, {'fields': record['fields'], 'shards': shards, 'about': shards[-1]['note']})
+        if shards
+        else None
+    )
 
-
+# %% ../../nbs/store/10_local.ipynb #496e5590
 def finish(
-    writer:Writer, # with all its rows
-    about:dict, # plain values to keep beside the arrays
-)->None:
+    writer: Writer,  # with all its rows
+    about: dict,  # plain values to keep beside the arrays
+) -> None:
     "Seal the last shard, then write the manifest: now the entry is there."
     writer.seal()
-    _write_json(writer.folder/'manifest.json', manifest_of(writer, about))
+    _write_json(writer.folder / 'manifest.json', manifest_of(writer, about))
 
 
-def manifest_of(writer:Writer, about:dict)->dict: return {'format': FORMAT, 'about': about, 'rows': writer.rows, 'fields': writer.fields, 'shards': writer.shards}
+def manifest_of(writer: Writer, about: dict) -> dict:
+    return {
+        'format': FORMAT,
+        'about': about,
+        'rows': writer.rows,
+        'fields': writer.fields,
+        'shards': writer.shards,
+    }
 
 # %% ../../nbs/store/10_local.ipynb #b9583e5d
 def append_shard(
-    writer:Writer, # of the entry that grows
-    piece:Path, # a whole entry of one shard
-    more:list=(), # an array for each field that the piece lacks, the last ones
-)->None:
-    "Make the shard of `piece` the next one of `writer`. It is not read again: check a piece from elsewhere with `read` first."
+    writer: Writer,  # of the entry that grows
+    piece: Path,  # a whole entry of one shard
+    more: list = (),  # an array for each field that the piece lacks, the last ones
+) -> None:
+    """Make the shard of `piece` the next one of `writer`. It is not read again: check a piece from
+    elsewhere with `read` first.
+    """
     writer.seal()
     (record,), number = _manifest(piece)['shards'], len(writer.shards)
-    for i in range(len(record['fields'])): _linked(_shard_file(piece, 0, i), _shard_file(writer.folder, number, i))
+    for i in range(len(record['fields'])):
+        _linked(_shard_file(piece, 0, i), _shard_file(writer.folder, number, i))
     added = [np.ascontiguousarray(a).tobytes() for a in more]
     for i, data in enumerate(added, len(record['fields'])):
-        with atomic_path(_shard_file(writer.folder, number, i)) as part: part.write_bytes(data)
+        with atomic_path(_shard_file(writer.folder, number, i)) as part:
+            part.write_bytes(data)
     record = widened(writer, record, added)
     _write_json(_record_file(writer.folder, number), record)
     writer.shards.append(record)
 
+# %% ../../nbs/store/10_local.ipynb #cc433a35
+def widened(
+    writer: Writer, record: dict, added: list
+) -> dict:  # the record of a piece as one of `writer`, with the bytes of more fields
+    return {
+        **record,
+        'note': writer.note,
+        'fields': writer.fields,
+        'bytes': record['bytes'] + [len(data) for data in added],
+        'sha256': record['sha256'] + [hashlib.sha256(data).hexdigest() for data in added],
+    }
 
-def widened(writer:Writer, record:dict, added:list)->dict: # the record of a piece as one of `writer`, with the bytes of more fields
-    return {**record, 'note': writer.note, 'fields': writer.fields, 'bytes': record['bytes'] + [len(data) for data in added],
-            'sha256': record['sha256'] + [hashlib.sha256(data).hexdigest() for data in added]}
 
-
-def _linked(source:Path, target:Path)->None:
+def _linked(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True)
-    try: os.link(source, target)
-    except OSError: # a filesystem without hard links
-        with atomic_path(target) as part: shutil.copyfile(source, part)
+    try:
+        os.link(source, target)
+    except OSError:  # a filesystem without hard links
+        with atomic_path(target) as part:
+            shutil.copyfile(source, part)
 
 # %% ../../nbs/store/10_local.ipynb #151febc4
 def home(
-    root:str|os.PathLike|bool|None=None, # a folder; None or True is the user's cache folder
-)->Path:
-    "Where entries lie. Raises NotADirectoryError where `root` is a file, ValueError where it is a URL."
-    default = os.environ.get('TRANSFERLIT_CACHE') or platformdirs.user_cache_path('transferlit')/'features'
+    root: (
+        str | os.PathLike | bool | None
+    ) = None,  # a folder; None or True is the user's cache folder
+) -> Path:
+    """Where entries lie. Raises NotADirectoryError where `root` is a file, ValueError where it is a
+    URL.
+    """
+    default = (
+        os.environ.get('TRANSFERLIT_CACHE')
+        or platformdirs.user_cache_path('transferlit') / 'features'
+    )
     path = Path(default if root is None or root is True else root).expanduser()
-    if re.match(r'\w[\w+.-]+:/', str(root)): raise ValueError(f'A store in a folder is wanted here. For a URL use `RemoteStore(url)`: it has `listing`, `size` and `prune`, too. Received: {str(root)!r}.')
+    if re.match(r'\w[\w+.-]+:/', str(root)):
+        raise ValueError(
+            'A store in a folder is wanted here. For a URL use `RemoteStore(url)`: it has'
+            f' `listing`, `size` and `prune`, too. Received: {str(root)!r}.'
+        )
     if path.exists() and not path.is_dir():
-        raise NotADirectoryError(f'A store must be a folder. Name a folder, or a path where one can be made. Received: {str(path)!r}.')
+        raise NotADirectoryError(
+            'A store must be a folder. Name a folder, or a path where one can be made. Received:'
+            f' {str(path)!r}.'
+        )
     return path
 
+# %% ../../nbs/store/10_local.ipynb #173fddab
+def place(root: Path, key: str) -> Path:
+    return root / key[:32]  # the folder of an entry
 
-def place(root:Path, key:str)->Path: return root/key[:32] # the folder of an entry
 
-
-def find_entries(root:Path)->list: # folders that are entries, whole or not; nothing else in `root` is ever touched
-    found = [p for p in root.iterdir() if re.fullmatch('[0-9a-f]{32}', p.name) and p.is_dir()] if root.is_dir() else []
-    return [p for p in found if all(_OURS.fullmatch(f.name) or f.name.startswith('.') for f in p.iterdir()) or (p/'manifest.json').exists()]
+def find_entries(
+    root: Path,
+) -> list:  # folders that are entries, whole or not; nothing else in `root` is ever touched
+    found = (
+        [p for p in root.iterdir() if re.fullmatch('[0-9a-f]{32}', p.name) and p.is_dir()]
+        if root.is_dir()
+        else []
+    )
+    return [
+        p
+        for p in found
+        if all(_OURS.fullmatch(f.name) or f.name.startswith('.') for f in p.iterdir())
+        or (p / 'manifest.json').exists()
+    ]
 
 # %% ../../nbs/store/10_local.ipynb #84e100fd
 def discard(
-    folder:Path, # of one entry
-)->None:
-    "Remove an entry; the manifest goes first, and files that are not part of an entry are moved to `foreign/`, not removed."
+    folder: Path,  # of one entry
+) -> None:
+    """Remove an entry; the manifest goes first, and files that are not part of an entry are moved
+    to `foreign/`, not removed.
+    """
     for path in sorted(folder.iterdir(), key=lambda p: p.name != 'manifest.json'):
-        if _OURS.fullmatch(path.name): path.unlink()
-        elif path.name.startswith('.'): shutil.rmtree(path, ignore_errors=True)
+        if _OURS.fullmatch(path.name):
+            path.unlink()
+        elif path.name.startswith('.'):
+            shutil.rmtree(path, ignore_errors=True)
         else:
-            aside = folder.parent/'foreign'
+            aside = folder.parent / 'foreign'
             aside.mkdir(exist_ok=True)
-            shutil.move(path, aside/f'{folder.name}-{path.name}')
-    with suppress(OSError): folder.rmdir()
+            shutil.move(path, aside / f'{folder.name}-{path.name}')
+    with suppress(OSError):
+        folder.rmdir()
 
 # %% ../../nbs/store/10_local.ipynb #61f738af
-_UNITS = {'': 1, 'B': 1, 'KB': 10**3, 'MB': 10**6, 'GB': 10**9, 'TB': 10**12, 'KIB': 2**10, 'MIB': 2**20, 'GIB': 2**30, 'TIB': 2**40}
+_UNITS = {
+    '': 1,
+    'B': 1,
+    'KB': 10**3,
+    'MB': 10**6,
+    'GB': 10**9,
+    'TB': 10**12,
+    'KIB': 2**10,
+    'MIB': 2**20,
+    'GIB': 2**30,
+    'TIB': 2**40,
+}
+
 
 def size_of(
-    text:str|int|None, # `20 GB`, `512 MiB`, a number of bytes, or None
-)->int|None: # bytes
+    text: str | int | None,  # `20 GB`, `512 MiB`, a number of bytes, or None
+) -> int | None:  # bytes
     "A size as people write it. Raises ValueError for anything else."
-    if text is None or isinstance(text, int) and text >= 0: return text
+    if text is None or isinstance(text, int) and text >= 0:
+        return text
     found = re.fullmatch(r'\s*([\d.]+)\s*([A-Za-z]*)\s*', str(text))
-    if not found or found[2].upper() not in _UNITS: raise ValueError(f'A size must be a number of bytes, or a text such as "20 GB". Received: {text!r}.')
+    if not found or found[2].upper() not in _UNITS:
+        raise ValueError(
+            f'A size must be a number of bytes, or a text such as "20 GB". Received: {text!r}.'
+        )
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
-
+# %% ../../nbs/store/10_local.ipynb #3437ec65
 def age_of(
-    text:str|float|timedelta|None, # `30d`, `12h`, a number of days, or None
-)->float|None: # seconds
+    text: str | float | timedelta | None,  # `30d`, `12h`, a number of days, or None
+) -> float | None:  # seconds
     "An age as people write it. Raises ValueError for anything else."
-    if text is None: return None
-    if isinstance(text, timedelta): return text.total_seconds()
+    if text is None:
+        return None
+    if isinstance(text, timedelta):
+        return text.total_seconds()
     found = re.fullmatch(r'\s*([\d.]+)\s*([smhdw]?)\w*\s*', str(text))
-    if not found: raise ValueError(f'An age must be a number of days, or a text such as "30d" or "12h". Received: {text!r}.')
-    return float(found[1]) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 604800, '': 86400}[found[2]]
+    if not found:
+        raise ValueError(
+            'An age must be a number of days, or a text such as "30d" or "12h". Received:'
+            f' {text!r}.'
+        )
+    return (
+        float(found[1]) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 604800, '': 86400}[found[2]]
+    )
 
 
-def bytes_text(n:int)->str: # `11.0 MB`
+def bytes_text(n: int) -> str:  # `11.0 MB`
     unit = next((u for u in ('TB', 'GB', 'MB', 'KB') if n >= _UNITS[u]), 'B')
     return f'{n} B' if unit == 'B' else f'{n / _UNITS[unit]:.3g} {unit}'
 
 
-def entries_text(n:int)->str: return f'{n} entr{"y" if n == 1 else "ies"}' # `1 entry`
+def entries_text(n: int) -> str:
+    return f'{n} entr{"y" if n == 1 else "ies"}'  # `1 entry`
 
 # %% ../../nbs/store/10_local.ipynb #5a86e887
-def _size(folder:Path)->int: return sum(p.stat().st_size for p in folder.rglob('*') if p.is_file())
-def _used(folder:Path)->float: return max((p.stat().st_mtime for p in [folder, *folder.glob('*.json')]), default=0.)
+def _size(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob('*') if p.is_file())
+
+
+def _used(folder: Path) -> float:
+    return max((p.stat().st_mtime for p in [folder, *folder.glob('*.json')]), default=0.0)
 
 
 def listing(
-    root:str|os.PathLike|None=None, # of the store; None is the user's cache folder
-)->Table:
+    root: str | os.PathLike | None = None,  # of the store; None is the user's cache folder
+) -> Table:
     "The entries of a store, the last used first."
+
     def row(folder):
-        try: manifest, state = _manifest(folder), 'whole'
-        except Damaged: manifest, state = None, 'damaged'
+        try:
+            manifest, state = _manifest(folder), 'whole'
+        except Damaged:
+            manifest, state = None, 'damaged'
         about = (manifest or {}).get('about', {})
-        return {'entry': folder.name[:12], 'model': about.get('model'), 'rows': (manifest or {}).get('rows'), 'bytes': _size(folder),
-                'last used': datetime.fromtimestamp(_used(folder)).isoformat(' ', 'minutes'), 'state': state if manifest or state == 'damaged' else 'unfinished'}
+        return {
+            'entry': folder.name[:12],
+            'model': about.get('model'),
+            'rows': (manifest or {}).get('rows'),
+            'bytes': _size(folder),
+            'last used': datetime.fromtimestamp(_used(folder)).isoformat(' ', 'minutes'),
+            'state': state if manifest or state == 'damaged' else 'unfinished',
+        }
+
     folder = home(root)
     rows = [row(p) for p in sorted(find_entries(folder), key=_used, reverse=True)]
     return Table(rows, f'{entries_text(len(rows))}, {bytes_text(sum(r["bytes"] for r in rows))}')
 
-
-def abouts(root:Path, most:int)->list: # what was written about the last used entries
-    found = [_read_json(p/'manifest.json') for p in sorted(find_entries(root), key=_used, reverse=True)[:most]]
+# %% ../../nbs/store/10_local.ipynb #e5a10707
+def abouts(root: Path, most: int) -> list:  # what was written about the last used entries
+    found = [
+        _read_json(p / 'manifest.json')
+        for p in sorted(find_entries(root), key=_used, reverse=True)[:most]
+    ]
     return [m['about'] for m in found if m and m.get('format') == FORMAT]
 
 
 def size(
-    root:str|os.PathLike|None=None, # of the store
-)->int: # bytes
+    root: str | os.PathLike | None = None,  # of the store
+) -> int:  # bytes
     "What the entries of a store take on the disk."
     return sum(map(_size, find_entries(home(root))))
 
 # %% ../../nbs/store/10_local.ipynb #2009d35f
-def _remove(folder:Path)->bool: # False where a process is writing it
+def _remove(folder: Path) -> bool:  # False where a process is writing it
     try:
-        with locked(folder, timeout=0): discard(folder)
-    except TimeoutError: return False
-    with suppress(OSError): (folder.parent/f'.{folder.name}.lock').unlink()
+        with locked(folder, timeout=0):
+            discard(folder)
+    except TimeoutError:
+        return False
+    with suppress(OSError):
+        (folder.parent / f'.{folder.name}.lock').unlink()
     return True
 
-
+# %% ../../nbs/store/10_local.ipynb #c60dc0c8
 def prune(
-    root:str|os.PathLike|None=None, # of the store
-    keep:int|None=None, # spare so many of the last used
-    older_than:str|float|timedelta|None=None, # spare what was used since: `30d`, `12h`, days
-    limit:str|int|None=None, # spare what fits, the last used first: `20 GB`, bytes
-)->Table: # what was removed
-    "Remove entries that nothing spares, the least recently used first. Raises ValueError where no rule is given."
-    return pruned([(_used(p), _size(p), p) for p in find_entries(home(root))], _remove, keep, older_than, limit)
+    root: str | os.PathLike | None = None,  # of the store
+    keep: int | None = None,  # spare so many of the last used
+    older_than: (
+        str | float | timedelta | None
+    ) = None,  # spare what was used since: `30d`, `12h`, days
+    limit: str | int | None = None,  # spare what fits, the last used first: `20 GB`, bytes
+) -> Table:  # what was removed
+    """Remove entries that nothing spares, the least recently used first. Raises ValueError where no
+    rule is given.
+    """
+    return pruned(
+        [(_used(p), _size(p), p) for p in find_entries(home(root))],
+        _remove,
+        keep,
+        older_than,
+        limit,
+    )
 
-
-def pruned(found:list, remove, keep, older_than, limit)->Table: # what was removed of (last use, bytes, entry)
+# %% ../../nbs/store/10_local.ipynb #9aba606c
+def pruned(
+    found: list, remove, keep, older_than, limit
+) -> Table:  # what was removed of (last use, bytes, entry)
     "Call `remove` for each entry that nothing spares; it says whether it could."
     if keep is None and older_than is None and limit is None:
-        raise ValueError('Say what may go: `keep=` a number, `older_than=` an age or `limit=` a size; `keep=0` removes all. Received: none of them.')
+        raise ValueError(
+            'Say what may go: `keep=` a number, `older_than=` an age or `limit=` a size; `keep=0`'
+            ' removes all. Received: none of them.'
+        )
     gone, room, oldest, now = [], size_of(limit), age_of(older_than), time.time()
     for i, (used, bytes_, entry) in enumerate(sorted(found, key=lambda f: f[0], reverse=True)):
-        spared = [keep is not None and i < keep, oldest is not None and now - used <= oldest, room is not None and bytes_ <= room]
-        if room is not None: room -= bytes_ if bytes_ <= room else 0
-        if not any(spared) and remove(entry): gone.append({'entry': entry.name[:12], 'bytes': bytes_})
-    return Table(gone, f'{entries_text(len(gone))} removed, {bytes_text(sum(r["bytes"] for r in gone))}')
+        spared = [
+            keep is not None and i < keep,
+            oldest is not None and now - used <= oldest,
+            room is not None and bytes_ <= room,
+        ]
+        if room is not None:
+            room -= bytes_ if bytes_ <= room else 0
+        if not any(spared) and remove(entry):
+            gone.append({'entry': entry.name[:12], 'bytes': bytes_})
+    return Table(
+        gone, f'{entries_text(len(gone))} removed, {bytes_text(sum(r["bytes"] for r in gone))}'
+    )
 
 # %% ../../nbs/store/10_local.ipynb #47f29cd1
 class LocalStore:
     "The store in a folder of this machine."
-    def __init__(self, root=None, cap:int|None=None): # bytes that it may take
+
+    def __init__(self, root=None, cap: int | None = None):  # bytes that it may take
         self.root, self.cap = home(root), cap
         self.root.mkdir(parents=True, exist_ok=True)
 
-    def place(self, key:str)->Path: return place(self.root, key)
-    def read(self, folder:Path)->Entry|None: return read(folder)
-    def begun(self, folder:Path)->Entry|None: return begun(folder)
-    def writer(self, folder:Path, fields:list)->Writer: return Writer(folder, fields)
-    def finish(self, writer:Writer, about:dict)->None: finish(writer, about)
-    def discard(self, folder:Path)->None: discard(folder)
-    def abouts(self)->list: return abouts(self.root, 50)
-    def locked(self, folder:Path, timeout:float=-1): return locked(folder, timeout)
-    def trim(self, keep:int|None=None)->None: # to what it may take
-        if self.cap is not None: prune(self.root, keep=keep, limit=self.cap)
+    def place(self, key: str) -> Path:
+        return place(self.root, key)
 
-    def check(self, need:int)->None: # bytes that are to come, or have come
+    def read(self, folder: Path) -> Entry | None:
+        return read(folder)
+
+    def begun(self, folder: Path) -> Entry | None:
+        return begun(folder)
+
+    def writer(self, folder: Path, fields: list) -> Writer:
+        return Writer(folder, fields)
+
+    def finish(self, writer: Writer, about: dict) -> None:
+        finish(writer, about)
+
+    def discard(self, folder: Path) -> None:
+        discard(folder)
+
+    def abouts(self) -> list:
+        return abouts(self.root, 50)
+
+    def locked(self, folder: Path, timeout: float = -1):
+        return locked(folder, timeout)
+
+    def trim(self, keep: int | None = None) -> None:  # to what it may take
+        if self.cap is not None:
+            prune(self.root, keep=keep, limit=self.cap)
+
+    def check(self, need: int) -> None:  # bytes that are to come, or have come
         "Raises ValueError or OSError where they do not fit."
         if self.cap is not None and need > self.cap:
-            raise ValueError('Features must fit the limit of the store. Raise `limit`, or store a smaller dtype. '
-                             f'Received: {bytes_text(need)} or more, with a limit of {bytes_text(self.cap)}.')
+            raise ValueError(
+                'Features must fit the limit of the store. Raise `limit`, or store a smaller'
+                f' dtype. Received: {bytes_text(need)} or more, with a limit of'
+                f' {bytes_text(self.cap)}.'
+            )
 
-    def prepare(self, need:int|None)->None: # before any work: is there room? None where it is not known how much will come
+    def prepare(
+        self, need: int | None
+    ) -> None:  # before any work: is there room? None where it is not known how much will come
         self.check(need or 0)
         free = shutil.disk_usage(self.root).free
-        if need and need > free: raise OSError(f'Features must fit on the disk. Free some space, or name another store. Received: {bytes_text(need)} for {bytes_text(free)} of free space.')
+        if need and need > free:
+            raise OSError(
+                'Features must fit on the disk. Free some space, or name another store. Received:'
+                f' {bytes_text(need)} for {bytes_text(free)} of free space.'
+            )

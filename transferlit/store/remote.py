@@ -1,4 +1,4 @@
-"""The store in a bucket: objects named by their content, a chain of records and a manifest, so that nothing needs a lock or a rename.
+"""The store in a bucket: objects named by content and a manifest, without locks or renames.
 
 Docs: https://transferlit.github.io/transferlit/store/remote.html.md"""
 
@@ -33,263 +33,418 @@ __all__ = ['filesystem', 'Files', 'listed', 'blob_file', 'longest', 'Distant', '
 
 # %% ../../nbs/store/30_remote.ipynb #c3869270
 def filesystem(
-    url:str, # `s3://bucket/features`; with a filesystem given, a path in it
-    given=None, # of fsspec or pyarrow
-    **options, # of the filesystem, as fsspec takes them
-)->tuple: # a filesystem of fsspec, and the path in it
-    "The filesystem of a URL. Raises ImportError with the way to install what it needs, ValueError for an unknown protocol."
-    try: import fsspec.core, fsspec.registry
-    except ImportError as error: raise ImportError(f"A store at a URL needs fsspec. Install it: pip install 'transferlit[remote]'. Received: {error}.") from None
-    if given is not None: return _wrapped(given), str(url).partition('://')[2] or str(url)
-    try: return fsspec.core.url_to_fs(url, **options)
-    except ImportError as error: raise ImportError(_unpacked(url.partition('://')[0], error)) from None
+    url: str,  # `s3://bucket/features`; with a filesystem given, a path in it
+    given=None,  # of fsspec or pyarrow
+    **options,  # of the filesystem, as fsspec takes them
+) -> tuple:  # a filesystem of fsspec, and the path in it
+    """The filesystem of a URL. Raises ImportError with the way to install what it needs, ValueError
+    for an unknown protocol.
+    """
+    try:
+        import fsspec.core, fsspec.registry
+    except ImportError as error:
+        raise ImportError(
+            "A store at a URL needs fsspec. Install it: pip install 'transferlit[remote]'."
+            f" Received: {error}."
+        ) from None
+    if given is not None:
+        return _wrapped(given), str(url).partition('://')[2] or str(url)
+    try:
+        return fsspec.core.url_to_fs(url, **options)
+    except ImportError as error:
+        raise ImportError(_unpacked(url.partition('://')[0], error)) from None
     except ValueError as error:
         known = 's3, gs, abfs, hdfs, sftp, file'
-        raise ValueError(f'A store must be at a URL that fsspec knows, such as {known}. Check its protocol. Received: {url!r}: {error}.') from None
+        raise ValueError(
+            f'A store must be at a URL that fsspec knows, such as {known}. Check its protocol.'
+            f' Received: {url!r}: {error}.'
+        ) from None
+
+# %% ../../nbs/store/30_remote.ipynb #15ffee20
+def _unpacked(protocol, error) -> str:
+    package = (
+        re.search(r'[Ii]nstall (?:the )?["`]?([\w-]+)', str(error)) or [None, 'that package']
+    )[1]
+    return (
+        f'{protocol}:// needs a package of its own. Install it: pip install {package}. Received:'
+        f' {error}.'
+    )
 
 
-def _unpacked(protocol, error)->str:
-    package = (re.search(r'[Ii]nstall (?:the )?["`]?([\w-]+)', str(error)) or [None, 'that package'])[1]
-    return f'{protocol}:// needs a package of its own. Install it: pip install {package}. Received: {error}.'
-
-
-def _wrapped(given): # as one of fsspec
-    if not type(given).__module__.startswith('pyarrow'): return given
+def _wrapped(given):  # as one of fsspec
+    if not type(given).__module__.startswith('pyarrow'):
+        return given
     from fsspec.implementations.arrow import ArrowFSWrapper
+
     return ArrowFSWrapper(given)
 
 # %% ../../nbs/store/30_remote.ipynb #a9f84cd5
-_THREADS = 8 # requests at once
-_PAUSES = 0.1, 0.5, 2. # seconds before it is tried again
-_RENAMES = {'file', 'local', 'sftp', 'ssh', 'smb', 'hdfs', 'arrow_hdfs', 'webhdfs'} # folders, where files can be seen while they grow
-_IN_ONE = 1 << 26 # bytes that are sent in one request
+_THREADS = 8  # requests at once
+_PAUSES = 0.1, 0.5, 2.0  # seconds before it is tried again
+_RENAMES = {
+    'file',
+    'local',
+    'sftp',
+    'ssh',
+    'smb',
+    'hdfs',
+    'arrow_hdfs',
+    'webhdfs',
+}  # folders, where files can be seen while they grow
+_IN_ONE = 1 << 26  # bytes that are sent in one request
 
-
+# %% ../../nbs/store/30_remote.ipynb #aa846592
 @dataclass(frozen=True)
 class Files:
     "A folder of a filesystem: whole files in, whole files out."
-    fs:object # of fsspec
-    root:str
-    url:str # as it was given, for people
 
-    def path(self, name:str)->str: return f'{self.root.rstrip("/")}/{name}'
+    fs: object  # of fsspec
+    root: str
+    url: str  # as it was given, for people
 
-    def call(self, verb:str, *args, **more):
-        "Try a few times. Raises FileNotFoundError at once, PermissionError or OSError with what went wrong."
+    def path(self, name: str) -> str:
+        return f'{self.root.rstrip("/")}/{name}'
+
+    def call(self, verb: str, *args, **more):
+        """Try a few times. Raises FileNotFoundError at once, PermissionError or OSError with what
+        went wrong.
+        """
         for pause in (*_PAUSES, None):
-            try: return getattr(self.fs, verb)(*args, **more)
-            except (FileNotFoundError, NotImplementedError): raise
-            except PermissionError as error: raise PermissionError(_unreached(self.url, error)) from error
-            except Exception as error: # what the client of a cloud raises is of many kinds
-                if pause is None: raise OSError(_unreached(self.url, error)) from error
+            try:
+                return getattr(self.fs, verb)(*args, **more)
+            except (FileNotFoundError, NotImplementedError):
+                raise
+            except PermissionError as error:
+                raise PermissionError(_unreached(self.url, error)) from error
+            except Exception as error:  # what the client of a cloud raises is of many kinds
+                if pause is None:
+                    raise OSError(_unreached(self.url, error)) from error
             time.sleep(pause)
 
-    def get(self, name:str, path:Path)->None: self.call('get_file', self.path(name), str(path))
-    def put(self, name:str, content:bytes|Path)->None: _put(self, self.path(name), content)
-    def read(self, name:str)->bytes|None: # None where there is no such file
-        with suppress(FileNotFoundError): return self.call('cat_file', self.path(name))
+    def get(self, name: str, path: Path) -> None:
+        self.call('get_file', self.path(name), str(path))
+
+    def put(self, name: str, content: bytes | Path) -> None:
+        _put(self, self.path(name), content)
+
+    def read(self, name: str) -> bytes | None:  # None where there is no such file
+        with suppress(FileNotFoundError):
+            return self.call('cat_file', self.path(name))
 
 # %% ../../nbs/store/30_remote.ipynb #c1ff339a
-def _put(files, path, content)->None:
+def _put(files, path, content) -> None:
     protocol = files.fs.protocol
     renames = _RENAMES & {protocol} if isinstance(protocol, str) else _RENAMES & {*protocol}
     part = f'{path}~{uuid.uuid4().hex[:12]}' if renames else path
-    if renames: files.call('makedirs', path.rpartition('/')[0], exist_ok=True)
-    if isinstance(content, Path) and content.stat().st_size > _IN_ONE: files.call('put_file', str(content), part)
-    else: files.call('pipe_file', part, content if isinstance(content, bytes) else content.read_bytes())
-    if renames: files.call('mv', part, path)
+    if renames:
+        files.call('makedirs', path.rpartition('/')[0], exist_ok=True)
+    if isinstance(content, Path) and content.stat().st_size > _IN_ONE:
+        files.call('put_file', str(content), part)
+    else:
+        files.call(
+            'pipe_file', part, content if isinstance(content, bytes) else content.read_bytes()
+        )
+    if renames:
+        files.call('mv', part, path)
 
 # %% ../../nbs/store/30_remote.ipynb #fb42b091
-def _unreached(url, error)->str:
-    return f'A remote store must be reachable. Check the URL, the network and the rights. Received: {url}: {type(error).__name__}: {" ".join(str(error).split())[:300]}.'
+def _unreached(url, error) -> str:
+    return (
+        'A remote store must be reachable. Check the URL, the network and the rights. Received:'
+        f' {url}: {type(error).__name__}: {" ".join(str(error).split())[:300]}.'
+    )
 
 
-def listed(files:Files, folder:str='')->dict: # bytes of each file below `folder`, by name
+def listed(files: Files, folder: str = '') -> dict:  # bytes of each file below `folder`, by name
     path = files.path(folder).rstrip('/')
-    files.fs.invalidate_cache() # others write there as well
-    try: found = files.call('find', path, detail=True)
-    except FileNotFoundError: return {}
+    files.fs.invalidate_cache()  # others write there as well
+    try:
+        found = files.call('find', path, detail=True)
+    except FileNotFoundError:
+        return {}
     return {name.rpartition(f'{path.strip("/")}/')[2]: info['size'] for name, info in found.items()}
 
 
-def _remove(files:Files, names)->None:
+def _remove(files: Files, names) -> None:
     def one(name):
-        with suppress(FileNotFoundError): files.call('rm_file', files.path(name))
-    with ThreadPoolExecutor(_THREADS) as pool: [*pool.map(one, names)]
+        with suppress(FileNotFoundError):
+            files.call('rm_file', files.path(name))
 
+    with ThreadPoolExecutor(_THREADS) as pool:
+        [*pool.map(one, names)]
 
-def _reach(files:Files)->None:
-    "Write a small file and remove it. Raises OSError, PermissionError or FileNotFoundError where that can't be done."
+# %% ../../nbs/store/30_remote.ipynb #60a0bbc8
+def _reach(files: Files) -> None:
+    """Write a small file and remove it. Raises OSError, PermissionError or FileNotFoundError where
+    that can't be done.
+    """
     name = f'.probe-{uuid.uuid4().hex[:12]}'
-    try: files.put(name, b'here')
-    except FileNotFoundError as error: raise FileNotFoundError(_unreached(files.url, error)) from error
+    try:
+        files.put(name, b'here')
+    except FileNotFoundError as error:
+        raise FileNotFoundError(_unreached(files.url, error)) from error
     _remove(files, [name])
 
 # %% ../../nbs/store/30_remote.ipynb #6d23267c
 _RECORD = re.compile(r'(\d{5})-([0-9a-f]{16})\.json')
 _BLOB = re.compile(r'[0-9a-f]{32}\.bin')
-_OURS = re.compile(r'manifest\.json|\d{5}-[0-9a-f]{16}\.json|[0-9a-f]{32}\.bin|(writers|pieces)/.+|.+~[0-9a-f]{12}')
-
-def blob_file(sha256:str)->str: return f'{sha256[:32]}.bin'
-def _link(record:dict)->str: return content_hash(json.dumps(record, sort_keys=True))[:16] # what the next record knows it by
-def _there(record:dict, sizes:dict)->bool: # all bytes that it vouches for
-    return all(sizes.get(blob_file(h)) == b for h, b in zip(record['sha256'], record['bytes'], strict=True))
+_OURS = re.compile(
+    r'manifest\.json|\d{5}-[0-9a-f]{16}\.json|[0-9a-f]{32}\.bin|(writers|pieces)/.+|.+~[0-9a-f]{12}'
+)
 
 
+def blob_file(sha256: str) -> str:
+    return f'{sha256[:32]}.bin'
+
+
+def _link(record: dict) -> str:
+    return content_hash(json.dumps(record, sort_keys=True))[:16]  # what the next record knows it by
+
+
+def _there(record: dict, sizes: dict) -> bool:  # all bytes that it vouches for
+    return all(
+        sizes.get(blob_file(h)) == b for h, b in zip(record['sha256'], record['bytes'], strict=True)
+    )
+
+# %% ../../nbs/store/30_remote.ipynb #6bbe7876
 def longest(
-    records:dict, # by name of their file
-    sizes:dict, # of the files that are there
-)->list: # the longest chain that begins at the beginning; each with `after`
+    records: dict,  # by name of their file
+    sizes: dict,  # of the files that are there
+) -> list:  # the longest chain that begins at the beginning; each with `after`
     "Follow the records from the first one on, as far as they and their bytes are whole."
     before, depth = {None: None}, {None: 0}
     for name in sorted(records):
         number, mine = _RECORD.fullmatch(name).groups()
         record = records[name]
-        if record is None or _link(record) != mine or depth.get(record['after']) != int(number) or not _there(record, sizes): continue
+        if (
+            record is None
+            or _link(record) != mine
+            or depth.get(record['after']) != int(number)
+            or not _there(record, sizes)
+        ):
+            continue
         before[mine], depth[mine] = record, int(number) + 1
     chain, at = [], max(depth, key=lambda h: (depth[h], h or ''))
-    while at: chain.append(before[at]); at = before[at]['after']
+    while at:
+        chain.append(before[at])
+        at = before[at]['after']
     return chain[::-1]
 
 # %% ../../nbs/store/30_remote.ipynb #c7398c02
 @dataclass(frozen=True, eq=False)
 class Distant:
     "Rows of a shard that are fetched when they are read. Read, they are in memory."
-    copies:Copies
-    blob:Blob
-    dtype:np.dtype
-    whole:tuple # shape of the shard
-    start:int
-    stop:int # of these rows
 
-    def __len__(self): return self.stop - self.start
+    copies: Copies
+    blob: Blob
+    dtype: np.dtype
+    whole: tuple  # shape of the shard
+    start: int
+    stop: int  # of these rows
+
+    def __len__(self):
+        return self.stop - self.start
+
     @property
-    def shape(self)->tuple: return len(self), *self.whole[1:]
+    def shape(self) -> tuple:
+        return len(self), *self.whole[1:]
+
     @property
-    def ndim(self)->int: return len(self.whole)
-    def __array__(self, dtype=None, copy=None): return _read(self, slice(None), dtype)
+    def ndim(self) -> int:
+        return len(self.whole)
+
+    def __array__(self, dtype=None, copy=None):
+        return _read(self, slice(None), dtype)
 
     def __getitem__(self, rows):
-        if not isinstance(rows, slice) or rows.step not in (None, 1): return _read(self, rows)
+        if not isinstance(rows, slice) or rows.step not in (None, 1):
+            return _read(self, rows)
         start, stop, _ = rows.indices(len(self))
         return replace(self, start=self.start + start, stop=self.start + max(start, stop))
 
-    def hold(self): # fetch it now; call what this gives to let it go
-        if not self.blob.size: return lambda: None
+    def hold(self):  # fetch it now; call what this gives to let it go
+        if not self.blob.size:
+            return lambda: None
         self.copies.hold(self.blob)
         return partial(self.copies.release, self.blob)
 
-
-def _read(distant, rows, dtype=None)->np.ndarray:
-    if not (len(distant) and distant.blob.size): return np.empty(distant.shape, distant.dtype)[rows]
+# %% ../../nbs/store/30_remote.ipynb #39d5e3f8
+def _read(distant, rows, dtype=None) -> np.ndarray:
+    if not (len(distant) and distant.blob.size):
+        return np.empty(distant.shape, distant.dtype)[rows]
     with distant.copies.using(distant.blob) as data:
-        return np.array(data.view(distant.dtype).reshape(distant.whole)[distant.start:distant.stop][rows], dtype)
+        return np.array(
+            data.view(distant.dtype).reshape(distant.whole)[distant.start : distant.stop][rows],
+            dtype,
+        )
 
 # %% ../../nbs/store/30_remote.ipynb #edd65227
 @dataclass(frozen=True)
 class Place:
     "Where an entry lies."
-    files:Files
-    name:str # 32 hexadecimal digits of its key
-    copies:Copies
 
-    def __str__(self): return f'{self.files.url}/{self.name}'
-    def file(self, name:str)->str: return f'{self.name}/{name}'
-    def sizes(self)->dict: return listed(self.files, self.name)
-    def read(self, name:str)->dict|None: # None where it is missing or damaged
+    files: Files
+    name: str  # 32 hexadecimal digits of its key
+    copies: Copies
+
+    def __str__(self):
+        return f'{self.files.url}/{self.name}'
+
+    def file(self, name: str) -> str:
+        return f'{self.name}/{name}'
+
+    def sizes(self) -> dict:
+        return listed(self.files, self.name)
+
+    def read(self, name: str) -> dict | None:  # None where it is missing or damaged
         return disk.unsealed(self.files.read(self.file(name)) or b'')
-    def write(self, name:str, content:dict)->None: self.files.put(self.file(name), disk.sealed(content).encode())
-    def blob(self, sha256:str, size:int)->Blob: return Blob(self.files, self.file(blob_file(sha256)), sha256, size)
 
-    def holds(self, record:dict)->bool: return _holds(self, record) # all bytes that it vouches for
-    def send(self, piece:Path)->dict: return _sent(self, piece) # the bytes of an entry of one shard on this machine; its record
-    def manifest(self, sizes:dict)->dict|None: return _manifest(self, sizes) # None where there is no whole entry
-    def chain(self, sizes:dict)->list: # what killed writers have left whole
+    def write(self, name: str, content: dict) -> None:
+        self.files.put(self.file(name), disk.sealed(content).encode())
+
+    def blob(self, sha256: str, size: int) -> Blob:
+        return Blob(self.files, self.file(blob_file(sha256)), sha256, size)
+
+    def holds(self, record: dict) -> bool:
+        return _holds(self, record)  # all bytes that it vouches for
+
+    def send(self, piece: Path) -> dict:
+        return _sent(self, piece)  # the bytes of an entry of one shard on this machine; its record
+
+    def manifest(self, sizes: dict) -> dict | None:
+        return _manifest(self, sizes)  # None where there is no whole entry
+
+    def chain(self, sizes: dict) -> list:  # what killed writers have left whole
         names = [n for n in sizes if _RECORD.fullmatch(n)]
-        with ThreadPoolExecutor(_THREADS) as pool: return longest(dict(zip(names, pool.map(self.read, names))), sizes)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return longest(dict(zip(names, pool.map(self.read, names))), sizes)
 
 # %% ../../nbs/store/30_remote.ipynb #69cbb0c5
-def _manifest(place, sizes)->dict|None:
+def _manifest(place, sizes) -> dict | None:
     "Raises Damaged where there is a manifest, but not as it was written, or without its bytes."
-    if 'manifest.json' not in sizes: return None
+    if 'manifest.json' not in sizes:
+        return None
     found = place.read('manifest.json')
-    if found is None: raise disk.Damaged(place, ['manifest.json has changed'])
-    if found.get('format') != disk.FORMAT: return None
+    if found is None:
+        raise disk.Damaged(place, ['manifest.json has changed'])
+    if found.get('format') != disk.FORMAT:
+        return None
     lacking = [n for n, s in enumerate(found['shards']) if not _there(s, sizes)]
-    if lacking: raise disk.Damaged(place, [f'shard {n} is not whole' for n in lacking])
+    if lacking:
+        raise disk.Damaged(place, [f'shard {n} is not whole' for n in lacking])
     return found
 
 
-def _holds(place, record)->bool:
+def _holds(place, record) -> bool:
     def size(digest):
-        try: return place.files.call('info', place.files.path(place.file(blob_file(digest))))['size']
-        except FileNotFoundError: return None
+        try:
+            return place.files.call('info', place.files.path(place.file(blob_file(digest))))['size']
+        except FileNotFoundError:
+            return None
+
     return [size(h) for h in record['sha256']] == record['bytes']
 
 
-def _sent(place, piece)->dict:
-    record, = disk.unsealed((piece/'manifest.json').read_bytes())['shards']
-    for i, digest in enumerate(record['sha256']): place.files.put(place.file(blob_file(digest)), piece/f'00000.{i}.bin')
+def _sent(place, piece) -> dict:
+    (record,) = disk.unsealed((piece / 'manifest.json').read_bytes())['shards']
+    for i, digest in enumerate(record['sha256']):
+        place.files.put(place.file(blob_file(digest)), piece / f'00000.{i}.bin')
     return record
 
 # %% ../../nbs/store/30_remote.ipynb #4c3711d8
-def entry_of(place:Place, manifest:dict)->disk.Entry:
-    "An entry whose rows are fetched when they are read. Raises ValueError where the copies have too little room."
+def entry_of(place: Place, manifest: dict) -> disk.Entry:
+    """An entry whose rows are fetched when they are read. Raises ValueError where the copies have
+    too little room.
+    """
     fields, shards = manifest['fields'], manifest['shards']
     nbytes = [sum(s['bytes']) for s in shards]
     enough(place.copies.limit, max(nbytes, default=0), sum(nbytes))
+
     def part(s, i):
         whole = (s['rows'], *fields[i]['shape'])
-        return Distant(place.copies, place.blob(s['sha256'][i], s['bytes'][i]), disk.dtype_of(fields[i]['dtype']), whole, 0, s['rows'])
-    arrays = {f['name']: disk.StoredRows([part(s, i) for s in shards]) for i, f in enumerate(fields)}
-    return disk.Entry(place, arrays, fields, manifest['about'], sum(s['rows'] for s in shards), sum(nbytes))
+        return Distant(
+            place.copies,
+            place.blob(s['sha256'][i], s['bytes'][i]),
+            disk.dtype_of(fields[i]['dtype']),
+            whole,
+            0,
+            s['rows'],
+        )
+
+    arrays = {
+        f['name']: disk.StoredRows([part(s, i) for s in shards]) for i, f in enumerate(fields)
+    }
+    return disk.Entry(
+        place, arrays, fields, manifest['about'], sum(s['rows'] for s in shards), sum(nbytes)
+    )
 
 # %% ../../nbs/store/30_remote.ipynb #603918b1
-_WAITING = 2 # shards that wait to be sent
+_WAITING = 2  # shards that wait to be sent
 
+# %% ../../nbs/store/30_remote.ipynb #15f5dd0a
 class _Sending:
     "Sends shards in a thread of its own: bytes first, then the record that vouches for them."
-    def __init__(self, place:Place, sizes:dict):
+
+    def __init__(self, place: Place, sizes: dict):
         self.place, self.sizes, self.waiting = place, sizes, deque()
         self.thread = ThreadPoolExecutor(1, 'transferlit-sending')
 
-    def add(self, number:int, record:dict, contents:list)->None: # the record with `after`; bytes, files, or None for what is there already
-        while len(self.waiting) >= _WAITING: self.waiting.popleft().result()
+    def add(
+        self, number: int, record: dict, contents: list
+    ) -> None:  # the record with `after`; bytes, files, or None for what is there already
+        while len(self.waiting) >= _WAITING:
+            self.waiting.popleft().result()
         self.waiting.append(self.thread.submit(self._send, number, record, contents))
 
     def _send(self, number, record, contents):
         for content, size, digest in zip(contents, record['bytes'], record['sha256']):
-            if content is None: continue
-            if self.sizes.get(blob_file(digest)) != size: self.place.files.put(self.place.file(blob_file(digest)), content)
-            if isinstance(content, Path): self.place.copies.take(self.place.blob(digest, size), content)
+            if content is None:
+                continue
+            if self.sizes.get(blob_file(digest)) != size:
+                self.place.files.put(self.place.file(blob_file(digest)), content)
+            if isinstance(content, Path):
+                self.place.copies.take(self.place.blob(digest, size), content)
         self.place.write(f'{number:05d}-{_link(record)}.json', record)
 
-    def check(self)->None: # raises what went wrong so far
-        while self.waiting and self.waiting[0].done(): self.waiting.popleft().result()
+    def check(self) -> None:  # raises what went wrong so far
+        while self.waiting and self.waiting[0].done():
+            self.waiting.popleft().result()
 
-    def wait(self)->None: # until all is sent
-        while self.waiting: self.waiting.popleft().result()
+    def wait(self) -> None:  # until all is sent
+        while self.waiting:
+            self.waiting.popleft().result()
 
-    def close(self)->None: self.thread.shutdown(wait=True, cancel_futures=False)
+    def close(self) -> None:
+        self.thread.shutdown(wait=True, cancel_futures=False)
 
 # %% ../../nbs/store/30_remote.ipynb #27ddc09e
 class RemoteWriter(disk.Writer):
     "Puts rows into an entry far away, shard after shard. A context, as `Writer` is."
-    def __init__(self, place:Place, fields:list, shard_bytes:int|None=None):
-        self.place, self.fields, self.shard_bytes, self.open, self.note = place, fields, shard_bytes or disk.shard_limits.bytes, None, {}
+
+    def __init__(self, place: Place, fields: list, shard_bytes: int | None = None):
+        self.place, self.fields, self.shard_bytes, self.open, self.note = (
+            place,
+            fields,
+            shard_bytes or disk.shard_limits.bytes,
+            None,
+            {},
+        )
         self.stack, self.folder = ExitStack(), None
         self.announce()
         sizes = place.sizes()
         self.sending = _Sending(place, sizes)
         self._go_on([r for r in place.chain(sizes) if r['fields'] == fields])
 
-    def _go_on(self, chain)->None: # behind what is there
+    def _go_on(self, chain) -> None:  # behind what is there
         self.last = _link(chain[-1]) if chain else None
         self.shards = [{k: v for k, v in r.items() if k != 'after'} for r in chain]
-        if chain: self.note = dict(chain[-1]['note'])
+        if chain:
+            self.note = dict(chain[-1]['note'])
 
-    def announce(self)->None: self.place.write(f'writers/{_machine(self.place)}.json', {})
-    def add(self, arrays)->None:
+    def announce(self) -> None:
+        self.place.write(f'writers/{_machine(self.place)}.json', {})
+
+    def add(self, arrays) -> None:
         self.sending.check()
         super().add(arrays)
 
@@ -297,12 +452,15 @@ class RemoteWriter(disk.Writer):
         self.folder = self.folder or self.stack.enter_context(self.place.copies.scratch())
         return super()._begin()
 
-    def seal(self)->None:
-        if not self.open: return
+    def seal(self) -> None:
+        if not self.open:
+            return
         (record, files), self.open = self.open.close(self.note), None
         self.append(record, files)
 
-    def append(self, record:dict, contents:list)->None: # a shard that is complete; None for bytes that are there already
+    def append(
+        self, record: dict, contents: list
+    ) -> None:  # a shard that is complete; None for bytes that are there already
         linked = {**record, 'after': self.last}
         self.sending.add(len(self.shards), linked, contents)
         self.shards, self.last = [*self.shards, record], _link(linked)
@@ -310,177 +468,305 @@ class RemoteWriter(disk.Writer):
     def __exit__(self, *error):
         try:
             super().__exit__(*error)
-            if error[0] in (None, KeyboardInterrupt): self.sending.wait()
-        finally: self.close()
+            if error[0] in (None, KeyboardInterrupt):
+                self.sending.wait()
+        finally:
+            self.close()
 
-    def close(self)->None: # everything that was sealed is sent, or has failed
+    def close(self) -> None:  # everything that was sealed is sent, or has failed
         self.sending.close()
         self.stack.close()
 
 # %% ../../nbs/store/30_remote.ipynb #809b3b74
-def _machine(place)->str: # one name for each folder of copies: who writes there one after the other is one writer
-    path = place.copies.folder/'id'
+def _machine(
+    place,
+) -> str:  # one name for each folder of copies: who writes there one after the other is one writer
+    path = place.copies.folder / 'id'
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path):
-            if not path.exists(): path.write_text(uuid.uuid4().hex[:12])
+            if not path.exists():
+                path.write_text(uuid.uuid4().hex[:12])
     return f'{socket.gethostname()}-{path.read_text()}'
 
 # %% ../../nbs/store/30_remote.ipynb #e97b946c
 def append_remote_shard(
-    writer:RemoteWriter, # of the entry that grows
-    record:dict, # of a shard whose bytes lie in the entry's place
-    more:list=(), # an array for each field that it lacks, the last ones
-)->None:
+    writer: RemoteWriter,  # of the entry that grows
+    record: dict,  # of a shard whose bytes lie in the entry's place
+    more: list = (),  # an array for each field that it lacks, the last ones
+) -> None:
     "Make a shard the next one of `writer`."
     added = [np.ascontiguousarray(a).tobytes() for a in more]
     writer.append(disk.widened(writer, record, added), [None] * len(record['bytes']) + added)
 
 # %% ../../nbs/store/30_remote.ipynb #49852c89
-_LONG_GONE = 86400 # seconds after which a writer's name is taken for that of a dead one
+_LONG_GONE = 86400  # seconds after which a writer's name is taken for that of a dead one
+
 
 def finish_remote(
-    writer:RemoteWriter, # with all its rows
-    about:dict, # plain values to keep beside the arrays
-)->None:
-    "Send what is left, then put the manifest, unless a whole one is there. Raises OSError where bytes have been removed meanwhile."
+    writer: RemoteWriter,  # with all its rows
+    about: dict,  # plain values to keep beside the arrays
+) -> None:
+    """Send what is left, then put the manifest, unless a whole one is there. Raises OSError where
+    bytes have been removed meanwhile.
+    """
     writer.seal()
     writer.sending.wait()
     writer.announce()
     place, found = writer.place, writer.place.sizes()
     if not _beaten(place, found):
         lost = [n for n, s in enumerate(writer.shards) if not _there(s, found)]
-        if lost: raise OSError(f'What was written must still be there. Make it anew. Received: {place} without {len(lost)} of {len(writer.shards)} shards.')
+        if lost:
+            raise OSError(
+                f'What was written must still be there. Make it anew. Received: {place} without'
+                f' {len(lost)} of {len(writer.shards)} shards.'
+            )
         place.write('manifest.json', disk.manifest_of(writer, about))
     writer.close()
     _tidy(place)
 
-
-def _beaten(place, found)->bool: # by another machine
-    try: return place.manifest(found) is not None
-    except disk.Damaged: return False
+# %% ../../nbs/store/30_remote.ipynb #1f841dbf
+def _beaten(place, found) -> bool:  # by another machine
+    try:
+        return place.manifest(found) is not None
+    except disk.Damaged:
+        return False
 
 # %% ../../nbs/store/30_remote.ipynb #85f00f7b
-def _tidy(place)->None:
+def _tidy(place) -> None:
     "Remove what the manifest does not name, where nobody else is writing."
     mine, found = f'writers/{_machine(place)}.json', place.sizes()
-    manifest, others = place.read('manifest.json'), [n for n in found if n.startswith('writers/') and n != mine]
-    if manifest is None or any(_writes(place, n, mine) for n in others): return _remove(place.files, [place.file(mine)])
+    manifest, others = (
+        place.read('manifest.json'),
+        [n for n in found if n.startswith('writers/') and n != mine],
+    )
+    if manifest is None or any(_writes(place, n, mine) for n in others):
+        return _remove(place.files, [place.file(mine)])
     named = {'manifest.json', *(blob_file(h) for s in manifest['shards'] for h in s['sha256'])}
     _remove(place.files, [place.file(n) for n in found if n not in named and _OURS.fullmatch(n)])
 
 
-def _writes(place, name, mine)->bool: # by the clock of the store, which saw both names
-    def when(file): return place.files.call('modified', place.files.path(place.file(file)))
-    try: return (when(mine) - when(name)).total_seconds() < _LONG_GONE
-    except FileNotFoundError: return False # gone meanwhile
-    except (OSError, NotImplementedError): return True # a filesystem without times
+def _writes(place, name, mine) -> bool:  # by the clock of the store, which saw both names
+    def when(file):
+        return place.files.call('modified', place.files.path(place.file(file)))
+
+    try:
+        return (when(mine) - when(name)).total_seconds() < _LONG_GONE
+    except FileNotFoundError:
+        return False  # gone meanwhile
+    except (OSError, NotImplementedError):
+        return True  # a filesystem without times
 
 # %% ../../nbs/store/30_remote.ipynb #243d5064
 class RemoteStore:
     "A store on a filesystem far away, with copies on this machine."
-    cap = None # it may take what it takes: the limit is for the copies
-    def __init__(self,
-        url:str|Path, # `s3://bucket/features`; with a filesystem, a path in it
-        filesystem=None, # of fsspec or pyarrow, made by yourself
-        cache:str|Path|None=None, # folder for copies; beside the user's own store if None
-        limit:str|int='20 GB', # what the copies may take on this machine, the least recently used going first
-        **storage_options, # of the filesystem: `anon=True`, `endpoint_url=...`
+
+    cap = None  # it may take what it takes: the limit is for the copies
+
+    def __init__(
+        self,
+        url: str | Path,  # `s3://bucket/features`; with a filesystem, a path in it
+        filesystem=None,  # of fsspec or pyarrow, made by yourself
+        cache: str | Path | None = None,  # folder for copies; beside the user's own store if None
+        limit: (
+            str | int
+            # what the copies may take on this machine, the least recently used going first
+        ) = '20 GB',
+        **storage_options,  # of the filesystem: `anon=True`, `endpoint_url=...`
     ):
         self.url = str(url).rstrip('/')
         fs, root = _filesystem(self.url, filesystem, **storage_options)
         self.files = Files(fs, root, self.url)
-        self.copies = Copies(Path(cache).expanduser() if cache else disk.home()/'copies', disk.size_of(limit))
+        self.copies = Copies(
+            Path(cache).expanduser() if cache else disk.home() / 'copies', disk.size_of(limit)
+        )
 
-    def within(self, limit:str|int)->RemoteStore: # the same store, with another limit for its copies
+    def within(
+        self, limit: str | int
+    ) -> RemoteStore:  # the same store, with another limit for its copies
         other = copy(self)
         other.copies = Copies(self.copies.folder, disk.size_of(limit))
         return other
 
-    def __fspath__(self): return self.url # wherever the path of a store is taken
-    def __repr__(self): return f'RemoteStore({self.url!r}, cache={str(self.copies.folder)!r}, limit={disk.bytes_text(self.copies.limit)!r})'
-    def place(self, key:str)->Place: return Place(self.files, key[:32], self.copies)
-    def writer(self, place:Place, fields:list)->RemoteWriter: return RemoteWriter(place, fields)
-    def finish(self, writer:RemoteWriter, about:dict)->None: finish_remote(writer, about)
-    def locked(self, place:Place, timeout:float=-1): # of this machine's processes one writes; between machines no lock is needed
-        self.copies.folder.mkdir(parents=True, exist_ok=True)
-        return locked(self.copies.folder/place.name, timeout)
+    def __fspath__(self):
+        return self.url  # wherever the path of a store is taken
 
-    def read(self, place:Place)->disk.Entry|None: return read_remote(place)
-    def begun(self, place:Place)->disk.Entry|None: return _begun(place) # what a killed writer left whole
-    def discard(self, place:Place|str)->None: _discard(self, place) # or the first digits of an entry, as `listing` shows them
-    def find_entries(self)->dict: return _entries(self.files) # sizes of the files of each
-    def abouts(self)->list: return [m['about'] for _, m in _manifests(self, [*self.find_entries()][:_ALIKE]) if m]
-    def listing(self)->Table: return _listing(self) # the entries, the last written first
-    def size(self)->int: return sum(sum(found.values()) for found in self.find_entries().values()) # bytes of all entries
-    def prune(self, keep:int|None=None, older_than=None, limit=None)->Table: return _pruned(self, keep, older_than, limit) # as `prune` of a folder
-    def check(self, need:int)->None: "What is stored far away has no limit here."
-    def trim(self, keep:int|None=None)->None: "Nor is anything removed there unasked."
-    def prepare(self, need:int|None)->None: # before any work
-        "Raises OSError, PermissionError or FileNotFoundError where nothing can be written, ValueError where the copies have too little room."
+    def __repr__(self):
+        return (
+            f'RemoteStore({self.url!r}, cache={str(self.copies.folder)!r},'
+            f' limit={disk.bytes_text(self.copies.limit)!r})'
+        )
+
+    def place(self, key: str) -> Place:
+        return Place(self.files, key[:32], self.copies)
+
+    def writer(self, place: Place, fields: list) -> RemoteWriter:
+        return RemoteWriter(place, fields)
+
+    def finish(self, writer: RemoteWriter, about: dict) -> None:
+        finish_remote(writer, about)
+
+    def locked(
+        self, place: Place, timeout: float = -1
+    ):  # of this machine's processes one writes; between machines no lock is needed
+        self.copies.folder.mkdir(parents=True, exist_ok=True)
+        return locked(self.copies.folder / place.name, timeout)
+
+    def read(self, place: Place) -> disk.Entry | None:
+        return read_remote(place)
+
+    def begun(self, place: Place) -> disk.Entry | None:
+        return _begun(place)  # what a killed writer left whole
+
+    def discard(self, place: Place | str) -> None:
+        _discard(self, place)  # or the first digits of an entry, as `listing` shows them
+
+    def find_entries(self) -> dict:
+        return _entries(self.files)  # sizes of the files of each
+
+    def abouts(self) -> list:
+        return [m['about'] for _, m in _manifests(self, [*self.find_entries()][:_ALIKE]) if m]
+
+    def listing(self) -> Table:
+        return _listing(self)  # the entries, the last written first
+
+    def size(self) -> int:
+        return sum(
+            sum(found.values()) for found in self.find_entries().values()
+        )  # bytes of all entries
+
+    def prune(self, keep: int | None = None, older_than=None, limit=None) -> Table:
+        return _pruned(self, keep, older_than, limit)  # as `prune` of a folder
+
+    def check(self, need: int) -> None:
+        "What is stored far away has no limit here."
+
+    def trim(self, keep: int | None = None) -> None:
+        "Nor is anything removed there unasked."
+
+    def prepare(self, need: int | None) -> None:  # before any work
+        """Raises OSError, PermissionError or FileNotFoundError where nothing can be written,
+        ValueError where the copies have too little room.
+        """
         enough(self.copies.limit, disk.shard_limits.bytes, need or 1 << 62)
         _reach(self.files)
 
 # %% ../../nbs/store/30_remote.ipynb #f5d5ebca
 def read_remote(
-    place:Place, # of an entry
-)->disk.Entry|None: # None where there is no whole entry
-    "An entry whose bytes are fetched and checked when they are used. Raises Damaged where it is not whole."
+    place: Place,  # of an entry
+) -> disk.Entry | None:  # None where there is no whole entry
+    """An entry whose bytes are fetched and checked when they are used. Raises Damaged where it is
+    not whole.
+    """
     manifest = place.manifest(place.sizes())
     return manifest and entry_of(place, manifest)
 
 
-def _begun(place)->disk.Entry|None:
+def _begun(place) -> disk.Entry | None:
     chain = place.chain(place.sizes())
-    return entry_of(place, {'fields': chain[0]['fields'], 'shards': chain, 'about': chain[-1]['note']}) if chain else None
+    return (
+        entry_of(place, {'fields': chain[0]['fields'], 'shards': chain, 'about': chain[-1]['note']})
+        if chain
+        else None
+    )
 
 
-def _discard(store, place)->None: # the manifest goes first; what is not part of an entry stays
-    if isinstance(place, str): place = _named(store, place)
+def _discard(store, place) -> None:  # the manifest goes first; what is not part of an entry stays
+    if isinstance(place, str):
+        place = _named(store, place)
     found = [n for n in place.sizes() if _OURS.fullmatch(n)]
-    for names in ([n for n in found if n == 'manifest.json'], found): _remove(store.files, map(place.file, names))
+    for names in ([n for n in found if n == 'manifest.json'], found):
+        _remove(store.files, map(place.file, names))
 
-
-def _named(store, digits)->Place:
+# %% ../../nbs/store/30_remote.ipynb #8385a3ad
+def _named(store, digits) -> Place:
     names = [n for n in store.find_entries() if n.startswith(digits)]
-    if len(names) != 1: raise ValueError(f'An entry must be named by its first digits. Choose among {", ".join(n[:12] for n in store.find_entries()) or "none: the store is empty"}. Received: {digits!r}.')
+    if len(names) != 1:
+        raise ValueError(
+            'An entry must be named by its first digits. Choose among'
+            f' {", ".join(n[:12] for n in store.find_entries()) or "none: the store is empty"}.'
+            f' Received: {digits!r}.'
+        )
     return store.place(names[0])
 
 
-def is_remote(store)->bool: return isinstance(store, RemoteStore) or isinstance(store, str) and '://' in store
-_filesystem = filesystem # by another name, where an argument has this one
+def is_remote(store) -> bool:
+    return isinstance(store, RemoteStore) or isinstance(store, str) and '://' in store
+
+
+_filesystem = filesystem  # by another name, where an argument has this one
 
 # %% ../../nbs/store/30_remote.ipynb #64090930
-_ALIKE = 8 # entries that are looked at to say what differs
+_ALIKE = 8  # entries that are looked at to say what differs
 
-def _entries(files)->dict:
+
+def _entries(files) -> dict:
     found = {}
     for name, size in listed(files).items():
         entry, _, file = name.partition('/')
-        if re.fullmatch('[0-9a-f]{32}', entry) and file: found.setdefault(entry, {})[file] = size
+        if re.fullmatch('[0-9a-f]{32}', entry) and file:
+            found.setdefault(entry, {})[file] = size
     return found
 
 
-def _manifests(store, names): # (name, manifest) of each; None where it is not whole
-    with ThreadPoolExecutor(_THREADS) as pool: return [*zip(names, pool.map(lambda n: store.place(n).read('manifest.json'), names))]
+def _manifests(store, names):  # (name, manifest) of each; None where it is not whole
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return [*zip(names, pool.map(lambda n: store.place(n).read('manifest.json'), names))]
 
 
-def _modified(store, name, file='manifest.json')->float: # seconds since 1970, when it was put; now where that is not known
-    try: return store.files.call('modified', store.files.path(f'{name}/{file}')).timestamp()
-    except (OSError, NotImplementedError): return time.time()
+def _modified(
+    store, name, file='manifest.json'
+) -> float:  # seconds since 1970, when it was put; now where that is not known
+    try:
+        return store.files.call('modified', store.files.path(f'{name}/{file}')).timestamp()
+    except (OSError, NotImplementedError):
+        return time.time()
 
+# %% ../../nbs/store/30_remote.ipynb #ac19f067
+def _pruned(
+    store, keep, older_than, limit
+) -> Table:  # entries that somebody writes are passed over
+    def written(name, files):
+        return any(
+            time.time() - _modified(store, name, f) < _LONG_GONE
+            for f in files
+            if f.startswith('writers/')
+        )
 
-def _pruned(store, keep, older_than, limit)->Table: # entries that somebody writes are passed over
-    def written(name, files): return any(time.time() - _modified(store, name, f) < _LONG_GONE for f in files if f.startswith('writers/'))
-    def goes(place): store.discard(place); return True
+    def goes(place):
+        store.discard(place)
+        return True
+
     found = {n: files for n, files in store.find_entries().items() if not written(n, files)}
-    return disk.pruned([(_modified(store, n), sum(files.values()), store.place(n)) for n, files in found.items()], goes, keep, older_than, limit)
+    return disk.pruned(
+        [(_modified(store, n), sum(files.values()), store.place(n)) for n, files in found.items()],
+        goes,
+        keep,
+        older_than,
+        limit,
+    )
 
-
-def _listing(store)->Table:
+# %% ../../nbs/store/30_remote.ipynb #42fd3626
+def _listing(store) -> Table:
     found = store.find_entries()
+
     def row(name, manifest):
-        state = 'whole' if manifest else 'damaged' if 'manifest.json' in found[name] else 'unfinished'
-        return {'entry': name[:12], 'model': (manifest or {}).get('about', {}).get('model'), 'rows': (manifest or {}).get('rows'), 'bytes': sum(found[name].values()), 'state': state}
-    rows = [row(*pair) for pair in _manifests(store, sorted(found, key=lambda n: -_modified(store, n)))]
-    return Table(rows, f'{disk.entries_text(len(rows))}, {disk.bytes_text(sum(r["bytes"] for r in rows))} at {store.url}')
+        state = (
+            'whole' if manifest else 'damaged' if 'manifest.json' in found[name] else 'unfinished'
+        )
+        return {
+            'entry': name[:12],
+            'model': (manifest or {}).get('about', {}).get('model'),
+            'rows': (manifest or {}).get('rows'),
+            'bytes': sum(found[name].values()),
+            'state': state,
+        }
+
+    rows = [
+        row(*pair) for pair in _manifests(store, sorted(found, key=lambda n: -_modified(store, n)))
+    ]
+    return Table(
+        rows,
+        f'{disk.entries_text(len(rows))}, {disk.bytes_text(sum(r["bytes"] for r in rows))} at'
+        f' {store.url}',
+    )

@@ -1,4 +1,4 @@
-"""From operations back to layers: patterns of an inference graph, each checked by number against the graph it was read from.
+"""From operations back to layers: patterns of an inference graph, each checked by number.
 
 Docs: https://transferlit.github.io/transferlit/tf1/assemble.html.md"""
 
@@ -18,9 +18,16 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from .graph_files import VARIABLES, attr, to_ref, to_text
-from .inference import CONTROL, SAME, Inference, Runner, numpy_dtype
-from .layers import Compute, Formula, GraphLayer, LocalResponseNormalization, packed, specs
+from .graph_files import VARIABLES, attr
+from .inference import CONTROL, Inference, Runner, numpy_dtype
+from transferlit.tf1.layers import (
+    Compute,
+    Formula,
+    GraphLayer,
+    LocalResponseNormalization,
+    packed,
+    specs,
+)
 
 # %% auto #0
 __all__ = ['ELEMENTWISE', 'TRANSLATED', 'TOLERANCE', 'Unit', 'View', 'observe', 'origin', 'has_variables', 'name_activation',
@@ -30,236 +37,440 @@ __all__ = ['ELEMENTWISE', 'TRANSLATED', 'TOLERANCE', 'Unit', 'View', 'observe', 
 @dataclass
 class Unit:
     "One layer to be: what it reads, what it gives, and how to make it."
-    kind:object # class of the layer
-    inputs:list # tensors
-    outputs:list # tensors
-    config:dict = field(default_factory=dict) # arguments of the class; functions are called when a layer is made
-    arrays:list = field(default_factory=list) # the weights, in the layer's order
-    origins:list = field(default_factory=list) # names of the variables that these were
-    nodes:set = field(default_factory=set) # of the graph, which the layer replaces
-    choices:list = field(default_factory=lambda: [{}]) # configurations to try, until one agrees with the graph
-    activation:str = '' # in words
-    name:str = ''
-    note:str = ''
-    off:float = 0. # how far it is from the graph, on the sample
+
+    kind: object  # class of the layer
+    inputs: list  # tensors
+    outputs: list  # tensors
+    config: dict = field(
+        default_factory=dict
+    )  # arguments of the class; functions are called when a layer is made
+    arrays: list = field(default_factory=list)  # the weights, in the layer's order
+    origins: list = field(default_factory=list)  # names of the variables that these were
+    nodes: set = field(default_factory=set)  # of the graph, which the layer replaces
+    choices: list = field(
+        default_factory=lambda: [{}]
+    )  # configurations to try, until one agrees with the graph
+    activation: str = ''  # in words
+    name: str = ''
+    note: str = ''
+    off: float = 0.0  # how far it is from the graph, on the sample
 
     @property
-    def native(self)->bool: return self.kind is not GraphLayer
+    def native(self) -> bool:
+        return self.kind is not GraphLayer
 
-    def make(self, choice:dict)->keras.layers.Layer:
+    def make(self, choice: dict) -> keras.layers.Layer:
         "A new layer, not yet called."
-        config = {k: v() if isinstance(v, _Fresh) else v for k, v in {**self.config, **choice}.items()}
+        config = {
+            k: v() if isinstance(v, _Fresh) else v for k, v in {**self.config, **choice}.items()
+        }
         return self.kind(name=self.name, **config)
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #3be7f788
 @dataclass(frozen=True)
 class _Fresh:
     "A part of a configuration that each layer gets anew."
-    make:Callable
-    def __call__(self): return self.make()
+
+    make: Callable
+
+    def __call__(self):
+        return self.make()
 
 # %% ../../nbs/tf1/50_assemble.ipynb #a8f2600d
 class View:
     "An inference graph between inputs and outputs, with the values and shapes that a sample gives."
-    def __init__(self, read:Inference, inputs:list, outputs:list):
-        self.read, self.inputs, self.outputs = read, [read.resolve(r) for r in inputs], [read.resolve(r) for r in outputs]
+
+    def __init__(self, read: Inference, inputs: list, outputs: list):
+        self.read, self.inputs, self.outputs = (
+            read,
+            [read.resolve(r) for r in inputs],
+            [read.resolve(r) for r in outputs],
+        )
         cone = read.cone(self.outputs, set(self.inputs))
         self.order = [n for n in cone if read.kind.get(n, 'data') in ('data', 'noise')]
-        self.users, self.shapes, self.sample, self.fixed, self.place = {}, {}, {}, {}, {n: i for i, n in enumerate(self.order)}
+        self.users, self.shapes, self.sample, self.fixed, self.place = (
+            {},
+            {},
+            {},
+            {},
+            {n: i for i, n in enumerate(self.order)},
+        )
         for name in self.order:
-            for number, ref in enumerate(read.ins[name]): self.users.setdefault(ref, []).append((name, number))
+            for number, ref in enumerate(read.ins[name]):
+                self.users.setdefault(ref, []).append((name, number))
         self.widths = {}
-        for name, number in [*self.users, *self.outputs]: self.widths[name] = max(self.widths.get(name, 1), number + 1)
+        for name, number in [*self.users, *self.outputs]:
+            self.widths[name] = max(self.widths.get(name, 1), number + 1)
         self.nest = _nesting(self)
 
-    def node(self, name): return self.read.nodes[name]
-    def ins(self, name): return self.read.ins[name]
-    def is_data(self, ref): return self.read.kind.get(ref[0], 'data') in ('data', 'noise') or ref in self.inputs
-    def is_noise(self, ref): return self.read.kind_of(ref) == 'noise' and ref not in self.inputs
-    def is_static(self, ref): return (self.read.kind_of(ref) == 'static' or ref in self.fixed) and ref not in self.inputs
-    def static(self, ref): return self.fixed.get(ref, self.read.value(ref) if self.is_static(ref) else None)
-    def is_shape(self, ref): return self.read.kind_of(ref) == 'shape' and ref not in self.fixed
-    def inside(self, name)->bool: return bool(self.nest.get(name)) or self.node(name).op in CONTROL
+    def node(self, name):
+        return self.read.nodes[name]
+
+    def ins(self, name):
+        return self.read.ins[name]
+
+    def is_data(self, ref):
+        return self.read.kind.get(ref[0], 'data') in ('data', 'noise') or ref in self.inputs
+
+    def is_noise(self, ref):
+        return self.read.kind_of(ref) == 'noise' and ref not in self.inputs
+
+    def is_static(self, ref):
+        return (self.read.kind_of(ref) == 'static' or ref in self.fixed) and ref not in self.inputs
+
+    def static(self, ref):
+        return self.fixed.get(ref, self.read.value(ref) if self.is_static(ref) else None)
+
+    def is_shape(self, ref):
+        return self.read.kind_of(ref) == 'shape' and ref not in self.fixed
+
+    def inside(self, name) -> bool:
+        return bool(self.nest.get(name)) or self.node(name).op in CONTROL
 
     def only(self, ref, *ops):
         "The node that alone uses `ref`, if its operation is one of `ops`."
         users = self.users.get(ref, [])
-        if len(users) != 1 or ref in self.outputs or self.inside(users[0][0]): return None
+        if len(users) != 1 or ref in self.outputs or self.inside(users[0][0]):
+            return None
         return self.node(users[0][0]) if self.node(users[0][0]).op in ops else None
 
-    def shape(self, ref)->list|None: # ints, 'rows' for the batch, None for what varies
+    def shape(self, ref) -> list | None:  # ints, 'rows' for the batch, None for what varies
         return self.shapes.get(self.read.resolve(ref))
 
 # %% ../../nbs/tf1/50_assemble.ipynb #696daefc
-def _nesting(view)->dict:
+def _nesting(view) -> dict:
     "For each node: the loops and undecided forks that it lies in, outermost first."
     nest = {}
     for name in view.order:
-        op, stacks = view.node(name).op, [nest.get(r[0], ()) + _token(view, r) for r in view.ins(name)]
+        op, stacks = (
+            view.node(name).op,
+            [nest.get(r[0], ()) + _token(view, r) for r in view.ins(name)],
+        )
         pivots = [nest.get(p, ()) for p in view.read.pivots(name)]
         stack = max(stacks + pivots, key=len, default=())
-        if op == 'Enter': stack += (('loop', attr(view.node(name), 'frame_name')),)
-        elif op == 'Exit': stack = stack[:max((i for i, t in enumerate(stack) if t[0] == 'loop'), default=0)]
-        elif op == 'Merge' and not any(view.node(r[0]).op in ('NextIteration', 'Enter') for r in view.ins(name)):
-            stack = tuple(a for a, *rest in zip(*stacks) if all(b[:2] == a[:2] and b == a for b in rest))
+        if op == 'Enter':
+            stack += (('loop', attr(view.node(name), 'frame_name')),)
+        elif op == 'Exit':
+            stack = stack[: max((i for i, t in enumerate(stack) if t[0] == 'loop'), default=0)]
+        elif op == 'Merge' and not any(
+            view.node(r[0]).op in ('NextIteration', 'Enter') for r in view.ins(name)
+        ):
+            stack = tuple(
+                a for a, *rest in zip(*stacks) if all(b[:2] == a[:2] and b == a for b in rest)
+            )
         nest[name] = stack
     return nest
 
-
-def _token(view, ref)->tuple: # the fork that an output of a switch opens
-    return (('fork', view.ins(ref[0])[1], ref[1]),) if ref[0] in view.read.nodes and view.node(ref[0]).op == 'Switch' and ref[0] in view.read.ins else ()
+# %% ../../nbs/tf1/50_assemble.ipynb #ff8ed7f7
+def _token(view, ref) -> tuple:  # the fork that an output of a switch opens
+    return (
+        (('fork', view.ins(ref[0])[1], ref[1]),)
+        if ref[0] in view.read.nodes
+        and view.node(ref[0]).op == 'Switch'
+        and ref[0] in view.read.ins
+        else ()
+    )
 
 # %% ../../nbs/tf1/50_assemble.ipynb #b57d3eed
 def observe(
-    view:View,
-    runner:Runner, # of the same graph
-    first:list, # arrays for the inputs
-    second:list|None, # arrays with other batch and free sizes; None where the graph takes only one size
-)->None: # fills `view.sample` and `view.shapes`
+    view: View,
+    runner: Runner,  # of the same graph
+    first: list,  # arrays for the inputs
+    second: (
+        list | None
+    ),  # arrays with other batch and free sizes; None where the graph takes only one size
+) -> None:  # fills `view.sample` and `view.shapes`
     "Run the samples and keep every tensor's value and shape."
-    refs = [(n, i) for n in view.order if not view.nest[n] and view.node(n).op != 'Switch' for i in range(view.widths.get(n, 1))] + view.inputs
+    refs = [
+        (n, i)
+        for n in view.order
+        if not view.nest[n] and view.node(n).op != 'Switch'
+        for i in range(view.widths.get(n, 1))
+    ] + view.inputs
     sizes = _sizes(view, set(refs))
-    refs = [r for r in dict.fromkeys(refs + sizes) if runner.tensor(r).dtype not in (tf.resource, tf.variant)]
+    refs = [
+        r
+        for r in dict.fromkeys(refs + sizes)
+        if runner.tensor(r).dtype not in (tf.resource, tf.variant)
+    ]
     view.sample = dict(zip(refs, runner.run(refs, first)))
     other = dict(zip(refs, runner.run(refs, second))) if second else view.sample
-    rows = len(first[0]) if np.ndim(first[0]) else 0, len((second or first)[0]) if np.ndim(first[0]) else 0
+    rows = (
+        len(first[0]) if np.ndim(first[0]) else 0,
+        len((second or first)[0]) if np.ndim(first[0]) else 0,
+    )
     for ref in refs:
         a, b = view.sample[ref].shape, other[ref].shape
-        view.shapes[ref] = [_dim(i, p, q, rows) for i, (p, q) in enumerate(zip(a, b))] if len(a) == len(b) else None
-    view.fixed = {r: np.asarray(view.sample[r]) for r in sizes if r in view.sample and np.array_equal(view.sample[r], other[r])}
+        view.shapes[ref] = (
+            [_dim(i, p, q, rows) for i, (p, q) in enumerate(zip(a, b))]
+            if len(a) == len(b)
+            else None
+        )
+    view.fixed = {
+        r: np.asarray(view.sample[r])
+        for r in sizes
+        if r in view.sample and np.array_equal(view.sample[r], other[r])
+    }
 
-
-def _sizes(view, known:set)->list:
+# %% ../../nbs/tf1/50_assemble.ipynb #4b75ca6e
+def _sizes(view, known: set) -> list:
     "Integers that are computed from shapes, outside of loops."
     found = []
     for name in view.read.cone(view.outputs, set(view.inputs)):
-        if view.read.kind.get(name) == 'shape' and all(r in known or view.read.kind_of(r) == 'static' for r in view.ins(name)):
-            found += [(name, i) for i in range(1 if view.node(name).op != 'ShapeN' else attr(view.node(name), 'N'))]
+        if view.read.kind.get(name) == 'shape' and all(
+            r in known or view.read.kind_of(r) == 'static' for r in view.ins(name)
+        ):
+            found += [
+                (name, i)
+                for i in range(1 if view.node(name).op != 'ShapeN' else attr(view.node(name), 'N'))
+            ]
             known.update(found)
     return found
 
 
 def _dim(axis, p, q, rows):
-    if (p, q) == rows and (p != q or axis == 0): return 'rows'
+    if (p, q) == rows and (p != q or axis == 0):
+        return 'rows'
     return int(p) if p == q else None
 
 # %% ../../nbs/tf1/50_assemble.ipynb #e5cfa4de
-def origin(view:View, ref:tuple)->str:
+def origin(view: View, ref: tuple) -> str:
     "The variable that a static tensor is, or what it is computed from."
     node = view.node(view.read.resolve(ref)[0])
-    if node.op in VARIABLES: return view.read.values.names[node.name] if hasattr(view.read.values, 'names') else node.name
-    if node.op == 'Const': return re.sub(r'/(ReadVariableOp|read)(/resource)?$', '', node.name)
+    if node.op in VARIABLES:
+        return (
+            view.read.values.names[node.name] if hasattr(view.read.values, 'names') else node.name
+        )
+    if node.op == 'Const':
+        return re.sub(r'/(ReadVariableOp|read)(/resource)?$', '', node.name)
     names = [n for n in view.read.cone([ref]) if view.node(n).op in VARIABLES]
-    return f'computed from {", ".join(origin(view, (n, 0)) for n in names)}' if names else f'computed ({node.name})'
+    return (
+        f'computed from {", ".join(origin(view, (n, 0)) for n in names)}'
+        if names
+        else f'computed ({node.name})'
+    )
 
 
-def has_variables(view:View, ref:tuple)->bool:
+def has_variables(view: View, ref: tuple) -> bool:
     return any(view.node(n).op in VARIABLES for n in view.read.cone([ref]))
 
 # %% ../../nbs/tf1/50_assemble.ipynb #42d3fad2
 _PLUS = 'BiasAdd', 'Add', 'AddV2', 'BiasAddV1'
 
-def _with_bias(view, unit, units:int)->Unit:
+
+def _with_bias(view, unit, units: int) -> Unit:
     "Take in a bias that follows, if there is one number a channel."
     node = view.only(unit.outputs[0], *_PLUS)
-    if node is None or unit.config.get('use_bias'): return unit
+    if node is None or unit.config.get('use_bias'):
+        return unit
     ref = next((r for r in view.ins(node.name) if r != unit.outputs[0]), None)
     bias = view.static(ref) if ref else None
-    if bias is None or bias.size != units or bias.shape[-1:] != (units,): return unit
+    if bias is None or bias.size != units or bias.shape[-1:] != (units,):
+        return unit
     unit.config['use_bias'], unit.outputs = True, [(node.name, 0)]
-    unit.arrays.append(bias.reshape(-1)); unit.origins.append(origin(view, ref)); unit.nodes.add(node.name)
+    unit.arrays.append(bias.reshape(-1))
+    unit.origins.append(origin(view, ref))
+    unit.nodes.add(node.name)
     return unit
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #52aa5ca9
 def _dense(view, node):
     x, w = view.ins(node.name)
     kernel, turned = view.static(w), attr(node, 'transpose_b', False) or attr(node, 'adj_y', False)
-    if kernel is None or kernel.ndim != 2 or attr(node, 'transpose_a', False) or attr(node, 'adj_x', False) or len(view.shape(x) or ()) < 2: return None
+    if (
+        kernel is None
+        or kernel.ndim != 2
+        or attr(node, 'transpose_a', False)
+        or attr(node, 'adj_x', False)
+        or len(view.shape(x) or ()) < 2
+    ):
+        return None
     name = f'transposed {origin(view, w)}' if turned else origin(view, w)
     kernel = kernel.T if turned else kernel
-    unit = Unit(layers.Dense, [x], [(node.name, 0)], dict(units=kernel.shape[1], use_bias=False), [kernel], [name], {node.name})
+    unit = Unit(
+        layers.Dense,
+        [x],
+        [(node.name, 0)],
+        dict(units=kernel.shape[1], use_bias=False),
+        [kernel],
+        [name],
+        {node.name},
+    )
     return _with_bias(view, unit, kernel.shape[1])
 
 # %% ../../nbs/tf1/50_assemble.ipynb #ddec75ab
 def _tensordot(view, node):
     "Reshape to rows, multiply, reshape back: a `Dense` over the last axis."
     x, turned = view.ins(node.name)[0], None
-    if node.op == 'Transpose': node, turned = view.only((node.name, 0), 'Reshape'), node
+    if node.op == 'Transpose':
+        node, turned = view.only((node.name, 0), 'Reshape'), node
     inner = node and view.only((node.name, 0), 'MatMul')
     outer = inner and view.only((inner.name, 0), 'Reshape')
-    if outer is None or not (unit := _dense(view, inner)) or unit.config['use_bias']: return None
+    if outer is None or not (unit := _dense(view, inner)) or unit.config['use_bias']:
+        return None
     before, after = view.shape(x), view.shape((outer.name, 0))
-    if not before or not after or len(before) < 3 or after != before[:-1] + [unit.config['units']]: return None
-    if before[-1] != len(unit.arrays[0]) or turned is not None and list(view.static(view.ins(turned.name)[1])) != list(range(len(before))): return None
+    if not before or not after or len(before) < 3 or after != before[:-1] + [unit.config['units']]:
+        return None
+    if (
+        before[-1] != len(unit.arrays[0])
+        or turned is not None
+        and list(view.static(view.ins(turned.name)[1])) != list(range(len(before)))
+    ):
+        return None
     unit.inputs, unit.outputs = [x], [(outer.name, 0)]
     unit.nodes |= {node.name, outer.name} | ({turned.name} if turned is not None else set())
     return _with_bias(view, unit, unit.config['units'])
 
 # %% ../../nbs/tf1/50_assemble.ipynb #0ca36d19
-def _window(node, key:str, dims:int):
+def _window(node, key: str, dims: int):
     "The spatial part of `strides`, `ksize` or `dilations`; None where batch or channels take part."
-    values = attr(node, key) or [1]*(dims + 2)
+    values = attr(node, key) or [1] * (dims + 2)
     return tuple(int(v) for v in values[1:-1]) if values[0] == values[-1] == 1 else None
 
 
-def _conv_config(node, dims:int=2)->dict|None:
+def _conv_config(node, dims: int = 2) -> dict | None:
     "Strides, padding and dilation as Keras takes them."
     strides, dilation = _window(node, 'strides', dims), _window(node, 'dilations', dims)
     padding = attr(node, 'padding').lower()
-    if None in (strides, dilation) or padding not in ('same', 'valid') or max(strides) > 1 and max(dilation) > 1: return None
+    if (
+        None in (strides, dilation)
+        or padding not in ('same', 'valid')
+        or max(strides) > 1
+        and max(dilation) > 1
+    ):
+        return None
     return dict(strides=strides, dilation_rate=dilation, padding=padding, use_bias=False)
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #6d74c66b
 def _conv(view, node):
     x, w = view.ins(node.name)
     kernel, dims = view.static(w), 3 if node.op == 'Conv3D' else 2
     config, channels = _conv_config(node, dims), (view.shape(x) or [None])[-1]
-    if kernel is None or config is None or not isinstance(channels, int) or attr(node, 'data_format') not in ('NHWC', 'NDHWC'): return None
-    config |= dict(filters=kernel.shape[-1], kernel_size=kernel.shape[:-2], groups=channels//kernel.shape[-2])
-    unit = Unit(layers.Conv3D if dims == 3 else layers.Conv2D, [x], [(node.name, 0)], config, [kernel], [origin(view, w)], {node.name})
+    if (
+        kernel is None
+        or config is None
+        or not isinstance(channels, int)
+        or attr(node, 'data_format') not in ('NHWC', 'NDHWC')
+    ):
+        return None
+    config |= dict(
+        filters=kernel.shape[-1], kernel_size=kernel.shape[:-2], groups=channels // kernel.shape[-2]
+    )
+    unit = Unit(
+        layers.Conv3D if dims == 3 else layers.Conv2D,
+        [x],
+        [(node.name, 0)],
+        config,
+        [kernel],
+        [origin(view, w)],
+        {node.name},
+    )
     return _with_bias(view, unit, kernel.shape[-1])
 
 # %% ../../nbs/tf1/50_assemble.ipynb #170ffe5f
 def _depthwise(view, node):
-    "A depthwise convolution; with a pointwise one of the same scope right behind it, a separable one."
+    """A depthwise convolution; with a pointwise one of the same scope right behind it, a separable
+    one.
+    """
     x, w = view.ins(node.name)
     kernel, config = view.static(w), _conv_config(node)
-    if kernel is None or config is None or attr(node, 'data_format') != 'NHWC' or len(set(config['strides'])) > 1: return None
+    if (
+        kernel is None
+        or config is None
+        or attr(node, 'data_format') != 'NHWC'
+        or len(set(config['strides'])) > 1
+    ):
+        return None
     config |= dict(kernel_size=kernel.shape[:2], depth_multiplier=kernel.shape[3])
-    unit = Unit(layers.DepthwiseConv2D, [x], [(node.name, 0)], config, [kernel], [origin(view, w)], {node.name})
+    unit = Unit(
+        layers.DepthwiseConv2D,
+        [x],
+        [(node.name, 0)],
+        config,
+        [kernel],
+        [origin(view, w)],
+        {node.name},
+    )
     point = view.only(unit.outputs[0], 'Conv2D')
     inner = _conv(view, point) if point is not None else None
-    if inner and inner.config['kernel_size'] == (1, 1) == inner.config['strides'] and _scope(inner.origins[0]) == _scope(unit.origins[0]) != '':
+    if (
+        inner
+        and inner.config['kernel_size'] == (1, 1) == inner.config['strides']
+        and _scope(inner.origins[0]) == _scope(unit.origins[0]) != ''
+    ):
         config |= dict(filters=inner.config['filters'], use_bias=inner.config['use_bias'])
-        return Unit(layers.SeparableConv2D, [x], inner.outputs, config, [kernel, *inner.arrays], unit.origins + inner.origins, unit.nodes | inner.nodes)
-    return _with_bias(view, unit, kernel.shape[2]*kernel.shape[3])
+        return Unit(
+            layers.SeparableConv2D,
+            [x],
+            inner.outputs,
+            config,
+            [kernel, *inner.arrays],
+            unit.origins + inner.origins,
+            unit.nodes | inner.nodes,
+        )
+    return _with_bias(view, unit, kernel.shape[2] * kernel.shape[3])
 
-
-def _scope(name:str)->str: return name.rpartition('/')[0]
+# %% ../../nbs/tf1/50_assemble.ipynb #fb164bf5
+def _scope(name: str) -> str:
+    return name.rpartition('/')[0]
 
 # %% ../../nbs/tf1/50_assemble.ipynb #de5de139
 def _conv_transpose(view, node):
     "`Conv2DBackpropInput` run forward."
     w, x = view.ins(node.name)[1:]
     kernel, config = view.static(w), _conv_config(node)
-    if kernel is None or config is None or not view.is_data(x) or attr(node, 'data_format') != 'NHWC': return None
+    if (
+        kernel is None
+        or config is None
+        or not view.is_data(x)
+        or attr(node, 'data_format') != 'NHWC'
+    ):
+        return None
     config |= dict(filters=kernel.shape[2], kernel_size=kernel.shape[:2])
-    unit = Unit(layers.Conv2DTranspose, [x], [(node.name, 0)], config, [kernel], [origin(view, w)], {node.name})
+    unit = Unit(
+        layers.Conv2DTranspose,
+        [x],
+        [(node.name, 0)],
+        config,
+        [kernel],
+        [origin(view, w)],
+        {node.name},
+    )
     unit.choices = [{}] + [dict(output_padding=p) for p in (0, 1) if p < min(config['strides'])]
     return _with_bias(view, unit, kernel.shape[2])
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #9bdc3074
 def _conv1d(view, node):
     "A `Conv2D` between a new axis and its removal."
     x, conv = view.ins(node.name)[0], view.only((node.name, 0), 'Conv2D')
     squeeze = conv is not None and view.only((conv.name, 0), 'Squeeze')
-    if not squeeze or len(view.shape(x) or ()) != 3 or len(view.shape((squeeze.name, 0)) or ()) != 3 or view.static(view.ins(node.name)[1]) not in (1, -3): return None
+    if (
+        not squeeze
+        or len(view.shape(x) or ()) != 3
+        or len(view.shape((squeeze.name, 0)) or ()) != 3
+        or view.static(view.ins(node.name)[1]) not in (1, -3)
+    ):
+        return None
     w = view.ins(conv.name)[1]
     kernel, config = view.static(w), _conv_config(conv)
-    if kernel is None or config is None or kernel.shape[0] != 1: return None
+    if kernel is None or config is None or kernel.shape[0] != 1:
+        return None
     source = view.ins(w[0])[0] if view.node(w[0]).op == 'ExpandDims' else w
-    config |= dict(filters=kernel.shape[-1], kernel_size=kernel.shape[1], strides=config['strides'][1], dilation_rate=config['dilation_rate'][1])
-    unit = Unit(layers.Conv1D, [x], [(squeeze.name, 0)], config, [kernel[0]], [origin(view, source)], {node.name, conv.name, squeeze.name})
+    config |= dict(
+        filters=kernel.shape[-1],
+        kernel_size=kernel.shape[1],
+        strides=config['strides'][1],
+        dilation_rate=config['dilation_rate'][1],
+    )
+    unit = Unit(
+        layers.Conv1D,
+        [x],
+        [(squeeze.name, 0)],
+        config,
+        [kernel[0]],
+        [origin(view, source)],
+        {node.name, conv.name, squeeze.name},
+    )
     return _with_bias(view, unit, kernel.shape[-1])
 
 # %% ../../nbs/tf1/50_assemble.ipynb #da1f1156
@@ -267,138 +478,297 @@ def _dilated(view, node):
     "A convolution in the space between batch and image."
     block = view.static(view.ins(node.name)[1])
     inner = view.only((node.name, 0), 'Conv2D', 'DepthwiseConv2dNative', 'ExpandDims')
-    match = inner is not None and {'Conv2D': _conv, 'DepthwiseConv2dNative': _depthwise, 'ExpandDims': _conv1d}[inner.op]
+    match = (
+        inner is not None
+        and {'Conv2D': _conv, 'DepthwiseConv2dNative': _depthwise, 'ExpandDims': _conv1d}[inner.op]
+    )
     unit = match(view, inner) if match else None
-    if not unit or block is None or unit.config['use_bias'] or max(np.ravel(unit.config['dilation_rate'])) > 1: return None
+    if (
+        not unit
+        or block is None
+        or unit.config['use_bias']
+        or max(np.ravel(unit.config['dilation_rate'])) > 1
+    ):
+        return None
     back = view.only(unit.outputs[0], 'BatchToSpaceND')
-    if back is None: return None
+    if back is None:
+        return None
     rate = tuple(int(b) for b in block)
     unit.config['dilation_rate'] = rate if len(rate) > 1 else rate[0]
-    unit.choices = [dict(padding=p) for p in ('valid', 'same') + (('causal',) if unit.kind is layers.Conv1D else ())]
-    unit.inputs, unit.outputs, unit.nodes = [view.ins(node.name)[0]], [(back.name, 0)], unit.nodes | {node.name, back.name}
-    units = unit.arrays[-1].shape[-1] if unit.kind is not layers.DepthwiseConv2D else unit.arrays[0].shape[2]*unit.arrays[0].shape[3]
+    unit.choices = [
+        dict(padding=p)
+        for p in ('valid', 'same') + (('causal',) if unit.kind is layers.Conv1D else ())
+    ]
+    unit.inputs, unit.outputs, unit.nodes = (
+        [view.ins(node.name)[0]],
+        [(back.name, 0)],
+        unit.nodes | {node.name, back.name},
+    )
+    units = (
+        unit.arrays[-1].shape[-1]
+        if unit.kind is not layers.DepthwiseConv2D
+        else unit.arrays[0].shape[2] * unit.arrays[0].shape[3]
+    )
     return _with_bias(view, unit, units)
 
 # %% ../../nbs/tf1/50_assemble.ipynb #f4a6ffa9
-_POOLS = {'MaxPool': layers.MaxPooling2D, 'AvgPool': layers.AveragePooling2D, 'MaxPool3D': layers.MaxPooling3D, 'AvgPool3D': layers.AveragePooling3D}
+_POOLS = {
+    'MaxPool': layers.MaxPooling2D,
+    'AvgPool': layers.AveragePooling2D,
+    'MaxPool3D': layers.MaxPooling3D,
+    'AvgPool3D': layers.AveragePooling3D,
+}
+
 
 def _pool(view, node):
     dims = 3 if node.op.endswith('3D') else 2
     size, strides = _window(node, 'ksize', dims), _window(node, 'strides', dims)
-    if None in (size, strides) or attr(node, 'data_format') not in ('NHWC', 'NDHWC') or attr(node, 'padding') not in ('SAME', 'VALID'): return None
+    if (
+        None in (size, strides)
+        or attr(node, 'data_format') not in ('NHWC', 'NDHWC')
+        or attr(node, 'padding') not in ('SAME', 'VALID')
+    ):
+        return None
     config = dict(pool_size=size, strides=strides, padding=attr(node, 'padding').lower())
-    return Unit(_POOLS[node.op], view.ins(node.name)[:1], [(node.name, 0)], config, nodes={node.name})
+    return Unit(
+        _POOLS[node.op], view.ins(node.name)[:1], [(node.name, 0)], config, nodes={node.name}
+    )
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #17c0f74e
 def _pad(view, node):
     x, pads = view.ins(node.name)[:2]
     pads = view.static(pads)
     value = view.static(view.ins(node.name)[2]) if node.op == 'PadV2' else 0
-    if pads is None or value != 0 or pads.shape[0] not in (3, 4, 5) or pads[0].any() or pads[-1].any(): return None
+    if (
+        pads is None
+        or value != 0
+        or pads.shape[0] not in (3, 4, 5)
+        or pads[0].any()
+        or pads[-1].any()
+    ):
+        return None
     spatial = tuple(tuple(int(i) for i in p) for p in pads[1:-1])
     kind = {1: layers.ZeroPadding1D, 2: layers.ZeroPadding2D, 3: layers.ZeroPadding3D}[len(spatial)]
-    return Unit(kind, [x], [(node.name, 0)], dict(padding=spatial if len(spatial) > 1 else spatial[0]), nodes={node.name})
+    return Unit(
+        kind,
+        [x],
+        [(node.name, 0)],
+        dict(padding=spatial if len(spatial) > 1 else spatial[0]),
+        nodes={node.name},
+    )
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #76a77c5e
 def _global_pool(view, node):
     "A mean or maximum over the space of an image or the length of a sequence."
     x, axes = view.ins(node.name)
     axes, rank = view.static(axes), len(view.shape(x) or ())
-    if axes is None or rank not in (3, 4) or sorted(int(a) % rank for a in np.ravel(axes)) != list(range(1, rank - 1)): return None
-    kinds = {('Mean', 4): layers.GlobalAveragePooling2D, ('Max', 4): layers.GlobalMaxPooling2D,
-             ('Mean', 3): layers.GlobalAveragePooling1D, ('Max', 3): layers.GlobalMaxPooling1D}
-    return Unit(kinds[node.op, rank], [x], [(node.name, 0)], dict(keepdims=bool(attr(node, 'keep_dims'))), nodes={node.name})
+    if (
+        axes is None
+        or rank not in (3, 4)
+        or sorted(int(a) % rank for a in np.ravel(axes)) != list(range(1, rank - 1))
+    ):
+        return None
+    kinds = {
+        ('Mean', 4): layers.GlobalAveragePooling2D,
+        ('Max', 4): layers.GlobalMaxPooling2D,
+        ('Mean', 3): layers.GlobalAveragePooling1D,
+        ('Max', 3): layers.GlobalMaxPooling1D,
+    }
+    return Unit(
+        kinds[node.op, rank],
+        [x],
+        [(node.name, 0)],
+        dict(keepdims=bool(attr(node, 'keep_dims'))),
+        nodes={node.name},
+    )
 
 # %% ../../nbs/tf1/50_assemble.ipynb #00056f50
 def _reshape(view, node):
     "Reshaping that leaves the rows alone."
     x = view.ins(node.name)[0]
     before, after = view.shape(x), view.shape((node.name, 0))
-    if not before or not after or before[0] != 'rows' or after[0] != 'rows' or not view.is_data(x): return None
+    if not before or not after or before[0] != 'rows' or after[0] != 'rows' or not view.is_data(x):
+        return None
     target = [-1 if d is None or d == 'rows' else d for d in after[1:]]
-    if target.count(-1) > 1: return None
-    if len(target) == 1 and len(before) > 2 and None not in before[1:]: return Unit(layers.Flatten, [x], [(node.name, 0)], nodes={node.name})
-    return Unit(layers.Reshape, [x], [(node.name, 0)], dict(target_shape=tuple(target)), nodes={node.name})
+    if target.count(-1) > 1:
+        return None
+    if len(target) == 1 and len(before) > 2 and None not in before[1:]:
+        return Unit(layers.Flatten, [x], [(node.name, 0)], nodes={node.name})
+    return Unit(
+        layers.Reshape, [x], [(node.name, 0)], dict(target_shape=tuple(target)), nodes={node.name}
+    )
 
 
 def _permute(view, node):
     perm = view.static(view.ins(node.name)[1])
-    if perm is None or len(perm) < 3 or perm[0] != 0 or not view.is_data(view.ins(node.name)[0]): return None
-    return Unit(layers.Permute, view.ins(node.name)[:1], [(node.name, 0)], dict(dims=tuple(int(p) for p in perm[1:])), nodes={node.name})
+    if perm is None or len(perm) < 3 or perm[0] != 0 or not view.is_data(view.ins(node.name)[0]):
+        return None
+    return Unit(
+        layers.Permute,
+        view.ins(node.name)[:1],
+        [(node.name, 0)],
+        dict(dims=tuple(int(p) for p in perm[1:])),
+        nodes={node.name},
+    )
 
 # %% ../../nbs/tf1/50_assemble.ipynb #66f823b1
 def _embedding(view, node):
     table, ids = view.ins(node.name)[:2]
     array = view.static(table)
     axis = view.static(view.ins(node.name)[2]) if node.op == 'GatherV2' else 0
-    if array is None or array.ndim != 2 or axis != 0 or not view.is_data(ids) or attr(node, 'batch_dims', 0): return None
-    return Unit(layers.Embedding, [ids], [(node.name, 0)], dict(input_dim=len(array), output_dim=array.shape[1]), [array], [origin(view, table)], {node.name})
+    if (
+        array is None
+        or array.ndim != 2
+        or axis != 0
+        or not view.is_data(ids)
+        or attr(node, 'batch_dims', 0)
+    ):
+        return None
+    return Unit(
+        layers.Embedding,
+        [ids],
+        [(node.name, 0)],
+        dict(input_dim=len(array), output_dim=array.shape[1]),
+        [array],
+        [origin(view, table)],
+        {node.name},
+    )
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #f03f6676
 def _lrn(view, node):
     config = {k: attr(node, k) for k in ('depth_radius', 'bias', 'alpha', 'beta')}
-    return Unit(LocalResponseNormalization, view.ins(node.name), [(node.name, 0)], config, nodes={node.name})
+    return Unit(
+        LocalResponseNormalization, view.ins(node.name), [(node.name, 0)], config, nodes={node.name}
+    )
 
 
-_MERGES = {'Add': layers.Add, 'AddV2': layers.Add, 'AddN': layers.Add, 'Mul': layers.Multiply, 'Sub': layers.Subtract,
-           'Maximum': layers.Maximum, 'Minimum': layers.Minimum}
+_MERGES = {
+    'Add': layers.Add,
+    'AddV2': layers.Add,
+    'AddN': layers.Add,
+    'Mul': layers.Multiply,
+    'Sub': layers.Subtract,
+    'Maximum': layers.Maximum,
+    'Minimum': layers.Minimum,
+}
 
+# %% ../../nbs/tf1/50_assemble.ipynb #45b17908
 def _merge(view, node):
     "Two or more tensors of one shape, element by element."
     refs = view.ins(node.name)
     shapes = [view.shape(r) for r in refs]
-    if len(set(refs)) < 2 or len(set(refs)) < len(refs) or not all(map(view.is_data, refs)) or None in shapes or any(s != shapes[0] or len(s) < 2 for s in shapes): return None
+    if (
+        len(set(refs)) < 2
+        or len(set(refs)) < len(refs)
+        or not all(map(view.is_data, refs))
+        or None in shapes
+        or any(s != shapes[0] or len(s) < 2 for s in shapes)
+    ):
+        return None
     return Unit(_MERGES[node.op], list(refs), [(node.name, 0)], nodes={node.name})
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #17437aa8
 def _concat(view, node):
     refs = list(view.ins(node.name))
     axis = refs.pop(0 if node.op == 'Concat' else -1)
     axis, shape = view.static(axis), view.shape((node.name, 0))
-    if axis is None or not shape or int(axis) % len(shape) == 0 or len(refs) < 2 or not all(map(view.is_data, refs)): return None
+    if (
+        axis is None
+        or not shape
+        or int(axis) % len(shape) == 0
+        or len(refs) < 2
+        or not all(map(view.is_data, refs))
+    ):
+        return None
     return Unit(layers.Concatenate, refs, [(node.name, 0)], dict(axis=int(axis)), nodes={node.name})
 
 # %% ../../nbs/tf1/50_assemble.ipynb #b630a042
 def _fused_norm(view, node):
     x, *refs = view.ins(node.name)
     arrays = [view.static(r) for r in refs[:4]]
-    if attr(node, 'is_training', True) or any(a is None for a in arrays) or attr(node, 'data_format') != 'NHWC': return None
+    if (
+        attr(node, 'is_training', True)
+        or any(a is None for a in arrays)
+        or attr(node, 'data_format') != 'NHWC'
+    ):
+        return None
     return _norm(view, x, (node.name, 0), arrays, refs, attr(node, 'epsilon'), {node.name})
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #cf6e95dc
 def _norm(view, x, out, arrays, refs, epsilon, nodes):
     "A batch normalization; gamma and beta are left out where they are constants without effect."
-    keep = [r is not None and not (view.node(view.read.resolve(r)[0]).op == 'Const' and (a == neutral).all()) for r, a, neutral in zip(refs, arrays, (1, 0))] + [True, True]
+    keep = [
+        r is not None
+        and not (view.node(view.read.resolve(r)[0]).op == 'Const' and (a == neutral).all())
+        for r, a, neutral in zip(refs, arrays, (1, 0))
+    ] + [True, True]
     config = dict(epsilon=float(epsilon), scale=keep[0], center=keep[1])
     names = [origin(view, r) if r is not None else '' for r in refs[:4]]
-    return Unit(layers.BatchNormalization, [x], [out], config, [a.reshape(-1) for a, k in zip(arrays, keep) if k], [n for n, k in zip(names, keep) if k], nodes)
+    return Unit(
+        layers.BatchNormalization,
+        [x],
+        [out],
+        config,
+        [a.reshape(-1) for a, k in zip(arrays, keep) if k],
+        [n for n, k in zip(names, keep) if k],
+        nodes,
+    )
 
-
-def _old_norm(view, node): # of the first TensorFlow
+# %% ../../nbs/tf1/50_assemble.ipynb #bc3ea15b
+def _old_norm(view, node):  # of the first TensorFlow
     x, mean, variance, beta, gamma = view.ins(node.name)
     refs = [gamma if attr(node, 'scale_after_normalization') else None, beta, mean, variance]
     arrays = [view.static(r) if r else np.ones(1) for r in refs]
-    return None if any(a is None for a in arrays) else _norm(view, x, (node.name, 0), arrays, refs, attr(node, 'variance_epsilon'), {node.name})
+    return (
+        None
+        if any(a is None for a in arrays)
+        else _norm(
+            view, x, (node.name, 0), arrays, refs, attr(node, 'variance_epsilon'), {node.name}
+        )
+    )
 
 # %% ../../nbs/tf1/50_assemble.ipynb #e051e550
-def _chain(view, node)->list:
-    "Multiplications and additions of static tensors, one after the other: (node, position of the data)."
+def _chain(view, node) -> list:
+    """Multiplications and additions of static tensors, one after the other: (node, position of the
+    data).
+    """
     found = []
     while node is not None:
         data = [i for i, r in enumerate(view.ins(node.name)) if not view.is_static(r)]
-        if len(data) != 1 or data == [1] and node.op in ('RealDiv', 'Div') or view.inside(node.name): break
+        if (
+            len(data) != 1
+            or data == [1]
+            and node.op in ('RealDiv', 'Div')
+            or view.inside(node.name)
+        ):
+            break
         found.append((node, data[0]))
         node = view.only((node.name, 0), *_LINEAR)
     return found
 
+
 _LINEAR = 'Mul', 'Add', 'AddV2', 'Sub', 'RealDiv', 'Div', 'BiasAdd'
-_DO = {'Mul': np.multiply, 'Add': np.add, 'AddV2': np.add, 'BiasAdd': np.add, 'Sub': np.subtract, 'RealDiv': np.divide, 'Div': np.divide}
+
+# %% ../../nbs/tf1/50_assemble.ipynb #91c01d97
+_DO = {
+    'Mul': np.multiply,
+    'Add': np.add,
+    'AddV2': np.add,
+    'BiasAdd': np.add,
+    'Sub': np.subtract,
+    'RealDiv': np.divide,
+    'Div': np.divide,
+}
+
 
 def _run_chain(view, chain, x, given):
     "What the chain makes of `x`, with other arrays for some variables."
     for node, data in chain:
-        args = [view.read.value(r, given) if i != data else x for i, r in enumerate(view.ins(node.name))]
-        if any(a is None for a in args): return None
+        args = [
+            view.read.value(r, given) if i != data else x for i, r in enumerate(view.ins(node.name))
+        ]
+        if any(a is None for a in args):
+            return None
         x = _DO[node.op](*args)
     return np.asarray(x, float).reshape(-1) if np.size(x) else None
 
@@ -407,40 +777,72 @@ def _written_norm(view, node):
     "A batch normalization written out, as long a chain as is one."
     chain = _chain(view, node)
     for length in range(len(chain), 0, -1):
-        if unit := _cast(view, chain[:length]): return unit
+        if unit := _cast(view, chain[:length]):
+            return unit
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #02933095
 def _cast(view, chain):
-    "Give the variables of a chain the parts of gamma, beta, mean and variance, if that explains it."
+    """Give the variables of a chain the parts of gamma, beta, mean and variance, if that explains
+    it.
+    """
     statics = [r for node, data in chain for i, r in enumerate(view.ins(node.name)) if i != data]
     cone = view.read.cone(statics)
     leaves = [(n, 0) for n in cone if _is_leaf(view, n)]
-    if not 2 <= len(leaves) <= 4 or len({view.static(r).size for r in leaves}) > 1: return None
+    if not 2 <= len(leaves) <= 4 or len({view.static(r).size for r in leaves}) > 1:
+        return None
     rng, size = np.random.default_rng(0), view.static(leaves[0]).size
-    given = {r: rng.uniform(1e-3, 2, view.static(r).shape).astype(view.static(r).dtype) for r in leaves}
-    shift, both = (_run_chain(view, chain, np.full(size, v, given[leaves[0]].dtype), given) for v in (0., 1.))
-    if shift is None or both is None or shift.size != size: return None
+    given = {
+        r: rng.uniform(1e-3, 2, view.static(r).shape).astype(view.static(r).dtype) for r in leaves
+    }
+    shift, both = (
+        _run_chain(view, chain, np.full(size, v, given[leaves[0]].dtype), given) for v in (0.0, 1.0)
+    )
+    if shift is None or both is None or shift.size != size:
+        return None
     for epsilon in _epsilons(view, cone):
-        for parts in itertools.permutations([*leaves, *[None]*(4 - len(leaves))]):
-            if parts[3] is not None and _explains([None if p is None else given[p].reshape(-1).astype(float) for p in parts], epsilon, shift, both - shift):
+        for parts in itertools.permutations([*leaves, *[None] * (4 - len(leaves))]):
+            if parts[3] is not None and _explains(
+                [None if p is None else given[p].reshape(-1).astype(float) for p in parts],
+                epsilon,
+                shift,
+                both - shift,
+            ):
                 return _cast_unit(view, chain, parts, epsilon, size)
 
 # %% ../../nbs/tf1/50_assemble.ipynb #e755ac11
-def _is_leaf(view, name:str)->bool: # a variable, or a constant of a frozen graph, with a number a channel
+def _is_leaf(
+    view, name: str
+) -> bool:  # a variable, or a constant of a frozen graph, with a number a channel
     node = view.node(name)
-    return node.op in VARIABLES or node.op == 'Const' and np.size(view.static((name, 0))) > 1 and attr(node, 'dtype').is_floating
+    return (
+        node.op in VARIABLES
+        or node.op == 'Const'
+        and np.size(view.static((name, 0))) > 1
+        and attr(node, 'dtype').is_floating
+    )
 
 
-def _epsilons(view, cone)->list:
+def _epsilons(view, cone) -> list:
     "Small constants that may have been added to the variance; nothing, too."
-    values = [view.static((n, 0)) for n in cone if view.node(n).op == 'Const' and attr(view.node(n), 'dtype').is_floating]
-    return [*dict.fromkeys(float(v.ravel()[0]) for v in values if v.size == 1 and 0 < v.ravel()[0] < 1), 0.]
+    values = [
+        view.static((n, 0))
+        for n in cone
+        if view.node(n).op == 'Const' and attr(view.node(n), 'dtype').is_floating
+    ]
+    return [
+        *dict.fromkeys(float(v.ravel()[0]) for v in values if v.size == 1 and 0 < v.ravel()[0] < 1),
+        0.0,
+    ]
 
-
-def _explains(parts, epsilon, shift, scale)->bool:
-    gamma, beta, mean, variance = (p if p is not None else d for p, d in zip(parts, (1., 0., 0., None)))
-    expected = gamma/np.sqrt(variance + epsilon)
-    return np.allclose(scale, expected, rtol=1e-4, atol=1e-5) and np.allclose(shift, beta - mean*expected, rtol=1e-4, atol=1e-4*np.abs(expected).max())
+# %% ../../nbs/tf1/50_assemble.ipynb #bdec2357
+def _explains(parts, epsilon, shift, scale) -> bool:
+    gamma, beta, mean, variance = (
+        p if p is not None else d for p, d in zip(parts, (1.0, 0.0, 0.0, None))
+    )
+    expected = gamma / np.sqrt(variance + epsilon)
+    return np.allclose(scale, expected, rtol=1e-4, atol=1e-5) and np.allclose(
+        shift, beta - mean * expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
+    )
 
 
 def _cast_unit(view, chain, parts, epsilon, size):
@@ -448,67 +850,175 @@ def _cast_unit(view, chain, parts, epsilon, size):
     neutral = [np.ones(size), np.zeros(size), np.zeros(size), None]
     arrays = [view.static(p) if p is not None else n for p, n in zip(parts, neutral)]
     refs = [*parts[:2], *parts[2:]]
-    unit = _norm(view, view.ins(start.name)[data], (chain[-1][0].name, 0), arrays, refs, epsilon, {n.name for n, _ in chain})
+    unit = _norm(
+        view,
+        view.ins(start.name)[data],
+        (chain[-1][0].name, 0),
+        arrays,
+        refs,
+        epsilon,
+        {n.name for n, _ in chain},
+    )
     unit.origins = [o or 'zeros' for o in unit.origins]
     return unit
 
 # %% ../../nbs/tf1/50_assemble.ipynb #fe031b05
-_SAME_OP = {'Add': 'add', 'AddV2': 'add', 'Sub': 'subtract', 'Mul': 'multiply', 'RealDiv': 'divide', 'FloorDiv': 'floor_divide', 'FloorMod': 'mod',
-            'Maximum': 'maximum', 'Minimum': 'minimum', 'Pow': 'power', 'Greater': 'greater', 'GreaterEqual': 'greater_equal', 'Less': 'less',
-            'LessEqual': 'less_equal', 'Equal': 'equal', 'NotEqual': 'not_equal', 'LogicalAnd': 'logical_and', 'LogicalOr': 'logical_or',
-            'LogicalNot': 'logical_not', 'Atan2': 'arctan2', 'Relu': 'relu', 'Relu6': 'relu6', 'Elu': 'elu', 'Selu': 'selu', 'Sigmoid': 'sigmoid',
-            'Tanh': 'tanh', 'Softplus': 'softplus', 'Softsign': 'softsign', 'Exp': 'exp', 'Expm1': 'expm1', 'Log': 'log', 'Log1p': 'log1p',
-            'Square': 'square', 'Sqrt': 'sqrt', 'Rsqrt': 'rsqrt', 'Abs': 'abs', 'Neg': 'negative', 'Sign': 'sign', 'Floor': 'floor', 'Ceil': 'ceil',
-            'Rint': 'round', 'Round': 'round', 'Sin': 'sin', 'Cos': 'cos', 'Tan': 'tan', 'Asin': 'arcsin', 'Acos': 'arccos', 'Atan': 'arctan', 'Sinh': 'sinh',
-            'Cosh': 'cosh', 'Erf': 'erf', 'Inv': 'reciprocal', 'Reciprocal': 'reciprocal', 'IsNan': 'isnan', 'IsFinite': 'isfinite', 'IsInf': 'isinf',
-            'Softmax': 'softmax', 'LogSoftmax': 'log_softmax', 'ZerosLike': 'zeros_like', 'OnesLike': 'ones_like', 'BiasAdd': 'add', 'SelectV2': 'where'}
-ELEMENTWISE = set(_SAME_OP) - {'Softmax', 'LogSoftmax'} | {'Div', 'SquaredDifference', 'LeakyRelu', 'Cast', 'Select', 'AddN', 'Erfc', 'ClipByValue'}
+_SAME_OP = {
+    'Add': 'add',
+    'AddV2': 'add',
+    'Sub': 'subtract',
+    'Mul': 'multiply',
+    'RealDiv': 'divide',
+    'FloorDiv': 'floor_divide',
+    'FloorMod': 'mod',
+    'Maximum': 'maximum',
+    'Minimum': 'minimum',
+    'Pow': 'power',
+    'Greater': 'greater',
+    'GreaterEqual': 'greater_equal',
+    'Less': 'less',
+    'LessEqual': 'less_equal',
+    'Equal': 'equal',
+    'NotEqual': 'not_equal',
+    'LogicalAnd': 'logical_and',
+    'LogicalOr': 'logical_or',
+    'LogicalNot': 'logical_not',
+    'Atan2': 'arctan2',
+    'Relu': 'relu',
+    'Relu6': 'relu6',
+    'Elu': 'elu',
+    'Selu': 'selu',
+    'Sigmoid': 'sigmoid',
+    'Tanh': 'tanh',
+    'Softplus': 'softplus',
+    'Softsign': 'softsign',
+    'Exp': 'exp',
+    'Expm1': 'expm1',
+    'Log': 'log',
+    'Log1p': 'log1p',
+    'Square': 'square',
+    'Sqrt': 'sqrt',
+    'Rsqrt': 'rsqrt',
+    'Abs': 'abs',
+    'Neg': 'negative',
+    'Sign': 'sign',
+    'Floor': 'floor',
+    'Ceil': 'ceil',
+    'Rint': 'round',
+    'Round': 'round',
+    'Sin': 'sin',
+    'Cos': 'cos',
+    'Tan': 'tan',
+    'Asin': 'arcsin',
+    'Acos': 'arccos',
+    'Atan': 'arctan',
+    'Sinh': 'sinh',
+    'Cosh': 'cosh',
+    'Erf': 'erf',
+    'Inv': 'reciprocal',
+    'Reciprocal': 'reciprocal',
+    'IsNan': 'isnan',
+    'IsFinite': 'isfinite',
+    'IsInf': 'isinf',
+    'Softmax': 'softmax',
+    'LogSoftmax': 'log_softmax',
+    'ZerosLike': 'zeros_like',
+    'OnesLike': 'ones_like',
+    'BiasAdd': 'add',
+    'SelectV2': 'where',
+}
 
-def _ints(view, ref)->list|None:
+# %% ../../nbs/tf1/50_assemble.ipynb #d9dee9ec
+ELEMENTWISE = set(_SAME_OP) - {'Softmax', 'LogSoftmax'} | {
+    'Div',
+    'SquaredDifference',
+    'LeakyRelu',
+    'Cast',
+    'Select',
+    'AddN',
+    'Erfc',
+    'ClipByValue',
+}
+
+
+def _ints(view, ref) -> list | None:
     array = view.static(ref)
-    return None if array is None or array.dtype.kind not in 'iu' else [int(i) for i in np.ravel(array)]
+    return (
+        None if array is None or array.dtype.kind not in 'iu' else [int(i) for i in np.ravel(array)]
+    )
 
 
-def _operation(view, node, arg)->list|None:
+def _operation(view, node, arg) -> list | None:
     "The steps of one operation: `[name, arguments, options]`; `arg` makes an argument of a tensor."
     ins, op = view.ins(node.name), node.op
-    if op in _SAME_OP: return [_SAME_OP[op], [arg(r) for r in ins]]
-    if op in _SPECIAL: return _SPECIAL[op](view, node, ins, arg)
+    if op in _SAME_OP:
+        return [_SAME_OP[op], [arg(r) for r in ins]]
+    if op in _SPECIAL:
+        return _SPECIAL[op](view, node, ins, arg)
 
 # %% ../../nbs/tf1/50_assemble.ipynb #2d27f965
-def _simple(name, *attributes): # an operation whose attributes become options
-    return lambda view, node, ins, arg: [name, [arg(r) for r in ins], {k: attr(node, v) for k, v in attributes}]
+def _simple(name, *attributes):  # an operation whose attributes become options
+    return lambda view, node, ins, arg: [
+        name,
+        [arg(r) for r in ins],
+        {k: attr(node, v) for k, v in attributes},
+    ]
 
 
-def _cast_to(view, node, ins, arg): return ['cast', [arg(ins[0]), attr(node, 'DstT').name]]
+def _cast_to(view, node, ins, arg):
+    return ['cast', [arg(ins[0]), attr(node, 'DstT').name]]
 
 
 def _true_div(view, node, ins, arg):
     return ['divide' if attr(node, 'T').is_floating else 'floor_divide', [arg(r) for r in ins]]
 
 
-def _where(view, node, ins, arg): # the first `Select` took whole rows by a vector
+def _where(view, node, ins, arg):  # the first `Select` took whole rows by a vector
     shapes = [view.shape(r) or list(np.shape(view.static(r))) for r in ins]
     return ['where', [arg(r) for r in ins]] if len(shapes[0]) == len(shapes[1]) else None
 
 
-def _sum_of(view, node, ins, arg): return ['sum_of', [arg(r) for r in ins]]
-def _clip(view, node, ins, arg): return ['clip', [arg(r) for r in ins]]
-def _squared_difference(view, node, ins, arg): return ['squared_difference', [arg(r) for r in ins]]
-def _erfc(view, node, ins, arg): return ['erfc', [arg(r) for r in ins]]
+def _sum_of(view, node, ins, arg):
+    return ['sum_of', [arg(r) for r in ins]]
 
 
+def _clip(view, node, ins, arg):
+    return ['clip', [arg(r) for r in ins]]
+
+
+def _squared_difference(view, node, ins, arg):
+    return ['squared_difference', [arg(r) for r in ins]]
+
+
+def _erfc(view, node, ins, arg):
+    return ['erfc', [arg(r) for r in ins]]
+
+# %% ../../nbs/tf1/50_assemble.ipynb #b1009405
 def _reduce(name):
     def rule(view, node, ins, arg):
         axes = _ints(view, ins[1])
-        return None if axes is None else [name, [arg(ins[0])], dict(axis=axes, keepdims=bool(attr(node, 'keep_dims')))]
+        return (
+            None
+            if axes is None
+            else [name, [arg(ins[0])], dict(axis=axes, keepdims=bool(attr(node, 'keep_dims')))]
+        )
+
     return rule
 
 # %% ../../nbs/tf1/50_assemble.ipynb #28ca3959
 def _arg_extreme(name):
     def rule(view, node, ins, arg):
         axis = _ints(view, ins[1])
-        return None if axis is None else [name, [arg(ins[0])], dict(axis=axis[0], dtype=attr(node, 'output_type', tf.int64).name)]
+        return (
+            None
+            if axis is None
+            else [
+                name,
+                [arg(ins[0])],
+                dict(axis=axis[0], dtype=attr(node, 'output_type', tf.int64).name),
+            ]
+        )
+
     return rule
 
 
@@ -520,51 +1030,87 @@ def _matmul(view, node, ins, arg):
 
 def _take(view, node, ins, arg):
     axis = _ints(view, ins[2]) if node.op == 'GatherV2' else [0]
-    return None if axis is None or attr(node, 'batch_dims', 0) else ['take', [arg(ins[0]), arg(ins[1])], dict(axis=axis[0])]
+    return (
+        None
+        if axis is None or attr(node, 'batch_dims', 0)
+        else ['take', [arg(ins[0]), arg(ins[1])], dict(axis=axis[0])]
+    )
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #c3c79f5e
 def _concatenate(view, node, ins, arg):
     refs = list(ins)
     axis = _ints(view, refs.pop(0 if node.op == 'Concat' else -1))
     return None if axis is None else ['concatenate', [[arg(r) for r in refs]], dict(axis=axis[0])]
 
 
-def _stack(view, node, ins, arg): return ['stack', [[arg(r) for r in ins]], dict(axis=attr(node, 'axis', 0))]
-def _unstack(view, node, ins, arg): return ['unstack', [arg(ins[0])], dict(axis=attr(node, 'axis', 0))]
+def _stack(view, node, ins, arg):
+    return ['stack', [[arg(r) for r in ins]], dict(axis=attr(node, 'axis', 0))]
+
+
+def _unstack(view, node, ins, arg):
+    return ['unstack', [arg(ins[0])], dict(axis=attr(node, 'axis', 0))]
 
 # %% ../../nbs/tf1/50_assemble.ipynb #0fc04d85
 def _axes(view, node, ins, arg):
     "Transposing, new axes, reversing, repeating: an operation and a list of integers."
     numbers = _ints(view, ins[1])
-    if numbers is None: return None
-    name, key = {'Transpose': ('transpose', 'axes'), 'ExpandDims': ('expand_dims', 'axis'), 'ReverseV2': ('flip', 'axis'), 'Tile': ('tile', 'repeats')}[node.op]
+    if numbers is None:
+        return None
+    name, key = {
+        'Transpose': ('transpose', 'axes'),
+        'ExpandDims': ('expand_dims', 'axis'),
+        'ReverseV2': ('flip', 'axis'),
+        'Tile': ('tile', 'repeats'),
+    }[node.op]
     return [name, [arg(ins[0])], {key: numbers[0] if node.op == 'ExpandDims' else numbers}]
 
 
 def _squeeze(view, node, ins, arg):
     before, axes = view.shape(ins[0]), attr(node, 'squeeze_dims') or attr(node, 'axis')
-    if not axes: axes = [i for i, d in enumerate(before or [None]) if d == 1] if before and None not in before else None
+    if not axes:
+        axes = (
+            [i for i, d in enumerate(before or [None]) if d == 1]
+            if before and None not in before
+            else None
+        )
     return None if axes is None else ['squeeze', [arg(ins[0])], dict(axis=[int(a) for a in axes])]
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #21fe7a56
 def _padded(view, node, ins, arg):
     pads = view.static(ins[1])
     value = view.static(ins[2]) if node.op == 'PadV2' else np.float32(0)
-    if pads is None or value is None: return None
-    mode = {'Pad': 'constant', 'PadV2': 'constant', 'MirrorPad': str(attr(node, 'mode')).lower()}[node.op]
-    return ['pad', [arg(ins[0])], dict(pad_width=pads.tolist(), mode=mode, **({'constant_values': value.item()} if node.op == 'PadV2' else {}))]
+    if pads is None or value is None:
+        return None
+    mode = {'Pad': 'constant', 'PadV2': 'constant', 'MirrorPad': str(attr(node, 'mode')).lower()}[
+        node.op
+    ]
+    return [
+        'pad',
+        [arg(ins[0])],
+        dict(
+            pad_width=pads.tolist(),
+            mode=mode,
+            **({'constant_values': value.item()} if node.op == 'PadV2' else {}),
+        ),
+    ]
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #f68e5d89
 def _hot(view, node, ins, arg):
     depth, on, off = (view.static(r) for r in ins[1:])
-    if depth is None or on is None or off is None or on != 1 or off != 0: return None
-    return ['one_hot', [arg(ins[0]), int(depth)], dict(axis=attr(node, 'axis', -1), dtype=attr(node, 'T').name)]
+    if depth is None or on is None or off is None or on != 1 or off != 0:
+        return None
+    return [
+        'one_hot',
+        [arg(ins[0]), int(depth)],
+        dict(axis=attr(node, 'axis', -1), dtype=attr(node, 'T').name),
+    ]
 
 # %% ../../nbs/tf1/50_assemble.ipynb #50989d9c
 def _shaped(view, node, ins, arg):
     "A reshape to what the sample shows: fixed sizes, the rows, at most one open size."
     before, after = view.shape(ins[0]), view.shape((node.name, 0))
-    if not before or after is None: return None
+    if not before or after is None:
+        return None
     if after and after[0] == 'rows' == before[0] and after.count('rows') == 1:
         target = [-1 if d is None else d for d in after[1:]]
         return ['reshape_rows', [arg(ins[0]), target]] if target.count(-1) < 2 else None
@@ -576,74 +1122,148 @@ def _filled(view, node, ins, arg):
     "A constant with as many rows as the input of the model."
     shape, value = view.shape((node.name, 0)), view.static(ins[1])
     rows = next((r for r in view.inputs if (view.shape(r) or [None])[0] == 'rows'), None)
-    if rows is None or value is None or not shape or None in shape or 'rows' in shape[1:]: return None
+    if rows is None or value is None or not shape or None in shape or 'rows' in shape[1:]:
+        return None
     return ['filled', [arg(rows), shape, value.item(), value.dtype.name]]
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #70ba82df
 def _sliced(view, node, ins, arg):
     begin, size = (_ints(view, r) for r in ins[1:])
-    if begin is None or size is None: return None
-    return ['item', [arg(ins[0])], dict(spec=[[b, None if n < 0 else b + n, None] for b, n in zip(begin, size)])]
+    if begin is None or size is None:
+        return None
+    return [
+        'item',
+        [arg(ins[0])],
+        dict(spec=[[b, None if n < 0 else b + n, None] for b, n in zip(begin, size)]),
+    ]
 
 # %% ../../nbs/tf1/50_assemble.ipynb #c4a7c535
 def _strided(view, node, ins, arg):
     "`x[...]` with numbers: the masks say which of them count."
     begin, end, step = (_ints(view, r) for r in ins[1:])
-    if None in (begin, end, step): return None
+    if None in (begin, end, step):
+        return None
     bit = lambda key, i: bool(attr(node, key, 0) >> i & 1)
     spec = []
     for i, (b, e, s) in enumerate(zip(begin, end, step)):
-        if bit('ellipsis_mask', i): spec.append('...')
-        elif bit('new_axis_mask', i): spec.append(None)
-        elif bit('shrink_axis_mask', i): spec.append(b)
-        else: spec.append([None if bit('begin_mask', i) else b, None if bit('end_mask', i) else e, s])
+        if bit('ellipsis_mask', i):
+            spec.append('...')
+        elif bit('new_axis_mask', i):
+            spec.append(None)
+        elif bit('shrink_axis_mask', i):
+            spec.append(b)
+        else:
+            spec.append([None if bit('begin_mask', i) else b, None if bit('end_mask', i) else e, s])
     return ['item', [arg(ins[0])], dict(spec=spec)]
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #fa55dc91
 def _parts(view, node, ins, arg):
     "`Split` and `SplitV`: where each part begins and ends."
-    data, axis, sizes = (ins[1], ins[0], None) if node.op == 'Split' else (ins[0], ins[2], _ints(view, ins[1]))
+    data, axis, sizes = (
+        (ins[1], ins[0], None) if node.op == 'Split' else (ins[0], ins[2], _ints(view, ins[1]))
+    )
     axis, shape = _ints(view, axis), view.shape(data)
-    if axis is None or not shape or node.op == 'SplitV' and (sizes is None or -1 in sizes): return None
+    if axis is None or not shape or node.op == 'SplitV' and (sizes is None or -1 in sizes):
+        return None
     size, count = shape[axis[0]], attr(node, 'num_split')
-    if sizes is None and not isinstance(size, int): return ['split', [arg(data)], dict(count=count, axis=axis[0] % len(shape))]
-    return ['part', [arg(data)], dict(axis=axis[0] % len(shape), sizes=sizes or [size//count]*count)]
+    if sizes is None and not isinstance(size, int):
+        return ['split', [arg(data)], dict(count=count, axis=axis[0] % len(shape))]
+    return [
+        'part',
+        [arg(data)],
+        dict(axis=axis[0] % len(shape), sizes=sizes or [size // count] * count),
+    ]
 
 # %% ../../nbs/tf1/50_assemble.ipynb #5123a32c
-def _einsum(view, node, ins, arg): return ['einsum', [attr(node, 'equation'), *(arg(r) for r in ins)]]
+def _einsum(view, node, ins, arg):
+    return ['einsum', [attr(node, 'equation'), *(arg(r) for r in ins)]]
 
 
 def _cumulative(name):
     def rule(view, node, ins, arg):
         axis = _ints(view, ins[1])
-        return None if axis is None or attr(node, 'exclusive') or attr(node, 'reverse') else [name, [arg(ins[0])], dict(axis=axis[0])]
+        return (
+            None
+            if axis is None or attr(node, 'exclusive') or attr(node, 'reverse')
+            else [name, [arg(ins[0])], dict(axis=axis[0])]
+        )
+
     return rule
 
+# %% ../../nbs/tf1/50_assemble.ipynb #562920d8
+_SPECIAL = {
+    'LeakyRelu': _simple('leaky_relu', ('negative_slope', 'alpha')),
+    'Cast': _cast_to,
+    'Div': _true_div,
+    'Select': _where,
+    'AddN': _sum_of,
+    'SquaredDifference': _squared_difference,
+    'Erfc': _erfc,
+    'ClipByValue': _clip,
+    'MatMul': _matmul,
+    'BatchMatMul': _matmul,
+    'BatchMatMulV2': _matmul,
+    'BatchMatMulV3': _matmul,
+    'Gather': _take,
+    'GatherV2': _take,
+    'ConcatV2': _concatenate,
+    'Concat': _concatenate,
+    'Pack': _stack,
+    'Unpack': _unstack,
+    'Transpose': _axes,
+    'ExpandDims': _axes,
+    'ReverseV2': _axes,
+    'Tile': _axes,
+    'Squeeze': _squeeze,
+    'Pad': _padded,
+    'PadV2': _padded,
+    'MirrorPad': _padded,
+    'OneHot': _hot,
+    'Reshape': _shaped,
+    'Fill': _filled,
+    'Slice': _sliced,
+    'StridedSlice': _strided,
+    'Split': _parts,
+    'SplitV': _parts,
+    'Einsum': _einsum,
+    'Cumsum': _cumulative('cumsum'),
+    'Cumprod': _cumulative('cumprod'),
+    'ArgMax': _arg_extreme('argmax'),
+    'ArgMin': _arg_extreme('argmin'),
+    **{
+        k: _reduce(v)
+        for k, v in {
+            'Mean': 'mean',
+            'Sum': 'sum',
+            'Max': 'max',
+            'Min': 'min',
+            'Prod': 'prod',
+            'All': 'all',
+            'Any': 'any',
+        }.items()
+    },
+}
 
-_SPECIAL = {'LeakyRelu': _simple('leaky_relu', ('negative_slope', 'alpha')), 'Cast': _cast_to, 'Div': _true_div, 'Select': _where, 'AddN': _sum_of,
-            'SquaredDifference': _squared_difference, 'Erfc': _erfc, 'ClipByValue': _clip, 'MatMul': _matmul, 'BatchMatMul': _matmul, 'BatchMatMulV2': _matmul,
-            'BatchMatMulV3': _matmul, 'Gather': _take, 'GatherV2': _take, 'ConcatV2': _concatenate, 'Concat': _concatenate, 'Pack': _stack, 'Unpack': _unstack,
-            'Transpose': _axes, 'ExpandDims': _axes, 'ReverseV2': _axes, 'Tile': _axes, 'Squeeze': _squeeze, 'Pad': _padded, 'PadV2': _padded,
-            'MirrorPad': _padded, 'OneHot': _hot, 'Reshape': _shaped, 'Fill': _filled, 'Slice': _sliced, 'StridedSlice': _strided, 'Split': _parts,
-            'SplitV': _parts, 'Einsum': _einsum, 'Cumsum': _cumulative('cumsum'), 'Cumprod': _cumulative('cumprod'),
-            'ArgMax': _arg_extreme('argmax'), 'ArgMin': _arg_extreme('argmin'),
-            **{k: _reduce(v) for k, v in {'Mean': 'mean', 'Sum': 'sum', 'Max': 'max', 'Min': 'min', 'Prod': 'prod', 'All': 'all', 'Any': 'any'}.items()}}
+# %% ../../nbs/tf1/50_assemble.ipynb #76776407
 TRANSLATED = set(_SAME_OP) | set(_SPECIAL)
 
 # %% ../../nbs/tf1/50_assemble.ipynb #49bd4173
 @dataclass
 class _Writer:
     "Writes nodes down as one `Formula`."
-    view:View
-    steps:list = field(default_factory=list)
-    known:dict = field(default_factory=dict) # tensor to its symbol
-    inputs:list = field(default_factory=list)
-    arrays:dict = field(default_factory=dict) # name of a weight to array
+
+    view: View
+    steps: list = field(default_factory=list)
+    known: dict = field(default_factory=dict)  # tensor to its symbol
+    inputs: list = field(default_factory=list)
+    arrays: dict = field(default_factory=dict)  # name of a weight to array
 
     def arg(self, ref):
         "The symbol or value of a tensor."
-        if self.view.is_shape(ref): raise _Unknown(ref)
-        if ref not in self.known: self.known[ref] = self._static(ref) if self.view.is_static(ref) else self._input(ref)
+        if self.view.is_shape(ref):
+            raise _Unknown(ref)
+        if ref not in self.known:
+            self.known[ref] = self._static(ref) if self.view.is_static(ref) else self._input(ref)
         return self.known[ref]
 
     def _input(self, ref):
@@ -652,15 +1272,21 @@ class _Writer:
 
     def _static(self, ref):
         array = self.view.static(ref)
-        if array is None: raise _Unknown(ref)
+        if array is None:
+            raise _Unknown(ref)
         if has_variables(self.view, ref) or array.size > 16 and array.dtype.kind == 'f':
             self.arrays[origin(self.view, ref)] = array
             return f'w{list(self.arrays).index(origin(self.view, ref))}'
-        return {'array': array.tolist(), 'dtype': array.dtype.name} if array.dtype.kind in 'fiub' else array.item()
+        return (
+            {'array': array.tolist(), 'dtype': array.dtype.name}
+            if array.dtype.kind in 'fiub'
+            else array.item()
+        )
 
-    def add(self, node)->bool: # False: this operation is not understood
+    def add(self, node) -> bool:  # False: this operation is not understood
         step = _operation(self.view, node, self.arg)
-        if step is None: return False
+        if step is None:
+            return False
         outputs = max(self.view.widths.get(node.name, 1), 1)
         for i in range(outputs):
             own = _output_of(step, i)
@@ -668,66 +1294,104 @@ class _Writer:
             self.known[node.name, i] = f's{len(self.steps) - 1}'
         return True
 
+# %% ../../nbs/tf1/50_assemble.ipynb #bc2e9110
+class _Unknown(Exception):
+    "A static tensor that cannot be computed here."
 
-class _Unknown(Exception): "A static tensor that cannot be computed here."
 
-
-def _output_of(step, number:int)->list:
+def _output_of(step, number: int) -> list:
     "The step that gives output `number` of an operation with several."
     name, args, options = (*step, {})[:3]
-    if name in ('unstack', 'split'): return [name, args, {**options, 'i': number}]
-    if name != 'part': return [name, args, options]
+    if name in ('unstack', 'split'):
+        return [name, args, {**options, 'i': number}]
+    if name != 'part':
+        return [name, args, options]
     start, axis = sum(options['sizes'][:number]), options['axis']
-    return ['item', args, dict(spec=[[None, None, None]]*axis + [[start, start + options['sizes'][number], None]])]
+    return [
+        'item',
+        args,
+        dict(spec=[[None, None, None]] * axis + [[start, start + options['sizes'][number], None]]),
+    ]
 
 # %% ../../nbs/tf1/50_assemble.ipynb #c3f952b8
-_SCALE = np.concatenate([np.linspace(-12, 12, 2401), [-100, -40, -20, 20, 40, 80]]).astype('float32')
-_NAMED = {name: getattr(keras.activations, name) for name in
-          'relu relu6 elu selu sigmoid tanh softplus softsign silu gelu exponential hard_sigmoid mish leaky_relu hard_tanh'.split()
-          if hasattr(keras.activations, name)}
+_SCALE = np.concatenate([np.linspace(-12, 12, 2401), [-100, -40, -20, 20, 40, 80]]).astype(
+    'float32'
+)
+_NAMED = {
+    name: getattr(keras.activations, name)
+    for name in 'relu relu6 elu selu sigmoid tanh softplus softsign silu gelu exponential hard_sigmoid mish leaky_relu hard_tanh'.split()
+    if hasattr(keras.activations, name)
+}
 
-def _agree(a, b)->bool:
+
+def _agree(a, b) -> bool:
     a, b = np.asarray(a, float), np.asarray(b, float)
     return a.shape == b.shape and bool(np.allclose(a, b, rtol=2e-6, atol=2e-6, equal_nan=True))
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #2c1d4c0f
 def name_activation(
-    formula, # a function of one tensor, element by element
-)->tuple|None: # words, and a function that makes what Keras takes as `activation`; None for one that Keras does not have
+    formula,  # a function of one tensor, element by element
+) -> (
+    tuple | None
+):  # words, and a function that makes what Keras takes as `activation`; None for one that Keras does not have
     "The activation of Keras that has the values of `formula`."
     values = np.asarray(formula(_SCALE))
     for name, function in _NAMED.items():
-        if _agree(values, function(_SCALE)): return name, lambda name=name: name
+        if _agree(values, function(_SCALE)):
+            return name, lambda name=name: name
     at = lambda x: float(np.asarray(formula(np.float32([x])))[0])
-    slope, floor, ceiling = -at(-1.), -at(-40.), at(80.)
-    for text, make in ((f'leaky_relu({slope:.7g})', lambda: layers.LeakyReLU(negative_slope=slope)),
-                       (f'elu({floor:.7g})', lambda: layers.ELU(alpha=floor)),
-                       (f'relu up to {ceiling:.7g}', lambda: layers.ReLU(max_value=ceiling))):
-        try: layer = make()
-        except ValueError: continue
-        if slope != 1 and np.isfinite([slope, floor, ceiling]).all() and _agree(values, layer(_SCALE)): return text, make
+    slope, floor, ceiling = -at(-1.0), -at(-40.0), at(80.0)
+    for text, make in (
+        (f'leaky_relu({slope:.7g})', lambda: layers.LeakyReLU(negative_slope=slope)),
+        (f'elu({floor:.7g})', lambda: layers.ELU(alpha=floor)),
+        (f'relu up to {ceiling:.7g}', lambda: layers.ReLU(max_value=ceiling)),
+    ):
+        try:
+            layer = make()
+        except ValueError:
+            continue
+        if (
+            slope != 1
+            and np.isfinite([slope, floor, ceiling]).all()
+            and _agree(values, layer(_SCALE))
+        ):
+            return text, make
 
 # %% ../../nbs/tf1/50_assemble.ipynb #9cf9f48a
-def _closure(view, x, limit=40)->list:
+def _closure(view, x, limit=40) -> list:
     "Elementwise nodes that depend on `x` and plain numbers only, inputs first."
-    inside, waiting, place = set(), [x], {}
+    inside, waiting = set(), [x]
     reach = set()
     while waiting:
         for name, _ in view.users.get(waiting.pop(), []):
-            if name not in reach and view.node(name).op in ELEMENTWISE and not view.inside(name) and len(reach) < limit:
+            if (
+                name not in reach
+                and view.node(name).op in ELEMENTWISE
+                and not view.inside(name)
+                and len(reach) < limit
+            ):
                 reach.add(name)
                 waiting.append((name, 0))
     for name in sorted(reach, key=view.place.__getitem__):
-        if all(r == x or r[0] in inside or _plain_number(view, r) for r in view.ins(name)): inside.add(name)
+        if all(r == x or r[0] in inside or _plain_number(view, r) for r in view.ins(name)):
+            inside.add(name)
     return sorted(inside, key=view.place.__getitem__)
 
+# %% ../../nbs/tf1/50_assemble.ipynb #5edc9c2b
+def _plain_number(view, ref) -> bool:
+    return (
+        view.is_static(ref)
+        and (a := view.static(ref)) is not None
+        and a.size == 1
+        and a.ndim == 0
+        and not has_variables(view, ref)
+    )
 
-def _plain_number(view, ref)->bool:
-    return view.is_static(ref) and (a := view.static(ref)) is not None and a.size == 1 and a.ndim == 0 and not has_variables(view, ref)
 
-
-def _regions(view, x)->list:
-    "The groups of nodes by which everything that comes from `x` meets in one tensor, smallest first."
+def _regions(view, x) -> list:
+    """The groups of nodes by which everything that comes from `x` meets in one tensor, smallest
+    first.
+    """
     inside, found = _closure(view, x), []
     for end in inside:
         group, stack = set(), [end]
@@ -736,35 +1400,57 @@ def _regions(view, x)->list:
                 group.add(name)
                 stack += [r[0] for r in view.ins(name) if r[0] in inside]
         before = [x] + [(n, 0) for n in group - {end}]
-        if all(u in group for t in before for u, _ in view.users.get(t, [])) and not set(before) & set(view.outputs):
+        if all(u in group for t in before for u, _ in view.users.get(t, [])) and not set(
+            before
+        ) & set(view.outputs):
             found.append(sorted(group, key=view.place.__getitem__))
     return found
 
 # %% ../../nbs/tf1/50_assemble.ipynb #748427cf
-def _activation(view, x)->tuple|None:
-    "What happens to `x` alone: (nodes, text, maker). One operation that Keras has comes first, then the longest group."
+def _activation(view, x) -> tuple | None:
+    """What happens to `x` alone: (nodes, text, maker). One operation that Keras has comes first,
+    then the longest group.
+    """
     found = []
     for group in _regions(view, x):
         writer = _Writer(view, known={x: 'x0'}, inputs=[x])
-        try: understood = all(writer.add(view.node(n)) for n in group)
-        except _Unknown: understood = False
-        if not understood or any(numpy_dtype(view.node(n)) not in (tf.float32, tf.float64, tf.float16, tf.bool, None) for n in group): continue
+        try:
+            understood = all(writer.add(view.node(n)) for n in group)
+        except _Unknown:
+            understood = False
+        if not understood or any(
+            numpy_dtype(view.node(n)) not in (tf.float32, tf.float64, tf.float16, tf.bool, None)
+            for n in group
+        ):
+            continue
         formula = Formula(writer.steps)
         named = name_activation(formula)
-        found.append((group, *(named or (repr(formula), lambda f=formula: Formula(f.steps))), bool(named)))
-    if not found: return None
+        found.append(
+            (group, *(named or (repr(formula), lambda f=formula: Formula(f.steps))), bool(named))
+        )
+    if not found:
+        return None
     named, longest = [f for f in found if f[3]][-1:], found[-1]
     # A factor behind a known function written by hand belongs to it: SELU is a scaled ELU.
-    written = bool(named) and (len(named[0][0]) > 1 or view.node(named[0][0][0]).op in ('Maximum', 'Minimum', 'Exp'))
-    whole = not named or written and len(longest[0]) == len(named[0][0]) + 1 and view.node(longest[0][-1]).op == 'Mul'
+    written = bool(named) and (
+        len(named[0][0]) > 1 or view.node(named[0][0][0]).op in ('Maximum', 'Minimum', 'Exp')
+    )
+    whole = (
+        not named
+        or written
+        and len(longest[0]) == len(named[0][0]) + 1
+        and view.node(longest[0][-1]).op == 'Mul'
+    )
     return (longest if whole else named[0])[:3]
 
-
-def _with_activation(view, unit)->Unit:
+# %% ../../nbs/tf1/50_assemble.ipynb #aaa0ff1d
+def _with_activation(view, unit) -> Unit:
     "Take in the activation that follows a layer."
     softmax = view.only(unit.outputs[0], 'Softmax', 'LogSoftmax')
     if softmax is not None:
-        unit.activation = unit.config['activation'] = 'softmax' if softmax.op == 'Softmax' else 'log_softmax'
+        unit.activation = unit.config['activation'] = (
+            'softmax' if softmax.op == 'Softmax' else 'log_softmax'
+        )
         unit.outputs = [(softmax.name, 0)]
         unit.nodes.add(softmax.name)
     elif found := _activation(view, unit.outputs[0]):
@@ -774,43 +1460,108 @@ def _with_activation(view, unit)->Unit:
     return unit
 
 # %% ../../nbs/tf1/50_assemble.ipynb #d4ffbae7
-_ANCHORS = {**dict.fromkeys(('MatMul', 'BatchMatMul', 'BatchMatMulV2', 'BatchMatMulV3'), (_dense,)), 'Reshape': (_tensordot, _reshape), 'Transpose': (_tensordot, _permute), 'Conv2D': (_conv,), 'Conv3D': (_conv,),
-            'DepthwiseConv2dNative': (_depthwise,), 'Conv2DBackpropInput': (_conv_transpose,), 'ExpandDims': (_conv1d,), 'SpaceToBatchND': (_dilated,),
-            'Squeeze': (_reshape,), 'Pad': (_pad,), 'PadV2': (_pad,), 'Mean': (_global_pool,), 'Max': (_global_pool,), 'Gather': (_embedding,),
-            'GatherV2': (_embedding,), 'LRN': (_lrn,), 'ConcatV2': (_concat,), 'Concat': (_concat,), 'BatchNormWithGlobalNormalization': (_old_norm,),
-            **dict.fromkeys(_POOLS, (_pool,)), **dict.fromkeys(('FusedBatchNorm', 'FusedBatchNormV2', 'FusedBatchNormV3'), (_fused_norm,)),
-            **dict.fromkeys(_MERGES, (_written_norm, _merge)), 'RealDiv': (_written_norm,), 'Div': (_written_norm,)}
-_ACTIVE = {layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Conv2DTranspose}
+_ANCHORS = {
+    **dict.fromkeys(('MatMul', 'BatchMatMul', 'BatchMatMulV2', 'BatchMatMulV3'), (_dense,)),
+    'Reshape': (_tensordot, _reshape),
+    'Transpose': (_tensordot, _permute),
+    'Conv2D': (_conv,),
+    'Conv3D': (_conv,),
+    'DepthwiseConv2dNative': (_depthwise,),
+    'Conv2DBackpropInput': (_conv_transpose,),
+    'ExpandDims': (_conv1d,),
+    'SpaceToBatchND': (_dilated,),
+    'Squeeze': (_reshape,),
+    'Pad': (_pad,),
+    'PadV2': (_pad,),
+    'Mean': (_global_pool,),
+    'Max': (_global_pool,),
+    'Gather': (_embedding,),
+    'GatherV2': (_embedding,),
+    'LRN': (_lrn,),
+    'ConcatV2': (_concat,),
+    'Concat': (_concat,),
+    'BatchNormWithGlobalNormalization': (_old_norm,),
+    **dict.fromkeys(_POOLS, (_pool,)),
+    **dict.fromkeys(('FusedBatchNorm', 'FusedBatchNormV2', 'FusedBatchNormV3'), (_fused_norm,)),
+    **dict.fromkeys(_MERGES, (_written_norm, _merge)),
+    'RealDiv': (_written_norm,),
+    'Div': (_written_norm,),
+}
 
-def _match(view, node)->Unit|None:
+# %% ../../nbs/tf1/50_assemble.ipynb #6bc5351f
+_ACTIVE = {
+    layers.Dense,
+    layers.Conv1D,
+    layers.Conv2D,
+    layers.Conv3D,
+    layers.DepthwiseConv2D,
+    layers.SeparableConv2D,
+    layers.Conv2DTranspose,
+}
+
+
+def _match(view, node) -> Unit | None:
     "The layer that begins at a node."
-    if node.op in ELEMENTWISE and (unit := _activation_at(view, node)): return unit
+    if node.op in ELEMENTWISE and (unit := _activation_at(view, node)):
+        return unit
     for anchor in _ANCHORS.get(node.op, ()):
-        if unit := anchor(view, node): return _with_activation(view, unit) if unit.kind in _ACTIVE else unit
-    if node.op == 'Softmax': return Unit(layers.Softmax, view.ins(node.name), [(node.name, 0)], nodes={node.name}, activation='softmax')
+        if unit := anchor(view, node):
+            return _with_activation(view, unit) if unit.kind in _ACTIVE else unit
+    if node.op == 'Softmax':
+        return Unit(
+            layers.Softmax,
+            view.ins(node.name),
+            [(node.name, 0)],
+            nodes={node.name},
+            activation='softmax',
+        )
 
-
-def _activation_at(view, node)->Unit|None:
+# %% ../../nbs/tf1/50_assemble.ipynb #7f7714d6
+def _activation_at(view, node) -> Unit | None:
     "An activation that stands by itself."
     data = {r for r in view.ins(node.name) if not view.is_static(r)}
-    if len(data) != 1 or _chain(view, node) and _written_norm(view, node): return None
-    x, = data
+    if len(data) != 1 or _chain(view, node) and _written_norm(view, node):
+        return None
+    (x,) = data
     group, text, make = _activation(view, x) or ((), '', None)
-    if node.name not in group or len(group) == 1 and isinstance(make(), Formula): return None
-    if isinstance(make(), Formula): return Unit(Compute, [x], [(group[-1], 0)], dict(formula=_Fresh(make)), nodes=set(group), activation=text)
-    return Unit(layers.Activation, [x], [(group[-1], 0)], dict(activation=_Fresh(make)), nodes=set(group), activation=text)
+    if node.name not in group or len(group) == 1 and isinstance(make(), Formula):
+        return None
+    if isinstance(make(), Formula):
+        return Unit(
+            Compute,
+            [x],
+            [(group[-1], 0)],
+            dict(formula=_Fresh(make)),
+            nodes=set(group),
+            activation=text,
+        )
+    return Unit(
+        layers.Activation,
+        [x],
+        [(group[-1], 0)],
+        dict(activation=_Fresh(make)),
+        nodes=set(group),
+        activation=text,
+    )
 
 # %% ../../nbs/tf1/50_assemble.ipynb #8dab38fc
 def recognise(
-    view:View, # observed
-    refused=(), # nodes that must stay as they are
-)->list: # units, in the order of the graph
-    "The layers that patterns find, and the nodes that they leave as formulas or pieces of the graph."
+    view: View,  # observed
+    refused=(),  # nodes that must stay as they are
+) -> list:  # units, in the order of the graph
+    """The layers that patterns find, and the nodes that they leave as formulas or pieces of the
+    graph.
+    """
     units, done = [], set(refused)
     for name in view.order:
-        if name in done or view.inside(name): continue
+        if name in done or view.inside(name):
+            continue
         unit = _match(view, view.node(name))
-        if unit and not unit.nodes & done and all(view.is_data(r) and not view.is_noise(r) for r in unit.inputs):
+        if (
+            unit
+            and not unit.nodes & done
+            and all(view.is_data(r) and not view.is_noise(r) for r in unit.inputs)
+        ):
             units.append(unit)
             done |= unit.nodes
     rest = [n for n in view.order if n in refused or not any(n in u.nodes for u in units)]
@@ -819,263 +1570,431 @@ def recognise(
 # %% ../../nbs/tf1/50_assemble.ipynb #6b451e74
 class _Rest:
     "Gathers nodes that belong to no pattern."
+
     def __init__(self, view, names, refused, units):
         self.view, self.names, self.home = view, set(names), {n: n for n in names}
-        self.made = {r: i for i, u in enumerate(units) for n in u.nodes for r in [(n, k) for k in range(view.widths.get(n, 1))]}
-        self.known, self.foreign = units, {n for n in names if n in refused or not self.translates(n)}
-        for name in names: self._tie(name)
-        self.foreign = {n for n in names if any(m in self.foreign for m in self.members(self.find(n)))}
+        self.made = {
+            r: i
+            for i, u in enumerate(units)
+            for n in u.nodes
+            for r in [(n, k) for k in range(view.widths.get(n, 1))]
+        }
+        self.known, self.foreign = (
+            units,
+            {n for n in names if n in refused or not self.translates(n)},
+        )
+        for name in names:
+            self._tie(name)
+        self.foreign = {
+            n for n in names if any(m in self.foreign for m in self.members(self.find(n)))
+        }
 
-    def translates(self, name)->bool:
-        if self.view.inside(name) or self.view.read.kind.get(name) == 'noise': return False
-        try: return _Writer(self.view).add(self.view.node(name))
-        except _Unknown: return False
+    def translates(self, name) -> bool:
+        if self.view.inside(name) or self.view.read.kind.get(name) == 'noise':
+            return False
+        try:
+            return _Writer(self.view).add(self.view.node(name))
+        except _Unknown:
+            return False
 
-    def find(self, name): # the group that a node is in
-        while self.home[name] != name: name = self.home[name]
+    def find(self, name):  # the group that a node is in
+        while self.home[name] != name:
+            name = self.home[name]
         return name
 
-    def members(self, root): return self._groups()[root]
+    def members(self, root):
+        return self._groups()[root]
 
     def _groups(self):
         if getattr(self, '_kept', None) is None:
             self._kept = {}
             for n in self.view.order:
-                if n in self.home: self._kept.setdefault(self.find(n), []).append(n)
+                if n in self.home:
+                    self._kept.setdefault(self.find(n), []).append(n)
         return self._kept
 
     def join(self, a, b):
         self.home[self.find(a)], self._kept = self.find(b), None
 
     def _tie(self, name):
-        "A node joins what it cannot be parted from: its loop or fork, the owner of its array, what alone uses its noise."
+        """A node joins what it cannot be parted from: its loop or fork, the owner of its array,
+        what alone uses its noise.
+        """
         view = self.view
         for ref in view.ins(name):
-            if ref[0] not in self.names: continue
-            both = view.nest.get(ref[0]) or view.node(ref[0]).op in ('Enter', 'Switch', 'NextIteration', 'LoopCond')
-            if both or numpy_dtype(view.node(ref[0]), ref[1]) in (tf.resource, tf.variant, tf.string, None): self.join(name, ref[0])
+            if ref[0] not in self.names:
+                continue
+            both = view.nest.get(ref[0]) or view.node(ref[0]).op in (
+                'Enter',
+                'Switch',
+                'NextIteration',
+                'LoopCond',
+            )
+            if both or numpy_dtype(view.node(ref[0]), ref[1]) in (
+                tf.resource,
+                tf.variant,
+                tf.string,
+                None,
+            ):
+                self.join(name, ref[0])
         if not self.needs(name):
             for user, _ in view.users.get((name, 0), [])[:1]:
-                if user in self.names: self.join(name, user)
+                if user in self.names:
+                    self.join(name, user)
 
-    def needs(self, name)->list:
+    def needs(self, name) -> list:
         "Tensors that a node takes from others; a piece of the graph also asks for shapes."
         found, stack, seen = [], list(self.view.ins(name)), set()
         while stack:
             ref = stack.pop()
-            if ref in seen: continue
+            if ref in seen:
+                continue
             seen.add(ref)
-            if self.view.is_data(ref): found.append(ref)
-            elif name in self.foreign and not self.view.is_static(ref): stack += self.view.ins(ref[0])
-        if name not in self.foreign and self.view.node(name).op == 'Fill': found += [r for r in self.view.inputs if (self.view.shape(r) or [None])[0] == 'rows'][:1]
+            if self.view.is_data(ref):
+                found.append(ref)
+            elif name in self.foreign and not self.view.is_static(ref):
+                stack += self.view.ins(ref[0])
+        if name not in self.foreign and self.view.node(name).op == 'Fill':
+            found += [r for r in self.view.inputs if (self.view.shape(r) or [None])[0] == 'rows'][
+                :1
+            ]
         return found
 
 # %% ../../nbs/tf1/50_assemble.ipynb #52042e7d
-def _before(self)->dict:
+def _before(self) -> dict:
     "For each unit and each group of the rest: what it takes from."
     found = {('u', i): {self._item(r) for r in u.inputs} for i, u in enumerate(self.known)}
-    for root, names in self._groups().items(): found['g', root] = {self._item(r) for n in names for r in self.needs(n)} - {('g', root)}
+    for root, names in self._groups().items():
+        found['g', root] = {self._item(r) for n in names for r in self.needs(n)} - {('g', root)}
     return {item: before - {None} for item, before in found.items()}
 
 
-def _untangle(self)->None:
+def _untangle(self) -> None:
     "Groups that take from one another, round about, become one."
     while core := _knot(self._before()):
-        if any(what == 'u' for what, _ in core): raise Tangled('the parts of this graph cannot be put in order')
+        if any(what == 'u' for what, _ in core):
+            raise Tangled('the parts of this graph cannot be put in order')
         roots = [root for _, root in core]
-        if any(r in self.foreign for r in roots): self.foreign |= {n for r in roots for n in self.members(r)}
-        for root in roots[1:]: self.join(root, roots[0])
+        if any(r in self.foreign for r in roots):
+            self.foreign |= {n for r in roots for n in self.members(r)}
+        for root in roots[1:]:
+            self.join(root, roots[0])
 
-
-def _knot(before:dict)->list:
-    "What remains when everything that waits for nothing, or that nothing waits for, is taken away: circles."
+# %% ../../nbs/tf1/50_assemble.ipynb #99585ffd
+def _knot(before: dict) -> list:
+    """What remains when everything that waits for nothing, or that nothing waits for, is taken
+    away: circles.
+    """
     left = dict(before)
     while True:
         needed = {b for bs in left.values() for b in bs}
         free = [i for i, bs in left.items() if not bs & left.keys() or i not in needed]
-        if not free: return list(left)
-        for i in free: del left[i]
+        if not free:
+            return list(left)
+        for i in free:
+            del left[i]
 
-
-def _levels(self)->dict:
+# %% ../../nbs/tf1/50_assemble.ipynb #e55cb228
+def _levels(self) -> dict:
     "For each group of the rest: how often the kind of thing changes on the way to it."
     level, waiting = {}, self._before()
     kind = lambda item: item[1] if item[0] == 'u' else self.find(item[1]) in self.foreign
     while waiting:
         for item in [i for i, before in waiting.items() if before <= level.keys()]:
-            level[item] = max((level[b] + (kind(b) is not kind(item) or item[0] == 'u') for b in waiting.pop(item)), default=0)
+            level[item] = max(
+                (
+                    level[b] + (kind(b) is not kind(item) or item[0] == 'u')
+                    for b in waiting.pop(item)
+                ),
+                default=0,
+            )
     return {root: n for (what, root), n in level.items() if what == 'g'}
 
 
-class Tangled(Exception): "Groups that depend on one another."
+class Tangled(Exception):
+    "Groups that depend on one another."
 
 
-def _item(self, ref): # what makes a tensor: a unit, a group of the rest, or nothing (an input)
-    if ref in self.view.inputs: return None
+def _item(self, ref):  # what makes a tensor: a unit, a group of the rest, or nothing (an input)
+    if ref in self.view.inputs:
+        return None
     return ('g', self.find(ref[0])) if ref[0] in self.names else ('u', self.made[ref])
 
-
-def _gather(self)->list:
+# %% ../../nbs/tf1/50_assemble.ipynb #22dca370
+def _gather(self) -> list:
     "Neighbours of one kind and level, as one group each."
     level = self._levels()
     for root, names in list(self._groups().items()):
         for ref in {r for n in names for r in self.needs(n)}:
-            if ref[0] not in self.names or ref in self.view.inputs: continue
+            if ref[0] not in self.names or ref in self.view.inputs:
+                continue
             a, b = self.find(root), self.find(ref[0])
-            if a != b and level[root] == level[self._first[ref[0]]] and (a in self.foreign) == (b in self.foreign): self.join(root, ref[0])
+            if (
+                a != b
+                and level[root] == level[self._first[ref[0]]]
+                and (a in self.foreign) == (b in self.foreign)
+            ):
+                self.join(root, ref[0])
     return list(self._groups().values())
 
-
-def _units(self)->list:
+# %% ../../nbs/tf1/50_assemble.ipynb #2da3f13f
+def _units(self) -> list:
     "The groups as units."
     self._untangle()
     self._first = {n: self.find(n) for n in self.names}
     groups = self._gather()
-    wanted = {*self.view.outputs, *(r for u in self.known for r in u.inputs), *(r for g in groups for n in g for r in self.needs(n) if self._home(r) != self.find(g[0]))}
+    wanted = {
+        *self.view.outputs,
+        *(r for u in self.known for r in u.inputs),
+        *(r for g in groups for n in g for r in self.needs(n) if self._home(r) != self.find(g[0])),
+    }
     return [self._unit(g, wanted) for g in groups]
 
 
-_Rest._before, _Rest._untangle, _Rest._levels, _Rest._item, _Rest._gather, _Rest.units = _before, _untangle, _levels, _item, _gather, _units
-_Rest._home = lambda self, ref: self.find(ref[0]) if ref[0] in self.names and ref not in self.view.inputs else None
+_Rest._before, _Rest._untangle, _Rest._levels, _Rest._item, _Rest._gather, _Rest.units = (
+    _before,
+    _untangle,
+    _levels,
+    _item,
+    _gather,
+    _units,
+)
+_Rest._home = lambda self, ref: (
+    self.find(ref[0]) if ref[0] in self.names and ref not in self.view.inputs else None
+)
 
 # %% ../../nbs/tf1/50_assemble.ipynb #caf9381e
-def _unit(self, names, wanted)->Unit:
+def _unit(self, names, wanted) -> Unit:
     "One group as a formula or as a piece of the graph."
     outputs = [r for r in sorted(wanted) if r[0] in names and r not in self.view.inputs]
     if names[0] in self.foreign:
-        inputs = list(dict.fromkeys(r for n in names for r in self.needs(n) if r[0] not in names or r in self.view.inputs))
+        inputs = list(
+            dict.fromkeys(
+                r
+                for n in names
+                for r in self.needs(n)
+                if r[0] not in names or r in self.view.inputs
+            )
+        )
         return piece_unit(self.view, inputs, outputs, set(names))
     writer = _Writer(self.view)
-    for n in names: writer.add(self.view.node(n))
+    for n in names:
+        writer.add(self.view.node(n))
     formula = Formula(writer.steps, [writer.known[r] for r in outputs])
-    config = dict(formula=_Fresh(lambda: Formula(formula.steps, formula.results)), held=specs(writer.arrays))
-    return Unit(Compute, writer.inputs, outputs, config, *_as_kept(writer.arrays), set(names), activation=repr(formula))
+    config = dict(
+        formula=_Fresh(lambda: Formula(formula.steps, formula.results)), held=specs(writer.arrays)
+    )
+    return Unit(
+        Compute,
+        writer.inputs,
+        outputs,
+        config,
+        *_as_kept(writer.arrays),
+        set(names),
+        activation=repr(formula),
+    )
 
-
-def _as_kept(arrays:dict)->tuple: # a layer lists its trainable weights first, and only floats can be trained
+# %% ../../nbs/tf1/50_assemble.ipynb #a22c31f1
+def _as_kept(
+    arrays: dict,
+) -> tuple:  # a layer lists its trainable weights first, and only floats can be trained
     "Arrays and their names, in the order in which a layer keeps them."
     names = sorted(arrays, key=lambda n: not tf.as_dtype(arrays[n].dtype).is_floating)
     return [arrays[n] for n in names], names
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #360cbd25
 def piece_unit(view, inputs, outputs, nodes=()):
     "A piece of the graph as a unit."
-    read, inputs = view.read, inputs or view.inputs[:1] # what nothing goes into (random numbers) waits for the input all the same
+    read, inputs = (
+        view.read,
+        inputs or view.inputs[:1],
+    )  # what nothing goes into (random numbers) waits for the input all the same
     piece = read.extract(inputs, outputs)
     arrays, nodes_of = _as_kept(piece.weights)
     names = [read.values.names.get(n, n) if hasattr(read.values, 'names') else n for n in nodes_of]
-    config = dict(graph=packed(piece.graph), inputs=piece.inputs, outputs=piece.outputs, held=specs(piece.weights), handles=piece.handles,
-                  deterministic=not piece.random, shapes=[None if (s := view.shape(r)) is None else [None if d == 'rows' else d for d in s] for r in outputs])
+    config = dict(
+        graph=packed(piece.graph),
+        inputs=piece.inputs,
+        outputs=piece.outputs,
+        held=specs(piece.weights),
+        handles=piece.handles,
+        deterministic=not piece.random,
+        shapes=[
+            None if (s := view.shape(r)) is None else [None if d == 'rows' else d for d in s]
+            for r in outputs
+        ],
+    )
     kinds = sorted({read.nodes[n].op for n in nodes if n in read.nodes})
-    return Unit(GraphLayer, list(inputs), list(outputs), config, arrays, names, set(nodes), activation=', '.join(kinds))
+    return Unit(
+        GraphLayer,
+        list(inputs),
+        list(outputs),
+        config,
+        arrays,
+        names,
+        set(nodes),
+        activation=', '.join(kinds),
+    )
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #9ad805e2
 _Rest._unit = _unit
 
 # %% ../../nbs/tf1/50_assemble.ipynb #d46d25e7
 _CALL = re.compile(r'^((Stateful)?PartitionedCall(_\d+)?/)+')
 
-def _path(unit)->list:
+
+def _path(unit) -> list:
     "The parts of the name that a unit has in its graph."
-    scopes = [_scope(o).split('/') for o in unit.origins if o and not o.startswith(('computed', 'transposed')) and o != 'zeros']
+    scopes = [
+        _scope(o).split('/')
+        for o in unit.origins
+        if o and not o.startswith(('computed', 'transposed')) and o != 'zeros'
+    ]
     common = [a for a, *b in zip(*scopes) if all(c == a for c in b)] if scopes else []
     own = re.sub(r'/(nhwc|last)$', '', _CALL.sub('', unit.outputs[0][0]))
-    if unit.native and unit.kind is not Compute and [c for c in common if c]: return common
-    if unit.kind is Compute or not unit.native or not unit.origins: return own.split('/')
+    if unit.native and unit.kind is not Compute and [c for c in common if c]:
+        return common
+    if unit.kind is Compute or not unit.native or not unit.origins:
+        return own.split('/')
     return own.split('/')[:-1] or [unit.origins[0].split()[-1].split('/')[-1]]
 
 
-def _suffixes(path): return ['_'.join(path[-k:]) for k in range(1, len(path) + 1)]
+def _suffixes(path):
+    return ['_'.join(path[-k:]) for k in range(1, len(path) + 1)]
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #a30a6f6c
 def name_layers(
-    units:list,
-    scopes, # scopes of all variables of the graph, so that names do not depend on what is asked for
-)->None: # fills `unit.name`
+    units: list,
+    # scopes of all variables of the graph, so that names do not depend on what is asked for
+    scopes,
+) -> None:  # fills `unit.name`
     "Give every unit the shortest name that is its own."
     paths = {id(u): _path(u) for u in units}
-    for path, group in itertools.groupby(sorted((u for u in units if u.origins and u.native), key=lambda u: paths[id(u)]), key=lambda u: paths[id(u)]):
+    for path, group in itertools.groupby(
+        sorted((u for u in units if u.origins and u.native), key=lambda u: paths[id(u)]),
+        key=lambda u: paths[id(u)],
+    ):
         group = list(group)
-        if len({tuple(u.origins) for u in group}) > 1: # one scope for several layers: each is named after its first variable
+        if (
+            len({tuple(u.origins) for u in group}) > 1
+        ):  # one scope for several layers: each is named after its first variable
             paths.update((id(u), u.origins[0].split('/')) for u in group if ' ' not in u.origins[0])
     owners = {}
     for path in {tuple(p) for p in paths.values()} | {tuple(s.split('/')) for s in scopes if s}:
-        for suffix in _suffixes(path): owners.setdefault(suffix, set()).add(path)
+        for suffix in _suffixes(path):
+            owners.setdefault(suffix, set()).add(path)
     shared, used = {}, set()
     for unit in sorted(units, key=lambda u: not u.origins):
         key, path = _sharing(unit), tuple(paths[id(unit)])
         name = next((s for s in _suffixes(path) if len(owners[s]) == 1), '_'.join(path)) or 'layer'
-        own = next(n for n in itertools.chain([name], (f'{name}_{i}' for i in itertools.count(1))) if n not in used)
+        own = next(
+            n
+            for n in itertools.chain([name], (f'{name}_{i}' for i in itertools.count(1)))
+            if n not in used
+        )
         unit.name = shared.get(key, own)
         used.add(unit.name)
-        if key: shared[key] = unit.name
+        if key:
+            shared[key] = unit.name
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #e45e5988
 def _sharing(unit):
     "What two uses of one layer have in common; None for a layer that is used once."
-    if not unit.origins or not unit.native: return None
-    return unit.kind, tuple(unit.origins), unit.activation, str({k: v for k, v in unit.config.items() if not isinstance(v, _Fresh)})
+    if not unit.origins or not unit.native:
+        return None
+    return (
+        unit.kind,
+        tuple(unit.origins),
+        unit.activation,
+        str({k: v for k, v in unit.config.items() if not isinstance(v, _Fresh)}),
+    )
 
 # %% ../../nbs/tf1/50_assemble.ipynb #7e9c33fb
-TOLERANCE = 1e-5 # largest difference, relative to the largest number
+TOLERANCE = 1e-5  # largest difference, relative to the largest number
+
 
 def difference(
-    found, # array
-    expected, # array
-)->float: # largest difference, relative to the largest expected number; inf where shapes or gaps differ
+    found,  # array
+    expected,  # array
+) -> (
+    float
+):  # largest difference, relative to the largest expected number; inf where shapes or gaps differ
     "How far two arrays are apart."
     a, b = np.asarray(found), np.asarray(expected)
-    if a.shape != b.shape: return math.inf
-    if b.dtype.kind not in 'fc': return float(np.mean(a != b)) if b.size else 0.
+    if a.shape != b.shape:
+        return math.inf
+    if b.dtype.kind not in 'fc':
+        return float(np.mean(a != b)) if b.size else 0.0
     a, b = a.astype(float), b.astype(float)
-    if (np.isfinite(a) != np.isfinite(b)).any(): return math.inf
+    if (np.isfinite(a) != np.isfinite(b)).any():
+        return math.inf
     a, b = a[np.isfinite(b)], b[np.isfinite(b)]
-    return float(np.abs(a - b).max()/max(np.abs(b).max(), 1e-30)) if b.size and (a != b).any() else 0.
+    return (
+        float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30))
+        if b.size and (a != b).any()
+        else 0.0
+    )
 
 # %% ../../nbs/tf1/50_assemble.ipynb #420338c6
-class _Refused(Exception): "A unit that does not give what the graph gives."
+class _Refused(Exception):
+    "A unit that does not give what the graph gives."
 
-
-def _made(view, unit)->keras.layers.Layer:
+# %% ../../nbs/tf1/50_assemble.ipynb #84abe1f0
+def _made(view, unit) -> keras.layers.Layer:
     "A layer with its weights that agrees with the graph on the sample. Raises _Refused."
     arrays = [tf.constant(view.sample[r]) for r in unit.inputs]
-    float_type = next((str(view.sample[r].dtype) for r in unit.outputs if view.sample[r].dtype.kind == 'f'), None)
+    float_type = next(
+        (str(view.sample[r].dtype) for r in unit.outputs if view.sample[r].dtype.kind == 'f'), None
+    )
     for choice in unit.choices:
         try:
             layer = unit.make({**choice, **({'dtype': float_type} if float_type else {})})
             layer(arrays if len(arrays) > 1 else arrays[0])
             layer.set_weights(unit.arrays)
             found = layer(arrays if len(arrays) > 1 else arrays[0])
-        except (ValueError, TypeError, NotImplementedError, AttributeError, IndexError, tf.errors.OpError) as error:
+        except (
+            ValueError,
+            TypeError,
+            NotImplementedError,
+            AttributeError,
+            IndexError,
+            tf.errors.OpError,
+        ) as error:
             unit.note = str(error).splitlines()[0][:200]
             continue
         found = found if isinstance(found, (list, tuple)) else [found]
         worst = max(difference(f, view.sample[r]) for f, r in zip(found, unit.outputs))
         unit.off, unit.note = worst, f'differs by {worst:.2g}' if worst > TOLERANCE else ''
-        if worst <= TOLERANCE or getattr(layer, 'deterministic', True) is False: return layer
+        if worst <= TOLERANCE or getattr(layer, 'deterministic', True) is False:
+            return layer
     raise _Refused(unit)
 
 # %% ../../nbs/tf1/50_assemble.ipynb #f4dcec29
-def _in_order(view, units)->list:
+def _in_order(view, units) -> list:
     "Units after those whose tensors they take."
     known, waiting, found = set(view.inputs), list(units), []
     while waiting:
         ready = [u for u in waiting if known >= set(u.inputs)]
-        if not ready: raise Tangled('the layers of this graph cannot be put in order')
-        for u in ready: known |= set(u.outputs)
+        if not ready:
+            raise Tangled('the layers of this graph cannot be put in order')
+        for u in ready:
+            known |= set(u.outputs)
         waiting = [u for u in waiting if u not in ready]
         found += ready
     return found
 
-
+# %% ../../nbs/tf1/50_assemble.ipynb #3bb6c667
 def assemble(
-    view:View, # observed
-    units:list, # with names
-    names:list, # of the inputs
-    shapes:list, # of the inputs, with the batch
-)->keras.Model:
+    view: View,  # observed
+    units: list,  # with names
+    names: list,  # of the inputs
+    shapes: list,  # of the inputs, with the batch
+) -> keras.Model:
     "The units as one functional model. Raises _Refused with a unit that differs from the graph."
-    tensors = {r: keras.Input(batch_shape=s, dtype=numpy_dtype(view.node(r[0]), r[1]).name, name=n) for r, n, s in zip(view.inputs, names, shapes)}
+    tensors = {
+        r: keras.Input(batch_shape=s, dtype=numpy_dtype(view.node(r[0]), r[1]).name, name=n)
+        for r, n, s in zip(view.inputs, names, shapes)
+    }
     made = {}
     for unit in _in_order(view, units):
         layer = made.get(unit.name) or _made(view, unit)
@@ -1085,30 +2004,38 @@ def assemble(
         tensors.update(zip(unit.outputs, found if isinstance(found, (list, tuple)) else [found]))
     outputs = [tensors[r] for r in view.outputs]
     inputs = [tensors[r] for r in view.inputs]
-    return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs if len(outputs) > 1 else outputs[0])
+    return keras.Model(
+        inputs if len(inputs) > 1 else inputs[0], outputs if len(outputs) > 1 else outputs[0]
+    )
 
 # %% ../../nbs/tf1/50_assemble.ipynb #0451d44d
 def lift(
-    view:View, # observed
-    names:list, # of the inputs
-    shapes:list, # of the inputs, with the batch
-    scopes=(), # scopes of all variables of the graph
-    refused=(), # nodes that must stay as they are
-)->tuple: # the model, its units, and what was thought to be a layer and is not
-    "Keras layers for a graph. Where a layer differs from the graph, its part of the graph takes its place."
+    view: View,  # observed
+    names: list,  # of the inputs
+    shapes: list,  # of the inputs, with the batch
+    scopes=(),  # scopes of all variables of the graph
+    refused=(),  # nodes that must stay as they are
+) -> tuple:  # the model, its units, and what was thought to be a layer and is not
+    """Keras layers for a graph. Where a layer differs from the graph, its part of the graph takes
+    its place.
+    """
     refused, why = set(refused), []
     while True:
         try:
             units = recognise(view, refused)
             name_layers(units, scopes)
             model = assemble(view, units, names, shapes)
-        except Tangled as error: # the whole graph, in one piece
+        except Tangled as error:  # the whole graph, in one piece
             units = [piece_unit(view, view.inputs, view.outputs, set(view.order))]
             name_layers(units, scopes)
             return assemble(view, units, names, shapes), units, [*why, str(error)]
         except _Refused as error:
-            unit, = error.args
-            if not unit.native: raise ValueError(f'A piece of the graph must give what the graph gives. {unit.note}. Received: {unit.name!r}.') from None
+            (unit,) = error.args
+            if not unit.native:
+                raise ValueError(
+                    f'A piece of the graph must give what the graph gives. {unit.note}. Received:'
+                    f' {unit.name!r}.'
+                ) from None
             refused |= unit.nodes
             why.append(f'{unit.name} is no {unit.kind.__name__}: {unit.note}')
             continue

@@ -1,4 +1,4 @@
-"""Find and read a TensorFlow graph of any year: `.meta`, SavedModel, frozen `.pb`; its variables, its collections, its functions.
+"""Find and read a TensorFlow graph of any year: `.meta`, SavedModel, frozen `.pb`.
 
 Docs: https://transferlit.github.io/transferlit/tf1/graph_files.html.md"""
 
@@ -32,79 +32,115 @@ __all__ = ['COMPUTES', 'VARIABLES', 'ASSIGN', 'GraphFile', 'locate', 'read_graph
 @dataclass
 class GraphFile:
     "What lies under a path: a graph, its values, or a Keras file."
-    kind:str # 'meta', 'saved_model', 'graph', 'checkpoint', 'hdf5' or 'keras'
-    graph:Path|None = None # the file that holds the graph or the Keras model
-    checkpoint:str|None = None # prefix of the files that hold the values
-    notes:list = field(default_factory=list) # what had to be decided
+
+    kind: str  # 'meta', 'saved_model', 'graph', 'checkpoint', 'hdf5' or 'keras'
+    graph: Path | None = None  # the file that holds the graph or the Keras model
+    checkpoint: str | None = None  # prefix of the files that hold the values
+    notes: list = field(default_factory=list)  # what had to be decided
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #79f3fc42
-def _has_values(prefix:Path)->bool: # a V2 checkpoint, or a V1 file
+def _has_values(prefix: Path) -> bool:  # a V2 checkpoint, or a V1 file
     return Path(f'{prefix}.index').exists() or prefix.is_file()
 
 
-def _of_prefix(prefix:Path)->GraphFile|None:
+def _of_prefix(prefix: Path) -> GraphFile | None:
     "The checkpoint `prefix`, with the graph beside it; None where there is neither."
     meta, values = Path(f'{prefix}.meta'), _has_values(prefix)
-    if meta.exists(): return GraphFile('meta', meta, str(prefix) if values else None)
-    if not values: return None
+    if meta.exists():
+        return GraphFile('meta', meta, str(prefix) if values else None)
+    if not values:
+        return None
     # `write_meta_graph=False`: later checkpoints of a run share the `.meta` of its first.
     run = re.sub(r'-\d+$', '', prefix.name)
-    others = [p for p in sorted(prefix.parent.glob('*.meta')) if re.sub(r'(-\d+)?\.meta$', '', p.name) == run]
-    if others: return GraphFile('meta', others[0], str(prefix), [f'the graph was read from {others[0].name}'])
+    others = [
+        p
+        for p in sorted(prefix.parent.glob('*.meta'))
+        if re.sub(r'(-\d+)?\.meta$', '', p.name) == run
+    ]
+    if others:
+        return GraphFile(
+            'meta', others[0], str(prefix), [f'the graph was read from {others[0].name}']
+        )
     return GraphFile('checkpoint', None, str(prefix))
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #ac2edbff
-def _of_folder(folder:Path)->GraphFile:
+def _of_folder(folder: Path) -> GraphFile:
     "A SavedModel, the last checkpoint of a `checkpoint` file, or the only model in the folder."
     for name in ('saved_model.pb', 'saved_model.pbtxt'):
-        if (folder/name).exists(): return GraphFile('saved_model', folder/name, str(folder/'variables'/'variables'))
-    if (folder/'checkpoint').is_file():
-        for name in _state(folder/'checkpoint'):
-            if found := _of_prefix(folder/name): return found
+        if (folder / name).exists():
+            return GraphFile('saved_model', folder / name, str(folder / 'variables' / 'variables'))
+    if (folder / 'checkpoint').is_file():
+        for name in _state(folder / 'checkpoint'):
+            if found := _of_prefix(folder / name):
+                return found
     found = [s for s in map(_of_file, _candidates(folder)) if s]
-    if len(found) == 1: return found[0]
-    names = ', '.join(Path(str(s.graph or s.checkpoint)).name for s in found) or 'nothing that holds a model'
-    raise FileNotFoundError(f'A folder must hold one model. Name the file itself; there is: {names}. Received: {str(folder)!r}.')
+    if len(found) == 1:
+        return found[0]
+    names = (
+        ', '.join(Path(str(s.graph or s.checkpoint)).name for s in found)
+        or 'nothing that holds a model'
+    )
+    raise FileNotFoundError(
+        f'A folder must hold one model. Name the file itself; there is: {names}. Received:'
+        f' {str(folder)!r}.'
+    )
 
-
-def _state(path:Path)->list:
-    "Names in a `checkpoint` file, the last first. Their folders are of the machine that wrote them, so they are dropped."
+# %% ../../nbs/tf1/10_graph_files.ipynb #96e13d37
+def _state(path: Path) -> list:
+    """Names in a `checkpoint` file, the last first. Their folders are of the machine that wrote
+    them, so they are dropped.
+    """
     text = path.read_text(errors='replace')
     names = re.findall(r'^\s*(?:all_)?model_checkpoint_paths?:\s*"([^"]+)"', text, re.M)
     last = names[:1] + names[:0:-1]
     return list(dict.fromkeys(re.split(r'[\\/]', n)[-1] for n in last))
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #9dcf18ab
-def _candidates(folder:Path)->list:
+def _candidates(folder: Path) -> list:
     "Files that may hold a model, one a model; exports in numbered folders below, too."
-    here = [p for p in sorted(folder.iterdir()) if p.suffix in ('.meta', '.pb', '.pbtxt', '.h5', '.hdf5', '.keras')]
-    if not here: here = sorted(folder.glob('*.index'))
+    here = [
+        p
+        for p in sorted(folder.iterdir())
+        if p.suffix in ('.meta', '.pb', '.pbtxt', '.h5', '.hdf5', '.keras')
+    ]
+    if not here:
+        here = sorted(folder.glob('*.index'))
     return here or [p.parent for p in sorted(folder.glob('*/saved_model.pb*'))]
 
-
-def _of_file(path:Path)->GraphFile|None:
+# %% ../../nbs/tf1/10_graph_files.ipynb #51acc38d
+def _of_file(path: Path) -> GraphFile | None:
     "What one existing file is, by its content first and its name second."
-    if path.is_dir(): return _of_folder(path)
-    with open(path, 'rb') as file: head = file.read(8)
-    if head == b'\x89HDF\r\n\x1a\n': return GraphFile('hdf5', path)
-    if head[:4] == b'PK\x03\x04': return GraphFile('keras', path)
-    if path.name == 'checkpoint': return _of_folder(path.parent)
-    if path.name.startswith('saved_model.pb'): return _of_folder(path.parent)
-    if part := re.fullmatch(r'(.+)\.(index|data-\d+-of-\d+)', path.name): return _of_prefix(path.parent/part[1])
-    if path.suffix == '.meta': return _of_meta(path)
+    if path.is_dir():
+        return _of_folder(path)
+    with open(path, 'rb') as file:
+        head = file.read(8)
+    if head == b'\x89HDF\r\n\x1a\n':
+        return GraphFile('hdf5', path)
+    if head[:4] == b'PK\x03\x04':
+        return GraphFile('keras', path)
+    if path.name == 'checkpoint':
+        return _of_folder(path.parent)
+    if path.name.startswith('saved_model.pb'):
+        return _of_folder(path.parent)
+    if part := re.fullmatch(r'(.+)\.(index|data-\d+-of-\d+)', path.name):
+        return _of_prefix(path.parent / part[1])
+    if path.suffix == '.meta':
+        return _of_meta(path)
     return _of_prefix(path) if _is_table(path) else GraphFile('graph', path)
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #43e348b5
-def _of_meta(path:Path)->GraphFile:
+def _of_meta(path: Path) -> GraphFile:
     "A `.meta`, with the checkpoint of its name or else the only one beside it."
     prefix = path.with_suffix('')
-    if _has_values(prefix): return GraphFile('meta', path, str(prefix))
+    if _has_values(prefix):
+        return GraphFile('meta', path, str(prefix))
     others = [p.with_suffix('') for p in sorted(path.parent.glob('*.index'))]
-    if len(others) != 1: return GraphFile('meta', path, None)
+    if len(others) != 1:
+        return GraphFile('meta', path, None)
     return GraphFile('meta', path, str(others[0]), [f'the values were read from {others[0].name}'])
 
 
-def _is_table(path:Path)->bool:
+def _is_table(path: Path) -> bool:
     "Does the file end as a checkpoint of the first format (a sorted table) does?"
     with open(path, 'rb') as file:
         file.seek(0, 2)
@@ -113,123 +149,149 @@ def _is_table(path:Path)->bool:
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #b2344755
 def locate(
-    path, # a `.meta`, a checkpoint prefix, a folder, a SavedModel, a `.pb`, a Keras file
-)->GraphFile: # where the graph and the values are
+    path,  # a `.meta`, a checkpoint prefix, a folder, a SavedModel, a `.pb`, a Keras file
+) -> GraphFile:  # where the graph and the values are
     """Find the model that `path` points at. Raises FileNotFoundError with what lies beside it.
 
-    A folder may hold a `checkpoint` file (as `tf.train.latest_checkpoint` reads it), a SavedModel, or one model.
+    A folder may hold a `checkpoint` file (as `tf.train.latest_checkpoint` reads it), a SavedModel,
+    or one model.
     """
     path = Path(path).expanduser()
-    if path.is_dir(): return _of_folder(path)
-    if Path(f'{path}.index').exists() or Path(f'{path}.meta').exists(): return _of_prefix(path)
+    if path.is_dir():
+        return _of_folder(path)
+    if Path(f'{path}.index').exists() or Path(f'{path}.meta').exists():
+        return _of_prefix(path)
     return _of_file(readable(path))
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #ce1064fd
 _KINDS = saved_model_pb2.SavedModel, meta_graph_pb2.MetaGraphDef, graph_pb2.GraphDef
 
-def _nodes_of(proto)->int: # how many nodes a message holds, if it is what it was parsed as
-    if isinstance(proto, saved_model_pb2.SavedModel): return sum(len(m.graph_def.node) for m in proto.meta_graphs)
+
+def _nodes_of(proto) -> int:  # how many nodes a message holds, if it is what it was parsed as
+    if isinstance(proto, saved_model_pb2.SavedModel):
+        return sum(len(m.graph_def.node) for m in proto.meta_graphs)
     nodes = (proto.graph_def if isinstance(proto, meta_graph_pb2.MetaGraphDef) else proto).node
     return len(nodes) if all(n.name and n.op for n in nodes) else 0
 
 
-def _parsed(data:bytes):
+def _parsed(data: bytes):
     "The first kind of message that the bytes, binary or text, make sense as; None for none."
     for kind in _KINDS:
-        try: proto = kind.FromString(data)
+        try:
+            proto = kind.FromString(data)
         except DecodeError:
-            try: proto = text_format.Parse(data.decode(), kind(), allow_unknown_field=True)
-            except (UnicodeDecodeError, text_format.ParseError): continue
-        if _nodes_of(proto): return proto
+            try:
+                proto = text_format.Parse(data.decode(), kind(), allow_unknown_field=True)
+            except (UnicodeDecodeError, text_format.ParseError):
+                continue
+        if _nodes_of(proto):
+            return proto
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #07e178a1
 def read_graph(
-    path, # a file that holds a MetaGraphDef, SavedModel or GraphDef, binary or text
-    tag:str='serve', # which graph of a SavedModel
-)->meta_graph_pb2.MetaGraphDef: # a bare GraphDef is put into one
+    path,  # a file that holds a MetaGraphDef, SavedModel or GraphDef, binary or text
+    tag: str = 'serve',  # which graph of a SavedModel
+) -> meta_graph_pb2.MetaGraphDef:  # a bare GraphDef is put into one
     "The graph in a file. Raises ValueError where the bytes are no graph."
     proto = _parsed(readable(path).read_bytes())
     if proto is None:
-        raise ValueError(f'A graph file must hold a MetaGraphDef, a SavedModel or a GraphDef. Was it cut short, or is it '
-                         f'a pointer of Git LFS? Received: {Path(path).name!r}, {Path(path).stat().st_size:,} bytes.')
-    if isinstance(proto, graph_pb2.GraphDef): return meta_graph_pb2.MetaGraphDef(graph_def=proto)
-    if isinstance(proto, meta_graph_pb2.MetaGraphDef): return proto
+        raise ValueError(
+            'A graph file must hold a MetaGraphDef, a SavedModel or a GraphDef. Was it cut short,'
+            f' or is it a pointer of Git LFS? Received: {Path(path).name!r},'
+            f' {Path(path).stat().st_size:,} bytes.'
+        )
+    if isinstance(proto, graph_pb2.GraphDef):
+        return meta_graph_pb2.MetaGraphDef(graph_def=proto)
+    if isinstance(proto, meta_graph_pb2.MetaGraphDef):
+        return proto
     return next((m for m in proto.meta_graphs if tag in m.meta_info_def.tags), proto.meta_graphs[0])
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #6cb8c918
-def _values(name, collection)->list:
+def _values(name, collection) -> list:
     "What a collection lists; a VariableDef gives its name."
     kind = collection.WhichOneof('kind')
     items = list(getattr(collection, kind).value) if kind else []
-    if kind != 'bytes_list' or 'variables' not in name: return items
+    if kind != 'bytes_list' or 'variables' not in name:
+        return items
     return [variable_pb2.VariableDef.FromString(v).variable_name for v in items]
 
 
 def read_collections(
-    meta, # a MetaGraphDef
-)->tuple: # dict of name to list; list of what is broken, in words
+    meta,  # a MetaGraphDef
+) -> tuple:  # dict of name to list; list of what is broken, in words
     "The collections of a graph, and those that name what the graph does not hold."
     names, found, broken = {n.name for n in meta.graph_def.node}, {}, []
     for name, collection in sorted(meta.collection_def.items()):
-        try: found[name] = _values(name, collection)
+        try:
+            found[name] = _values(name, collection)
         except DecodeError:
             broken.append(f'collection {name!r} cannot be read')
             continue
         if collection.WhichOneof('kind') == 'node_list' or 'variables' in name:
             gone = [v for v in found[name] if str(v).partition(':')[0] not in names]
-            broken += [f'collection {name!r} names {v!r}, which the graph does not hold' for v in gone]
+            broken += [
+                f'collection {name!r} names {v!r}, which the graph does not hold' for v in gone
+            ]
     return found, broken
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #f6018f5b
 def to_ref(
-    text:str, # `scope/op:1`, or `scope/op` for its first output
-)->tuple: # node name, output number
+    text: str,  # `scope/op:1`, or `scope/op` for its first output
+) -> tuple:  # node name, output number
     name, _, number = text.partition(':')
     return name, int(number or 0)
 
 
 def to_text(
-    ref:tuple, # node name, output number
-)->str: # as TensorFlow writes a tensor's name
+    ref: tuple,  # node name, output number
+) -> str:  # as TensorFlow writes a tensor's name
     return f'{ref[0]}:{ref[1]}'
 
 
 def op_def(
-    op:str, # name of an operation
-    library=(), # OpDefs that came with the file
-): # its OpDef, or None where neither TensorFlow nor the file knows it
+    op: str,  # name of an operation
+    library=(),  # OpDefs that came with the file
+):  # its OpDef, or None where neither TensorFlow nor the file knows it
     return op_def_registry.get(op) or next((o for o in library if o.name == op), None)
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #32d41375
 def attr(
-    node, # a NodeDef
-    name:str, # of an attribute
-    default=None, # where neither the node nor its operation says
-): # a Python value: int, float, bool, str, dtype, shape as list (None: unknown), list of these
+    node,  # a NodeDef
+    name: str,  # of an attribute
+    default=None,  # where neither the node nor its operation says
+):  # a Python value: int, float, bool, str, dtype, shape as list (None: unknown), list of these
     "An attribute of a node, or what its operation takes where the file leaves it out."
-    if name in node.attr: return _plain(node.attr[name])
+    if name in node.attr:
+        return _plain(node.attr[name])
     definition = op_def(node.op)
     for a in definition.attr if definition else ():
-        if a.name == name and a.HasField('default_value'): return _plain(a.default_value)
+        if a.name == name and a.HasField('default_value'):
+            return _plain(a.default_value)
     return default
 
 
 def _plain(value):
     kind = value.WhichOneof('value')
-    if kind == 'list': return [_scalar(f.name, v) for f, vs in value.list.ListFields() for v in vs]
+    if kind == 'list':
+        return [_scalar(f.name, v) for f, vs in value.list.ListFields() for v in vs]
     return _scalar(kind, getattr(value, kind)) if kind else None
 
-
+# %% ../../nbs/tf1/10_graph_files.ipynb #c7162324
 def _scalar(kind, v):
-    if kind == 's': return v.decode(errors='replace')
-    if kind == 'type': return tf.dtypes.as_dtype(v)
-    if kind == 'shape': return None if v.unknown_rank else [None if d.size < 0 else d.size for d in v.dim]
-    if kind == 'tensor': return tf.make_ndarray(v)
+    if kind == 's':
+        return v.decode(errors='replace')
+    if kind == 'type':
+        return tf.dtypes.as_dtype(v)
+    if kind == 'shape':
+        return None if v.unknown_rank else [None if d.size < 0 else d.size for d in v.dim]
+    if kind == 'tensor':
+        return tf.make_ndarray(v)
     return v.name if kind == 'func' else v
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #1073cd6b
 _COMPUTES = {
-    'arrays': '''
+    'arrays': (
+        '''
         BatchMatrixBandPart BatchMatrixDiag BatchMatrixDiagPart BatchMatrixSetDiag BatchToSpace
         BatchToSpaceND Bitcast BroadcastArgs BroadcastGradientArgs BroadcastTo CheckNumerics
         CheckNumericsV2 Concat ConcatOffset ConcatV2 ConjugateTranspose Const
@@ -251,8 +313,10 @@ _COMPUTES = {
         SplitV Squeeze StopGradient StridedSlice StridedSliceAssign StridedSliceGrad
         TensorScatterAdd TensorScatterMax TensorScatterMin TensorScatterSub TensorScatterUpdate
         TensorStridedSliceUpdate Tile TileGrad Transpose Unique UniqueV2 UniqueWithCounts
-        UniqueWithCountsV2 Unpack UnravelIndex UpperBound Where ZerosLike''',
-    'bits, counts and numbers': '''
+        UniqueWithCountsV2 Unpack UnravelIndex UpperBound Where ZerosLike'''
+    ),
+    'bits, counts and numbers': (
+        '''
         Abs AccumulateNV2 Acos Acosh Add AddN AddV2 All Angle Any ApproximateEqual ArgMax ArgMin
         Asin Asinh Atan Atan2 Atanh BatchFFT BatchFFT2D BatchFFT3D BatchIFFT BatchIFFT2D
         BatchIFFT3D BatchMatMul BatchMatMulV2 BatchMatMulV3 BesselI0 BesselI0e BesselI1 BesselI1e
@@ -277,15 +341,19 @@ _COMPUTES = {
         SparseSegmentSum SparseSegmentSumGrad SparseSegmentSumGradV2
         SparseSegmentSumWithNumSegments Spence Sqrt SqrtGrad Square SquaredDifference Sub Sum Tan
         Tanh TanhGrad TruncateDiv TruncateMod UnsortedSegmentMax UnsortedSegmentMin
-        UnsortedSegmentProd UnsortedSegmentSum Xdivy Xlog1py Xlogy Zeta''',
-    'matrices': '''
+        UnsortedSegmentProd UnsortedSegmentSum Xdivy Xlog1py Xlogy Zeta'''
+    ),
+    'matrices': (
+        '''
         BandedTriangularSolve BatchCholesky BatchCholeskyGrad BatchMatrixDeterminant
         BatchMatrixInverse BatchMatrixSolve BatchMatrixSolveLs BatchMatrixTriangularSolve
         BatchSelfAdjointEig BatchSelfAdjointEigV2 BatchSvd Cholesky CholeskyGrad Eig Einsum
         LogMatrixDeterminant Lu MatrixDeterminant MatrixExponential MatrixInverse MatrixLogarithm
         MatrixSolve MatrixSolveLs MatrixSquareRoot MatrixTriangularSolve Qr SelfAdjointEig
-        SelfAdjointEigV2 Svd TridiagonalMatMul TridiagonalSolve''',
-    'layers': '''
+        SelfAdjointEigV2 Svd TridiagonalMatMul TridiagonalSolve'''
+    ),
+    'layers': (
+        '''
         ApproxTopK AvgPool AvgPool3D AvgPool3DGrad AvgPoolGrad BatchNormWithGlobalNormalization
         BatchNormWithGlobalNormalizationGrad BiasAdd BiasAddGrad BiasAddV1 BlockLSTM BlockLSTMGrad
         BlockLSTMGradV2 BlockLSTMV2 CTCBeamSearchDecoder CTCGreedyDecoder CTCLoss CTCLossV2 Conv
@@ -317,12 +385,16 @@ _COMPUTES = {
         QuantizedMatMulWithBiasAndReluAndRequantize QuantizedMatMulWithBiasAndRequantize
         QuantizedMaxPool QuantizedRelu QuantizedRelu6 QuantizedReluX Relu Relu6 Relu6Grad ReluGrad
         Selu SeluGrad Softmax SoftmaxCrossEntropyWithLogits Softplus SoftplusGrad Softsign
-        SoftsignGrad SparseSoftmaxCrossEntropyWithLogits TopK TopKV2''',
-    'numbers of few bits': '''
+        SoftsignGrad SparseSoftmaxCrossEntropyWithLogits TopK TopKV2'''
+    ),
+    'numbers of few bits': (
+        '''
         UniformDequantize UniformQuantize UniformQuantizedAdd UniformQuantizedClipByValue
         UniformQuantizedConvolution UniformQuantizedConvolutionHybrid UniformQuantizedDot
-        UniformQuantizedDotHybrid UniformRequantize''',
-    'sparse and ragged': '''
+        UniformQuantizedDotHybrid UniformRequantize'''
+    ),
+    'sparse and ragged': (
+        '''
         DeserializeManySparse DeserializeSparse RaggedCross RaggedFillEmptyRows
         RaggedFillEmptyRowsGrad RaggedGather RaggedRange RaggedTensorFromVariant
         RaggedTensorToSparse RaggedTensorToTensor RaggedTensorToVariant
@@ -331,8 +403,10 @@ _COMPUTES = {
         SparseDenseCwiseDiv SparseDenseCwiseMul SparseFillEmptyRows SparseFillEmptyRowsGrad
         SparseReduceMax SparseReduceMaxSparse SparseReduceSum SparseReduceSumSparse SparseReorder
         SparseReshape SparseSlice SparseSliceGrad SparseSoftmax SparseSparseMaximum
-        SparseSparseMinimum SparseSplit SparseTensorDenseAdd SparseTensorDenseMatMul SparseToDense''',
-    'images and sound': '''
+        SparseSparseMinimum SparseSplit SparseTensorDenseAdd SparseTensorDenseMatMul SparseToDense'''
+    ),
+    'images and sound': (
+        '''
         AdjustContrast AdjustContrastv2 AdjustHue AdjustSaturation AudioSpectrogram
         CombinedNonMaxSuppression CropAndResize CropAndResizeGradBoxes CropAndResizeGradImage
         DecodeAndCropJpeg DecodeBmp DecodeGif DecodeImage DecodeJpeg DecodeJxl DecodePng DecodeWav
@@ -344,8 +418,10 @@ _COMPUTES = {
         QuantizedResizeBilinear RGBToHSV RandomCrop ResizeArea ResizeBicubic ResizeBicubicGrad
         ResizeBilinear ResizeBilinearGrad ResizeNearestNeighbor ResizeNearestNeighborGrad
         SampleDistortedBoundingBox SampleDistortedBoundingBoxV2 ScaleAndTranslate
-        ScaleAndTranslateGrad StatelessSampleDistortedBoundingBox''',
-    'text and records': '''
+        ScaleAndTranslateGrad StatelessSampleDistortedBoundingBox'''
+    ),
+    'text and records': (
+        '''
         AsString DecodeBase64 DecodeCSV DecodeCompressed DecodeJSONExample DecodePaddedRaw
         DecodeRaw EncodeBase64 ParseExample ParseExampleV2 ParseSequenceExample
         ParseSequenceExampleV2 ParseSingleExample ParseSingleSequenceExample ParseTensor
@@ -353,13 +429,17 @@ _COMPUTES = {
         StaticRegexReplace StringFormat StringJoin StringLength StringLower StringNGrams
         StringSplit StringSplitV2 StringStrip StringToHashBucket StringToHashBucketFast
         StringToHashBucketStrong StringToNumber StringUpper Substr UnicodeDecode
-        UnicodeDecodeWithOffsets UnicodeEncode UnicodeScript UnicodeTranscode UnsortedSegmentJoin''',
-    'control flow and functions': '''
+        UnicodeDecodeWithOffsets UnicodeEncode UnicodeScript UnicodeTranscode UnsortedSegmentJoin'''
+    ),
+    'control flow and functions': (
+        '''
         Case ControlTrigger DeviceIndex Enter Exit FakeParam For If LoopCond MapDefun Merge
         NextIteration NoOp PartitionedCall RefEnter RefExit RefMerge RefNextIteration RefSelect
         RefSwitch StatefulPartitionedCall StatelessCase StatelessIf StatelessWhile Switch ToBool
-        While''',
-    'lists and stacks': '''
+        While'''
+    ),
+    'lists and stacks': (
+        '''
         DynamicPartition DynamicStitch EmptyTensorList EmptyTensorMap ParallelDynamicStitch Stack
         StackClose StackCloseV2 StackPop StackPopV2 StackPush StackPushV2 StackV2 TensorArray
         TensorArrayClose TensorArrayCloseV2 TensorArrayCloseV3 TensorArrayConcat
@@ -375,17 +455,23 @@ _COMPUTES = {
         TensorListPushBackBatch TensorListReserve TensorListResize TensorListScatter
         TensorListScatterIntoExistingList TensorListScatterV2 TensorListSetItem TensorListSplit
         TensorListStack TensorMapErase TensorMapHasKey TensorMapInsert TensorMapLookup
-        TensorMapSize TensorMapStackKeys''',
-    'checks, which print at most': '''
-        Assert Print''',
-    'tables in memory': '''
+        TensorMapSize TensorMapStackKeys'''
+    ),
+    'checks, which print at most': (
+        '''
+        Assert Print'''
+    ),
+    'tables in memory': (
+        '''
         AnonymousHashTable AnonymousMutableDenseHashTable AnonymousMutableHashTable
         AnonymousMutableHashTableOfTensors HashTable HashTableV2 InitializeTable InitializeTableV2
         LookupTableExport LookupTableExportV2 LookupTableFind LookupTableFindV2 LookupTableImport
         LookupTableImportV2 LookupTableInsert LookupTableInsertV2 LookupTableRemoveV2
         LookupTableSize LookupTableSizeV2 MutableDenseHashTable MutableDenseHashTableV2
-        MutableHashTable MutableHashTableOfTensors MutableHashTableOfTensorsV2 MutableHashTableV2''',
-    'random': '''
+        MutableHashTable MutableHashTableOfTensors MutableHashTableOfTensorsV2 MutableHashTableV2'''
+    ),
+    'random': (
+        '''
         AllCandidateSampler ComputeAccidentalHits LearnedUnigramCandidateSampler
         LogUniformCandidateSampler Multinomial NonDeterministicInts ParameterizedTruncatedNormal
         RandomGamma RandomGammaGrad RandomIndexShuffle RandomPoisson RandomPoissonV2 RandomShuffle
@@ -399,8 +485,10 @@ _COMPUTES = {
         StatelessRandomUniformFullInt StatelessRandomUniformFullIntV2 StatelessRandomUniformInt
         StatelessRandomUniformIntV2 StatelessRandomUniformV2 StatelessShuffle
         StatelessTruncatedNormal StatelessTruncatedNormalV2 ThreadUnsafeUnigramCandidateSampler
-        TruncatedNormal UniformCandidateSampler''',
-    'variables': '''
+        TruncatedNormal UniformCandidateSampler'''
+    ),
+    'variables': (
+        '''
         ApplyAdaMax ApplyAdadelta ApplyAdagrad ApplyAdagradDA ApplyAdagradV2 ApplyAdam
         ApplyAddSign ApplyCenteredRMSProp ApplyFtrl ApplyFtrlV2 ApplyGradientDescent ApplyMomentum
         ApplyPowerSign ApplyProximalAdagrad ApplyProximalGradientDescent ApplyRMSProp Assign
@@ -424,21 +512,27 @@ _COMPUTES = {
         ScatterUpdate SparseApplyAdadelta SparseApplyAdagrad SparseApplyAdagradDA
         SparseApplyAdagradV2 SparseApplyCenteredRMSProp SparseApplyFtrl SparseApplyFtrlV2
         SparseApplyMomentum SparseApplyProximalAdagrad SparseApplyProximalGradientDescent
-        SparseApplyRMSProp VarHandleOp VarIsInitializedOp Variable VariableShape VariableV2'''}
+        SparseApplyRMSProp VarHandleOp VarIsInitializedOp Variable VariableShape VariableV2'''
+    ),
+}
 
-COMPUTES = frozenset(' '.join(_COMPUTES.values()).split()) # operations that stay in memory
+# %% ../../nbs/tf1/10_graph_files.ipynb #c6d8ee13
+COMPUTES = frozenset(' '.join(_COMPUTES.values()).split())  # operations that stay in memory
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #34917033
 def _names(attributes):
     "Names of functions among the attributes of a node."
     for value in attributes.values():
         for function in (value.func, *value.list.func):
-            if function.name: yield function.name
+            if function.name:
+                yield function.name
             yield from _names(function.attr)
 
 
-def _used(nodes, library)->tuple:
-    "Who uses what: for each operation or function, the first node that does; and the functions by name."
+def _used(nodes, library) -> tuple:
+    """Who uses what: for each operation or function, the first node that does; and the functions by
+    name.
+    """
     functions = {f.signature.name: f for f in library.function}
     gradients = {g.function_name: g.gradient_func for g in library.gradient}
     users, waiting = {}, list(nodes)
@@ -446,7 +540,8 @@ def _used(nodes, library)->tuple:
         node = waiting.pop()
         for name in {node.op, *_names(node.attr)} - users.keys():
             users[name] = node.name
-            if name not in functions: continue
+            if name not in functions:
+                continue
             waiting += functions[name].node_def
             others = {*_names(functions[name].attr), gradients.get(name)} - {None}
             waiting += [type(node)(name=name, op=other) for other in others]
@@ -454,32 +549,36 @@ def _used(nodes, library)->tuple:
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #df320f60
 def check_nodes(
-    nodes, # NodeDefs
-    library, # FunctionDefLibrary with the functions that they may call
-)->list: # the functions that they do call, whatever calls them
-    "Raises UnsafeFile where nodes, or functions that they call, may do more than compute in memory."
+    nodes,  # NodeDefs
+    library,  # FunctionDefLibrary with the functions that they may call
+) -> list:  # the functions that they do call, whatever calls them
+    """Raises UnsafeFile where nodes, or functions that they call, may do more than compute in
+    memory.
+    """
     users, functions = _used(nodes, library)
     # A function that bears the name of an operation does not stand for it.
     mine = {n for n in users if n in functions and not op_def_registry.get(n)}
     unsafe = [f'{op} ({node})' for op, node in sorted(users.items()) if op not in COMPUTES | mine]
     if unsafe:
-        raise UnsafeFile(f'A graph may only compute in memory; these operations are not known to do no more. '
-                         f'Do not trust this file, or take what lies beside them: `outputs=`, `inputs=`. '
-                         f'Received: {", ".join(unsafe[:8])}.')
+        raise UnsafeFile(
+            'A graph may only compute in memory; these operations are not known to do no more. '
+            'Do not trust this file, or take what lies beside them: `outputs=`, `inputs=`. '
+            f'Received: {", ".join(unsafe[:8])}.'
+        )
     return [f for name, f in functions.items() if name in users]
 
 
 def computes(
-    op:str, # name of an operation
-)->bool: # may one be run by itself, out of its graph?
+    op: str,  # name of an operation
+) -> bool:  # may one be run by itself, out of its graph?
     "Is an operation known to stay in memory, and to call no function?"
     definition = op_def_registry.get(op) if op in COMPUTES else None
     return definition is not None and not any('func' in a.type for a in definition.attr)
 
-
+# %% ../../nbs/tf1/10_graph_files.ipynb #eb2c2aa9
 def safe(
-    graph, # a GraphDef that is about to be run
-)->graph_pb2.GraphDef: # the same, without functions that nothing calls
+    graph,  # a GraphDef that is about to be run
+) -> graph_pb2.GraphDef:  # the same, without functions that nothing calls
     "A graph that only computes. Raises UnsafeFile for any other."
     found = graph_pb2.GraphDef(node=graph.node, versions=graph.versions)
     found.library.function.extend(check_nodes(graph.node, graph.library))
@@ -488,35 +587,53 @@ def safe(
     return found
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #3744292e
-def _callee(node, library:dict):
+def _callee(node, library: dict):
     "The function a node calls, or None."
-    if node.op in ('PartitionedCall', 'StatefulPartitionedCall'): return library.get(node.attr['f'].func.name)
+    if node.op in ('PartitionedCall', 'StatefulPartitionedCall'):
+        return library.get(node.attr['f'].func.name)
     return library.get(node.op)
 
 
-def _offsets(node, library:dict)->dict:
+def _offsets(node, library: dict) -> dict:
     "For each named output of a node: the number of its first tensor."
     definition, start, found = op_def(node.op), 0, {}
-    if definition is None: return {a.name: i for i, a in enumerate(library[node.op].signature.output_arg)} if node.op in library else {}
+    if definition is None:
+        return (
+            {a.name: i for i, a in enumerate(library[node.op].signature.output_arg)}
+            if node.op in library
+            else {}
+        )
     for arg in definition.output_arg:
         found[arg.name] = start
-        if arg.number_attr: start += attr(node, arg.number_attr)
-        else: start += len(attr(node, arg.type_list_attr) or []) if arg.type_list_attr else 1
+        if arg.number_attr:
+            start += attr(node, arg.number_attr)
+        else:
+            start += len(attr(node, arg.type_list_attr) or []) if arg.type_list_attr else 1
     return found
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #12341951
-def _body(call, function, library:dict)->list:
+def _body(call, function, library: dict) -> list:
     "The nodes that replace a call; the last one carries its name and passes the results on."
-    args = dict(zip((a.name for a in function.signature.input_arg), (i for i in call.input if i[0] != '^')))
+    args = dict(
+        zip((a.name for a in function.signature.input_arg), (i for i in call.input if i[0] != '^'))
+    )
     offsets = {n.name: _offsets(n, library) for n in function.node_def}
+
     def renamed(text):
-        if text[0] == '^': return f'^{call.name}/{text[1:]}'
-        if text in args: return args[text]
+        if text[0] == '^':
+            return f'^{call.name}/{text[1:]}'
+        if text in args:
+            return args[text]
         name, out, number = (*text.split(':'), '0', '0')[:3]
         return f'{call.name}/{name}:{offsets[name].get(out, 0) + int(number)}'
+
     nodes = []
     for node in function.node_def:
-        nodes.append(new := type(node)(name=f'{call.name}/{node.name}', op=node.op, input=map(renamed, node.input)))
+        nodes.append(
+            new := type(node)(
+                name=f'{call.name}/{node.name}', op=node.op, input=map(renamed, node.input)
+            )
+        )
         for key, value in node.attr.items():
             new.attr[key].CopyFrom(call.attr[value.placeholder] if value.placeholder else value)
     results = [renamed(function.ret[a.name]) for a in function.signature.output_arg]
@@ -524,16 +641,22 @@ def _body(call, function, library:dict)->list:
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #330a3799
 def unfold(
-    graph, # a GraphDef
-)->dict: # name to NodeDef, without a call of a function
-    "The nodes of a graph, with functions replaced by their bodies. Raises ValueError where a function calls itself."
+    graph,  # a GraphDef
+) -> dict:  # name to NodeDef, without a call of a function
+    """The nodes of a graph, with functions replaced by their bodies. Raises ValueError where a
+    function calls itself.
+    """
     library, nodes = {f.signature.name: f for f in graph.library.function}, {}
     waiting = [(node, 0) for node in reversed(graph.node)]
     while waiting:
         node, depth = waiting.pop()
         function = _callee(node, library)
-        if function is None: nodes[node.name] = node
-        elif depth > 50: raise ValueError(f'A function must not call itself. Received: {function.signature.name!r}.')
+        if function is None:
+            nodes[node.name] = node
+        elif depth > 50:
+            raise ValueError(
+                f'A function must not call itself. Received: {function.signature.name!r}.'
+            )
         else:
             *body, result = _body(node, function, library)
             nodes[result.name] = result
@@ -544,7 +667,8 @@ def unfold(
 VARIABLES = {'Variable', 'VariableV2', 'VarHandleOp', 'AutoReloadVariable'}
 ASSIGN = {'Assign', 'AssignVariableOp'}
 
-def _through(text:str, nodes:dict)->tuple:
+
+def _through(text: str, nodes: dict) -> tuple:
     "The tensor behind identities."
     name, number = to_ref(text)
     while name in nodes and nodes[name].op in ('Identity', 'Cast') and nodes[name].input:
@@ -552,103 +676,146 @@ def _through(text:str, nodes:dict)->tuple:
     return name, number
 
 
-def _strings(text:str, nodes:dict)->list:
+def _strings(text: str, nodes: dict) -> list:
     node = nodes.get(_through(text, nodes)[0])
-    if node is None or node.op != 'Const': return []
-    return [v.decode(errors='replace') if isinstance(v, bytes) else str(v) for v in np.ravel(tf.make_ndarray(node.attr['value'].tensor))]
+    if node is None or node.op != 'Const':
+        return []
+    return [
+        v.decode(errors='replace') if isinstance(v, bytes) else str(v)
+        for v in np.ravel(tf.make_ndarray(node.attr['value'].tensor))
+    ]
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #33bead42
 def restores(
-    nodes:dict, # name to NodeDef
-)->dict: # variable's node to list of (key, slice) that savers in the graph put into it
+    nodes: dict,  # name to NodeDef
+) -> dict:  # variable's node to list of (key, slice) that savers in the graph put into it
     "Which key of a checkpoint goes into which variable, as the graph's own restore operations say."
     found = {}
     for node in nodes.values():
-        if node.op not in ASSIGN or len(node.input) < 2: continue
+        if node.op not in ASSIGN or len(node.input) < 2:
+            continue
         name, number = _through(node.input[1], nodes)
         source = nodes.get(name)
-        if source is None or source.op not in ('RestoreV2', 'Restore', 'RestoreSlice'): continue
+        if source is None or source.op not in ('RestoreV2', 'Restore', 'RestoreSlice'):
+            continue
         keys = _strings(source.input[1], nodes)
         slices = _strings(source.input[2], nodes) if len(source.input) > 2 else []
         if number < len(keys):
             target = _through(node.input[0], nodes)[0]
-            found.setdefault(target, []).append((keys[number], slices[number] if number < len(slices) else ''))
+            found.setdefault(target, []).append(
+                (keys[number], slices[number] if number < len(slices) else '')
+            )
     return found
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #34ca2ce2
-def _open(prefix:str)->Mapping:
+def _open(prefix: str) -> Mapping:
     "The arrays of a checkpoint by key, read when asked for."
     return _Checkpoint(tf.train.load_checkpoint(prefix))
 
 
 class _Checkpoint(Mapping):
-    def __init__(self, reader): self.reader, self.shapes = reader, reader.get_variable_to_shape_map()
-    def __getitem__(self, key): return np.asarray(self.reader.get_tensor(key))
-    def __iter__(self): return iter(self.shapes)
-    def __len__(self): return len(self.shapes)
-    def __contains__(self, key): return key in self.shapes
+    def __init__(self, reader):
+        self.reader, self.shapes = reader, reader.get_variable_to_shape_map()
+
+    def __getitem__(self, key):
+        return np.asarray(self.reader.get_tensor(key))
+
+    def __iter__(self):
+        return iter(self.shapes)
+
+    def __len__(self):
+        return len(self.shapes)
+
+    def __contains__(self, key):
+        return key in self.shapes
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #7e7c7241
-def _missing_shards(prefix:str)->list:
+def _missing_shards(prefix: str) -> list:
     "The data files that a checkpoint's index names and that are not there."
-    if not Path(f'{prefix}.index').exists(): return []
+    if not Path(f'{prefix}.index').exists():
+        return []
     return [n for n in sorted(data_files(Path(prefix))) if not Path(prefix).with_name(n).exists()]
 
 
-def _cut(array, spec:str):
+def _cut(array, spec: str):
     "A part of a partitioned variable: `784 300 0,392:-` are the rows 0 to 391."
-    if not spec: return array
+    if not spec:
+        return array
     parts = [s.split(',') for s in spec.split()[-1].split(':')]
-    return array[tuple(slice(None) if p == ['-'] else slice(int(p[0]), int(p[0]) + int(p[1])) for p in parts)]
+    return array[
+        tuple(slice(None) if p == ['-'] else slice(int(p[0]), int(p[0]) + int(p[1])) for p in parts)
+    ]
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #5ddf7d44
 class Values(Mapping):
-    "The arrays of a graph's variables, by the name of the variable's node, read from a checkpoint when asked for."
-    def __init__(self,
-        nodes:dict, # name to NodeDef
-        prefix:str|None, # of the checkpoint; None: there is none
-        averages:bool=False, # take a variable's moving average where the checkpoint holds one
+    """The arrays of a graph's variables, by the name of the variable's node, read from a checkpoint
+    when asked for.
+    """
+
+    def __init__(
+        self,
+        nodes: dict,  # name to NodeDef
+        prefix: str | None,  # of the checkpoint; None: there is none
+        averages: bool = False,  # take a variable's moving average where the checkpoint holds one
     ):
         self.names = {n.name: _name(n) for n in nodes.values() if n.op in VARIABLES}
         self.prefix, self.averages, self.saved = prefix, averages, restores(nodes)
         self.absent = _missing_shards(prefix) if prefix else []
         self.arrays = {} if prefix is None else _open(prefix)
         self.nodes, self.cache = nodes, {}
-        self.hollow = bool(self.absent or prefix is None and self.names) # zeros, so that the graph can still be looked at
+        self.hollow = bool(
+            self.absent or prefix is None and self.names
+        )  # zeros, so that the graph can still be looked at
 
-    def __iter__(self): return iter(self.names)
-    def __len__(self): return len(self.names)
-    def __contains__(self, node): return node in self.names
+    def __iter__(self):
+        return iter(self.names)
+
+    def __len__(self):
+        return len(self.names)
+
+    def __contains__(self, node):
+        return node in self.names
 
     def __getitem__(self, node):
-        if node not in self.cache: self.cache[node] = self._read(node)
+        if node not in self.cache:
+            self.cache[node] = self._read(node)
         return self.cache[node]
 
-    def key(self, node:str)->tuple: # key in the checkpoint and slice; (None, '') where nothing is stored
+    def key(
+        self, node: str
+    ) -> tuple:  # key in the checkpoint and slice; (None, '') where nothing is stored
         "Which array of the checkpoint belongs to a variable."
         choices = [*self.saved.get(node, []), (self.names[node], '')]
-        if self.averages: choices = [(f'{k}/ExponentialMovingAverage', s) for k, s in choices] + choices
+        if self.averages:
+            choices = [(f'{k}/ExponentialMovingAverage', s) for k, s in choices] + choices
         return next(((k, s) for k, s in choices if k in self.arrays), (None, ''))
 
     def _read(self, node):
         key, part = self.key(node)
         if self.hollow:
             found = attr(self.nodes[node], 'shape') or []
-            return np.zeros([d or 1 for d in found], attr(self.nodes[node], 'dtype').base_dtype.as_numpy_dtype)
-        if key is None: return _initial(node, self.nodes, self)
+            return np.zeros(
+                [d or 1 for d in found], attr(self.nodes[node], 'dtype').base_dtype.as_numpy_dtype
+            )
+        if key is None:
+            return _initial(node, self.nodes, self)
         return _cut(self.arrays[key], part)
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #8c282680
-def _name(node)->str:
+def _name(node) -> str:
     "What a variable is called: a resource carries its name apart from its node's."
     return (node.op == 'VarHandleOp' and attr(node, 'shared_name')) or node.name
 
 
-def _initial(node:str, nodes:dict, values):
+def _initial(node: str, nodes: dict, values):
     "The constant that a variable starts from, where the checkpoint holds no value for it."
     for n in nodes.values():
         if n.op in ASSIGN and _through(n.input[0], nodes)[0] == node:
             source = nodes.get(_through(n.input[1], nodes)[0])
-            if source is not None and source.op == 'Const': return tf.make_ndarray(source.attr['value'].tensor)
+            if source is not None and source.op == 'Const':
+                return tf.make_ndarray(source.attr['value'].tensor)
     where = f'{Path(values.prefix).name} holds {len(values.arrays)} arrays, and not this one'
-    raise ValueError(f'A variable must have a value. Point at the checkpoint that belongs to the graph; {where}. Received: {node!r}.')
+    raise ValueError(
+        f'A variable must have a value. Point at the checkpoint that belongs to the graph; {where}.'
+        f' Received: {node!r}.'
+    )

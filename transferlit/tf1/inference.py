@@ -1,4 +1,4 @@
-"""A graph as it computes at inference: switches decided, identities skipped, dropout taken out, constants computed, the rest cut away.
+"""A graph as it computes at inference: switches decided, dropout taken out, the rest cut away.
 
 Docs: https://transferlit.github.io/transferlit/tf1/inference.html.md"""
 
@@ -23,11 +23,29 @@ __all__ = ['SAME', 'SHAPES', 'NOISE', 'LOOP', 'CONTROL', 'UNARY', 'constant', 'n
            'Runner']
 
 # %% ../../nbs/tf1/20_inference.ipynb #d8d0e78b
-SAME = {'Identity', 'StopGradient', 'PreventGradient', 'CheckNumerics', 'Snapshot', 'EnsureShape', 'ReadVariableOp',
-        'Print', 'IdentityN'}
+SAME = {
+    'Identity',
+    'StopGradient',
+    'PreventGradient',
+    'CheckNumerics',
+    'Snapshot',
+    'EnsureShape',
+    'ReadVariableOp',
+    'Print',
+    'IdentityN',
+}
 SHAPES = {'Shape', 'ShapeN', 'Size', 'Rank'}
-NOISE = {'RandomUniform', 'StatelessRandomUniform', 'StatelessRandomUniformV2', 'RandomStandardNormal', 'TruncatedNormal',
-         'StatelessRandomNormal', 'StatelessRandomNormalV2', 'RandomUniformInt', 'ParameterizedTruncatedNormal'}
+NOISE = {
+    'RandomUniform',
+    'StatelessRandomUniform',
+    'StatelessRandomUniformV2',
+    'RandomStandardNormal',
+    'TruncatedNormal',
+    'StatelessRandomNormal',
+    'StatelessRandomNormalV2',
+    'RandomUniformInt',
+    'ParameterizedTruncatedNormal',
+}
 LOOP = {'Enter', 'Exit', 'NextIteration', 'LoopCond'}
 CONTROL = LOOP | {'Switch', 'Merge'}
 
@@ -35,36 +53,55 @@ CONTROL = LOOP | {'Switch', 'Merge'}
 def _tidy(node):
     "A copy without devices, placement and reference types."
     new = node_def_pb2.NodeDef(name=node.name, op=node.op, input=node.input)
-    if node.op.startswith('Ref') and op_def(node.op[3:]): new.op = node.op[3:]
+    if node.op.startswith('Ref') and op_def(node.op[3:]):
+        new.op = node.op[3:]
     for key, value in node.attr.items():
-        if key[0] != '_': new.attr[key].CopyFrom(value)
-        if value.type > 100: new.attr[key].type = value.type - 100
+        if key[0] != '_':
+            new.attr[key].CopyFrom(value)
+        if value.type > 100:
+            new.attr[key].type = value.type - 100
     told = node.attr['_output_shapes'].list.shape if '_output_shapes' in node.attr else ()
-    if node.op == 'Placeholder' and told and not new.attr['shape'].shape.dim: new.attr['shape'].shape.CopyFrom(told[0]) # before 1.0 it stood there only
+    if node.op == 'Placeholder' and told and not new.attr['shape'].shape.dim:
+        new.attr['shape'].shape.CopyFrom(told[0])  # before 1.0 it stood there only
     return new
 
-
+# %% ../../nbs/tf1/20_inference.ipynb #4b9808c4
 def constant(
-    name:str, # of the new node
-    value, # anything NumPy understands
-): # a NodeDef
+    name: str,  # of the new node
+    value,  # anything NumPy understands
+):  # a NodeDef
     tensor = tf.make_tensor_proto(value)
-    return node_def_pb2.NodeDef(name=name, op='Const', attr={
-        'value': tf.compat.v1.AttrValue(tensor=tensor), 'dtype': tf.compat.v1.AttrValue(type=tensor.dtype)})
+    return node_def_pb2.NodeDef(
+        name=name,
+        op='Const',
+        attr={
+            'value': tf.compat.v1.AttrValue(tensor=tensor),
+            'dtype': tf.compat.v1.AttrValue(type=tensor.dtype),
+        },
+    )
 
 # %% ../../nbs/tf1/20_inference.ipynb #25767611
-_NCHW = {'Conv2D': 0, 'MaxPool': 0, 'AvgPool': 0, 'DepthwiseConv2dNative': 0, 'BiasAdd': 0, # op: which input is the image
-         'FusedBatchNorm': 0, 'FusedBatchNormV2': 0, 'FusedBatchNormV3': 0}
+_NCHW = {
+    'Conv2D': 0,
+    'MaxPool': 0,
+    'AvgPool': 0,
+    'DepthwiseConv2dNative': 0,
+    'BiasAdd': 0,  # op: which input is the image
+    'FusedBatchNorm': 0,
+    'FusedBatchNormV2': 0,
+    'FusedBatchNormV3': 0,
+}
 _TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 
-def _transpose(name:str, source:str, perm:list, dtype)->list:
+
+def _transpose(name: str, source: str, perm: list, dtype) -> list:
     "A transpose and its permutation."
     node = node_def_pb2.NodeDef(name=name, op='Transpose', input=[source, f'{name}/perm'])
     node.attr['T'].type, node.attr['Tperm'].type = dtype.as_datatype_enum, tf.int32.as_datatype_enum
     return [constant(f'{name}/perm', np.int32(perm)), node]
 
-
-def _channels_last(node)->list:
+# %% ../../nbs/tf1/20_inference.ipynb #bab78084
+def _channels_last(node) -> list:
     "The nodes that compute in NHWC what `node` computes in NCHW."
     which, dtype = _NCHW[node.op], attr(node, 'T', tf.float32)
     core = node_def_pb2.NodeDef()
@@ -72,36 +109,92 @@ def _channels_last(node)->list:
     core.name, core.attr['data_format'].s = f'{node.name}/nhwc', b'NHWC'
     core.input[which] = f'{node.name}/last'
     for key in ('strides', 'ksize', 'dilations'):
-        if len(old := list(node.attr[key].list.i)) == 4: core.attr[key].list.i[:] = [old[i] for i in _TO_LAST]
-        elif key in core.attr and not old: del core.attr[key]
+        if len(old := list(node.attr[key].list.i)) == 4:
+            core.attr[key].list.i[:] = [old[i] for i in _TO_LAST]
+        elif key in core.attr and not old:
+            del core.attr[key]
     if pads := list(node.attr['explicit_paddings'].list.i):
-        core.attr['explicit_paddings'].list.i[:] = [p for i in _TO_LAST for p in pads[2*i:2*i + 2]]
-    return [*_transpose(f'{node.name}/last', node.input[which], _TO_LAST, dtype), core,
-            *_transpose(node.name, core.name, _TO_FIRST, dtype)]
+        core.attr['explicit_paddings'].list.i[:] = [
+            p for i in _TO_LAST for p in pads[2 * i : 2 * i + 2]
+        ]
+    return [
+        *_transpose(f'{node.name}/last', node.input[which], _TO_LAST, dtype),
+        core,
+        *_transpose(node.name, core.name, _TO_FIRST, dtype),
+    ]
 
 # %% ../../nbs/tf1/20_inference.ipynb #dd37cfb0
-def _gather(node)->list:
+def _gather(node) -> list:
     "A lookup in a resource, as reading it and a plain lookup."
     read = node_def_pb2.NodeDef(name=f'{node.name}/read', op='ReadVariableOp', input=node.input[:1])
     read.attr['dtype'].CopyFrom(node.attr['dtype'])
-    new = node_def_pb2.NodeDef(name=node.name, op='GatherV2' if node.op == 'ResourceGather' else 'GatherNd', input=[read.name, *node.input[1:]])
+    new = node_def_pb2.NodeDef(
+        name=node.name,
+        op='GatherV2' if node.op == 'ResourceGather' else 'GatherNd',
+        input=[read.name, *node.input[1:]],
+    )
     new.attr['Tparams'].CopyFrom(node.attr['dtype'])
     new.attr['Tindices'].CopyFrom(node.attr['Tindices'])
-    if node.op == 'ResourceGatherNd': return [read, new]
+    if node.op == 'ResourceGatherNd':
+        return [read, new]
     new.input.insert(2, f'{node.name}/axis')
-    new.attr['Taxis'].type, new.attr['batch_dims'].i = tf.int32.as_datatype_enum, attr(node, 'batch_dims', 0)
+    new.attr['Taxis'].type, new.attr['batch_dims'].i = (
+        tf.int32.as_datatype_enum,
+        attr(node, 'batch_dims', 0),
+    )
     return [read, constant(f'{node.name}/axis', np.int32(0)), new]
 
 # %% ../../nbs/tf1/20_inference.ipynb #5680c6f0
-UNARY = {'Relu', 'Relu6', 'Elu', 'Selu', 'LeakyRelu', 'Sigmoid', 'Tanh', 'Softplus', 'Softsign', 'Exp', 'Log', 'Log1p', 'Expm1',
-         'Square', 'Sqrt', 'Rsqrt', 'Abs', 'Neg', 'Sign', 'Floor', 'Ceil', 'Round', 'Rint', 'Sin', 'Cos', 'Erf', 'Erfc',
-         'Reciprocal', 'Inv', 'IsNan', 'IsFinite', 'LogicalNot', 'Cast', 'Identity', 'Atan', 'Sinh', 'Cosh'}
+UNARY = {
+    'Relu',
+    'Relu6',
+    'Elu',
+    'Selu',
+    'LeakyRelu',
+    'Sigmoid',
+    'Tanh',
+    'Softplus',
+    'Softsign',
+    'Exp',
+    'Log',
+    'Log1p',
+    'Expm1',
+    'Square',
+    'Sqrt',
+    'Rsqrt',
+    'Abs',
+    'Neg',
+    'Sign',
+    'Floor',
+    'Ceil',
+    'Round',
+    'Rint',
+    'Sin',
+    'Cos',
+    'Erf',
+    'Erfc',
+    'Reciprocal',
+    'Inv',
+    'IsNan',
+    'IsFinite',
+    'LogicalNot',
+    'Cast',
+    'Identity',
+    'Atan',
+    'Sinh',
+    'Cosh',
+}
+
+# %% ../../nbs/tf1/20_inference.ipynb #ffb6c730
 _SINK = UNARY | {'Add', 'AddV2', 'Sub', 'Mul', 'Maximum', 'Minimum', 'AddN'}
 
-def _padded(node)->list:
+
+def _padded(node) -> list:
     "A convolution with explicit padding, as padding and a convolution without."
     pads = np.int32(list(node.attr['explicit_paddings'].list.i)).reshape(-1, 2)
-    pad = node_def_pb2.NodeDef(name=f'{node.name}/pad', op='Pad', input=[node.input[0], f'{node.name}/pads'])
+    pad = node_def_pb2.NodeDef(
+        name=f'{node.name}/pad', op='Pad', input=[node.input[0], f'{node.name}/pads']
+    )
     pad.attr['T'].CopyFrom(node.attr['T'])
     pad.attr['Tpaddings'].type = tf.int32.as_datatype_enum
     new = node_def_pb2.NodeDef()
@@ -110,43 +203,65 @@ def _padded(node)->list:
     del new.attr['explicit_paddings']
     return [constant(f'{node.name}/pads', pads), pad, new]
 
-
-def _sunk(node, first:dict)->list|None:
+# %% ../../nbs/tf1/20_inference.ipynb #bff1699c
+def _sunk(node, first: dict) -> list | None:
     "An elementwise node that works below the transposes of its inputs, followed by one transpose."
     sources = [first.get(to_ref(i)[0]) for i in node.input if i[0] != '^']
-    if node.op not in _SINK or not sources or None in sources: return None
+    if node.op not in _SINK or not sources or None in sources:
+        return None
     core = node_def_pb2.NodeDef()
     core.CopyFrom(node)
     core.name, core.input[:] = f'{node.name}/nhwc', sources
-    return [core, *_transpose(node.name, core.name, _TO_FIRST, attr(node, 'DstT') or attr(node, 'T', tf.float32))]
+    return [
+        core,
+        *_transpose(
+            node.name, core.name, _TO_FIRST, attr(node, 'DstT') or attr(node, 'T', tf.float32)
+        ),
+    ]
 
-
+# %% ../../nbs/tf1/20_inference.ipynb #446c93b0
 def normalize_graph(
-    nodes:dict, # name to NodeDef, in any order
-)->dict: # the same without devices and NCHW
+    nodes: dict,  # name to NodeDef, in any order
+) -> dict:  # the same without devices and NCHW
     "The nodes in a form that a CPU can run and patterns can be read from."
     found, first = {}, {}
     for name in order(nodes):
         node = _tidy(nodes[name])
-        if node.op in ('ResourceGather', 'ResourceGatherNd'): new = _gather(node)
-        elif node.op in _NCHW and attr(node, 'data_format') == 'NCHW': new = _channels_last(node)
-        else: new = _sunk(node, first) or [node]
-        new = [part for n in new for part in (_padded(n) if n.op in ('Conv2D', 'DepthwiseConv2dNative') and attr(n, 'padding') == 'EXPLICIT' else [n])]
-        if new[-1].op == 'Transpose' != node.op: first[name] = new[-1].input[0]
+        if node.op in ('ResourceGather', 'ResourceGatherNd'):
+            new = _gather(node)
+        elif node.op in _NCHW and attr(node, 'data_format') == 'NCHW':
+            new = _channels_last(node)
+        else:
+            new = _sunk(node, first) or [node]
+        new = [
+            part
+            for n in new
+            for part in (
+                _padded(n)
+                if n.op in ('Conv2D', 'DepthwiseConv2dNative') and attr(n, 'padding') == 'EXPLICIT'
+                else [n]
+            )
+        ]
+        if new[-1].op == 'Transpose' != node.op:
+            first[name] = new[-1].input[0]
         found.update((n.name, n) for n in new)
     return found
 
 # %% ../../nbs/tf1/20_inference.ipynb #99ed338c
-def _sources(node, nodes:dict)->list:
+def _sources(node, nodes: dict) -> list:
     "Names of the nodes that must come before; the way back in a loop does not count."
     names = [to_ref(i.lstrip('^'))[0] for i in node.input]
     loop = node.op in ('Merge', 'RefMerge')
-    return [n for n in names if n in nodes and not (loop and nodes[n].op in ('NextIteration', 'RefNextIteration'))]
+    return [
+        n
+        for n in names
+        if n in nodes and not (loop and nodes[n].op in ('NextIteration', 'RefNextIteration'))
+    ]
 
-
+# %% ../../nbs/tf1/20_inference.ipynb #5c93d511
 def order(
-    nodes:dict, # name to NodeDef
-)->list: # names, inputs first
+    nodes: dict,  # name to NodeDef
+) -> list:  # names, inputs first
     "Every node after the nodes it takes from."
     done, found = set(), []
     for start in nodes:
@@ -155,7 +270,8 @@ def order(
         while stack:
             name, sources = stack[-1]
             below = next((s for s in sources if s not in done), None)
-            if below is None: found.append(stack.pop()[0])
+            if below is None:
+                found.append(stack.pop()[0])
             else:
                 done.add(below)
                 stack.append((below, iter(_sources(nodes[below], nodes))))
@@ -164,120 +280,153 @@ def order(
 # %% ../../nbs/tf1/20_inference.ipynb #41e88ba1
 _THROUGH = SAME | {'Mul', 'Sub', 'Add', 'AddV2', 'Cast'}
 
+
 def moving(
-    nodes:dict, # name to NodeDef, as `normalize_graph` gives them
-)->dict: # tensor of a batch statistic to the node of the variable that holds its moving average
+    nodes: dict,  # name to NodeDef, as `normalize_graph` gives them
+) -> dict:  # tensor of a batch statistic to the node of the variable that holds its moving average
     "Which variables are moving averages of which tensors."
     found = {}
     for node in nodes.values():
-        if node.op not in ('AssignSub', 'AssignSubVariableOp', 'Assign', 'AssignVariableOp'): continue
+        if node.op not in ('AssignSub', 'AssignSubVariableOp', 'Assign', 'AssignVariableOp'):
+            continue
         ends, stack = set(), [to_ref(i) for i in node.input[1:] if i[0] != '^']
         while stack:
             ref = stack.pop()
-            if ref[0] in nodes and nodes[ref[0]].op in _THROUGH: stack += [to_ref(i) for i in nodes[ref[0]].input if i[0] != '^']
-            elif ref[0] in nodes and nodes[ref[0]].op not in ('Const', 'Fill'): ends.add(ref)
+            if ref[0] in nodes and nodes[ref[0]].op in _THROUGH:
+                stack += [to_ref(i) for i in nodes[ref[0]].input if i[0] != '^']
+            elif ref[0] in nodes and nodes[ref[0]].op not in ('Const', 'Fill'):
+                ends.add(ref)
         held = [r for r in ends if nodes[r[0]].op in VARIABLES]
-        if len(ends) == 2 and len(held) == 1: found.setdefault((ends - set(held)).pop(), held[0][0])
+        if len(ends) == 2 and len(held) == 1:
+            found.setdefault((ends - set(held)).pop(), held[0][0])
     return found
 
 # %% ../../nbs/tf1/20_inference.ipynb #3a3d6e66
 def _read_of(nodes, variable):
     "A node that reads a variable."
     resource = nodes[variable].op == 'VarHandleOp'
-    new = node_def_pb2.NodeDef(name=f'{variable}/moving', op='ReadVariableOp' if resource else 'Identity', input=[variable])
-    new.attr['dtype' if resource else 'T'].type = attr(nodes[variable], 'dtype').base_dtype.as_datatype_enum
+    new = node_def_pb2.NodeDef(
+        name=f'{variable}/moving', op='ReadVariableOp' if resource else 'Identity', input=[variable]
+    )
+    new.attr['dtype' if resource else 'T'].type = attr(
+        nodes[variable], 'dtype'
+    ).base_dtype.as_datatype_enum
     return new
 
-
+# %% ../../nbs/tf1/20_inference.ipynb #4e0c8927
 def use_moving_averages(
-    nodes:dict, # name to NodeDef, as `normalize_graph` gives them
-)->tuple: # the nodes, and the names of those that now use moving averages
+    nodes: dict,  # name to NodeDef, as `normalize_graph` gives them
+) -> tuple:  # the nodes, and the names of those that now use moving averages
     "Moving averages in the place of batch statistics."
     averages, changed, found = moving(nodes), set(), {}
     for name, node in nodes.items():
         new = node_def_pb2.NodeDef()
         new.CopyFrom(node)
-        if node.op.startswith('FusedBatchNorm') and attr(node, 'is_training', True) and (name, 1) in averages and (name, 2) in averages:
+        if (
+            node.op.startswith('FusedBatchNorm')
+            and attr(node, 'is_training', True)
+            and (name, 1) in averages
+            and (name, 2) in averages
+        ):
             new.attr['is_training'].b = False
             new.input[3], new.input[4] = (f'{averages[name, i]}/moving' for i in (1, 2))
-        else: new.input[:] = [f'{averages[to_ref(i)]}/moving' if i[0] != '^' and to_ref(i) in averages else i for i in node.input]
-        if list(new.input) != list(node.input): changed.add(name)
+        else:
+            new.input[:] = [
+                f'{averages[to_ref(i)]}/moving' if i[0] != '^' and to_ref(i) in averages else i
+                for i in node.input
+            ]
+        if list(new.input) != list(node.input):
+            changed.add(name)
         found[name] = new
     reads = {f'{v}/moving': _read_of(nodes, v) for v in averages.values()}
     return {n: {**found, **reads}[n] for n in order({**found, **reads})}, changed
 
 # %% ../../nbs/tf1/20_inference.ipynb #f57be5a6
-def _arguments(node, inputs:list)->dict:
+def _arguments(node, inputs: list) -> dict:
     "The inputs by the names of the operation's arguments."
     found, start = {}, 0
     for arg in op_def(node.op).input_arg:
         if arg.number_attr or arg.type_list_attr:
-            size = attr(node, arg.number_attr) if arg.number_attr else len(attr(node, arg.type_list_attr) or [])
-            found[arg.name], start = inputs[start:start + size], start + size
-        else: found[arg.name], start = inputs[start], start + 1
+            size = (
+                attr(node, arg.number_attr)
+                if arg.number_attr
+                else len(attr(node, arg.type_list_attr) or [])
+            )
+            found[arg.name], start = inputs[start : start + size], start + size
+        else:
+            found[arg.name], start = inputs[start], start + 1
     return found
 
 
-def _attributes(node)->dict:
+def _attributes(node) -> dict:
     "Attributes that the inputs do not tell."
     definition = op_def(node.op)
     told = {n for a in definition.input_arg for n in (a.type_attr, a.number_attr, a.type_list_attr)}
     return {a.name: attr(node, a.name) for a in definition.attr if a.name not in told}
 
 
-def _renamed(arguments:dict, names:list)->dict:
-    "Python knows some arguments by newer names (`reduction_indices` is `axis`); the order tells which."
+def _renamed(arguments: dict, names: list) -> dict:
+    """Python knows some arguments by newer names (`reduction_indices` is `axis`); the order tells
+    which.
+    """
     new = [n for n in names if n not in arguments]
     return {k if k in names else new.pop(0): v for k, v in arguments.items() if k in names or new}
 
-
+# %% ../../nbs/tf1/20_inference.ipynb #e578aad0
 def execute(
-    node, # a NodeDef of a stateless operation
-    inputs:list, # its input tensors or arrays
-)->list: # its outputs as arrays
+    node,  # a NodeDef of a stateless operation
+    inputs: list,  # its input tensors or arrays
+) -> list:  # its outputs as arrays
     "Run one operation. Raises AttributeError where TensorFlow does not have it."
     run = getattr(tf.raw_ops, node.op)
     names = [p for p in inspect.signature(run).parameters if p != 'name']
     arguments = _renamed({**_arguments(node, inputs), **_attributes(node)}, names)
-    with tf.device('CPU'): result = run(**arguments)
+    with tf.device('CPU'):
+        result = run(**arguments)
     return [np.asarray(r) for r in (result if isinstance(result, (list, tuple)) else [result])]
 
 # %% ../../nbs/tf1/20_inference.ipynb #c5cab3b8
 def numpy_dtype(
-    node, # a NodeDef
-    number:int=0, # of the output
-): # tf.DType, or None where it cannot be told
+    node,  # a NodeDef
+    number: int = 0,  # of the output
+):  # tf.DType, or None where it cannot be told
     "The type of a node's output."
     types = []
     for a in op_def(node.op).output_arg if op_def(node.op) else ():
         one = attr(node, a.type_attr) if a.type_attr else tf.as_dtype(a.type) if a.type else None
-        if a.type_list_attr: types += attr(node, a.type_list_attr) or []
-        else: types += [one]*(attr(node, a.number_attr) if a.number_attr else 1)
+        if a.type_list_attr:
+            types += attr(node, a.type_list_attr) or []
+        else:
+            types += [one] * (attr(node, a.number_attr) if a.number_attr else 1)
     return types[number] if number < len(types) else None
 
 # %% ../../nbs/tf1/20_inference.ipynb #52b76638
 @dataclass
 class Inference:
     "What each tensor of a graph is at inference."
-    nodes:dict # name to NodeDef, as `normalize_graph` gives them
-    values:Mapping # arrays of the variables, by node
-    fed:dict = field(default_factory=dict) # tensor to the value that it has at inference
-    library:object = None # FunctionDefLibrary of the file
-    versions:object = None # VersionDef of the file
+
+    nodes: dict  # name to NodeDef, as `normalize_graph` gives them
+    values: Mapping  # arrays of the variables, by node
+    fed: dict = field(default_factory=dict)  # tensor to the value that it has at inference
+    library: object = None  # FunctionDefLibrary of the file
+    versions: object = None  # VersionDef of the file
 
     def __post_init__(self):
         self.alias, self.kind, self.ins, self.dead, self.memo = {}, {}, {}, set(), {}
         self.dropouts, self.missing, self.stateful, self.decided = [], [], set(), {}
-        for name in order(self.nodes): self._visit(self.nodes[name])
+        for name in order(self.nodes):
+            self._visit(self.nodes[name])
 
-    def resolve(self, ref:tuple)->tuple: # the tensor that `ref` equals
-        while ref in self.alias: ref = self.alias[ref]
+    def resolve(self, ref: tuple) -> tuple:  # the tensor that `ref` equals
+        while ref in self.alias:
+            ref = self.alias[ref]
         return ref
 
-    def kind_of(self, ref:tuple)->str: # 'static', 'shape', 'noise' or 'data'
+    def kind_of(self, ref: tuple) -> str:  # 'static', 'shape', 'noise' or 'data'
         return self.kind.get(self.resolve(ref)[0], 'data')
 
-    def is_dead(self, ref:tuple)->bool: return ref in self.dead or ref[0] in self.dead
+    def is_dead(self, ref: tuple) -> bool:
+        return ref in self.dead or ref[0] in self.dead
 
 # %% ../../nbs/tf1/20_inference.ipynb #fdf364e5
 def _visit(self, node):
@@ -285,28 +434,41 @@ def _visit(self, node):
     name, data = node.name, [to_ref(i) for i in node.input if i[0] != '^']
     ins = self.ins[name] = [self.resolve(r) for r in data]
     controls = [(i[1:], 0) for i in node.input if i[0] == '^']
-    if (name, 0) in self.fed: self.kind[name] = 'static'
-    elif node.op != 'Merge' and any(map(self.is_dead, ins + controls)): self.dead.add(name)
-    elif (rule := _RULES.get(node.op)) and rule(self, node, ins): pass
-    else: self.kind[name] = self._mixed(node, ins)
-    if name in self.dead: self.kind[name] = 'data'
+    if (name, 0) in self.fed:
+        self.kind[name] = 'static'
+    elif node.op != 'Merge' and any(map(self.is_dead, ins + controls)):
+        self.dead.add(name)
+    elif (rule := _RULES.get(node.op)) and rule(self, node, ins):
+        pass
+    else:
+        self.kind[name] = self._mixed(node, ins)
+    if name in self.dead:
+        self.kind[name] = 'data'
 
-
-def _mixed(self, node, ins)->str:
+# %% ../../nbs/tf1/20_inference.ipynb #8ecae09d
+def _mixed(self, node, ins) -> str:
     "The kind of a node that is nothing special."
     definition, kinds = op_def(node.op), {self.kind_of(r) for r in ins}
-    if definition is None: self.missing.append(node.name)
-    elif not computes(node.op): self.stateful.add(node.name) # never run by itself
-    elif definition.is_stateful and 'Initialized' not in node.op: self.stateful.add(node.name)
-    elif ins and kinds <= {'static'}: return 'static'
-    elif ins and kinds <= {'static', 'shape'}: return 'shape' if _is_integer(node) else 'data'
-    elif 'noise' in kinds and 'data' not in kinds: return 'noise'
+    if definition is None:
+        self.missing.append(node.name)
+    elif not computes(node.op):
+        self.stateful.add(node.name)  # never run by itself
+    elif definition.is_stateful and 'Initialized' not in node.op:
+        self.stateful.add(node.name)
+    elif ins and kinds <= {'static'}:
+        return 'static'
+    elif ins and kinds <= {'static', 'shape'}:
+        return 'shape' if _is_integer(node) else 'data'
+    elif 'noise' in kinds and 'data' not in kinds:
+        return 'noise'
     return 'data'
 
 
-def _is_integer(node)->bool: # sizes are integers; what is filled to a size is data
+def _is_integer(node) -> bool:  # sizes are integers; what is filled to a size is data
     dtype = numpy_dtype(node)
-    return node.op not in ('Fill', 'Range', 'OneHot') and (dtype is None or dtype.is_integer or dtype.is_bool)
+    return node.op not in ('Fill', 'Range', 'OneHot') and (
+        dtype is None or dtype.is_integer or dtype.is_bool
+    )
 
 
 Inference._visit, Inference._mixed = _visit, _mixed
@@ -323,7 +485,8 @@ def _open_end(self, node, ins):
 
 
 def _same(self, node, ins):
-    for i in range(len(ins) if node.op == 'IdentityN' else 1): self.alias[node.name, i] = ins[i]
+    for i in range(len(ins) if node.op == 'IdentityN' else 1):
+        self.alias[node.name, i] = ins[i]
     self.kind[node.name] = self.kind_of(ins[0]) if ins else 'static'
     return True
 
@@ -341,7 +504,8 @@ def _noise(self, node, ins):
 # %% ../../nbs/tf1/20_inference.ipynb #3e2c092b
 def _switch(self, node, ins):
     value = self.value(ins[1]) if self.kind_of(ins[1]) == 'static' else None
-    if value is None: return _open_end(self, node, ins)
+    if value is None:
+        return _open_end(self, node, ins)
     taken = int(bool(value))
     self.alias[node.name, taken] = ins[0]
     self.dead.add((node.name, 1 - taken))
@@ -352,54 +516,81 @@ def _switch(self, node, ins):
 def _merge(self, node, ins):
     alive = [r for r in ins if not self.is_dead(r)]
     loop = any(self.nodes[r[0]].op == 'NextIteration' for r in ins if r[0] in self.nodes)
-    if not alive: self.dead.add(node.name)
-    elif len(alive) > 1 or loop: return _open_end(self, node, ins)
+    if not alive:
+        self.dead.add(node.name)
+    elif len(alive) > 1 or loop:
+        return _open_end(self, node, ins)
     else:
         self.alias[node.name, 0] = alive[0]
         self.kind[node.name] = self.kind_of(alive[0])
     return True
 
-
-def _select(self, node, ins): # a fork between two tensors of one shape
+# %% ../../nbs/tf1/20_inference.ipynb #79bee512
+def _select(self, node, ins):  # a fork between two tensors of one shape
     condition = self.value(ins[0]) if self.kind_of(ins[0]) == 'static' else None
-    if condition is None or condition.ndim or {self.kind_of(r) for r in ins[1:]} == {'static'}: return _dropout(self, node, ins)
+    if condition is None or condition.ndim or {self.kind_of(r) for r in ins[1:]} == {'static'}:
+        return _dropout(self, node, ins)
     self.alias[node.name, 0] = ins[1] if condition else ins[2]
     self.kind[node.name] = self.kind_of(self.alias[node.name, 0])
     return True
 
 # %% ../../nbs/tf1/20_inference.ipynb #97a0a99f
-_GRID = (np.arange(4096) + .5)/4096
+_GRID = (np.arange(4096) + 0.5) / 4096
 
-def _scaled(self, ref)->tuple:
+
+def _scaled(self, ref) -> tuple:
     "What a tensor scales, and by what number."
     node, ins = self.nodes[ref[0]], self.ins.get(ref[0], [])
     if node.op in ('Mul', 'RealDiv', 'Div') and len(ins) == 2:
-        for data, other in ((0, 1), (1, 0))[:1 if node.op != 'Mul' else 2]:
+        for data, other in ((0, 1), (1, 0))[: 1 if node.op != 'Mul' else 2]:
             value = self.value(ins[other]) if self.kind_of(ins[other]) == 'static' else None
-            if value is not None and value.size == 1: return ins[data], float(value.ravel()[0]) if node.op == 'Mul' else 1/float(value.ravel()[0] or np.nan)
-    return ref, 1.
+            if value is not None and value.size == 1:
+                return ins[data], (
+                    float(value.ravel()[0])
+                    if node.op == 'Mul'
+                    else 1 / float(value.ravel()[0] or np.nan)
+                )
+    return ref, 1.0
 
-
+# %% ../../nbs/tf1/20_inference.ipynb #ea663f7a
 def _factor(self, ref):
-    "The numbers that a random factor takes while its random source runs from 0 to 1; None if it has another source."
+    """The numbers that a random factor takes while its random source runs from 0 to 1; None if it
+    has another source.
+    """
     cone = self.cone([ref])
     sources = [n for n in cone if self.nodes[n].op in NOISE]
-    if any('Uniform' not in self.nodes[n].op for n in sources): return None
-    value = self.value(ref, {(n, 0): _GRID.astype(attr(self.nodes[n], 'dtype', tf.float32).as_numpy_dtype) for n in sources})
+    if any('Uniform' not in self.nodes[n].op for n in sources):
+        return None
+    value = self.value(
+        ref,
+        {
+            (n, 0): _GRID.astype(attr(self.nodes[n], 'dtype', tf.float32).as_numpy_dtype)
+            for n in sources
+        },
+    )
     return None if value is None or value.size != _GRID.size else value.astype(float).ravel()
 
 # %% ../../nbs/tf1/20_inference.ipynb #2ce93cb5
 def _neutral(self, node, ins):
     "Nothing added and nothing multiplied: the tensor stays what it is."
-    for data, other in ((0, 1), (1, 0))[:2 if node.op in ('Mul', 'Add', 'AddV2') else 1]:
-        plain = self.kind_of(ins[data]) == 'data' and self.kind_of(ins[other]) == 'static' and self._constant(ins[other])
-        if plain and (value := self.value(ins[other])) is not None and value.ndim == 0 and value == (node.op in ('Mul', 'RealDiv', 'Div')):
+    for data, other in ((0, 1), (1, 0))[: 2 if node.op in ('Mul', 'Add', 'AddV2') else 1]:
+        plain = (
+            self.kind_of(ins[data]) == 'data'
+            and self.kind_of(ins[other]) == 'static'
+            and self._constant(ins[other])
+        )
+        if (
+            plain
+            and (value := self.value(ins[other])) is not None
+            and value.ndim == 0
+            and value == (node.op in ('Mul', 'RealDiv', 'Div'))
+        ):
             self.alias[node.name, 0], self.kind[node.name] = ins[data], 'data'
             return True
     return node.op == 'Mul' and _dropout(self, node, ins)
 
 
-def _constant(self, ref)->bool: # not even from a variable
+def _constant(self, ref) -> bool:  # not even from a variable
     return not any(self.nodes[n].op in VARIABLES for n in self.cone([ref]))
 
 
@@ -409,18 +600,32 @@ Inference._constant = _constant
 def _dropout(self, node, ins):
     "Alias a random factor to its input, where the factor is 1 or that of a dropout."
     noisy = [i for i, r in enumerate(ins) if self.kind_of(r) == 'noise']
-    if len(noisy) != 1 or not any(self.kind_of(r) == 'data' for r in ins): return False
+    if len(noisy) != 1 or not any(self.kind_of(r) == 'data' for r in ins):
+        return False
     other = 1 - noisy[0] if len(ins) == 2 else 1
-    if len(ins) == 3 and (noisy[0] or self.kind_of(ins[2]) != 'static' or np.any(self.value(ins[2]))): return False
+    if len(ins) == 3 and (
+        noisy[0] or self.kind_of(ins[2]) != 'static' or np.any(self.value(ins[2]))
+    ):
+        return False
     factor = _factor(self, ins[noisy[0]])
-    if factor is None: return False
-    for source, scale in (_scaled(self, ins[other]), (ins[other], 1.)):
-        with np.errstate(invalid='ignore'): numbers = factor*scale
-        if not np.isfinite(numbers).all(): continue
-        dropped = len(set(np.round(numbers, 6))) == 2 and numbers.min() == 0 and abs(numbers.mean() - 1) < 1e-2
-        if dropped or np.allclose(numbers, 1, rtol=1e-6): break
-    else: return False
-    if dropped: self.dropouts.append(node.name)
+    if factor is None:
+        return False
+    for source, scale in (_scaled(self, ins[other]), (ins[other], 1.0)):
+        with np.errstate(invalid='ignore'):
+            numbers = factor * scale
+        if not np.isfinite(numbers).all():
+            continue
+        dropped = (
+            len(set(np.round(numbers, 6))) == 2
+            and numbers.min() == 0
+            and abs(numbers.mean() - 1) < 1e-2
+        )
+        if dropped or np.allclose(numbers, 1, rtol=1e-6):
+            break
+    else:
+        return False
+    if dropped:
+        self.dropouts.append(node.name)
     self.alias[node.name, 0], self.kind[node.name] = source, 'data'
     return True
 
@@ -428,89 +633,132 @@ def _dropout(self, node, ins):
 def _turn(self, node, ins):
     "A transpose that undoes the one before it equals what went in there."
     before = self.nodes[ins[0][0]]
-    if before.op != 'Transpose' or ins[0][0] not in self.ins: return False
+    if before.op != 'Transpose' or ins[0][0] not in self.ins:
+        return False
     source, first = self.ins[ins[0][0]]
     perms = [self.value(p) if self.kind_of(p) == 'static' else None for p in (first, ins[1])]
-    if any(p is None for p in perms) or list(perms[0][perms[1]]) != list(range(len(perms[0]))): return False
+    if any(p is None for p in perms) or list(perms[0][perms[1]]) != list(range(len(perms[0]))):
+        return False
     self.alias[node.name, 0], self.kind[node.name] = source, self.kind_of(source)
     return True
 
 
-_RULES = {'Switch': _switch, 'Merge': _merge, 'Select': _select, 'SelectV2': _dropout, 'Transpose': _turn,
-          **dict.fromkeys(('Mul', 'Add', 'AddV2', 'Sub', 'RealDiv', 'Div'), _neutral),
-          **dict.fromkeys(SAME, _same), **dict.fromkeys(SHAPES, _shape), **dict.fromkeys(NOISE, _noise),
-          **dict.fromkeys(LOOP | {'Placeholder', 'PlaceholderV2', 'PlaceholderWithDefault'}, _open_end),
-          **dict.fromkeys(VARIABLES | {'Const'}, _leaf)}
+_RULES = {
+    'Switch': _switch,
+    'Merge': _merge,
+    'Select': _select,
+    'SelectV2': _dropout,
+    'Transpose': _turn,
+    **dict.fromkeys(('Mul', 'Add', 'AddV2', 'Sub', 'RealDiv', 'Div'), _neutral),
+    **dict.fromkeys(SAME, _same),
+    **dict.fromkeys(SHAPES, _shape),
+    **dict.fromkeys(NOISE, _noise),
+    **dict.fromkeys(LOOP | {'Placeholder', 'PlaceholderV2', 'PlaceholderWithDefault'}, _open_end),
+    **dict.fromkeys(VARIABLES | {'Const'}, _leaf),
+}
 
 # %% ../../nbs/tf1/20_inference.ipynb #a9a2b47c
-def _value(self, ref:tuple, given:dict|None=None):
-    "The array of a tensor that no input reaches, or None; `given` puts other arrays in the place of some tensors."
+def _value(self, ref: tuple, given: dict | None = None):
+    """The array of a tensor that no input reaches, or None; `given` puts other arrays in the place
+    of some tensors.
+    """
     memo = self.memo if given is None else dict(given)
     stack = [self.resolve(ref)]
     while stack:
         top = stack[-1]
-        if top in memo: stack.pop(); continue
+        if top in memo:
+            stack.pop()
+            continue
         waiting = [r for r in self.ins.get(top[0], []) if r not in memo]
-        if self.kind.get(top[0], 'data') == 'data': memo[stack.pop()] = None
-        elif waiting and not self._is_leaf(top): stack += waiting
-        else: memo.update(self._outputs(stack.pop(), memo))
+        if self.kind.get(top[0], 'data') == 'data':
+            memo[stack.pop()] = None
+        elif waiting and not self._is_leaf(top):
+            stack += waiting
+        else:
+            memo.update(self._outputs(stack.pop(), memo))
     return memo[self.resolve(ref)]
 
 
-def _is_leaf(self, ref:tuple)->bool:
+def _is_leaf(self, ref: tuple) -> bool:
     return ref in self.fed or self.nodes[ref[0]].op in VARIABLES | {'Const'}
 
-
-def _outputs(self, ref:tuple, memo:dict)->dict:
+# %% ../../nbs/tf1/20_inference.ipynb #bc6318c2
+def _outputs(self, ref: tuple, memo: dict) -> dict:
     "All outputs of one node; None for what cannot be computed."
     node = self.nodes[ref[0]]
-    if ref in self.fed: return {ref: np.asarray(self.fed[ref])}
-    if node.op in VARIABLES: return {ref: self.values[node.name]}
-    if node.op == 'Const': return {ref: tf.make_ndarray(node.attr['value'].tensor)}
-    if node.op in ('IsVariableInitialized', 'VarIsInitializedOp'): return {ref: np.bool_(True)} # it comes from a checkpoint
+    if ref in self.fed:
+        return {ref: np.asarray(self.fed[ref])}
+    if node.op in VARIABLES:
+        return {ref: self.values[node.name]}
+    if node.op == 'Const':
+        return {ref: tf.make_ndarray(node.attr['value'].tensor)}
+    if node.op in ('IsVariableInitialized', 'VarIsInitializedOp'):
+        return {ref: np.bool_(True)}  # it comes from a checkpoint
     inputs = [memo[r] for r in self.ins[ref[0]]]
-    if any(i is None for i in inputs) or not inputs or node.op in CONTROL: return {ref: None}
-    try: return {ref: None, **{(ref[0], i): v for i, v in enumerate(execute(node, inputs))}}
-    except (AttributeError, TypeError, ValueError, KeyError, IndexError, RuntimeError, tf.errors.OpError): return {ref: None}
+    if any(i is None for i in inputs) or not inputs or node.op in CONTROL:
+        return {ref: None}
+    try:
+        return {ref: None, **{(ref[0], i): v for i, v in enumerate(execute(node, inputs))}}
+    except (
+        AttributeError,
+        TypeError,
+        ValueError,
+        KeyError,
+        IndexError,
+        RuntimeError,
+        tf.errors.OpError,
+    ):
+        return {ref: None}
 
-
-def _cone(self, refs:list, stop=())->list:
+# %% ../../nbs/tf1/20_inference.ipynb #2002cf20
+def _cone(self, refs: list, stop=()) -> list:
     "Names of the nodes that `refs` are computed from, in order; not those behind `stop`."
     found, stack = set(), [self.resolve(r) for r in refs]
     while stack:
         ref = stack.pop()
-        if ref in stop or ref[0] in found: continue
+        if ref in stop or ref[0] in found:
+            continue
         found.add(ref[0])
-        if ref not in self.fed: stack += [self.resolve(r) for r in self.ins.get(ref[0], [])]
+        if ref not in self.fed:
+            stack += [self.resolve(r) for r in self.ins.get(ref[0], [])]
     place = {name: i for i, name in enumerate(self.nodes)}
     return sorted(found, key=place.__getitem__)
 
 
-Inference.value, Inference._is_leaf, Inference._outputs, Inference.cone = _value, _is_leaf, _outputs, _cone
+Inference.value, Inference._is_leaf, Inference._outputs, Inference.cone = (
+    _value,
+    _is_leaf,
+    _outputs,
+    _cone,
+)
 
 # %% ../../nbs/tf1/20_inference.ipynb #5b569ad8
 @dataclass
 class Piece:
     "A part of a graph that runs by itself."
-    graph:object # GraphDef
-    inputs:list # names of its input tensors
-    outputs:list # names of its output tensors
-    weights:dict # name of a placeholder to its array: variables and large constants
-    handles:dict # name of a placeholder for a resource to the weight that it leads to
-    random:list # nodes that draw random numbers
+
+    graph: object  # GraphDef
+    inputs: list  # names of its input tensors
+    outputs: list  # names of its output tensors
+    weights: dict  # name of a placeholder to its array: variables and large constants
+    handles: dict  # name of a placeholder for a resource to the weight that it leads to
+    random: list  # nodes that draw random numbers
 
 
-_LARGE = 64 # a constant with more numbers than this is a weight
+_LARGE = 64  # a constant with more numbers than this is a weight
 
-def _random(node)->bool:
-    return not node.op.startswith('Stateless') and any(w in node.op for w in ('Random', 'TruncatedNormal', 'Multinomial', 'Sampler'))
+
+def _random(node) -> bool:
+    return not node.op.startswith('Stateless') and any(
+        w in node.op for w in ('Random', 'TruncatedNormal', 'Multinomial', 'Sampler')
+    )
 
 
 def placeholder(
-    name:str, # of the new node
-    dtype, # a tf.DType
-    shape=None, # with None for what is open; None: unknown
-): # a NodeDef
+    name: str,  # of the new node
+    dtype,  # a tf.DType
+    shape=None,  # with None for what is open; None: unknown
+):  # a NodeDef
     node = node_def_pb2.NodeDef(name=name, op='Placeholder')
     node.attr['dtype'].type = dtype.as_datatype_enum
     node.attr['shape'].shape.CopyFrom(tf.TensorShape(shape).as_proto())
@@ -520,27 +768,34 @@ def placeholder(
 @dataclass
 class _Cutter:
     "Copies nodes of an `Inference` into a new graph."
-    read:Inference
-    inputs:list # tensors that are fed
-    nodes:dict = field(default_factory=dict)
-    weights:dict = field(default_factory=dict)
-    handles:dict = field(default_factory=dict)
 
-    def text(self, ref, consumer)->str: # how `consumer` names its input
-        if ref in self.inputs: return f'piece/in{self.inputs.index(ref)}'
+    read: Inference
+    inputs: list  # tensors that are fed
+    nodes: dict = field(default_factory=dict)
+    weights: dict = field(default_factory=dict)
+    handles: dict = field(default_factory=dict)
+
+    def text(self, ref, consumer) -> str:  # how `consumer` names its input
+        if ref in self.inputs:
+            return f'piece/in{self.inputs.index(ref)}'
         node = self.read.nodes[ref[0]]
-        if node.op != 'VarHandleOp' or not _wants_handle(consumer, ref, self.read): return to_text(ref)
+        if node.op != 'VarHandleOp' or not _wants_handle(consumer, ref, self.read):
+            return to_text(ref)
         self.handles[f'{ref[0]}/handle'] = ref[0]
         self.nodes[f'{ref[0]}/handle'] = placeholder(f'{ref[0]}/handle', tf.resource)
         return f'{ref[0]}/handle:0'
 
-    def add(self, name:str)->None: # one node of the cone
+    def add(self, name: str) -> None:  # one node of the cone
         node, controls = self.read.nodes[name], self.read.pivots(name)
         array = self.read.values[name] if node.op in VARIABLES else self.read.fed.get((name, 0))
-        if node.op == 'Const' and not controls: array = tf.make_ndarray(node.attr['value'].tensor)
-        if array is None: new = self.copy(node, controls)
-        elif node.op in VARIABLES or np.size(array) > _LARGE and array.dtype != object: new = self.weight(name, array)
-        else: new = constant(name, np.asarray(array, array.dtype))
+        if node.op == 'Const' and not controls:
+            array = tf.make_ndarray(node.attr['value'].tensor)
+        if array is None:
+            new = self.copy(node, controls)
+        elif node.op in VARIABLES or np.size(array) > _LARGE and array.dtype != object:
+            new = self.weight(name, array)
+        else:
+            new = constant(name, np.asarray(array, array.dtype))
         self.nodes[name] = new
 
     def weight(self, name, array):
@@ -550,30 +805,48 @@ class _Cutter:
     def copy(self, node, controls):
         new = node_def_pb2.NodeDef()
         new.CopyFrom(node)
-        new.input[:] = [self.text(r, node) for r in self.read.ins[node.name]] + [f'^{c}' for c in controls]
+        new.input[:] = [self.text(r, node) for r in self.read.ins[node.name]] + [
+            f'^{c}' for c in controls
+        ]
         return new
 
 # %% ../../nbs/tf1/20_inference.ipynb #a336add4
-def _wants_handle(consumer, ref, read)->bool:
+def _wants_handle(consumer, ref, read) -> bool:
     "Does `consumer` take the resource itself, as loops in functions do, rather than what it holds?"
     where = read.ins[consumer.name].index(ref)
-    types = [t for a in op_def(consumer.op).input_arg
-             for t in (attr(consumer, a.type_list_attr) if a.type_list_attr else [tf.as_dtype(a.type) if a.type else None])]
+    types = [
+        t
+        for a in op_def(consumer.op).input_arg
+        for t in (
+            attr(consumer, a.type_list_attr)
+            if a.type_list_attr
+            else [tf.as_dtype(a.type) if a.type else None]
+        )
+    ]
     return where < len(types) and types[where] == tf.resource
 
 
-def _pivots(self, name:str)->list:
-    "Control inputs that tell a node inside an undecided fork or a loop whether it lives; others have no use at inference."
+def _pivots(self, name: str) -> list:
+    """Control inputs that tell a node inside an undecided fork or a loop whether it lives; others
+    have no use at inference.
+    """
     sources = [i[1:] for i in self.nodes[name].input if i[0] == '^' and i[1:] in self.nodes]
-    return [s for s in sources if self.nodes[self.resolve((s, 0))[0]].op in CONTROL and s not in self.dead]
+    return [
+        s
+        for s in sources
+        if self.nodes[self.resolve((s, 0))[0]].op in CONTROL and s not in self.dead
+    ]
 
-
-def _extract(self, inputs:list, outputs:list)->Piece:
-    "The part of the graph from `inputs` to `outputs`. Raises UnsafeFile where it may do more than compute."
+# %% ../../nbs/tf1/20_inference.ipynb #c54bd9d7
+def _extract(self, inputs: list, outputs: list) -> Piece:
+    """The part of the graph from `inputs` to `outputs`. Raises UnsafeFile where it may do more than
+    compute.
+    """
     inputs, outputs = [self.resolve(r) for r in inputs], [self.resolve(r) for r in outputs]
     cutter, waiting = _Cutter(self, inputs), self.cone(outputs, set(inputs))
     while waiting:
-        if (name := waiting.pop()) in cutter.nodes: continue
+        if (name := waiting.pop()) in cutter.nodes:
+            continue
         cutter.add(name)
         waiting += [n for p in self.pivots(name) for n in (p, *self.cone([(p, 0)], set(inputs)))]
     return _piece(self, cutter, outputs)
@@ -582,61 +855,101 @@ def _extract(self, inputs:list, outputs:list)->Piece:
 Inference.pivots, Inference.extract = _pivots, _extract
 
 # %% ../../nbs/tf1/20_inference.ipynb #7955d000
-def _piece(self, cutter, outputs)->Piece:
+def _piece(self, cutter, outputs) -> Piece:
     graph = graph_pb2.GraphDef(node=cutter.nodes.values())
-    for i, ref in enumerate(cutter.inputs): graph.node.append(placeholder(f'piece/in{i}', numpy_dtype(self.nodes[ref[0]], ref[1])))
+    for i, ref in enumerate(cutter.inputs):
+        graph.node.append(placeholder(f'piece/in{i}', numpy_dtype(self.nodes[ref[0]], ref[1])))
     names = []
     for i, ref in enumerate(outputs):
-        if ref in cutter.inputs: graph.node.append(node_def_pb2.NodeDef(name=f'piece/out{i}', op='Identity', input=[f'piece/in{cutter.inputs.index(ref)}'],
-                                                                      attr={'T': tf.compat.v1.AttrValue(type=numpy_dtype(self.nodes[ref[0]], ref[1]).as_datatype_enum)}))
+        if ref in cutter.inputs:
+            graph.node.append(
+                node_def_pb2.NodeDef(
+                    name=f'piece/out{i}',
+                    op='Identity',
+                    input=[f'piece/in{cutter.inputs.index(ref)}'],
+                    attr={
+                        'T': tf.compat.v1.AttrValue(
+                            type=numpy_dtype(self.nodes[ref[0]], ref[1]).as_datatype_enum
+                        )
+                    },
+                )
+            )
         names.append(f'piece/out{i}:0' if ref in cutter.inputs else to_text(ref))
-    if self.library: graph.library.CopyFrom(self.library)
-    if self.versions: graph.versions.CopyFrom(self.versions)
+    if self.library:
+        graph.library.CopyFrom(self.library)
+    if self.versions:
+        graph.versions.CopyFrom(self.versions)
     used = set(cutter.nodes)
-    return Piece(safe(graph), [f'piece/in{i}:0' for i in range(len(cutter.inputs))], names, cutter.weights, cutter.handles,
-                 [n for n in used if _random(self.nodes.get(n, cutter.nodes[n]))])
+    return Piece(
+        safe(graph),
+        [f'piece/in{i}:0' for i in range(len(cutter.inputs))],
+        names,
+        cutter.weights,
+        cutter.handles,
+        [n for n in used if _random(self.nodes.get(n, cutter.nodes[n]))],
+    )
 
 # %% ../../nbs/tf1/20_inference.ipynb #45da8327
 def literal_session(
-    graph, # a tf.Graph
-): # a session that rewrites nothing
+    graph,  # a tf.Graph
+):  # a session that rewrites nothing
     "A session that runs a graph as it is written."
     v1 = tf.compat.v1
-    options = v1.GraphOptions(optimizer_options=v1.OptimizerOptions(opt_level=v1.OptimizerOptions.L0))
+    options = v1.GraphOptions(
+        optimizer_options=v1.OptimizerOptions(opt_level=v1.OptimizerOptions.L0)
+    )
     options.rewrite_options.disable_meta_optimizer = True
-    return v1.Session(graph=graph, config=v1.ConfigProto(graph_options=options, allow_soft_placement=True))
+    return v1.Session(
+        graph=graph, config=v1.ConfigProto(graph_options=options, allow_soft_placement=True)
+    )
 
 # %% ../../nbs/tf1/20_inference.ipynb #4721ce3d
 class Runner:
     "A piece in a session of its own, fed and fetched by the tensors of the inference graph."
-    def __init__(self,
-        read:Inference,
-        inputs:dict, # tensor to its shape (a list with None, or None)
-        outputs:list, # tensors; whatever they are computed from can be fetched too
+
+    def __init__(
+        self,
+        read: Inference,
+        inputs: dict,  # tensor to its shape (a list with None, or None)
+        outputs: list,  # tensors; whatever they are computed from can be fetched too
     ):
         self.read, self.inputs = read, [read.resolve(r) for r in inputs]
         self.piece, self.graph = read.extract(list(inputs), outputs), tf.Graph()
         graph = graph_pb2.GraphDef()
         graph.CopyFrom(self.piece.graph)
         for node in graph.node:
-            if node.name.startswith('piece/in'): node.attr['shape'].shape.CopyFrom(tf.TensorShape(list(inputs.values())[int(node.name[8:])]).as_proto())
+            if node.name.startswith('piece/in'):
+                node.attr['shape'].shape.CopyFrom(
+                    tf.TensorShape(list(inputs.values())[int(node.name[8:])]).as_proto()
+                )
         with self.graph.as_default():
-            held = {f'{h}:0': tf.compat.v1.get_variable(f'held/{i}', initializer=self.piece.weights[w], use_resource=True).handle
-                    for i, (h, w) in enumerate(self.piece.handles.items())}
+            held = {
+                f'{h}:0': (
+                    tf.compat.v1.get_variable(
+                        f'held/{i}', initializer=self.piece.weights[w], use_resource=True
+                    ).handle
+                )
+                for i, (h, w) in enumerate(self.piece.handles.items())
+            }
             tf.import_graph_def(graph, input_map=held, name='')
             self.session = literal_session(self.graph)
             self.session.run(tf.compat.v1.global_variables_initializer())
 
-    def tensor(self, ref:tuple): # the tensor of this graph
+    def tensor(self, ref: tuple):  # the tensor of this graph
         ref = self.read.resolve(ref)
-        return self.graph.get_tensor_by_name(self.piece.inputs[self.inputs.index(ref)] if ref in self.inputs else to_text(ref))
+        return self.graph.get_tensor_by_name(
+            self.piece.inputs[self.inputs.index(ref)] if ref in self.inputs else to_text(ref)
+        )
 
-    def shape(self, ref:tuple)->list|None: # static, None where unknown
+    def shape(self, ref: tuple) -> list | None:  # static, None where unknown
         shape = self.tensor(ref).shape
         return None if shape.rank is None else shape.as_list()
 
-    def run(self, refs:list, arrays:list)->list: # arrays for the inputs, in their order
+    def run(self, refs: list, arrays: list) -> list:  # arrays for the inputs, in their order
         feed = {f'{name}:0': array for name, array in self.piece.weights.items()}
-        return self.session.run([self.tensor(r) for r in refs], feed | dict(zip(self.piece.inputs, arrays)))
+        return self.session.run(
+            [self.tensor(r) for r in refs], feed | dict(zip(self.piece.inputs, arrays))
+        )
 
-    def close(self): self.session.close()
+    def close(self):
+        self.session.close()

@@ -1,4 +1,4 @@
-"""Keras 2 files that Keras 3 refuses: the configuration is mended, the model built from it, the arrays put in by name.
+"""Keras 2 files that Keras 3 refuses: the configuration is upgraded, the arrays put in by name.
 
 Docs: https://transferlit.github.io/transferlit/tf1/keras2.html.md"""
 
@@ -26,194 +26,397 @@ from ..formats import UnsafeFile
 __all__ = ['read_config', 'Mender', 'operation_layer', 'mend', 'fill', 'load_old']
 
 # %% ../../nbs/tf1/70_keras2.ipynb #19387106
-def _decoded(value): return value.decode() if isinstance(value, bytes) else value
+def _decoded(value):
+    return value.decode() if isinstance(value, bytes) else value
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #edb42bcd
 def read_config(
-    path, # a `.h5` or `.keras` file
-)->tuple: # configuration of the model, version of Keras, name of the loss or None
+    path,  # a `.h5` or `.keras` file
+) -> tuple:  # configuration of the model, version of Keras, name of the loss or None
     "The configuration in a Keras file. Raises ValueError where the file holds weights only."
     path = readable(path)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
-            if 'config.json' not in file.namelist(): raise ValueError(_no_config(path))
-            config, about = json.loads(file.read('config.json')), json.loads(file.read('metadata.json'))
-        return config, about.get('keras_version', ''), (config.get('compile_config') or {}).get('loss')
+            if 'config.json' not in file.namelist():
+                raise ValueError(_no_config(path))
+            config, about = (
+                json.loads(file.read('config.json')),
+                json.loads(file.read('metadata.json')),
+            )
+        return (
+            config,
+            about.get('keras_version', ''),
+            (config.get('compile_config') or {}).get('loss'),
+        )
     with h5py.File(path) as file:
-        if 'model_config' not in file.attrs: raise ValueError(_no_config(path))
+        if 'model_config' not in file.attrs:
+            raise ValueError(_no_config(path))
         training = json.loads(_decoded(file.attrs.get('training_config', '{}')))
-        version = _decoded(file.attrs.get('keras_version', file.get('model_weights', file).attrs.get('keras_version', '')))
+        version = _decoded(
+            file.attrs.get(
+                'keras_version', file.get('model_weights', file).attrs.get('keras_version', '')
+            )
+        )
         return json.loads(_decoded(file.attrs['model_config'])), version, training.get('loss')
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #660907c8
 def _no_config(path):
-    return (f'A file must hold a configuration to become a model; this one holds weights only. Build the model and use `restore`. '
-            f'Received: {path.name!r}.')
+    return (
+        'A file must hold a configuration to become a model; this one holds weights only. Build'
+        f' the model and use `restore`. Received: {path.name!r}.'
+    )
 
 # %% ../../nbs/tf1/70_keras2.ipynb #2a79d012
-_NEW_NAMES = {'LeakyReLU': {'alpha': 'negative_slope'}, 'InputLayer': {'batch_input_shape': 'batch_shape'}, 'ThresholdedReLU': {'theta': 'threshold'},
-              'Dropout': {'p': 'rate'}, 'Dense': {'output_dim': 'units', 'bias': 'use_bias'},
-              'Conv2D': {'nb_filter': 'filters', 'subsample': 'strides', 'border_mode': 'padding', 'bias': 'use_bias'},
-              'MaxPooling2D': {'border_mode': 'padding'}, 'AveragePooling2D': {'border_mode': 'padding'}}
-_NEW_CLASSES = {'Model': 'Functional', 'ThresholdedReLU': 'ReLU', 'Convolution2D': 'Conv2D', 'Convolution1D': 'Conv1D', 'Deconvolution2D': 'Conv2DTranspose'}
-_SAYS_NOTHING = {'batch_input_shape', 'input_dtype', 'implementation', 'ragged', 'shared_object_id', 'input_dim', 'input_length', 'fused', 'dtype_policy',
-                 'init', 'W_regularizer', 'b_regularizer', 'W_constraint', 'b_constraint', 'dim_ordering', 'type_spec', 'mode'}
-_OLD_HARD_SIGMOID = Formula([['multiply', ['x0', .2]], ['add', ['s0', .5]], ['clip', ['s1', 0., 1.]]])
+_NEW_NAMES = {
+    'LeakyReLU': {'alpha': 'negative_slope'},
+    'InputLayer': {'batch_input_shape': 'batch_shape'},
+    'ThresholdedReLU': {'theta': 'threshold'},
+    'Dropout': {'p': 'rate'},
+    'Dense': {'output_dim': 'units', 'bias': 'use_bias'},
+    'Conv2D': {
+        'nb_filter': 'filters',
+        'subsample': 'strides',
+        'border_mode': 'padding',
+        'bias': 'use_bias',
+    },
+    'MaxPooling2D': {'border_mode': 'padding'},
+    'AveragePooling2D': {'border_mode': 'padding'},
+}
+_NEW_CLASSES = {
+    'Model': 'Functional',
+    'ThresholdedReLU': 'ReLU',
+    'Convolution2D': 'Conv2D',
+    'Convolution1D': 'Conv1D',
+    'Deconvolution2D': 'Conv2DTranspose',
+}
 
-def _accepts(kind, key:str)->bool:
+# %% ../../nbs/tf1/70_keras2.ipynb #596ff77d
+_SAYS_NOTHING = {
+    'batch_input_shape',
+    'input_dtype',
+    'implementation',
+    'ragged',
+    'shared_object_id',
+    'input_dim',
+    'input_length',
+    'fused',
+    'dtype_policy',
+    'init',
+    'W_regularizer',
+    'b_regularizer',
+    'W_constraint',
+    'b_constraint',
+    'dim_ordering',
+    'type_spec',
+    'mode',
+}
+_OLD_HARD_SIGMOID = Formula(
+    [['multiply', ['x0', 0.2]], ['add', ['s0', 0.5]], ['clip', ['s1', 0.0, 1.0]]]
+)
+
+# %% ../../nbs/tf1/70_keras2.ipynb #034c4531
+def _accepts(kind, key: str) -> bool:
     "Does a class take an argument, itself or by what it is derived from?"
-    return any(key in inspect.signature(c.__init__).parameters for c in kind.__mro__ if c is not object)
+    return any(
+        key in inspect.signature(c.__init__).parameters for c in kind.__mro__ if c is not object
+    )
 
 
-def _neutral(key, value)->bool: return key in _SAYS_NOTHING or key.endswith('_initializer') or value in (None, False, [], {}) or (key, value) in (('groups', 1), ('interpolation', 'nearest'))
+def _neutral(key, value) -> bool:
+    return (
+        key in _SAYS_NOTHING
+        or key.endswith('_initializer')
+        or value in (None, False, [], {})
+        or (key, value) in (('groups', 1), ('interpolation', 'nearest'))
+    )
 
-
-def _known(name:str, custom:dict):
+# %% ../../nbs/tf1/70_keras2.ipynb #e9eb5453
+def _known(name: str, custom: dict):
     "The class that a name in a configuration means; None for one that Keras does not have."
-    if name in custom: return custom[name]
-    if name == 'Functional': return keras.Model
-    for place in (keras.layers, keras, keras.initializers, keras.regularizers, keras.constraints, keras.activations):
+    if name in custom:
+        return custom[name]
+    if name == 'Functional':
+        return keras.Model
+    for place in (
+        keras.layers,
+        keras,
+        keras.initializers,
+        keras.regularizers,
+        keras.constraints,
+        keras.activations,
+    ):
         for n in (name, name.removesuffix('V1').removesuffix('V2')):
-            if isinstance(found := getattr(place, n, None), type): return found
+            if isinstance(found := getattr(place, n, None), type):
+                return found
 
 # %% ../../nbs/tf1/70_keras2.ipynb #3cde6f91
 _STATEFUL = {'LSTM', 'GRU', 'SimpleRNN', 'ConvLSTM2D', 'Bidirectional', 'RNN'}
 
+
 def _state_call(node):
-    "A call of a recurrent layer: Keras 2 listed its first states among the inputs, or as an option; today they are an argument of their own."
-    if not isinstance(node, list) or not node: return node
+    """A call of a recurrent layer: Keras 2 listed its first states among the inputs, or as an
+    option; today they are an argument of their own.
+    """
+    if not isinstance(node, list) or not node:
+        return node
     first, *more = [node] if isinstance(node[0], str) else node
     options = dict(first[3]) if len(first) > 3 else {}
     states = [s[:3] for s in more] or options.pop('initial_state', None) or []
-    if not states: return node
-    tensor = lambda t: {'class_name': '__keras_tensor__', 'config': {'shape': [None], 'dtype': 'float32', 'keras_history': list(t[:3])}}
+    if not states:
+        return node
+    tensor = lambda t: {
+        'class_name': '__keras_tensor__',
+        'config': {'shape': [None], 'dtype': 'float32', 'keras_history': list(t[:3])},
+    }
     states = [states] if isinstance(states[0], str) else states
-    return {'args': [tensor(first)], 'kwargs': {'initial_state': [tensor(t) for t in states], **{k: v for k, v in options.items() if k in ('training', 'mask')}}}
+    return {
+        'args': [tensor(first)],
+        'kwargs': {
+            'initial_state': [tensor(t) for t in states],
+            **{k: v for k, v in options.items() if k in ('training', 'mask')},
+        },
+    }
 
 # %% ../../nbs/tf1/70_keras2.ipynb #53e39497
 class Mender:
     "Mends a configuration, and remembers what was changed and what is missing."
-    def __init__(self,
-        custom=None, # name to class or function
-        version:str='2', # of Keras that wrote the file
+
+    def __init__(
+        self,
+        custom=None,  # name to class or function
+        version: str = '2',  # of Keras that wrote the file
     ):
         self.custom, self.old = dict(custom or {}), not version.startswith('3')
         self.changes, self.needed, self.left_out = [], {}, []
 
-    def object(self, entry, where:str):
+    def object(self, entry, where: str):
         "A `{class_name, config}` of any kind, in the form of today."
-        if isinstance(entry, list): return [self.object(e, where) for e in entry]
-        if not isinstance(entry, dict) or 'class_name' not in entry: return entry
+        if isinstance(entry, list):
+            return [self.object(e, where) for e in entry]
+        if not isinstance(entry, dict) or 'class_name' not in entry:
+            return entry
         old, config = entry['class_name'], entry.get('config')
-        if old == 'TFOpLambda' and old not in self.custom and (new := operation_layer(entry)): return new
+        if old == 'TFOpLambda' and old not in self.custom and (new := operation_layer(entry)):
+            return new
         name = _NEW_CLASSES.get(old, old)
         kind = _known(name, self.custom)
-        if kind is None or name == 'Lambda' and where not in self.custom: return self._missing(entry, old, where)
-        if name in ('Functional', 'Sequential'): config = self.model(config, name)
-        elif isinstance(config, dict): config = self.layer(config, kind, old, where)
-        nodes = {'inbound_nodes': [_state_call(n) for n in entry['inbound_nodes']]} if name in _STATEFUL and entry.get('inbound_nodes') else {}
-        return {**self._place(kind), 'config': config, **{k: entry[k] for k in ('name', 'inbound_nodes') if k in entry}, **nodes}
+        if kind is None or name == 'Lambda' and where not in self.custom:
+            return self._missing(entry, old, where)
+        if name in ('Functional', 'Sequential'):
+            config = self.model(config, name)
+        elif isinstance(config, dict):
+            config = self.layer(config, kind, old, where)
+        nodes = (
+            {'inbound_nodes': [_state_call(n) for n in entry['inbound_nodes']]}
+            if name in _STATEFUL and entry.get('inbound_nodes')
+            else {}
+        )
+        return {
+            **self._place(kind),
+            'config': config,
+            **{k: entry[k] for k in ('name', 'inbound_nodes') if k in entry},
+            **nodes,
+        }
 
-    def _place(self, kind)->dict:
-        module = next((m for m in ('layers', 'initializers', 'regularizers', 'constraints') if getattr(getattr(keras, m), kind.__name__, None) is kind), None)
+    def _place(self, kind) -> dict:
+        module = next(
+            (
+                m
+                for m in ('layers', 'initializers', 'regularizers', 'constraints')
+                if getattr(getattr(keras, m), kind.__name__, None) is kind
+            ),
+            None,
+        )
         mine = kind in self.custom.values()
-        if kind is keras.Model: return {'module': 'keras.src.models.functional', 'class_name': 'Functional', 'registered_name': 'Functional'}
-        return {'module': None if mine else f'keras.{module}' if module else 'keras', 'class_name': kind.__name__, 'registered_name': kind.__name__ if mine else None}
+        if kind is keras.Model:
+            return {
+                'module': 'keras.src.models.functional',
+                'class_name': 'Functional',
+                'registered_name': 'Functional',
+            }
+        return {
+            'module': None if mine else f'keras.{module}' if module else 'keras',
+            'class_name': kind.__name__,
+            'registered_name': kind.__name__ if mine else None,
+        }
 
     def _missing(self, entry, name, where):
         self.needed.setdefault(where if name == 'Lambda' else name, []).append(where)
         return entry
 
 # %% ../../nbs/tf1/70_keras2.ipynb #b5992637
-def _pairs(text:str, argument:str)->dict: # `theirs=ours` for functions that take one tensor by that name
-    return {theirs: (ours, (argument,), {}) for theirs, ours in (p.split('=') for p in text.split())}
+def _pairs(
+    text: str, argument: str
+) -> dict:  # `theirs=ours` for functions that take one tensor by that name
+    return {
+        theirs: (ours, (argument,), {}) for theirs, ours in (p.split('=') for p in text.split())
+    }
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #44d518c7
 _FUNCTIONS = {
-    **{t: (o, ('x', 'y'), {}) for t, o in (p.split('=') for p in '''math.multiply=multiply math.add=add __operators__.add=add math.subtract=subtract math.divide=divide
-math.truediv=divide math.pow=power math.maximum=maximum math.minimum=minimum math.greater=greater math.less=less'''.split())},
-    **_pairs('nn.relu=relu nn.relu6=relu6 nn.elu=elu nn.selu=selu math.softplus=softplus', 'features'), **_pairs('nn.softmax=softmax', 'logits'),
-    **_pairs('nn.silu=silu nn.sigmoid=sigmoid math.sigmoid=sigmoid math.tanh=tanh nn.tanh=tanh math.exp=exp math.log=log math.sqrt=sqrt math.square=square '
-             'math.abs=abs math.negative=negative math.rsqrt=rsqrt math.sin=sin math.cos=cos', 'x'),
-    **{f'math.reduce_{n}': (n, ('input_tensor',), {'axis': 'axis', 'keepdims': 'keepdims'}) for n in ('mean', 'sum', 'max', 'min', 'prod')},
-    'reshape': ('reshape', ('tensor', 'shape'), {}), 'concat': ('concatenate', ('values',), {'axis': 'axis'}), 'stack': ('stack', ('values',), {'axis': 'axis'}),
-    'expand_dims': ('expand_dims', ('input',), {'axis': 'axis'}), 'squeeze': ('squeeze', ('input',), {'axis': 'axis'}), 'cast': ('cast', ('x', 'dtype'), {}),
-    'compat.v1.transpose': ('transpose', ('a',), {'perm': 'axes'}), 'transpose': ('transpose', ('a',), {'perm': 'axes'}), 'clip_by_value': ('clip', ('t', 'clip_value_min', 'clip_value_max'), {}),
-    'linalg.matmul': ('product', ('a', 'b'), {'transpose_a': 'turn_a', 'transpose_b': 'turn_b'}), 'tile': ('tile', ('input', 'multiples'), {})}
+    **{
+        t: (o, ('x', 'y'), {})
+        for t, o in (
+            p.split('=')
+            for p in '''math.multiply=multiply math.add=add __operators__.add=add math.subtract=subtract
+math.divide=divide math.truediv=divide math.pow=power math.maximum=maximum
+math.minimum=minimum math.greater=greater math.less=less'''.split()
+        )
+    },
+    **_pairs(
+        'nn.relu=relu nn.relu6=relu6 nn.elu=elu nn.selu=selu math.softplus=softplus', 'features'
+    ),
+    **_pairs('nn.softmax=softmax', 'logits'),
+    **_pairs(
+        'nn.silu=silu nn.sigmoid=sigmoid math.sigmoid=sigmoid math.tanh=tanh nn.tanh=tanh'
+        ' math.exp=exp math.log=log math.sqrt=sqrt math.square=square math.abs=abs'
+        ' math.negative=negative math.rsqrt=rsqrt math.sin=sin math.cos=cos',
+        'x',
+    ),
+    **{
+        f'math.reduce_{n}': (n, ('input_tensor',), {'axis': 'axis', 'keepdims': 'keepdims'})
+        for n in ('mean', 'sum', 'max', 'min', 'prod')
+    },
+    'reshape': ('reshape', ('tensor', 'shape'), {}),
+    'concat': ('concatenate', ('values',), {'axis': 'axis'}),
+    'stack': ('stack', ('values',), {'axis': 'axis'}),
+    'expand_dims': ('expand_dims', ('input',), {'axis': 'axis'}),
+    'squeeze': ('squeeze', ('input',), {'axis': 'axis'}),
+    'cast': ('cast', ('x', 'dtype'), {}),
+    'compat.v1.transpose': ('transpose', ('a',), {'perm': 'axes'}),
+    'transpose': ('transpose', ('a',), {'perm': 'axes'}),
+    'clip_by_value': ('clip', ('t', 'clip_value_min', 'clip_value_max'), {}),
+    'linalg.matmul': ('product', ('a', 'b'), {'transpose_a': 'turn_a', 'transpose_b': 'turn_b'}),
+    'tile': ('tile', ('input', 'multiples'), {}),
+}
 
-def _is_tensor(value)->bool: # `[layer, node, tensor]`
-    return isinstance(value, list) and len(value) >= 3 and isinstance(value[0], str) and all(isinstance(v, int) for v in value[1:3])
+# %% ../../nbs/tf1/70_keras2.ipynb #2baae436
+def _is_tensor(value) -> bool:  # `[layer, node, tensor]`
+    return (
+        isinstance(value, list)
+        and len(value) >= 3
+        and isinstance(value[0], str)
+        and all(isinstance(v, int) for v in value[1:3])
+    )
 
 # %% ../../nbs/tf1/70_keras2.ipynb #b47680ec
 def operation_layer(
-    entry:dict, # of a `TFOpLambda` in a configuration
-)->dict|None: # the entry of a `Compute`; None where the function is not in the table
+    entry: dict,  # of a `TFOpLambda` in a configuration
+) -> dict | None:  # the entry of a `Compute`; None where the function is not in the table
     "An operation of TensorFlow that Keras 2 wrote as a layer, as a formula."
     known, node = _FUNCTIONS.get(entry['config'].get('function')), entry['inbound_nodes'][:1]
-    if known is None or len(entry['inbound_nodes']) != 1: return None
+    if known is None or len(entry['inbound_nodes']) != 1:
+        return None
     (op, order, options), (node,) = known, node
     first = [node] if _is_tensor(node) else node
     given = {k: v for k, v in (first[0][3] if len(first[0]) > 3 else {}).items() if v is not None}
-    tensors, args = [f[:3] for f in first], [[f'x{i}' for i in range(len(first))] if order[0] == 'values' else 'x0']
+    tensors, args = (
+        [f[:3] for f in first],
+        [[f'x{i}' for i in range(len(first))] if order[0] == 'values' else 'x0'],
+    )
     for name in order[1:]:
-        if name not in given: return None
-        if _is_tensor(value := given.pop(name)): tensors.append(value[:3])
+        if name not in given:
+            return None
+        if _is_tensor(value := given.pop(name)):
+            tensors.append(value[:3])
         args.append(f'x{len(tensors) - 1}' if _is_tensor(value) else value)
-    if set(given) - set(options) or any(map(_is_tensor, given.values())): return None
+    if set(given) - set(options) or any(map(_is_tensor, given.values())):
+        return None
     formula = Formula([[op, args, {options[k]: v for k, v in given.items()}]])
-    config = {'name': entry['config']['name'], 'formula': keras.saving.serialize_keras_object(formula)}
-    return {'module': Compute.__module__, 'class_name': 'Compute', 'registered_name': 'transferlit>Compute', 'config': config, 'name': entry['name'],
-            'inbound_nodes': [[[*t, {}] for t in tensors]]}
+    config = {
+        'name': entry['config']['name'],
+        'formula': keras.saving.serialize_keras_object(formula),
+    }
+    return {
+        'module': Compute.__module__,
+        'class_name': 'Compute',
+        'registered_name': 'transferlit>Compute',
+        'config': config,
+        'name': entry['name'],
+        'inbound_nodes': [[[*t, {}] for t in tensors]],
+    }
 
 # %% ../../nbs/tf1/70_keras2.ipynb #ef8fb879
-def _layer(self, config:dict, kind, old:str, where:str)->dict:
+def _layer(self, config: dict, kind, old: str, where: str) -> dict:
     "The arguments of one layer, initializer or regularizer."
     where, found = config.get('name', where), {}
     for key, value in config.items():
         new = _NEW_NAMES.get(old, _NEW_NAMES.get(kind.__name__, {})).get(key, key)
         value = self.value(new, value, f'{where}')
-        if new != key: self.changes.append(f'{where}: {key} is {new} now')
-        if kind in self.custom.values() or _accepts(kind, new): found[new] = value
-        elif _neutral(key, value) or issubclass(kind, keras.initializers.Initializer): key != 'batch_input_shape' and self.changes.append(f'{where}: {key} left out, it says nothing')
-        else: raise ValueError(f'A configuration must be understood to be built. Build the model by hand and `restore` the weights. '
-                               f'Received: {key}={value!r} for {kind.__name__} {where!r}.')
-    if kind.__name__ == 'GRU' and 'reset_after' not in found: found['reset_after'] = False
-    if old in ('Convolution2D', 'Conv2D') and 'nb_row' in config: found['kernel_size'] = [config['nb_row'], config['nb_col']]
+        if new != key:
+            self.changes.append(f'{where}: {key} is {new} now')
+        if kind in self.custom.values() or _accepts(kind, new):
+            found[new] = value
+        elif _neutral(key, value) or issubclass(kind, keras.initializers.Initializer):
+            key != 'batch_input_shape' and self.changes.append(
+                f'{where}: {key} left out, it says nothing'
+            )
+        else:
+            raise ValueError(
+                'A configuration must be understood to be built. Build the model by hand and'
+                f' `restore` the weights. Received: {key}={value!r} for {kind.__name__} {where!r}.'
+            )
+    if kind.__name__ == 'GRU' and 'reset_after' not in found:
+        found['reset_after'] = False
+    if old in ('Convolution2D', 'Conv2D') and 'nb_row' in config:
+        found['kernel_size'] = [config['nb_row'], config['nb_col']]
     return found
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #3db3cac0
 def _value(self, key, value, where):
     "One argument of a layer."
-    if key == 'axis' and isinstance(value, list) and len(value) == 1: return value[0]
-    if key in ('dtype', 'dtype_policy') and isinstance(value, dict) and 'Policy' in value.get('class_name', ''): return value['config']['name']
-    if key == 'distribution' and value == 'normal': return 'truncated_normal'
-    if 'activation' in key and isinstance(value, str): return self.activation(value, where)
-    if isinstance(value, str) and key.endswith(('_initializer', '_regularizer', '_constraint')): return self.helper(key, value, where)
+    if key == 'axis' and isinstance(value, list) and len(value) == 1:
+        return value[0]
+    if (
+        key in ('dtype', 'dtype_policy')
+        and isinstance(value, dict)
+        and 'Policy' in value.get('class_name', '')
+    ):
+        return value['config']['name']
+    if key == 'distribution' and value == 'normal':
+        return 'truncated_normal'
+    if 'activation' in key and isinstance(value, str):
+        return self.activation(value, where)
+    if isinstance(value, str) and key.endswith(('_initializer', '_regularizer', '_constraint')):
+        return self.helper(key, value, where)
     if isinstance(value, dict) and key.endswith(('_initializer', '_regularizer', '_constraint')):
-        if _known(value.get('class_name', ''), self.custom) is None: return self.helper(key, value['class_name'], where)
+        if _known(value.get('class_name', ''), self.custom) is None:
+            return self.helper(key, value['class_name'], where)
     return self.object(value, where)
 
 # %% ../../nbs/tf1/70_keras2.ipynb #7ebe5e4c
-def _activation(self, name:str, where:str):
+def _activation(self, name: str, where: str):
     "An activation by name; the old `hard_sigmoid` as what it was."
-    if name in self.custom: return name
+    if name in self.custom:
+        return name
     if name == 'hard_sigmoid' and self.old:
         self.changes.append(f'{where}: hard_sigmoid as Keras 2 computed it')
         return keras.saving.serialize_keras_object(_OLD_HARD_SIGMOID)
     plain = name.removesuffix('_v2').removesuffix('_v1')
-    try: keras.activations.get(plain)
-    except ValueError: self.needed.setdefault(name, []).append(where)
+    try:
+        keras.activations.get(plain)
+    except ValueError:
+        self.needed.setdefault(name, []).append(where)
     return plain
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #167521b3
 def _helper(self, key, name, where):
-    "An initializer, regularizer or constraint: it steers training only, so an unknown one is left out, and told."
-    if name in self.custom: return name
+    """An initializer, regularizer or constraint: it steers training only, so an unknown one is left
+    out, and told.
+    """
+    if name in self.custom:
+        return name
     try:
-        {'_initializer': keras.initializers, '_regularizer': keras.regularizers, '_constraint': keras.constraints}['_' + key.rpartition('_')[2]].get(name)
+        {
+            '_initializer': keras.initializers,
+            '_regularizer': keras.regularizers,
+            '_constraint': keras.constraints,
+        }['_' + key.rpartition('_')[2]].get(name)
         return name
     except ValueError:
-        self.left_out.append(f'{where}: {key} {name!r} was left out; give it in `custom_objects` to train with it')
+        self.left_out.append(
+            f'{where}: {key} {name!r} was left out; give it in `custom_objects` to train with it'
+        )
         return 'glorot_uniform' if key.endswith('initializer') else None
 
 
@@ -221,118 +424,219 @@ Mender.layer, Mender.value, Mender.activation, Mender.helper = _layer, _value, _
 
 # %% ../../nbs/tf1/70_keras2.ipynb #9ed31746
 def _model(self, config, kind):
-    "A nested or outer model: its layers, with an `InputLayer` where the first layer carried the shape."
-    if isinstance(config, list): config = {'name': 'sequential', 'layers': config} # Keras before 2.2.3
+    """A nested or outer model: its layers, with an `InputLayer` where the first layer carried the
+    shape.
+    """
+    if isinstance(config, list):
+        config = {'name': 'sequential', 'layers': config}  # Keras before 2.2.3
     config = {k: v for k, v in config.items() if k not in ('build_input_shape', 'shared_object_id')}
     entries = list(config['layers'])
-    ends = _first_call({'inbound_nodes': [config.get('input_layers', []), config.get('output_layers', [])]}, entries)['inbound_nodes']
+    ends = _first_call(
+        {'inbound_nodes': [config.get('input_layers', []), config.get('output_layers', [])]},
+        entries,
+    )['inbound_nodes']
     config.update((k, v) for k, v in zip(('input_layers', 'output_layers'), ends) if k in config)
     first = entries[0].get('config', {}) if entries else {}
-    if kind == 'Sequential' and isinstance(first, dict) and 'batch_input_shape' in first and entries[0]['class_name'] not in ('InputLayer', 'Sequential', 'Model', 'Functional'):
-        dtype = 'int32' if entries[0]['class_name'] == 'Embedding' else self.value('dtype', first.get('dtype'), '') or 'float32'
-        entries.insert(0, {'class_name': 'InputLayer', 'config': {'batch_shape': first['batch_input_shape'], 'dtype': dtype, 'name': f'{first["name"]}_input'}})
+    if (
+        kind == 'Sequential'
+        and isinstance(first, dict)
+        and 'batch_input_shape' in first
+        and entries[0]['class_name'] not in ('InputLayer', 'Sequential', 'Model', 'Functional')
+    ):
+        dtype = (
+            'int32'
+            if entries[0]['class_name'] == 'Embedding'
+            else self.value('dtype', first.get('dtype'), '') or 'float32'
+        )
+        entries.insert(
+            0,
+            {
+                'class_name': 'InputLayer',
+                'config': {
+                    'batch_shape': first['batch_input_shape'],
+                    'dtype': dtype,
+                    'name': f'{first["name"]}_input',
+                },
+            },
+        )
         self.changes.append(f'{first["name"]}: its batch_input_shape is an InputLayer now')
-    config['layers'] = [self.object(_first_call(e, entries), e.get('config', {}).get('name', e['class_name']) if isinstance(e.get('config'), dict) else e['class_name']) for e in entries]
+    config['layers'] = [
+        self.object(
+            _first_call(e, entries),
+            (
+                e.get('config', {}).get('name', e['class_name'])
+                if isinstance(e.get('config'), dict)
+                else e['class_name']
+            ),
+        )
+        for e in entries
+    ]
     return config
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #0a38e3e4
 def _first_call(entry, entries):
     "Keras 2 counted the making of a nested model as its first call; here its calls count from 0."
-    nested = {e['name'] for e in entries if e.get('class_name') in ('Functional', 'Model', 'Sequential') and 'name' in e}
+    nested = {
+        e['name']
+        for e in entries
+        if e.get('class_name') in ('Functional', 'Model', 'Sequential') and 'name' in e
+    }
+
     def counted(value):
-        if isinstance(value, dict): return {k: counted(v) for k, v in value.items()}
-        if not isinstance(value, list): return value
-        if _is_tensor(value) and value[0] in nested: return [value[0], max(0, value[1] - 1), *map(counted, value[2:])]
+        if isinstance(value, dict):
+            return {k: counted(v) for k, v in value.items()}
+        if not isinstance(value, list):
+            return value
+        if _is_tensor(value) and value[0] in nested:
+            return [value[0], max(0, value[1] - 1), *map(counted, value[2:])]
         return [counted(v) for v in value]
-    return {**entry, 'inbound_nodes': counted(entry['inbound_nodes'])} if entry.get('inbound_nodes') else entry
+
+    return (
+        {**entry, 'inbound_nodes': counted(entry['inbound_nodes'])}
+        if entry.get('inbound_nodes')
+        else entry
+    )
 
 
 Mender.model = _model
 
 # %% ../../nbs/tf1/70_keras2.ipynb #7f4eac0e
 def mend(
-    config:dict, # of a model, as Keras wrote it
-    custom_objects=None, # name to class or function
-    version:str='2', # of Keras that wrote it
-)->tuple: # the configuration in the form of today, and the `Mender` that knows what was changed
-    "Bring the configuration of a Keras 2 model into the form of Keras 3. Raises ValueError with the names of what is missing."
+    config: dict,  # of a model, as Keras wrote it
+    custom_objects=None,  # name to class or function
+    version: str = '2',  # of Keras that wrote it
+) -> tuple:  # the configuration in the form of today, and the `Mender` that knows what was changed
+    """Bring the configuration of a Keras 2 model into the form of Keras 3. Raises ValueError with
+    the names of what is missing.
+    """
     mender = Mender(custom_objects, version)
     new = mender.object(config, 'model')
     if mender.needed:
-        names = '; '.join(f'{n!r} ({", ".join(dict.fromkeys(w))})' for n, w in mender.needed.items())
-        raise ValueError(f'What a file only names must be given: it is never run from the file. Pass `custom_objects={{name: class or function}}`. Received a file that needs: {names}.'
-                         f'{" For training it also names: " + "; ".join(mender.left_out) if mender.left_out else ""}')
+        names = '; '.join(
+            f'{n!r} ({", ".join(dict.fromkeys(w))})' for n, w in mender.needed.items()
+        )
+        raise ValueError(
+            'What a file only names must be given: it is never run from the file. Pass'
+            f' `custom_objects={{name: class or function}}`. Received a file that needs: {names}.'
+            f'{" For training it also names: " + "; ".join(mender.left_out) if mender.left_out else ""}'
+        )
     return new, mender
 
 # %% ../../nbs/tf1/70_keras2.ipynb #21baabd9
-def _groups(file)->dict:
+def _groups(file) -> dict:
     "For each layer of an `.h5` file: its arrays by name, in their order."
     root = file['model_weights'] if 'model_weights' in file else file
     found = {}
     for layer in map(_decoded, root.attrs['layer_names']):
         names = [_decoded(n) for n in root[layer].attrs.get('weight_names', [])]
-        if names: found[layer] = {n: np.asarray(root[layer][n]) for n in names}
+        if names:
+            found[layer] = {n: np.asarray(root[layer][n]) for n in names}
     return found
 
 
-def _targets(layer)->list: # in the order that Keras 2 wrote
-    return [*(v for v in layer.weights if v.trainable), *(v for v in layer.weights if not v.trainable)] if not layer.trainable_weights else [*layer.trainable_weights, *layer.non_trainable_weights]
+def _targets(layer) -> list:  # in the order that Keras 2 wrote
+    return (
+        [*(v for v in layer.weights if v.trainable), *(v for v in layer.weights if not v.trainable)]
+        if not layer.trainable_weights
+        else [*layer.trainable_weights, *layer.non_trainable_weights]
+    )
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #5d0f2aa0
 def fill(
-    model:keras.Model, # built from the configuration of the same file
-    path, # the `.h5` file
-)->dict: # path of each weight to the name of its array
-    "Put the arrays of an `.h5` file into the layers of their names. Raises ValueError where names or shapes differ; nothing is written then."
-    with h5py.File(readable(path)) as file: groups = _groups(file)
+    model: keras.Model,  # built from the configuration of the same file
+    path,  # the `.h5` file
+) -> dict:  # path of each weight to the name of its array
+    """Put the arrays of an `.h5` file into the layers of their names. Raises ValueError where names
+    or shapes differ; nothing is written then.
+    """
+    with h5py.File(readable(path)) as file:
+        groups = _groups(file)
     pairs, by_name = [], {l.name: l for l in model.layers}
     for name, arrays in groups.items():
         weights = _targets(by_name[name]) if name in by_name else []
         if [tuple(w.shape) for w in weights] != [a.shape for a in arrays.values()]:
-            raise ValueError(f'The arrays of a layer must fit it. Check the layer. Received: {name!r} with {[a.shape for a in arrays.values()]} '
-                             f'for {[tuple(w.shape) for w in weights]}.')
-        pairs += [(f'{name}/{w.path.partition(name + "/")[2] or w.name}', w, n, a) for w, (n, a) in zip(weights, arrays.items())]
+            raise ValueError(
+                f'The arrays of a layer must fit it. Check the layer. Received: {name!r} with'
+                f' {[a.shape for a in arrays.values()]} for {[tuple(w.shape) for w in weights]}.'
+            )
+        pairs += [
+            (f'{name}/{w.path.partition(name + "/")[2] or w.name}', w, n, a)
+            for w, (n, a) in zip(weights, arrays.items())
+        ]
     unfilled = {id(w) for w in model.weights} - {id(w) for _, w, _, _ in pairs}
     seeds = {id(w) for w in model.weights if 'seed' in w.path}
-    if unfilled - seeds: raise ValueError(f'Every weight needs an array. Received: {len(unfilled - seeds)} weights of {model.name!r} without one.')
-    for _, weight, _, array in pairs: weight.assign(array)
+    if unfilled - seeds:
+        raise ValueError(
+            f'Every weight needs an array. Received: {len(unfilled - seeds)} weights of'
+            f' {model.name!r} without one.'
+        )
+    for _, weight, _, array in pairs:
+        weight.assign(array)
     renew(model, model.weights)
     return {path: n for path, _, n, _ in pairs}
 
 # %% ../../nbs/tf1/70_keras2.ipynb #453b3e93
 def load_old(
-    path, # a `.h5` or `.keras` file
-    custom_objects=None, # name to class or function
-)->tuple: # the model, what became of its configuration, path of each weight to the name of its array
-    "A Keras model from a file of Keras 2 or 3. Raises ValueError with what is missing or not understood."
+    path,  # a `.h5` or `.keras` file
+    custom_objects=None,  # name to class or function
+) -> (
+    tuple
+):  # the model, what became of its configuration, path of each weight to the name of its array
+    """A Keras model from a file of Keras 2 or 3. Raises ValueError with what is missing or not
+    understood.
+    """
     path = readable(path)
     config, version, loss = read_config(path)
-    home = 'keras.src.models.functional' if config['class_name'] == 'Functional' else 'keras' # an .h5 file of Keras 3 does not say
-    if version.startswith('3'): new, mender = {'module': home, 'registered_name': None, **config}, Mender(custom_objects, version)
-    else: new, mender = mend(config, custom_objects, version)
-    if isinstance(loss, dict): loss = loss.get('class_name') or loss.get('config')
-    if loss: mender.changes.append(f'the loss {loss!r} was not loaded: compile the model to train it')
-    if zipfile.is_zipfile(path): return _from_zip(path, new, custom_objects), mender, {}
+    home = (
+        'keras.src.models.functional' if config['class_name'] == 'Functional' else 'keras'
+    )  # an .h5 file of Keras 3 does not say
+    if version.startswith('3'):
+        new, mender = (
+            {'module': home, 'registered_name': None, **config},
+            Mender(custom_objects, version),
+        )
+    else:
+        new, mender = mend(config, custom_objects, version)
+    if isinstance(loss, dict):
+        loss = loss.get('class_name') or loss.get('config')
+    if loss:
+        mender.changes.append(f'the loss {loss!r} was not loaded: compile the model to train it')
+    if zipfile.is_zipfile(path):
+        return _from_zip(path, new, custom_objects), mender, {}
     model = _deserialized(new, custom_objects)
     return model, mender, fill(model, path)
 
 
 def _deserialized(config, custom_objects):
-    try: return keras.saving.deserialize_keras_object(config, custom_objects=custom_objects, safe_mode=True)
-    except UnsafeFile: raise
+    try:
+        return keras.saving.deserialize_keras_object(
+            config, custom_objects=custom_objects, safe_mode=True
+        )
+    except UnsafeFile:
+        raise
     except (TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f'A configuration must be understood by Keras {keras.__version__}. Pass what it only names as `custom_objects=`, or build the model '
-                         f'and `restore` its weights. Received: {" ".join(str(error).split())[:300]}') from error
+        raise ValueError(
+            f'A configuration must be understood by Keras {keras.__version__}. Pass what it only'
+            ' names as `custom_objects=`, or build the model and `restore` its weights. Received:'
+            f' {" ".join(str(error).split())[:300]}'
+        ) from error
 
 
 def _from_zip(path, config, custom_objects):
     "A `.keras` file, with its configuration replaced."
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder)/'m.keras'
+        copy = Path(folder) / 'm.keras'
         with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, 'w') as new:
-            for name in old.namelist(): new.writestr(name, json.dumps(config) if name == 'config.json' else old.read(name))
-        try: return keras.saving.load_model(copy, custom_objects=custom_objects, compile=False, safe_mode=True)
-        except UnsafeFile: raise
+            for name in old.namelist():
+                new.writestr(name, json.dumps(config) if name == 'config.json' else old.read(name))
+        try:
+            return keras.saving.load_model(
+                copy, custom_objects=custom_objects, compile=False, safe_mode=True
+            )
+        except UnsafeFile:
+            raise
         except (TypeError, ValueError) as error:
-            raise ValueError(f'A configuration must be understood by Keras {keras.__version__}. Pass what it only names as `custom_objects=`. '
-                             f'Received: {" ".join(str(error).split())[:300]}') from error
+            raise ValueError(
+                f'A configuration must be understood by Keras {keras.__version__}. Pass what it'
+                f' only names as `custom_objects=`. Received: {" ".join(str(error).split())[:300]}'
+            ) from error

@@ -1,4 +1,4 @@
-"""Keras layers for what old graphs hold and Keras has no layer for: formulas, local response normalization, and a frozen piece of a TensorFlow graph.
+"""Keras layers for what Keras has no layer for: formulas, LRN, and a piece of a TensorFlow graph.
 
 Docs: https://transferlit.github.io/transferlit/tf1/layers.html.md"""
 
@@ -23,37 +23,54 @@ from .graph_files import safe
 __all__ = ['OPS', 'Formula', 'specs', 'Compute', 'LocalResponseNormalization', 'GraphLayer', 'packed']
 
 # %% ../../nbs/tf1/40_layers.ipynb #b697b05b
-_PLAIN = '''abs add all any arccos arcsin arctan arctan2 argmax argmin broadcast_to ceil clip concatenate cos cosh cumprod cumsum divide equal
-erf exp expand_dims expm1 flip floor floor_divide greater greater_equal isfinite isinf isnan less less_equal log log1p logical_and logical_not
-logical_or logical_xor logsumexp matmul max maximum mean min minimum mod multiply negative not_equal pad power prod reciprocal relu relu6
-repeat reshape round rsqrt sigmoid sign silu sin sinh softplus softsign sqrt square squeeze stack subtract sum swapaxes take
-take_along_axis tan tanh tile transpose where zeros_like ones_like elu selu leaky_relu log_softmax softmax one_hot einsum'''.split()
+_PLAIN = '''abs add all any arccos arcsin arctan arctan2 argmax argmin broadcast_to ceil clip
+concatenate cos cosh cumprod cumsum divide equal erf exp expand_dims expm1 flip floor
+floor_divide greater greater_equal isfinite isinf isnan less less_equal log log1p
+logical_and logical_not logical_or logical_xor logsumexp matmul max maximum mean min minimum
+mod multiply negative not_equal pad power prod reciprocal relu relu6 repeat reshape round
+rsqrt sigmoid sign silu sin sinh softplus softsign sqrt square squeeze stack subtract sum
+swapaxes take take_along_axis tan tanh tile transpose where zeros_like ones_like elu selu
+leaky_relu log_softmax softmax one_hot einsum'''.split()
 
-def _item(x, spec:list): # slices as lists of three, `None` for a new axis, '...' for an ellipsis
-    return x[tuple(slice(*s) if isinstance(s, list) else Ellipsis if s == '...' else s for s in spec)]
+
+def _item(x, spec: list):  # slices as lists of three, `None` for a new axis, '...' for an ellipsis
+    return x[
+        tuple(slice(*s) if isinstance(s, list) else Ellipsis if s == '...' else s for s in spec)
+    ]
 
 
-def _extreme(find): # an index in the type that the graph gives it
+def _extreme(find):  # an index in the type that the graph gives it
     return lambda x, axis, dtype: ops.cast(find(x, axis=axis), dtype)
 
 
-def _product(a, b, turn_a:bool=False, turn_b:bool=False):
-    return ops.matmul(ops.swapaxes(a, -1, -2) if turn_a else a, ops.swapaxes(b, -1, -2) if turn_b else b)
+def _product(a, b, turn_a: bool = False, turn_b: bool = False):
+    return ops.matmul(
+        ops.swapaxes(a, -1, -2) if turn_a else a, ops.swapaxes(b, -1, -2) if turn_b else b
+    )
 
 
-def _filled(x, shape:list, value, dtype:str): # a constant with as many rows as `x`
+def _filled(x, shape: list, value, dtype: str):  # a constant with as many rows as `x`
     return ops.full([ops.shape(x)[0] if d == 'rows' else d for d in shape], value, dtype=dtype)
 
 
-def _row_shape(x, shape:list): # a reshape that keeps the rows of another tensor
+def _row_shape(x, shape: list):  # a reshape that keeps the rows of another tensor
     return ops.reshape(x, [ops.shape(x)[0], *shape])
 
-
+# %% ../../nbs/tf1/40_layers.ipynb #806283a8
 OPS = {name: getattr(ops, name) for name in _PLAIN} | {
-    'cast': ops.cast, 'item': _item, 'filled': _filled, 'reshape_rows': _row_shape, 'product': _product,
-    'argmax': _extreme(ops.argmax), 'argmin': _extreme(ops.argmin), 'unstack': lambda x, axis, i: ops.unstack(x, axis=axis)[i],
+    'cast': ops.cast,
+    'item': _item,
+    'filled': _filled,
+    'reshape_rows': _row_shape,
+    'product': _product,
+    'argmax': _extreme(ops.argmax),
+    'argmin': _extreme(ops.argmin),
+    'unstack': lambda x, axis, i: ops.unstack(x, axis=axis)[i],
     'split': lambda x, count, axis, i: ops.split(x, count, axis=axis)[i],
-    'sum_of': lambda *xs: sum(xs[1:], xs[0]), 'squared_difference': lambda a, b: ops.square(a - b), 'erfc': lambda x: 1 - ops.erf(x)}
+    'sum_of': lambda *xs: sum(xs[1:], xs[0]),
+    'squared_difference': lambda a, b: ops.square(a - b),
+    'erfc': lambda x: 1 - ops.erf(x),
+}
 
 # %% ../../nbs/tf1/40_layers.ipynb #43d3ca25
 @keras.saving.register_keras_serializable('transferlit')
@@ -62,107 +79,173 @@ class Formula:
 
     Raises ValueError where a step names an operation that is not in the table.
     """
-    def __init__(self,
-        steps:list, # of `[operation, [arguments], {options}]`
-        results:list|None=None, # what comes out; by default the last step
+
+    def __init__(
+        self,
+        steps: list,  # of `[operation, [arguments], {options}]`
+        results: list | None = None,  # what comes out; by default the last step
     ):
         self.steps = [[s[0], list(s[1]), dict(s[2]) if len(s) > 2 else {}] for s in steps]
         self.results = list(results or [f's{len(steps) - 1}'])
         unknown = sorted({s[0] for s in self.steps} - set(OPS))
-        if unknown: raise ValueError(f'A formula is made of known operations. Choose among: {", ".join(OPS)}. Received: {", ".join(unknown)}.')
+        if unknown:
+            raise ValueError(
+                f'A formula is made of known operations. Choose among: {", ".join(OPS)}. Received:'
+                f' {", ".join(unknown)}.'
+            )
 
     def __call__(self, *inputs, weights=()):
-        known = {f'x{i}': x for i, x in enumerate(inputs)} | {f'w{i}': w for i, w in enumerate(weights)}
+        known = {f'x{i}': x for i, x in enumerate(inputs)} | {
+            f'w{i}': w for i, w in enumerate(weights)
+        }
         for i, (name, args, options) in enumerate(self.steps):
             known[f's{i}'] = OPS[name](*(_argument(a, known) for a in args), **options)
         found = [known[r] for r in self.results]
         return found if len(found) > 1 else found[0]
 
-    def get_config(self): return {'steps': self.steps, 'results': self.results}
+    def get_config(self):
+        return {'steps': self.steps, 'results': self.results}
+
     @classmethod
-    def from_config(cls, config): return cls(**config)
+    def from_config(cls, config):
+        return cls(**config)
+
     @property
-    def __name__(self): return 'formula'
-    def __repr__(self): return ', '.join(_written(r, self.steps) for r in self.results)
+    def __name__(self):
+        return 'formula'
+
+    def __repr__(self):
+        return ', '.join(_written(r, self.steps) for r in self.results)
 
 # %% ../../nbs/tf1/40_layers.ipynb #c4ca04ad
-def _argument(a, known:dict):
+def _argument(a, known: dict):
     "The value that an argument of a step stands for."
-    if isinstance(a, str): return known.get(a, a)
-    if isinstance(a, dict): return np.asarray(a['array'], a['dtype'])
-    return [_argument(i, known) for i in a] if isinstance(a, list) and any(isinstance(i, (str, dict)) for i in a) else a
+    if isinstance(a, str):
+        return known.get(a, a)
+    if isinstance(a, dict):
+        return np.asarray(a['array'], a['dtype'])
+    return (
+        [_argument(i, known) for i in a]
+        if isinstance(a, list) and any(isinstance(i, (str, dict)) for i in a)
+        else a
+    )
 
 
-_SIGNS = {'add': '+', 'subtract': '-', 'multiply': '*', 'divide': '/', 'greater': '>', 'greater_equal': '>=', 'less': '<', 'less_equal': '<=', 'power': '**'}
+_SIGNS = {
+    'add': '+',
+    'subtract': '-',
+    'multiply': '*',
+    'divide': '/',
+    'greater': '>',
+    'greater_equal': '>=',
+    'less': '<',
+    'less_equal': '<=',
+    'power': '**',
+}
 
-def _written(a, steps:list)->str:
+# %% ../../nbs/tf1/40_layers.ipynb #47567c82
+def _written(a, steps: list) -> str:
     "An argument the way a person would write it."
-    if isinstance(a, dict): return f'{np.asarray(a["array"]).ravel()[0]:.7g}' if np.size(a['array']) == 1 else f'array{np.shape(a["array"])}'
-    if isinstance(a, list): return f'[{", ".join(_written(i, steps) for i in a)}]'
-    if not isinstance(a, str) or a[:1] != 's' or not a[1:].isdigit(): return 'x' if a == 'x0' else str(a)
+    if isinstance(a, dict):
+        return (
+            f'{np.asarray(a["array"]).ravel()[0]:.7g}'
+            if np.size(a['array']) == 1
+            else f'array{np.shape(a["array"])}'
+        )
+    if isinstance(a, list):
+        return f'[{", ".join(_written(i, steps) for i in a)}]'
+    if not isinstance(a, str) or a[:1] != 's' or not a[1:].isdigit():
+        return 'x' if a == 'x0' else str(a)
     name, args, _ = steps[int(a[1:])]
     parts = [_written(i, steps) for i in args]
-    return f'({parts[0]} {_SIGNS[name]} {parts[1]})' if name in _SIGNS and len(parts) == 2 else f'{name}({", ".join(parts)})'
+    return (
+        f'({parts[0]} {_SIGNS[name]} {parts[1]})'
+        if name in _SIGNS and len(parts) == 2
+        else f'{name}({", ".join(parts)})'
+    )
 
 # %% ../../nbs/tf1/40_layers.ipynb #ec1ec4c6
-def _weight(spec:dict): # `name`, `shape`, `dtype`; called in `build`
+def _weight(spec: dict):  # `name`, `shape`, `dtype`; called in `build`
     "A variable of zeros whose path follows the slashes of its name."
     *scopes, name = spec['name'].split('/')
     dtype = tf.as_dtype(spec['dtype'])
     with ExitStack() as stack:
-        for scope in scopes: stack.enter_context(keras.name_scope(scope))
+        for scope in scopes:
+            stack.enter_context(keras.name_scope(scope))
         zeros = np.zeros(spec['shape'], dtype.as_numpy_dtype)
-        return keras.Variable(zeros, dtype=dtype.name, trainable=dtype.is_floating, autocast=False, name=name)
+        return keras.Variable(
+            zeros, dtype=dtype.name, trainable=dtype.is_floating, autocast=False, name=name
+        )
 
 
 def specs(
-    arrays:dict, # name to array
-)->list: # of `name`, `shape`, `dtype`
+    arrays: dict,  # name to array
+) -> list:  # of `name`, `shape`, `dtype`
     "What a layer has to know to make its weights."
-    return [{'name': n, 'shape': list(a.shape), 'dtype': tf.as_dtype(a.dtype).name} for n, a in arrays.items()]
+    return [
+        {'name': n, 'shape': list(a.shape), 'dtype': tf.as_dtype(a.dtype).name}
+        for n, a in arrays.items()
+    ]
 
 # %% ../../nbs/tf1/40_layers.ipynb #0f227065
 class _Holder(keras.layers.Layer):
     "A layer whose weights are listed in its configuration."
+
     def __init__(self, held=(), deterministic=True, **kwargs):
         super().__init__(**kwargs)
-        self.deterministic = deterministic # equal rows give equal outputs, whatever else is in the batch: they may be kept
+        # equal rows give equal outputs, whatever else is in the batch: they may be kept
+        self.deterministic = deterministic
         self.held, self.variables_held = [dict(s) for s in held], []
 
     def build(self, *shapes):
         self.variables_held = [_weight(s) for s in self.held]
-        for v in self.variables_held: v.trainable = v.trainable and self.trainable
+        for v in self.variables_held:
+            v.trainable = v.trainable and self.trainable
         self.built = True
 
-    def get_config(self): return {**super().get_config(), 'held': self.held, 'deterministic': self.deterministic}
+    def get_config(self):
+        return {**super().get_config(), 'held': self.held, 'deterministic': self.deterministic}
 
-
+# %% ../../nbs/tf1/40_layers.ipynb #c37481e5
 @keras.saving.register_keras_serializable('transferlit')
 class Compute(_Holder):
     "A `Formula` as a layer, with weights of its own where the formula has some."
+
     def __init__(self, formula, held=(), deterministic=True, autocast=False, **kwargs):
         super().__init__(held, deterministic, autocast=autocast, **kwargs)
-        self.formula = keras.saving.deserialize_keras_object(formula) if isinstance(formula, dict) else formula
+        self.formula = (
+            keras.saving.deserialize_keras_object(formula) if isinstance(formula, dict) else formula
+        )
 
     def call(self, inputs):
         inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
         return self.formula(*inputs, weights=self.variables_held)
 
-    def get_config(self): return {**super().get_config(), 'formula': keras.saving.serialize_keras_object(self.formula)}
+    def get_config(self):
+        return {
+            **super().get_config(),
+            'formula': keras.saving.serialize_keras_object(self.formula),
+        }
 
 # %% ../../nbs/tf1/40_layers.ipynb #2e229502
 @keras.saving.register_keras_serializable('transferlit')
 class LocalResponseNormalization(keras.layers.Layer):
     "`tf.nn.local_response_normalization` (Krizhevsky et al., 2012, section 3.3) as a layer."
+
     deterministic = True
 
-    def __init__(self, depth_radius=5, bias=1., alpha=1., beta=.5, **kwargs):
+    def __init__(self, depth_radius=5, bias=1.0, alpha=1.0, beta=0.5, **kwargs):
         super().__init__(**kwargs)
         self.options = dict(depth_radius=depth_radius, bias=bias, alpha=alpha, beta=beta)
 
-    def call(self, inputs): return tf.nn.local_response_normalization(inputs, **self.options)
-    def compute_output_shape(self, shape): return shape
-    def get_config(self): return {**super().get_config(), **self.options}
+    def call(self, inputs):
+        return tf.nn.local_response_normalization(inputs, **self.options)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    def get_config(self):
+        return {**super().get_config(), **self.options}
 
 # %% ../../nbs/tf1/40_layers.ipynb #506a925a
 @keras.saving.register_keras_serializable('transferlit')
@@ -172,61 +255,92 @@ class GraphLayer(_Holder):
     Several inputs and outputs are lists, in the order of `inputs` and `outputs`.
     Raises UnsafeFile for a graph that may do more than compute, when it is loaded or first called.
     """
-    def __init__(self,
-        graph:str, # a GraphDef, compressed, base64
-        inputs:list, # names of the input tensors
-        outputs:list, # names of the output tensors
-        held=(), # name, shape and dtype of each weight
-        handles=None, # placeholder of a resource to the weight that it leads to
-        deterministic:bool=True, # equal inputs give equal outputs
-        shapes=None, # of the outputs, with None for the batch, where they are known
-        trainable:bool=False, autocast:bool=False, **kwargs):
+
+    def __init__(
+        self,
+        graph: str,  # a GraphDef, compressed, base64
+        inputs: list,  # names of the input tensors
+        outputs: list,  # names of the output tensors
+        held=(),  # name, shape and dtype of each weight
+        handles=None,  # placeholder of a resource to the weight that it leads to
+        deterministic: bool = True,  # equal inputs give equal outputs
+        shapes=None,  # of the outputs, with None for the batch, where they are known
+        trainable: bool = False,
+        autocast: bool = False,
+        **kwargs,
+    ):
         super().__init__(held, deterministic, trainable=trainable, autocast=autocast, **kwargs)
         self.graph, self.ins, self.outs = graph, list(inputs), list(outputs)
         self.handles, self.shapes, self.functions = dict(handles or {}), shapes, {}
 
     def get_config(self):
-        return {**super().get_config(), 'graph': self.graph, 'inputs': self.ins, 'outputs': self.outs,
-                'handles': self.handles, 'shapes': self.shapes}
+        return {
+            **super().get_config(),
+            'graph': self.graph,
+            'inputs': self.ins,
+            'outputs': self.outs,
+            'handles': self.handles,
+            'shapes': self.shapes,
+        }
 
     @classmethod
     def from_config(cls, config):
-        _unpacked(config['graph']) # here, since Keras hides what kind of error its own loading meets
+        _unpacked(
+            config['graph']
+        )  # here, since Keras hides what kind of error its own loading meets
         return super().from_config(config)
 
     def call(self, inputs):
-        inputs = [tf.convert_to_tensor(i) for i in (inputs if isinstance(inputs, (list, tuple)) else [inputs])]
+        inputs = [
+            tf.convert_to_tensor(i)
+            for i in (inputs if isinstance(inputs, (list, tuple)) else [inputs])
+        ]
         held = {s['name']: v for s, v in zip(self.held, self.variables_held)}
         handles = [held[w].value.handle for w in self.handles.values()]
-        found = self._function([i.shape for i in inputs])(*inputs, *(v.value for v in held.values()), *handles)
-        for tensor, shape in zip(found, self.shapes or ()): # loops hide what the sample showed
-            if shape is not None and tensor.shape.rank is None: tensor.set_shape(shape)
+        found = self._function([i.shape for i in inputs])(
+            *inputs, *(v.value for v in held.values()), *handles
+        )
+        for tensor, shape in zip(found, self.shapes or ()):  # loops hide what the sample showed
+            if shape is not None and tensor.shape.rank is None:
+                tensor.set_shape(shape)
         return found[0] if len(self.outs) == 1 else list(found)
 
 # %% ../../nbs/tf1/40_layers.ipynb #12e371a1
-def _unpacked(text:str):
+def _unpacked(text: str):
     "The GraphDef in a configuration, which may come from anywhere. Raises UnsafeFile."
     return safe(graph_pb2.GraphDef.FromString(zlib.decompress(base64.b64decode(text))))
 
 
 def packed(
-    graph, # a GraphDef
-)->str: # for a `GraphLayer`
+    graph,  # a GraphDef
+) -> str:  # for a `GraphLayer`
     return base64.b64encode(zlib.compress(graph.SerializeToString(deterministic=True), 9)).decode()
 
-
+# %% ../../nbs/tf1/40_layers.ipynb #061788ac
 def _function(self, shapes):
     "The graph as a function of inputs, weights and resources."
     free = [tf.TensorShape([None, *s[1:]]) if s.rank else s for s in shapes]
     key = str(free)
     if key not in self.functions:
         graph = _unpacked(self.graph)
-        types = {n.name: tf.as_dtype(n.attr['dtype'].type) for n in graph.node if n.op == 'Placeholder'}
-        names = [*self.ins, *(f'{s["name"]}:0' for s in self.held), *(f'{h}:0' for h in self.handles)]
+        types = {
+            n.name: tf.as_dtype(n.attr['dtype'].type) for n in graph.node if n.op == 'Placeholder'
+        }
+        names = [
+            *self.ins,
+            *(f'{s["name"]}:0' for s in self.held),
+            *(f'{h}:0' for h in self.handles),
+        ]
         known = [*free, *(s['shape'] for s in self.held), *([] for _ in self.handles)]
         signature = [tf.TensorSpec(shape, types[name[:-2]]) for name, shape in zip(names, known)]
-        def load(*tensors): return tf.graph_util.import_graph_def(graph, dict(zip(names, tensors)), self.outs, name='')
-        with tf.init_scope(): self.functions[key] = tf.compat.v1.wrap_function(load, signature)
+
+        def load(*tensors):
+            return tf.graph_util.import_graph_def(
+                graph, dict(zip(names, tensors)), self.outs, name=''
+            )
+
+        with tf.init_scope():
+            self.functions[key] = tf.compat.v1.wrap_function(load, signature)
     return self.functions[key]
 
 

@@ -1,4 +1,4 @@
-"""Which tensors of an old graph are the model's inputs and outputs, and which only steer training; ranked, with the reason.
+"""Which tensors of an old graph are inputs and outputs, and which only steer training; ranked.
 
 Docs: https://transferlit.github.io/transferlit/tf1/outputs.html.md"""
 
@@ -20,187 +20,362 @@ from .inference import LOOP, SAME, SHAPES, Inference, order
 __all__ = ['SOURCES', 'part_of', 'machinery', 'Origins', 'Candidate', 'rank', 'trouble', 'switches', 'reach', 'roles']
 
 # %% ../../nbs/tf1/30_outputs.ipynb #98e3e50b
-_PARTS = (('gradients', r'(^|/)gradients(_\d+)?/', None),
-          ('optimizer', None, r'(Resource)?(Sparse)?Apply.+'),
-          ('savers', r'^save(_\d+)?/', r'(Save|Restore|ShardedFilename|MergeV2Checkpoints).*'),
-          ('summaries', None, r'.*Summary.*'),
-          ('input pipeline', None, r'.*(Queue|Dataset|Iterator|Reader).*'),
-          ('initializers', r'(^|/)Initializer(_\d+)?/|/initial_value', r'Assign|AssignVariableOp'),
-          ('updates', None, r'Assign(Add|Sub).*|Scatter.+'),
-          ('order only', None, r'NoOp|ControlTrigger|Assert'))
+_PARTS = (
+    ('gradients', r'(^|/)gradients(_\d+)?/', None),
+    ('optimizer', None, r'(Resource)?(Sparse)?Apply.+'),
+    ('savers', r'^save(_\d+)?/', r'(Save|Restore|ShardedFilename|MergeV2Checkpoints).*'),
+    ('summaries', None, r'.*Summary.*'),
+    ('input pipeline', None, r'.*(Queue|Dataset|Iterator|Reader).*'),
+    ('initializers', r'(^|/)Initializer(_\d+)?/|/initial_value', r'Assign|AssignVariableOp'),
+    ('updates', None, r'Assign(Add|Sub).*|Scatter.+'),
+    ('order only', None, r'NoOp|ControlTrigger|Assert'),
+)
 
-def part_of(node)->str|None: # None: it may belong to the model
+
+def part_of(node) -> str | None:  # None: it may belong to the model
     "Which machinery a node belongs to."
     for part, name, op in _PARTS:
-        if name and re.search(name, node.name) or op and re.fullmatch(op, node.op): return part
+        if name and re.search(name, node.name) or op and re.fullmatch(op, node.op):
+            return part
 
-
+# %% ../../nbs/tf1/30_outputs.ipynb #86c1ac28
 def machinery(
-    nodes:dict, # name to NodeDef
-    model, # names of the nodes that the model needs
-)->dict: # part to number of nodes
+    nodes: dict,  # name to NodeDef
+    model,  # names of the nodes that the model needs
+) -> dict:  # part to number of nodes
     "What else a graph holds beside the model."
     counts = {}
     for node in nodes.values():
-        if node.name in model: continue
-        part = part_of(node) or ('variables' if node.op in VARIABLES else 'loss, metrics and the rest')
+        if node.name in model:
+            continue
+        part = part_of(node) or (
+            'variables' if node.op in VARIABLES else 'loss, metrics and the rest'
+        )
         counts[part] = counts.get(part, 0) + 1
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 # %% ../../nbs/tf1/30_outputs.ipynb #926dfadd
 _LOTS = {'Multinomial', 'StatelessMultinomial', 'RandomPoissonV2', 'RandomGamma'}
-SOURCES = re.compile(r'Placeholder(V2|WithDefault)?|QueueDequeue.*|IteratorGetNext.*|Parse(Single)?(Sequence)?Example.*|DecodeRaw|DecodeCSV|Decode(Jpeg|Png|Image|Bmp)'
-                     r'|LookupTableFind.*|StringToHash.*|StringToNumber') # what came out of text becomes an input
+SOURCES = re.compile(
+    r'Placeholder(V2|WithDefault)?|QueueDequeue.*|IteratorGetNext.*|Parse(Single)?(Sequence)?Example.*|DecodeRaw|DecodeCSV|Decode(Jpeg|Png|Image|Bmp)'
+    r'|LookupTableFind.*|StringToHash.*|StringToNumber'
+)  # what came out of text becomes an input
 
+# %% ../../nbs/tf1/30_outputs.ipynb #f93351d8
 @dataclass
 class Origins:
-    "For each node: the sources it depends on, the variables, and whether it belongs to the training."
-    nodes:dict # name to NodeDef, inputs first
+    """For each node: the sources it depends on, the variables, and whether it belongs to the
+    training.
+    """
+
+    nodes: dict  # name to NodeDef, inputs first
 
     def __post_init__(self):
         self.sources, self.variables, self.training, self.consumers = {}, {}, set(), {}
         for node in self.nodes.values():
-            for number, text in enumerate(i for i in node.input if i[0] != '^'): self.consumers.setdefault(to_ref(text), []).append((node.name, number))
+            for number, text in enumerate(i for i in node.input if i[0] != '^'):
+                self.consumers.setdefault(to_ref(text), []).append((node.name, number))
         names, before = order(self.nodes), None
-        while before != (before := [sum(map(len, d.values())) for d in (self.sources, self.variables)] + [len(self.training)]) or not self.sources:
-            for name in names: self._visit(self.nodes[name]) # again, for what loops carry round
+        while (
+            before
+            != (
+                before := [sum(map(len, d.values())) for d in (self.sources, self.variables)]
+                + [len(self.training)]
+            )
+            or not self.sources
+        ):
+            for name in names:
+                self._visit(self.nodes[name])  # again, for what loops carry round
         self.below = _below_layers(self, names)
 
-    def of(self, ref:tuple)->frozenset: # each output of a source counts by itself, and so does what was drawn by lot
+    def of(
+        self, ref: tuple
+    ) -> frozenset:  # each output of a source counts by itself, and so does what was drawn by lot
         op = self.nodes[ref[0]].op
-        return frozenset({ref}) if SOURCES.fullmatch(op) or op in _LOTS else self.sources.get(ref[0], frozenset())
+        return (
+            frozenset({ref})
+            if SOURCES.fullmatch(op) or op in _LOTS
+            else self.sources.get(ref[0], frozenset())
+        )
 
     def _visit(self, node):
         refs = [to_ref(i) for i in node.input if i[0] != '^']
-        refs = [r for r in refs if r[0] in self.sources] # not yet the way back in a loop
+        refs = [r for r in refs if r[0] in self.sources]  # not yet the way back in a loop
         asked = node.op in SHAPES
         self.sources[node.name] = frozenset() if asked else frozenset().union(*map(self.of, refs))
         mine = {node.name} if node.op in VARIABLES or _is_weight(node) else ()
-        self.variables[node.name] = frozenset(mine).union(*(self.variables[r[0]] for r in refs if not asked and self.nodes[r[0]].op not in _LOTS))
-        if part_of(node) in ('gradients', 'optimizer', 'summaries', 'savers', 'updates') or any(r[0] in self.training for r in refs):
+        self.variables[node.name] = frozenset(mine).union(
+            *(self.variables[r[0]] for r in refs if not asked and self.nodes[r[0]].op not in _LOTS)
+        )
+        if part_of(node) in ('gradients', 'optimizer', 'summaries', 'savers', 'updates') or any(
+            r[0] in self.training for r in refs
+        ):
             self.training.add(node.name)
 
-    def label_free(self, ref:tuple)->bool: # depends on a source and on a variable, and is no part of the training
-        return ref[0] not in self.training and bool(self.of(ref)) and bool(self.variables.get(ref[0]))
+    def label_free(
+        self, ref: tuple
+    ) -> bool:  # depends on a source and on a variable, and is no part of the training
+        return (
+            ref[0] not in self.training and bool(self.of(ref)) and bool(self.variables.get(ref[0]))
+        )
 
+# %% ../../nbs/tf1/30_outputs.ipynb #02c90c74
+_LAYERS = {
+    'MatMul',
+    'BatchMatMul',
+    'BatchMatMulV2',
+    'Conv2D',
+    'Conv3D',
+    'DepthwiseConv2dNative',
+    'Conv2DBackpropInput',
+    'BiasAdd',
+    'GatherV2',
+    'Gather',
+    'ResourceGather',
+}
 
-_LAYERS = {'MatMul', 'BatchMatMul', 'BatchMatMulV2', 'Conv2D', 'Conv3D', 'DepthwiseConv2dNative', 'Conv2DBackpropInput', 'BiasAdd', 'GatherV2', 'Gather', 'ResourceGather'}
+# %% ../../nbs/tf1/30_outputs.ipynb #1c00d0ae
+def _below_layers(origins, names) -> set:
+    """Nodes from which a layer is still to come: an operation that joins what they compute with
+    weights.
+    """
 
-def _below_layers(origins, names)->set:
-    "Nodes from which a layer is still to come: an operation that joins what they compute with weights."
     def weighs(name, number):
         node = origins.nodes[name]
-        if node.op not in _LAYERS: return False
+        if node.op not in _LAYERS:
+            return False
         others = [to_ref(i)[0] for i in node.input if i[0] != '^']
-        return any(origins.variables.get(o) and not origins.sources.get(o) for i, o in enumerate(others) if i != number)
+        return any(
+            origins.variables.get(o) and not origins.sources.get(o)
+            for i, o in enumerate(others)
+            if i != number
+        )
+
     users, found = {}, set()
-    for ref, taken in origins.consumers.items(): users.setdefault(ref[0], []).extend(u for u in taken if u[0] not in origins.training)
-    for _ in range(2): # again, for what loops carry round
+    for ref, taken in origins.consumers.items():
+        users.setdefault(ref[0], []).extend(u for u in taken if u[0] not in origins.training)
+    for _ in range(2):  # again, for what loops carry round
         for name in reversed(names):
-            if any(u in found or weighs(u, i) for u, i in users.get(name, ())): found.add(name)
+            if any(u in found or weighs(u, i) for u, i in users.get(name, ())):
+                found.add(name)
     return found
 
-
-def _is_weight(node)->bool: # in a frozen graph variables have become constants
-    if node.op != 'Const' or not attr(node, 'dtype').is_floating: return False
-    return node.attr['value'].tensor.tensor_shape.ByteSize() > 0 and np.prod([d.size for d in node.attr['value'].tensor.tensor_shape.dim]) > 1
+# %% ../../nbs/tf1/30_outputs.ipynb #7d4913dd
+def _is_weight(node) -> bool:  # in a frozen graph variables have become constants
+    if node.op != 'Const' or not attr(node, 'dtype').is_floating:
+        return False
+    return (
+        node.attr['value'].tensor.tensor_shape.ByteSize() > 0
+        and np.prod([d.size for d in node.attr['value'].tensor.tensor_shape.dim]) > 1
+    )
 
 # %% ../../nbs/tf1/30_outputs.ipynb #83f415b1
 @dataclass
 class Candidate:
     "A tensor that may be what the user wants, and why."
-    ref:tuple # node name and number
-    score:int # higher is likelier
-    reason:str
-    labels:frozenset = frozenset() # sources that are labels, if this is right
 
-_LOGITS = {'SparseSoftmaxCrossEntropyWithLogits': 90, 'SoftmaxCrossEntropyWithLogits': 90, 'InTopK': 85, 'InTopKV2': 85, 'ArgMax': 80, 'TopK': 78, 'TopKV2': 78}
+    ref: tuple  # node name and number
+    score: int  # higher is likelier
+    reason: str
+    labels: frozenset = frozenset()  # sources that are labels, if this is right
+
+
+_LOGITS = {
+    'SparseSoftmaxCrossEntropyWithLogits': 90,
+    'SoftmaxCrossEntropyWithLogits': 90,
+    'InTopK': 85,
+    'InTopKV2': 85,
+    'ArgMax': 80,
+    'TopK': 78,
+    'TopKV2': 78,
+}
 _MEETS = {'Sub', 'Mul', 'SquaredDifference', 'RealDiv', 'Div', 'Equal', 'NotEqual', 'Pow'}
 
-def _at_losses(origins)->list:
+# %% ../../nbs/tf1/30_outputs.ipynb #1bd1a639
+def _at_losses(origins) -> list:
     "Tensors that a loss or a metric takes as predictions."
     found = []
     for node in origins.nodes.values():
         refs = [to_ref(i) for i in node.input if i[0] != '^']
-        if node.name in origins.training or not refs or any(r[0] not in origins.sources for r in refs): continue
+        if (
+            node.name in origins.training
+            or not refs
+            or any(r[0] not in origins.sources for r in refs)
+        ):
+            continue
         if node.op in _LOGITS and origins.label_free(refs[0]):
             labels = origins.of(refs[1]) - origins.of(refs[0]) if len(refs) > 1 else frozenset()
-            score = _LOGITS[node.op] - 40*(node.name in origins.below) # a word that was chosen goes into the next step
-            found.append(Candidate(_before(origins, refs[0], node.name), score, f'goes into {node.op} ({node.name})', labels if score > 60 else frozenset()))
-        elif node.op in _MEETS and len(refs) == 2 and node.name not in origins.below: # layers follow a dropout, and never a loss
+            score = _LOGITS[node.op] - 40 * (
+                node.name in origins.below
+            )  # a word that was chosen goes into the next step
+            found.append(
+                Candidate(
+                    _before(origins, refs[0], node.name),
+                    score,
+                    f'goes into {node.op} ({node.name})',
+                    labels if score > 60 else frozenset(),
+                )
+            )
+        elif (
+            node.op in _MEETS and len(refs) == 2 and node.name not in origins.below
+        ):  # layers follow a dropout, and never a loss
             for own, other in (refs, refs[::-1]):
-                if origins.label_free(own) and origins.of(other) and not origins.variables[other[0]]:
-                    found.append(Candidate(own, 60, f'meets {_names(origins.of(other))} in {node.op} ({node.name})', origins.of(other) - origins.of(own)))
+                if (
+                    origins.label_free(own)
+                    and origins.of(other)
+                    and not origins.variables[other[0]]
+                ):
+                    found.append(
+                        Candidate(
+                            own,
+                            60,
+                            f'meets {_names(origins.of(other))} in {node.op} ({node.name})',
+                            origins.of(other) - origins.of(own),
+                        )
+                    )
     return found
 
+# %% ../../nbs/tf1/30_outputs.ipynb #8a3bf787
+def _names(refs) -> str:
+    return ', '.join(sorted(r[0] for r in refs))
 
-def _names(refs)->str: return ', '.join(sorted(r[0] for r in refs))
 
+def _before(origins, ref, loss: str) -> tuple:
+    """The tensor before what the loss function did to it for itself: a reshape that nothing else
+    uses.
+    """
 
-def _before(origins, ref, loss:str)->tuple:
-    "The tensor before what the loss function did to it for itself: a reshape that nothing else uses."
-    def own(name): return len({u for u, _ in origins.consumers.get((name, 0), []) if u not in origins.training and origins.nodes[u].op not in SHAPES}) == 1
-    while (op := origins.nodes[ref[0]].op) in SAME or op in ('Reshape', 'Cast') and 'CrossEntropy' in origins.nodes[loss].op and own(ref[0]):
+    def own(name):
+        return (
+            len(
+                {
+                    u
+                    for u, _ in origins.consumers.get((name, 0), [])
+                    if u not in origins.training and origins.nodes[u].op not in SHAPES
+                }
+            )
+            == 1
+        )
+
+    while (
+        (op := origins.nodes[ref[0]].op) in SAME
+        or op in ('Reshape', 'Cast')
+        and 'CrossEntropy' in origins.nodes[loss].op
+        and own(ref[0])
+    ):
         ref = to_ref(origins.nodes[ref[0]].input[0])
     return ref
 
 # %% ../../nbs/tf1/30_outputs.ipynb #787656ee
-_STANDARD = {'train_op', 'losses', 'summaries', 'update_ops', 'init_op', 'ready_op', 'local_init_op', 'saver_def', 'summary_op', 'regularization_losses',
-             'global_step', 'queue_runners', 'ready_for_local_init_op', 'table_initializer', 'global_step_read_op_cache'}
+_STANDARD = {
+    'train_op',
+    'losses',
+    'summaries',
+    'update_ops',
+    'init_op',
+    'ready_op',
+    'local_init_op',
+    'saver_def',
+    'summary_op',
+    'regularization_losses',
+    'global_step',
+    'queue_runners',
+    'ready_for_local_init_op',
+    'table_initializer',
+    'global_step_read_op_cache',
+}
 
-def _in_collections(origins, collections:dict)->list:
+# %% ../../nbs/tf1/30_outputs.ipynb #2c8a59b9
+def _in_collections(origins, collections: dict) -> list:
     "Tensors that somebody put into a collection of their own."
     found = []
     for name, items in collections.items():
         for item in items:
-            if name in _STANDARD or 'variables' in name or not isinstance(item, str): continue
+            if name in _STANDARD or 'variables' in name or not isinstance(item, str):
+                continue
             ref = to_ref(item)
-            if ref[0] in origins.sources and origins.label_free(ref): found.append(Candidate(ref, 70, f'is in the collection {name!r}'))
+            if ref[0] in origins.sources and origins.label_free(ref):
+                found.append(Candidate(ref, 70, f'is in the collection {name!r}'))
     return found
 
-
-def _at_ends(origins, weights:bool=True)->list:
+# %% ../../nbs/tf1/30_outputs.ipynb #b23799da
+def _at_ends(origins, weights: bool = True) -> list:
     "Tensors that nothing but the training uses."
     found = []
     for name, node in origins.nodes.items():
         users = [u for i in range(4) for u in origins.consumers.get((name, i), [])]
         idle = all(origins.nodes[u].op in SHAPES or u in origins.training for u, _ in users)
-        free = origins.label_free((name, 0)) if weights else name not in origins.training and origins.of((name, 0)) and not SOURCES.fullmatch(node.op)
-        if idle and free and part_of(node) is None and node.op not in SHAPES | LOOP | {'Switch', 'Merge'}:
+        free = (
+            origins.label_free((name, 0))
+            if weights
+            else name not in origins.training
+            and origins.of((name, 0))
+            and not SOURCES.fullmatch(node.op)
+        )
+        if (
+            idle
+            and free
+            and part_of(node) is None
+            and node.op not in SHAPES | LOOP | {'Switch', 'Merge'}
+        ):
             found.append(Candidate((name, 0), 50, 'nothing uses it any more'))
     return found
 
 # %% ../../nbs/tf1/30_outputs.ipynb #0f69813a
-def _after_layers(origins)->list:
-    "What the last layers give, with a bias or a reshape that follows: for graphs whose loss is none of those above."
+def _after_layers(origins) -> list:
+    """What the last layers give, with a bias or a reshape that follows: for graphs whose loss is
+    none of those above.
+    """
     found = []
     for name, node in origins.nodes.items():
-        last = node.op in _LAYERS and 'Gather' not in node.op and name not in origins.below and any(to_ref(i)[0] in origins.below for i in node.input if i[0] != '^')
-        if not last or not origins.label_free((name, 0)) or part_of(node): continue
-        while nexts := _plain_users(origins, name): name = nexts[0]
+        last = (
+            node.op in _LAYERS
+            and 'Gather' not in node.op
+            and name not in origins.below
+            and any(to_ref(i)[0] in origins.below for i in node.input if i[0] != '^')
+        )
+        if not last or not origins.label_free((name, 0)) or part_of(node):
+            continue
+        while nexts := _plain_users(origins, name):
+            name = nexts[0]
         found.append(Candidate((name, 0), 40, 'no layer follows'))
     return found
 
-
-def _less_late(origins, found:list, last:list)->list:
-    "What comes in behind the last layers is a label, as a rule: an end that depends on it comes after what the layers give."
+# %% ../../nbs/tf1/30_outputs.ipynb #65fee5d5
+def _less_late(origins, found: list, last: list) -> list:
+    """What comes in behind the last layers is a label, as a rule: an end that depends on it comes
+    after what the layers give.
+    """
     before = frozenset().union(*(origins.of(c.ref) for c in last))
-    def late(ref): return [r for r in origins.of(ref) - before if attr(origins.nodes[r[0]], 'shape') != []]
+
+    def late(ref):
+        return [r for r in origins.of(ref) - before if attr(origins.nodes[r[0]], 'shape') != []]
+
     return [replace(c, score=35) if last and c.score == 50 and late(c.ref) else c for c in found]
 
 
-def _plain_users(origins, name)->list:
+def _plain_users(origins, name) -> list:
     "The only use of a tensor, if that is a bias or a reshape."
-    users = [u for u, _ in origins.consumers.get((name, 0), []) if u not in origins.training and origins.nodes[u].op not in SHAPES]
-    plain = len(users) == 1 and origins.nodes[users[0]].op in SAME | {'Add', 'AddV2', 'BiasAdd', 'Reshape'}
+    users = [
+        u
+        for u, _ in origins.consumers.get((name, 0), [])
+        if u not in origins.training and origins.nodes[u].op not in SHAPES
+    ]
+    plain = len(users) == 1 and origins.nodes[users[0]].op in SAME | {
+        'Add',
+        'AddV2',
+        'BiasAdd',
+        'Reshape',
+    }
     return users if plain and origins.of((users[0], 0)) == origins.of((name, 0)) else []
 
 # %% ../../nbs/tf1/30_outputs.ipynb #0eb063b5
-def _updated(nodes:dict)->tuple:
+def _updated(nodes: dict) -> tuple:
     "Variables that an optimizer trains, and those it keeps for itself."
     trained, slots = set(), set()
     for node in nodes.values():
-        if part_of(node) != 'optimizer' or 'Apply' not in node.op: continue
+        if part_of(node) != 'optimizer' or 'Apply' not in node.op:
+            continue
         names = [_variable(to_ref(i)[0], nodes) for i in node.input if i[0] != '^']
         trained |= {names[0]} - {None}
         slots |= set(names[1:]) - {None}
@@ -208,15 +383,16 @@ def _updated(nodes:dict)->tuple:
 
 
 def _variable(name, nodes):
-    while name in nodes and nodes[name].op in SAME and nodes[name].input: name = to_ref(nodes[name].input[0])[0]
+    while name in nodes and nodes[name].op in SAME and nodes[name].input:
+        name = to_ref(nodes[name].input[0])[0]
     return name if name in nodes and nodes[name].op in VARIABLES else None
 
 # %% ../../nbs/tf1/30_outputs.ipynb #3075a15b
 def rank(
-    origins:Origins, # of the graph
-    collections:dict, # name to list, as `read_collections` gives them
-    signatures:dict, # name to SignatureDef
-)->list: # candidates, likeliest first, one a tensor
+    origins: Origins,  # of the graph
+    collections: dict,  # name to list, as `read_collections` gives them
+    signatures: dict,  # name to SignatureDef
+) -> list:  # candidates, likeliest first, one a tensor
     "The tensors that may be the model's output."
     found = _at_losses(origins) + _in_collections(origins, collections) + _at_ends(origins)
     labels = frozenset().union(*(c.labels for c in found if c.score >= 60))
@@ -224,78 +400,126 @@ def rank(
     found = _less_late(origins, [c for c in found if not origins.of(c.ref) & labels], last) + last
     found = found or _at_ends(origins, weights=False)
     for name, signature in signatures.items():
-        if name[:2] == '__': continue # initialization
-        found += [Candidate(to_ref(t.name), 100, f'is {key!r} of the signature {name!r}') for key, t in sorted(signature.outputs.items())]
+        if name[:2] == '__':
+            continue  # initialization
+        found += [
+            Candidate(to_ref(t.name), 100, f'is {key!r} of the signature {name!r}')
+            for key, t in sorted(signature.outputs.items())
+        ]
     place = {name: i for i, name in enumerate(origins.nodes)}
-    hinted, trained = re.compile(r'logits|output|predict|softmax|prob', re.I), _updated(origins.nodes)[0]
-    key = lambda c: (-c.score, -len(trained & origins.variables.get(c.ref[0], set())), -len(origins.variables.get(c.ref[0], ())), not hinted.search(c.ref[0]), -place.get(c.ref[0], 0))
+    hinted, trained = (
+        re.compile(r'logits|output|predict|softmax|prob', re.I),
+        _updated(origins.nodes)[0],
+    )
+    key = lambda c: (
+        -c.score,
+        -len(trained & origins.variables.get(c.ref[0], set())),
+        -len(origins.variables.get(c.ref[0], ())),
+        not hinted.search(c.ref[0]),
+        -place.get(c.ref[0], 0),
+    )
     best = {}
-    for c in sorted((c for c in found if c.ref[0] in place), key=key): best.setdefault(c.ref, c)
+    for c in sorted((c for c in found if c.ref[0] in place), key=key):
+        best.setdefault(c.ref, c)
     return list(best.values())
 
 # %% ../../nbs/tf1/30_outputs.ipynb #ea3d388a
 _TRAINING = re.compile(r'train|phase|learning', re.I)
 _INFERENCE = re.compile(r'test|infer|eval|predict|valid', re.I)
 
-def trouble(read:Inference, outputs:list)->int:
+
+def trouble(read: Inference, outputs: list) -> int:
     "How much in front of `outputs` belongs to training: random numbers, batch statistics."
     cone = [read.nodes[n] for n in read.cone(outputs)]
     batch = [n for n in cone if n.op.startswith('FusedBatchNorm') and attr(n, 'is_training', True)]
     means = [n for n in cone if n.op in ('Mean', 'SquaredDifference') and 'moments' in n.name]
-    return sum(n.op not in SHAPES and 'Random' in n.op or n.op in ('TruncatedNormal', 'Multinomial') for n in cone) + len(batch) + len(means) + len(read.dropouts)
+    return (
+        sum(
+            n.op not in SHAPES and 'Random' in n.op or n.op in ('TruncatedNormal', 'Multinomial')
+            for n in cone
+        )
+        + len(batch)
+        + len(means)
+        + len(read.dropouts)
+    )
 
-
-def _is_switch(node, values)->tuple|None:
+# %% ../../nbs/tf1/30_outputs.ipynb #eae2b605
+def _is_switch(node, values) -> tuple | None:
     "The values to try for a node that may be a switch of the training; None if it is none."
     shape = attr(node, 'shape')
-    scalar = not shape # unknown, or without dimensions
-    if node.op in VARIABLES: scalar = shape == [] and bool(_TRAINING.search(node.name))
-    elif not node.op.startswith('Placeholder'): return None
+    scalar = not shape  # unknown, or without dimensions
+    if node.op in VARIABLES:
+        scalar = shape == [] and bool(_TRAINING.search(node.name))
+    elif not node.op.startswith('Placeholder'):
+        return None
     dtype = attr(node, 'dtype')
-    if not scalar or dtype is None: return None
-    if dtype.base_dtype == tf.bool: return np.bool_(False), np.bool_(True)
-    return (dtype.as_numpy_dtype(1), dtype.as_numpy_dtype(0)) if dtype.is_floating and node.op not in VARIABLES else None
+    if not scalar or dtype is None:
+        return None
+    if dtype.base_dtype == tf.bool:
+        return np.bool_(False), np.bool_(True)
+    return (
+        (dtype.as_numpy_dtype(1), dtype.as_numpy_dtype(0))
+        if dtype.is_floating and node.op not in VARIABLES
+        else None
+    )
 
 # %% ../../nbs/tf1/30_outputs.ipynb #7d4ed5fc
-def _by_name(node, choices, read_default)->tuple:
+def _by_name(node, choices, read_default) -> tuple:
     "The value that a name or a default suggests, and the reason; (None, '') for no suggestion."
-    if choices[0].dtype != bool: return (read_default, 'its default') if read_default is not None else (None, '')
-    if read_default is not None and not _TRAINING.search(node.name): return read_default, 'its default'
-    if _INFERENCE.search(node.name) and not _TRAINING.search(node.name): return choices[1], 'its name'
+    if choices[0].dtype != bool:
+        return (read_default, 'its default') if read_default is not None else (None, '')
+    if read_default is not None and not _TRAINING.search(node.name):
+        return read_default, 'its default'
+    if _INFERENCE.search(node.name) and not _TRAINING.search(node.name):
+        return choices[1], 'its name'
     return (choices[0], 'its name') if _TRAINING.search(node.name) else (None, '')
 
 
 def _default(node, nodes):
     "The constant behind a placeholder with default, or None."
-    if node.op != 'PlaceholderWithDefault': return None
+    if node.op != 'PlaceholderWithDefault':
+        return None
     source = nodes.get(to_ref(node.input[0])[0])
-    return tf.make_ndarray(source.attr['value'].tensor) if source is not None and source.op == 'Const' else None
+    return (
+        tf.make_ndarray(source.attr['value'].tensor)
+        if source is not None and source.op == 'Const'
+        else None
+    )
 
 # %% ../../nbs/tf1/30_outputs.ipynb #a823697d
 def switches(
-    nodes:dict, # name to NodeDef, as `normalize_graph` gives them
-    values, # arrays of the variables, by node
-    outputs:list, # tensors that are wanted
-    fed:dict, # tensor to value: what the user has decided already
-)->dict: # tensor to (value at inference, reason)
+    nodes: dict,  # name to NodeDef, as `normalize_graph` gives them
+    values,  # arrays of the variables, by node
+    outputs: list,  # tensors that are wanted
+    fed: dict,  # tensor to value: what the user has decided already
+) -> dict:  # tensor to (value at inference, reason)
     "The placeholders that steer training, with their values at inference."
     needed = reach(nodes, outputs)
     here, found = {n: nodes[n] for n in nodes if n in needed}, {}
-    def score(more): return trouble(Inference(here, values, {**fed, **{r: v for r, (v, _) in found.items()}, **more}), outputs)
+
+    def score(more):
+        return trouble(
+            Inference(here, values, {**fed, **{r: v for r, (v, _) in found.items()}, **more}),
+            outputs,
+        )
+
     for node in here.values():
         ref, choices = (node.name, 0), _is_switch(node, values)
-        if choices is None or ref in fed: continue
+        if choices is None or ref in fed:
+            continue
         scores, before = [score({ref: c}) for c in choices], score({})
         best, guess = int(np.argmin(scores)), _by_name(node, choices, _default(node, nodes))
-        if scores[0] != scores[1] and min(scores) <= before: found[ref] = choices[best], 'with it, what belongs to training vanishes'
-        elif guess[0] is not None: found[ref] = guess
+        if scores[0] != scores[1] and min(scores) <= before:
+            found[ref] = choices[best], 'with it, what belongs to training vanishes'
+        elif guess[0] is not None:
+            found[ref] = guess
     return found
 
 
 def reach(
-    nodes:dict, # name to NodeDef
-    outputs, # tensors
-)->set: # names
+    nodes: dict,  # name to NodeDef
+    outputs,  # tensors
+) -> set:  # names
     "Everything in front of `outputs`, whatever the switches say."
     found, stack = set(), [r[0] for r in outputs]
     while stack:
@@ -305,25 +529,34 @@ def reach(
     return found
 
 # %% ../../nbs/tf1/30_outputs.ipynb #f0f590a2
-_SLOT = re.compile(r'(^|/)(Adam|Momentum|Adagrad|Adadelta|RMSProp|Ftrl|ProximalAdagrad|Nadam|LazyAdam|AMSGrad|m|v|vhat)(_\d+)?$'
-                   r'|(^|/)beta[12]_power(_\d+)?$|OPTIMIZER_SLOT|(^|/)_?optimizer/|^training/[A-Za-z]+/', re.I)
+_SLOT = re.compile(
+    r'(^|/)(Adam|Momentum|Adagrad|Adadelta|RMSProp|Ftrl|ProximalAdagrad|Nadam|LazyAdam|AMSGrad|m|v|vhat)(_\d+)?$'
+    r'|(^|/)beta[12]_power(_\d+)?$|OPTIMIZER_SLOT|(^|/)_?optimizer/|^training/[A-Za-z]+/',
+    re.I,
+)
 _SHADOW = re.compile(r'/ExponentialMovingAverage(_\d+)?$')
 
 # %% ../../nbs/tf1/30_outputs.ipynb #6c408fcb
 def roles(
-    nodes:dict, # name to NodeDef
-    names:dict, # variable's node to its name
-    used, # nodes of the variables that the outputs depend on
-    trainable, # names in the collection of trainable variables
-)->dict: # variable's node to its role, in words
+    nodes: dict,  # name to NodeDef
+    names: dict,  # variable's node to its name
+    used,  # nodes of the variables that the outputs depend on
+    trainable,  # names in the collection of trainable variables
+) -> dict:  # variable's node to its role, in words
     "What each variable of a graph is for."
     trained, slots = _updated(nodes)
     plain = {re.sub(r'_\d+(?=/|$)', '', names[n]): names[n] for n in used}
+
     def role(node, name):
-        if _SHADOW.search(name): return f'average of {_SHADOW.sub("", name)}'
-        if node in used: return 'weight' if node in trained or name in trainable or not trainable else 'state'
-        if node in slots or _SLOT.search(name): return 'optimizer'
+        if _SHADOW.search(name):
+            return f'average of {_SHADOW.sub("", name)}'
+        if node in used:
+            return 'weight' if node in trained or name in trainable or not trainable else 'state'
+        if node in slots or _SLOT.search(name):
+            return 'optimizer'
         twin = plain.get(re.sub(r'_\d+(?=/|$)', '', name))
-        if node in trained or name in trainable: return f'unused copy of {twin}' if twin else 'weight of another part'
+        if node in trained or name in trainable:
+            return f'unused copy of {twin}' if twin else 'weight of another part'
         return 'not used'
+
     return {node: role(node, name) for node, name in names.items()}

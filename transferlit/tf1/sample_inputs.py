@@ -1,4 +1,4 @@
-"""Inputs made up for an old graph: what shape they have, which sizes the graph takes, and two samples that it runs on.
+"""Inputs made up for an old graph: their shape, the sizes it takes, and two samples that it runs on.
 
 Docs: https://transferlit.github.io/transferlit/tf1/sample_inputs.html.md"""
 
@@ -23,112 +23,179 @@ __all__ = ['input_shape', 'counts_rows', 'count_rows', 'find_samples']
 # %% ../../nbs/tf1/60_sample_inputs.ipynb #831a4b7b
 _CLOSER = 'Conv2D', 'DepthwiseConv2dNative', 'MaxPool', 'AvgPool'
 
-def _used_shape(view, runner, ref, seen=frozenset())->list|None:
+# %% ../../nbs/tf1/60_sample_inputs.ipynb #8366f4eb
+def _used_shape(view, runner, ref, seen=frozenset()) -> list | None:
     "What the operations that take a tensor want it to be; None where they do not tell."
     for name, number in view.users.get(ref, []):
         node, ins = view.node(name), view.ins(name)
         array = view.static(ins[1 - number]) if len(ins) > 1 and number < 2 else None
-        if 'MatMul' in node.op and array is not None: return _factor_shape(node, number, array)
-        if node.op in _CLOSER: return [None, None, None, array.shape[2] if array is not None and array.ndim == 4 else None]
-        if node.op in ('Gather', 'GatherV2') and number == 1: return [None, None]
-        if node.op == 'Reshape' and number == 0: after = _flat_shape(runner.shape((name, 0)))
-        elif name in seen: continue
-        else: after = _shape_before(view, runner, node, ref, _used_shape(view, runner, (name, 0), seen | {name}))
-        if after is not None: return after
+        if 'MatMul' in node.op and array is not None:
+            return _factor_shape(node, number, array)
+        if node.op in _CLOSER:
+            return [
+                None,
+                None,
+                None,
+                array.shape[2] if array is not None and array.ndim == 4 else None,
+            ]
+        if node.op in ('Gather', 'GatherV2') and number == 1:
+            return [None, None]
+        if node.op == 'Reshape' and number == 0:
+            after = _flat_shape(runner.shape((name, 0)))
+        elif name in seen:
+            continue
+        else:
+            after = _shape_before(
+                view, runner, node, ref, _used_shape(view, runner, (name, 0), seen | {name})
+            )
+        if after is not None:
+            return after
 
-
-def _factor_shape(node, number, kernel)->list:
+# %% ../../nbs/tf1/60_sample_inputs.ipynb #be1ce0b6
+def _factor_shape(node, number, kernel) -> list:
     "The shape of the other factor of a product with `kernel`."
-    turned = [bool(attr(node, f'transpose_{k}', False) or attr(node, f'adj_{"xy"[k == "b"]}', False)) for k in 'ab']
+    turned = [
+        bool(attr(node, f'transpose_{k}', False) or attr(node, f'adj_{"xy"[k == "b"]}', False))
+        for k in 'ab'
+    ]
     size = kernel.shape[-1 if (turned[1] if number == 0 else not turned[0]) else -2]
     return [size, None] if turned[number] != bool(number) else [None, size]
 
 
-def _flat_shape(after)->list|None: # rows of as many numbers as a reshape makes of each
-    return [None, int(np.prod(after[1:]))] if after and len(after) > 1 and None not in after[1:] else None
+def _flat_shape(after) -> list | None:  # rows of as many numbers as a reshape makes of each
+    return (
+        [None, int(np.prod(after[1:]))]
+        if after and len(after) > 1 and None not in after[1:]
+        else None
+    )
 
 # %% ../../nbs/tf1/60_sample_inputs.ipynb #ac18f82f
-def _shape_before(view, runner, node, ref, after)->list|None:
+def _shape_before(view, runner, node, ref, after) -> list | None:
     "The shape of what goes into `node`, where `after` is wanted of what comes out."
-    if node.op == 'Transpose': return _turned_shape(view.static(view.ins(node.name)[1]), after)
-    if node.op in ELEMENTWISE and (other := _widest(runner, [r for r in view.ins(node.name) if r != ref])): return [None, *other[1:]]
-    if after is None: return None
-    if node.op == 'Split': return [*after[:-1], after[-1] and after[-1]*attr(node, 'num_split')]
-    if node.op in ('ConcatV2', 'Concat') and after[-1]: # what the other parts leave
-        widths = [(runner.shape(r) or [None])[-1] for r in view.ins(node.name) if r != ref and len(runner.shape(r) or ())]
+    if node.op == 'Transpose':
+        return _turned_shape(view.static(view.ins(node.name)[1]), after)
+    if node.op in ELEMENTWISE and (
+        other := _widest(runner, [r for r in view.ins(node.name) if r != ref])
+    ):
+        return [None, *other[1:]]
+    if after is None:
+        return None
+    if node.op == 'Split':
+        return [*after[:-1], after[-1] and after[-1] * attr(node, 'num_split')]
+    if node.op in ('ConcatV2', 'Concat') and after[-1]:  # what the other parts leave
+        widths = [
+            (runner.shape(r) or [None])[-1]
+            for r in view.ins(node.name)
+            if r != ref and len(runner.shape(r) or ())
+        ]
         return [*after[:-1], None if None in widths else after[-1] - sum(widths)]
     return after
 
 
-def _widest(runner, refs)->list|None: # the shape that others have, with at least one dimension besides the rows
+def _widest(
+    runner, refs
+) -> list | None:  # the shape that others have, with at least one dimension besides the rows
     return max((s for r in refs if (s := runner.shape(r)) and len(s) > 1), key=len, default=None)
 
-
-def _turned_shape(perm, after)->list|None:
+# %% ../../nbs/tf1/60_sample_inputs.ipynb #de9ec5a6
+def _turned_shape(perm, after) -> list | None:
     "A shape before a transpose."
-    if perm is None: return None
+    if perm is None:
+        return None
     perm = list(perm)
-    if after is None or len(after) != len(perm): after = [None]*(len(perm) - 1) + [after[-1] if after else None]
+    if after is None or len(after) != len(perm):
+        after = [None] * (len(perm) - 1) + [after[-1] if after else None]
     return [after[perm.index(i)] for i in range(len(perm))]
 
 # %% ../../nbs/tf1/60_sample_inputs.ipynb #3facfe8e
-def _declared_shape(read, ref)->list|None:
-    "The shape of what a queue or an iterator was declared to hold; they themselves are not touched."
+def _declared_shape(read, ref) -> list | None:
+    """The shape of what a queue or an iterator was declared to hold; they themselves are not
+    touched.
+    """
     name, number = ref
-    if read.nodes[name].op.startswith('IteratorGetNext'): shapes = attr(read.nodes[name], 'output_shapes')
-    else: shapes = attr(read.nodes[read.ins[name][0][0]], 'shapes')
-    if not shapes or number >= len(shapes) or shapes[number] is None: return None
-    if 'Many' not in read.nodes[name].op and 'UpTo' not in read.nodes[name].op: return shapes[number]
+    if read.nodes[name].op.startswith('IteratorGetNext'):
+        shapes = attr(read.nodes[name], 'output_shapes')
+    else:
+        shapes = attr(read.nodes[read.ins[name][0][0]], 'shapes')
+    if not shapes or number >= len(shapes) or shapes[number] is None:
+        return None
+    if 'Many' not in read.nodes[name].op and 'UpTo' not in read.nodes[name].op:
+        return shapes[number]
     rows = read.value(read.ins[name][1]) if 'Many' in read.nodes[name].op else None
     return [None if rows is None else int(rows), *shapes[number]]
 
-
-def _static_shape(read, ref)->list|None:
-    "What TensorFlow's own shape inference says about a tensor; about its node alone, behind what must not be run."
-    if re.match('QueueDequeue|IteratorGetNext', read.nodes[ref[0]].op): return _declared_shape(read, ref)
+# %% ../../nbs/tf1/60_sample_inputs.ipynb #f4e78d93
+def _static_shape(read, ref) -> list | None:
+    """What TensorFlow's own shape inference says about a tensor; about its node alone, behind what
+    must not be run.
+    """
+    if re.match('QueueDequeue|IteratorGetNext', read.nodes[ref[0]].op):
+        return _declared_shape(read, ref)
     above = {r: None for r in read.ins.get(ref[0], []) if read.kind_of(r) == 'data'}
     for cut in ({}, above):
-        try: runner = Runner(read, cut, [ref])
-        except (ValueError, tf.errors.OpError): continue
-        with runner.session: return runner.shape(ref)
+        try:
+            runner = Runner(read, cut, [ref])
+        except (ValueError, tf.errors.OpError):
+            continue
+        with runner.session:
+            return runner.shape(ref)
 
 
 def input_shape(
-    view:View,
-    runner:Runner, # of the same graph, with inputs of open shapes
-    ref:tuple, # an input of the view
-)->list: # with None for what is open; [None] where nothing tells: numbers, each for itself
+    view: View,
+    runner: Runner,  # of the same graph, with inputs of open shapes
+    ref: tuple,  # an input of the view
+) -> list:  # with None for what is open; [None] where nothing tells: numbers, each for itself
     "The shape of an input: as the graph says, or as its use demands."
     shape = _static_shape(view.read, ref)
-    if shape is None: shape = _used_shape(view, runner, ref)
+    if shape is None:
+        shape = _used_shape(view, runner, ref)
     return [None] if shape is None else list(shape)
 
 # %% ../../nbs/tf1/60_sample_inputs.ipynb #9417a183
-_SHAPING = {('Fill', 0), ('Reshape', 1), ('BroadcastTo', 1), ('Tile', 1), ('TensorArrayV3', 0), ('Slice', 1), ('Slice', 2), ('Range', 0), ('Range', 1), ('RandomUniform', 0),
-            ('RandomStandardNormal', 0), ('TruncatedNormal', 0), ('StridedSlice', 2)}
+_SHAPING = {
+    ('Fill', 0),
+    ('Reshape', 1),
+    ('BroadcastTo', 1),
+    ('Tile', 1),
+    ('TensorArrayV3', 0),
+    ('Slice', 1),
+    ('Slice', 2),
+    ('Range', 0),
+    ('Range', 1),
+    ('RandomUniform', 0),
+    ('RandomStandardNormal', 0),
+    ('TruncatedNormal', 0),
+    ('StridedSlice', 2),
+}
 
+# %% ../../nbs/tf1/60_sample_inputs.ipynb #6a97e629
 def counts_rows(
-    view:View,
-    ref:tuple, # an input of the view
-)->bool:
+    view: View,
+    ref: tuple,  # an input of the view
+) -> bool:
     "Is an input a whole number that goes into shapes and nowhere else?"
     dtype, waiting, seen, found = numpy_dtype(view.node(ref[0]), ref[1]), [ref], set(), False
-    if not dtype.is_integer or attr(view.node(ref[0]), 'shape'): return False
+    if not dtype.is_integer or attr(view.node(ref[0]), 'shape'):
+        return False
     while waiting:
         for name, number in view.users.get(waiting.pop(), []):
             op = view.node(name).op
-            if (op, number) in _SHAPING: found = True
-            elif op not in ('Pack', 'ConcatV2', 'ExpandDims', 'Cast', 'Mul', 'Reshape', 'Enter'): return False
-            elif name not in seen: waiting.append((name, 0))
+            if (op, number) in _SHAPING:
+                found = True
+            elif op not in ('Pack', 'ConcatV2', 'ExpandDims', 'Cast', 'Mul', 'Reshape', 'Enter'):
+                return False
+            elif name not in seen:
+                waiting.append((name, 0))
             seen.add(name)
     return found
 
-
+# %% ../../nbs/tf1/60_sample_inputs.ipynb #b262b9fd
 def count_rows(
-    nodes:dict, # name to NodeDef
-    counts:list, # tensors that `counts_rows`
-    source:tuple, # the tensor whose rows they count
-)->dict: # name to NodeDef
+    nodes: dict,  # name to NodeDef
+    counts: list,  # tensors that `counts_rows`
+    source: tuple,  # the tensor whose rows they count
+) -> dict:  # name to NodeDef
     "The nodes, with the first size of `source` in the place of `counts`."
     found, dtype = dict(nodes), numpy_dtype(nodes[source[0]], source[1])
     for name, _ in counts:
@@ -144,94 +211,161 @@ def count_rows(
 
 # %% ../../nbs/tf1/60_sample_inputs.ipynb #bd8c2732
 _SIZES = 12, 28, 32, 64, 224, 227, 299, 96, 100, 48, 36, 20, 10, 8, 128, 256, 5, 3, 1
-_PASS = SAME | {'Reshape', 'Cast', 'ExpandDims', 'Squeeze', 'Transpose', 'Unpack', 'StridedSlice', 'Slice', 'Split', 'SplitV', 'ReverseV2', 'ConcatV2', 'Pack', 'Enter', 'Sub'}
+_PASS = SAME | {
+    'Reshape',
+    'Cast',
+    'ExpandDims',
+    'Squeeze',
+    'Transpose',
+    'Unpack',
+    'StridedSlice',
+    'Slice',
+    'Split',
+    'SplitV',
+    'ReverseV2',
+    'ConcatV2',
+    'Pack',
+    'Enter',
+    'Sub',
+}
 
-def _bound(view, ref)->int|None:
-    "How large the integers in a tensor may be: the rows of the table they look into; None where there is no table."
+# %% ../../nbs/tf1/60_sample_inputs.ipynb #0c9f8f1f
+def _bound(view, ref) -> int | None:
+    """How large the integers in a tensor may be: the rows of the table they look into; None where
+    there is no table.
+    """
     waiting, seen = [ref], set()
     while waiting:
         ref = waiting.pop()
         for name, number in view.users.get(ref, []):
             node, ins = view.node(name), view.ins(name)
-            table = view.static(ins[0]) if node.op in ('Gather', 'GatherV2') and number == 1 else None
-            if table is not None: return len(table)
-            if node.op == 'OneHot' and view.static(ins[1]) is not None: return int(view.static(ins[1]))
-            if node.op in _PASS and name not in seen: waiting += [(name, i) for i in range(view.widths.get(name, 1))]
+            table = (
+                view.static(ins[0]) if node.op in ('Gather', 'GatherV2') and number == 1 else None
+            )
+            if table is not None:
+                return len(table)
+            if node.op == 'OneHot' and view.static(ins[1]) is not None:
+                return int(view.static(ins[1]))
+            if node.op in _PASS and name not in seen:
+                waiting += [(name, i) for i in range(view.widths.get(name, 1))]
             seen.add(name)
 
-
+# %% ../../nbs/tf1/60_sample_inputs.ipynb #0dab027b
 def _array(view, ref, shape, rng):
     "Random numbers that a tensor may hold."
     dtype = numpy_dtype(view.node(ref[0]), ref[1])
     bound = _bound(view, ref) or (256 if dtype == tf.uint8 else 2 if dtype.is_integer else None)
-    if bound and dtype != tf.bool: return rng.integers(bound > 2, bound, shape).astype(dtype.as_numpy_dtype) # 0 often means that nothing is there
-    if dtype.is_floating: # half of the rows as pixels are, half around zero
+    if bound and dtype != tf.bool:
+        return rng.integers(bound > 2, bound, shape).astype(
+            dtype.as_numpy_dtype
+        )  # 0 often means that nothing is there
+    if dtype.is_floating:  # half of the rows as pixels are, half around zero
         pixels = rng.uniform(size=shape)
-        pixels[len(pixels)//2:] = rng.normal(size=pixels[len(pixels)//2:].shape) if np.ndim(pixels) else 0
+        pixels[len(pixels) // 2 :] = (
+            rng.normal(size=pixels[len(pixels) // 2 :].shape) if np.ndim(pixels) else 0
+        )
         return pixels.astype(dtype.as_numpy_dtype)
-    if dtype == tf.bool: return rng.uniform(size=shape) < .5
-    raise ValueError(f'A sample can be made up for numbers only. Begin behind the text: `inputs=`. Received: {dtype.name} for {to_text(ref)!r}.')
+    if dtype == tf.bool:
+        return rng.uniform(size=shape) < 0.5
+    raise ValueError(
+        'A sample can be made up for numbers only. Begin behind the text: `inputs=`. Received:'
+        f' {dtype.name} for {to_text(ref)!r}.'
+    )
 
 # %% ../../nbs/tf1/60_sample_inputs.ipynb #a2bdf6be
-def _draw(view, shapes, rows:int, size:int)->list:
+def _draw(view, shapes, rows: int, size: int) -> list:
     "Arrays for all inputs with `rows` rows and `size` for what is open."
     rng = np.random.default_rng(rows)
     whole = lambda s: [d if d is not None else rows if i == 0 else size for i, d in enumerate(s)]
     return [_array(view, r, whole(s), rng) for r, s in zip(view.inputs, shapes)]
 
 
-def _takes(view, runner, arrays)->bool|None: # does the graph run, row by row? None: it does not run
-    try: found = runner.run(view.outputs, arrays)
-    except (tf.errors.OpError, ValueError): return None
-    return all(np.ndim(f) == 0 or np.ndim(arrays[0]) == 0 or len(f) == len(arrays[0]) for f in found)
+def _takes(
+    view, runner, arrays
+) -> bool | None:  # does the graph run, row by row? None: it does not run
+    try:
+        found = runner.run(view.outputs, arrays)
+    except (tf.errors.OpError, ValueError):
+        return None
+    return all(
+        np.ndim(f) == 0 or np.ndim(arrays[0]) == 0 or len(f) == len(arrays[0]) for f in found
+    )
 
 # %% ../../nbs/tf1/60_sample_inputs.ipynb #aeafd52b
-def _inner_sizes(view, runner)->tuple:
-    "Sizes that the graph itself names: numbers of rows it reckons with, and of the parts it splits into."
-    shapes = [runner.shape((n, 0)) for n in view.order if not view.nest[n] and view.read.kind.get(n) == 'data']
-    shapes += [view.static(view.ins(n)[0]) for n in view.order if view.node(n).op == 'Conv2DBackpropInput'] # it is told its own shape
+def _inner_sizes(view, runner) -> tuple:
+    """Sizes that the graph itself names: numbers of rows it reckons with, and of the parts it
+    splits into.
+    """
+    shapes = [
+        runner.shape((n, 0))
+        for n in view.order
+        if not view.nest[n] and view.read.kind.get(n) == 'data'
+    ]
+    shapes += [
+        view.static(view.ins(n)[0]) for n in view.order if view.node(n).op == 'Conv2DBackpropInput'
+    ]  # it is told its own shape
     rows = Counter(int(s[0]) for s in shapes if s is not None and len(s) and s[0] and s[0] > 1)
-    parts = Counter(attr(view.node(n), 'num_split') or attr(view.node(n), 'num') for n in view.order if view.node(n).op in ('Split', 'SplitV', 'Unpack'))
+    parts = Counter(
+        attr(view.node(n), 'num_split') or attr(view.node(n), 'num')
+        for n in view.order
+        if view.node(n).op in ('Split', 'SplitV', 'Unpack')
+    )
     return [r for r, _ in rows.most_common(4)], [p for p, _ in parts.most_common(3)]
 
-
+# %% ../../nbs/tf1/60_sample_inputs.ipynb #d5054920
 def _tries(view, runner, shapes):
     "What may fit: shapes of the inputs, rows of two samples, a size for what is open."
     free = [[None, *s[1:]] if s else s for s in shapes]
     said = [s[0] for s in shapes if s and s[0] is not None]
     rows, parts = _inner_sizes(view, runner)
-    sizes = [*dict.fromkeys([*parts, *_SIZES])] if any(d is None for s in shapes for d in s[1:]) else [1]
+    sizes = (
+        [*dict.fromkeys([*parts, *_SIZES])]
+        if any(d is None for s in shapes for d in s[1:])
+        else [1]
+    )
     for size in sizes:
         yield free, (3, 5), size
-        if said: yield shapes, (said[0],)*2, size
-    for n in rows: # a batch that is written into the graph
-        for size in sizes[:6]: yield [[n, *s[1:]] if s else s for s in shapes], (n, n), size
+        if said:
+            yield shapes, (said[0],) * 2, size
+    for n in rows:  # a batch that is written into the graph
+        for size in sizes[:6]:
+            yield [[n, *s[1:]] if s else s for s in shapes], (n, n), size
 
 # %% ../../nbs/tf1/60_sample_inputs.ipynb #795d2252
-def _settled(view, runner, shapes, first, rows:int, size:int, aligned)->tuple:
-    "The shapes with a second sample of another size: first what is open stays open, then it takes the size of the first."
+def _settled(view, runner, shapes, first, rows: int, size: int, aligned) -> tuple:
+    """The shapes with a second sample of another size: first what is open stays open, then it takes
+    the size of the first.
+    """
     open_dims = any(d is None for s in shapes for d in s[1:])
-    for other in (size + 1, size + 2, 2*size) if open_dims else ():
-        if _takes(view, runner, second := _draw(view, shapes, rows, other)) == aligned: return shapes, first, second
+    for other in (size + 1, size + 2, 2 * size) if open_dims else ():
+        if _takes(view, runner, second := _draw(view, shapes, rows, other)) == aligned:
+            return shapes, first, second
     fixed = [[s[0], *(size if d is None else d for d in s[1:])] if s else s for s in shapes]
-    if np.ndim(first[0]) and rows == len(first[0]): return fixed, first, None
+    if np.ndim(first[0]) and rows == len(first[0]):
+        return fixed, first, None
     second = _draw(view, fixed, rows, size)
     return fixed, first, second if _takes(view, runner, second) == aligned else None
 
-
+# %% ../../nbs/tf1/60_sample_inputs.ipynb #eadbe704
 def find_samples(
-    view:View,
-    runner:Runner, # of the same graph
-    shapes:list, # of the inputs, with None for what is open
-)->tuple: # shapes that the model is to have; a sample; another with other sizes, or None where there is one size only
+    view: View,
+    runner: Runner,  # of the same graph
+    shapes: list,  # of the inputs, with None for what is open
+) -> tuple:  # shapes that the model is to have; a sample; another with other sizes, or None where there is one size only
     "Inputs that the graph runs on. Raises ValueError where none is found."
     loose = None
     for free, batches, size in _tries(view, runner, shapes):
         aligned = _takes(view, runner, first := _draw(view, free, batches[0], size))
-        if aligned is None or loose and not aligned: continue
+        if aligned is None or loose and not aligned:
+            continue
         found = _settled(view, runner, free, first, batches[1], size, aligned)
-        if aligned: return found
-        loose = found # its rows are not those of the input; better than nothing
-    if loose: return loose
-    raise ValueError(f'A graph must run on a sample before it can be trusted. Give the shapes of its inputs: `shapes={{name: (rows, ...)}}`, or begin behind them: `inputs=`. '
-                     f'Received: {", ".join(f"{to_text(r)} {s}" for r, s in zip(view.inputs, shapes))}.')
+        if aligned:
+            return found
+        loose = found  # its rows are not those of the input; better than nothing
+    if loose:
+        return loose
+    raise ValueError(
+        'A graph must run on a sample before it can be trusted. Give the shapes of its inputs:'
+        ' `shapes={name: (rows, ...)}`, or begin behind them: `inputs=`. Received:'
+        f' {", ".join(f"{to_text(r)} {s}" for r, s in zip(view.inputs, shapes))}.'
+    )
