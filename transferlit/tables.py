@@ -18,7 +18,8 @@ __all__ = ['Table']
 
 # %% ../nbs/floor/30_tables.ipynb #af732388
 def _width(text: str) -> int:  # columns that `text` takes in a terminal
-    return sum(2 if east_asian_width(c) in 'WF' else 1 for c in text)
+    wide = [c for c in text if east_asian_width(c) in 'WF']
+    return len(text) + len(wide)
 
 
 def _text(value) -> str:
@@ -49,7 +50,10 @@ class Table:
 
     @property
     def columns(self) -> list:
-        return list(dict.fromkeys(k for row in self.rows for k in row))
+        names = {}
+        for row in self.rows:
+            names.update(dict.fromkeys(row))
+        return list(names)
 
     def __len__(self):
         return len(self.rows)
@@ -64,11 +68,16 @@ class Table:
         return [printable(str(c)) for c in self.columns]
 
     def _cells(self):
-        return [[_text(row.get(c)) for c in self.columns] for row in self.rows]
+        columns = self.columns
+        cells = []
+        for row in self.rows:
+            cells.append([_text(row.get(c)) for c in columns])
+        return cells
 
     def _right(self, column) -> bool:
-        kinds = {type(row.get(column)) for row in self.rows} - {type(None)}
-        return bool(kinds) and kinds <= {int, float}
+        values = [row.get(column) for row in self.rows]
+        given = [v for v in values if v is not None]
+        return bool(given) and all(type(v) in (int, float) for v in given)
 
     def to_dict(self) -> list:  # the rows, copied
         "The rows as plain dictionaries, for JSON or a program."
@@ -90,32 +99,44 @@ class Table:
 def _plain(table: Table) -> str:
     "The table as text: a rule under the head, numbers to the right."
     lines = [table._head(), *table._cells()]
-    widths = [max(map(_width, column)) for column in zip(*lines)]
+    columns = list(zip(*lines))
+    widths = [max(map(_width, column)) for column in columns]
     right = [table._right(c) for c in table.columns]
-    body = ['  '.join(map(_pad, line, widths, right)).rstrip() for line in lines]
-    rule = ['  '.join('─' * w for w in widths)] if widths else ['(no rows)']
-    parts = [table.title, *body[:1], *rule, *body[1:], table.note]
-    return printable('\n'.join(part for part in parts if part), keep='\n')
+    body = []
+    for line in lines:
+        padded = map(_pad, line, widths, right)
+        body.append('  '.join(padded).rstrip())
+    rules = ['─' * w for w in widths]
+    rule = '  '.join(rules) if rules else '(no rows)'
+    head, rest = body[:1], body[1:]
+    parts = [table.title, *head, rule, *rest, table.note]
+    shown = '\n'.join(filter(None, parts))
+    return printable(shown, keep='\n')
 
 # %% ../nbs/floor/30_tables.ipynb #2341e395
 def _html(table: Table) -> str:
     "The table as HTML, without scripts or styles of its own but alignment."
 
     def cell(tag, text, right):
-        style = ' style="text-align:right"' if right else ' style="text-align:left"'
-        return f'<{tag}{style}>{html.escape(text)}</{tag}>'
+        side = 'right' if right else 'left'
+        shown = html.escape(text)
+        return f'<{tag} style="text-align:{side}">{shown}</{tag}>'
 
     right = [table._right(c) for c in table.columns]
 
     def line(tag, texts):
-        return '<tr>' + ''.join(map(cell, [tag] * len(texts), texts, right)) + '</tr>'
+        tags = [tag] * len(texts)
+        cells = map(cell, tags, texts, right)
+        return '<tr>' + ''.join(cells) + '</tr>'
 
-    head = f'<thead>{line("th", table._head())}</thead>'
-    body = '<tbody>' + ''.join(line('td', cells) for cells in table._cells()) + '</tbody>'
+    head = line('th', table._head())
+    body = [line('td', cells) for cells in table._cells()]
 
     def lines(text):
-        return html.escape(printable(text, keep='\n')).replace('\n', '<br>')
+        shown = html.escape(printable(text, keep='\n'))
+        return shown.replace('\n', '<br>')
 
     above = f'<p><strong>{lines(table.title)}</strong></p>' if table.title else ''
     below = f'<p><small>{lines(table.note)}</small></p>' if table.note else ''
-    return f'<div>{above}<table class="transferlit-table">{head}{body}</table>{below}</div>'
+    rows = f'<thead>{head}</thead><tbody>{"".join(body)}</tbody>'
+    return f'<div>{above}<table class="transferlit-table">{rows}</table>{below}</div>'

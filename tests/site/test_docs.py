@@ -43,8 +43,9 @@ def project(tmp_path_factory):
     for name in ("tools", "nbs"):
         shutil.copytree(ROOT / name, root / name, ignore=ignore)
     (root / "transferlit").mkdir()
-    tables, = (ROOT / "nbs").rglob("*_tables.ipynb")
-    shutil.copy(tables, root / "nbs" / "06_tables.ipynb")
+    for name in ("files", "tables"):  # the pages of the two, at the top of this small project
+        found, = (ROOT / "nbs" / "floor").glob(f"*_{name}.ipynb")
+        shutil.copy(found, root / "nbs" / found.name)
     for name in ("pyproject.toml", "settings.ini", "transferlit/__init__.py"):
         shutil.copy(ROOT / name, root / name)
     (root / "transferlit.egg-info").mkdir()  # what `pip install -e .` leaves
