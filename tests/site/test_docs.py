@@ -190,7 +190,7 @@ def test_drafts_and_checkpoints_are_no_notebooks(tmp_path, monkeypatch):
 def test_pages_lose_their_numbers_and_references_follow(project):
     root = project / "docs"
     site = {p.relative_to(root).as_posix(): p.read_text(encoding="utf-8") for p in root.rglob("*.html")}
-    assert set(site) == {"index.html", "sample.html", "tables.html", "house/sample.html", "reference.html"}
+    assert set(site) == {"index.html", "sample.html", "files.html", "tables.html", "house/sample.html", "reference.html"}
     assert 'href="sample.html#' in site["index.html"]
     assert 'href="tables.html#table"><code>Table</code>' in site["index.html"]
     assert 'href="tables.html#table"><code>Table.to_dict</code>' in site["index.html"], "a method leads to its class"
@@ -218,7 +218,7 @@ def test_a_page_in_a_folder_says_where_its_notebook_and_its_source_are(project):
 
 def test_lists_for_machines_know_every_page_in_the_order_of_the_menu(project):
     base = "https://transferlit.github.io/transferlit"
-    pages = ["index", "sample", "reference", "tables", "house/sample"]
+    pages = ["index", "files", "tables", "sample", "reference", "house/sample"]
     lists = {n: (project / "docs" / n).read_text(encoding="utf-8") for n in ("llms.txt", "sitemap.xml", "search.json")}
     assert re.findall(rf"\({base}/(.*)\.html\.md\)", lists["llms.txt"]) == pages
     assert f"[안쪽 표본 · Inner sample]({base}/house/sample.html.md): A page in a folder." in lists["llms.txt"]
