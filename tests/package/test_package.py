@@ -86,7 +86,7 @@ def wheel_python(wheel, tmp_path_factory):
     site, = env.glob("lib/python*/site-packages")
     (site / "here.pth").write_text("\n".join(p for p in sys.path if p.endswith("-packages")) + "\n")
     made = str(env / "bin" / "python")
-    pip = [sys.executable, "-m", "pip", "--python", made, "install", "-q", "--no-index", "--no-deps", wheel]
+    pip = [sys.executable, "-m", "pip", "--python", made, "install", "-q", "--no-index", "--no-deps", "--ignore-installed", wheel]
     subprocess.run(pip, check=True, capture_output=True)
     return made
 
