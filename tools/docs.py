@@ -280,7 +280,8 @@ INNER = ("floor/", "formats/", "cut/", "loop/", "store/", "features/", "tf1/", "
 
 def ranked(entries: list[dict]) -> list[dict]:
     """The entries of the search with `words` that lead to them, and whether they are `inner`; the search reads both."""
-    words, public = translations()["words"], set(import_module("transferlit").__all__)
+    names, public = page_names(), set(import_module("transferlit").__all__)
+    words = {names.get(name, name): said for name, said in translations()["words"].items()}
     for entry in entries:
         page, _, anchor = entry["href"].partition("#")
         name = entry["section"] if entry["section"] in public and anchor else ""
