@@ -56,6 +56,7 @@ def project(tmp_path_factory):
     write(root / "nbs" / "index.ipynb", INDEX, secret, new_code_cell("1 + 1", outputs=[new_output("execute_result", {"text/plain": "2"})]), picture)
     write(root / "nbs" / "31_sample.ipynb", SAMPLE, picture)
     write(root / "nbs" / "house" / "10_sample.ipynb", INNER, *inner_code(), picture)
+    assert tool(root, "notebooks", "mend").returncode == 0
     init = root / "transferlit" / "__init__.py"
     homes = '_HOME = {"Table": "tables", "dig": "inner.sample"}'
     init.write_text(re.sub(r"_HOME = \{.*?\n\}", homes, init.read_text("utf-8"), flags=re.S), encoding="utf-8")
