@@ -45,7 +45,7 @@ def project(tmp_path_factory):
         shutil.copytree(ROOT / name, root / name, ignore=ignore)
     (root / "transferlit").mkdir()
     tables, = (ROOT / "nbs").rglob("*_tables.ipynb")
-    shutil.copy(tables, root / "nbs" / "06_tables.ipynb")
+    shutil.copy(tables, root / "nbs" / "41_tables.ipynb")
     for name in ("pyproject.toml", "settings.ini", "transferlit/__init__.py"):
         shutil.copy(ROOT / name, root / name)
     (root / "transferlit.egg-info").mkdir()  # what `pip install -e .` leaves
@@ -219,7 +219,7 @@ def test_a_page_in_a_folder_says_where_its_notebook_and_its_source_are(project):
 
 def test_lists_for_machines_know_every_page_in_the_order_of_the_menu(project):
     base = "https://transferlit.github.io/transferlit"
-    pages = ["index", "sample", "reference", "tables", "house/sample"]
+    pages = ["index", "sample", "tables", "reference", "house/sample"]
     lists = {n: (project / "docs" / n).read_text(encoding="utf-8") for n in ("llms.txt", "sitemap.xml", "search.json")}
     assert re.findall(rf"\({base}/(.*)\.html\.md\)", lists["llms.txt"]) == pages
     assert f"[안쪽 표본 · Inner sample]({base}/house/sample.html.md): A page in a folder." in lists["llms.txt"]

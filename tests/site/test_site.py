@@ -289,7 +289,7 @@ def test_dark_mode_is_one_click_away_and_stays(browser):
 
 def test_a_table_too_wide_for_a_phone_becomes_a_card_a_row(browser):
     """Each cell says which column it is in, in the language of the page; on a desktop it is a table again."""
-    browser.open("tf1_to_keras3.html?lang=en", size=PHONE)
+    browser.open("guides/tf1_to_keras3.html?lang=en", size=PHONE)
     browser.wait(lambda: browser.all(".stacked"))
     row = browser.one(".stacked tbody tr").text.splitlines()
     assert row[0].startswith("tf.placeholder") and "Today" in row and "What differs" in row
