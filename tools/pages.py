@@ -257,7 +257,11 @@ class Origin(Processor):
         self.nb.cells.insert(1, mk_cell(line, "markdown"))  # the title is the first
 
 
+FOLDED = re.compile(r"^((?:#\|.*\n)*#\| *code-fold:.*\n(?:#\|.*\n)*)# (.+ · .+)\n", re.M)
+
+
 def fold_title(cell):
-    """The line above folded source, in both languages as every other label."""
+    """The line above folded source, in both languages as every other label: the comment that it begins with."""
     if cell.cell_type == "code":
+        cell.source = FOLDED.sub(r'\1#| code-summary: "\2"\n', cell.source, count=1)
         cell.source = cell.source.replace('#| code-summary: "Exported source"', '#| code-summary: "소스 · Source"', 1)

@@ -18,7 +18,8 @@ __all__ = ['Table']
 
 # %% ../nbs/floor/30_tables.ipynb #af732388
 def _width(text: str) -> int:  # columns that `text` takes in a terminal
-    return sum(2 if east_asian_width(c) in 'WF' else 1 for c in text)
+    wide = [c for c in text if east_asian_width(c) in 'WF']
+    return len(text) + len(wide)
 
 
 def _text(value) -> str:
@@ -31,7 +32,9 @@ def _text(value) -> str:
         return 'yes' if value else 'no'
     if isinstance(value, int):
         return f'{value:,}'
-    return f'{value:.4g}' if isinstance(value, float) else printable(str(value))
+    if isinstance(value, float):
+        return f'{value:.4g}'
+    return printable(str(value))
 
 
 def _pad(text: str, width: int, right: bool) -> str:
@@ -49,7 +52,10 @@ class Table:
 
     @property
     def columns(self) -> list:
-        return list(dict.fromkeys(k for row in self.rows for k in row))
+        names = {}
+        for row in self.rows:
+            names.update(dict.fromkeys(row))
+        return list(names)
 
     def __len__(self):
         return len(self.rows)
@@ -64,10 +70,16 @@ class Table:
         return [printable(str(c)) for c in self.columns]
 
     def _cells(self):
-        return [[_text(row.get(c)) for c in self.columns] for row in self.rows]
+        columns = self.columns
+        rows = []
+        for row in self.rows:
+            rows.append([_text(row.get(column)) for column in columns])
+        return rows
 
     def _right(self, column) -> bool:
-        kinds = {type(row.get(column)) for row in self.rows} - {type(None)}
+        values = [row.get(column) for row in self.rows]
+        kinds = set(map(type, values))
+        kinds.discard(type(None))
         return bool(kinds) and kinds <= {int, float}
 
     def to_dict(self) -> list:  # the rows, copied
@@ -89,33 +101,38 @@ class Table:
 # %% ../nbs/floor/30_tables.ipynb #c4600bea
 def _plain(table: Table) -> str:
     "The table as text: a rule under the head, numbers to the right."
-    lines = [table._head(), *table._cells()]
-    widths = [max(map(_width, column)) for column in zip(*lines)]
+    head, *rows = [table._head(), *table._cells()]
+    widths = [max(map(_width, column)) for column in zip(head, *rows)]
     right = [table._right(c) for c in table.columns]
-    body = ['  '.join(map(_pad, line, widths, right)).rstrip() for line in lines]
-    rule = ['  '.join('─' * w for w in widths)] if widths else ['(no rows)']
-    parts = [table.title, *body[:1], *rule, *body[1:], table.note]
+    rule = '  '.join('─' * width for width in widths)
+    parts = [table.title, _line(head, widths, right), rule or '(no rows)']
+    parts += [_line(row, widths, right) for row in rows]
+    parts.append(table.note)
     return printable('\n'.join(part for part in parts if part), keep='\n')
+
+
+def _line(texts: list, widths: list, right: list) -> str:
+    return '  '.join(map(_pad, texts, widths, right)).rstrip()
 
 # %% ../nbs/floor/30_tables.ipynb #2341e395
 def _html(table: Table) -> str:
     "The table as HTML, without scripts or styles of its own but alignment."
-
-    def cell(tag, text, right):
-        style = ' style="text-align:right"' if right else ' style="text-align:left"'
-        return f'<{tag}{style}>{html.escape(text)}</{tag}>'
-
     right = [table._right(c) for c in table.columns]
+    head = _row_of('th', table._head(), right)
+    rows = [_row_of('td', cells, right) for cells in table._cells()]
+    above = f'<p><strong>{_lines(table.title)}</strong></p>' if table.title else ''
+    below = f'<p><small>{_lines(table.note)}</small></p>' if table.note else ''
+    body = f'<thead>{head}</thead><tbody>{"".join(rows)}</tbody>'
+    return f'<div>{above}<table class="transferlit-table">{body}</table>{below}</div>'
 
-    def line(tag, texts):
-        return '<tr>' + ''.join(map(cell, [tag] * len(texts), texts, right)) + '</tr>'
 
-    head = f'<thead>{line("th", table._head())}</thead>'
-    body = '<tbody>' + ''.join(line('td', cells) for cells in table._cells()) + '</tbody>'
+def _row_of(tag: str, texts: list, right: list) -> str:
+    cells = []
+    for text, is_number in zip(texts, right):
+        side = 'right' if is_number else 'left'
+        cells.append(f'<{tag} style="text-align:{side}">{html.escape(text)}</{tag}>')
+    return f'<tr>{"".join(cells)}</tr>'
 
-    def lines(text):
-        return html.escape(printable(text, keep='\n')).replace('\n', '<br>')
 
-    above = f'<p><strong>{lines(table.title)}</strong></p>' if table.title else ''
-    below = f'<p><small>{lines(table.note)}</small></p>' if table.note else ''
-    return f'<div>{above}<table class="transferlit-table">{head}{body}</table>{below}</div>'
+def _lines(text: str) -> str:
+    return html.escape(printable(text, keep='\n')).replace('\n', '<br>')

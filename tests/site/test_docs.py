@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -437,3 +438,12 @@ def test_the_figure_of_speed_is_the_one_that_was_measured():
         for lang in ("ko", "en"):
             text = next(c.source for c in cells if f'lang="{lang}"' in c.source and "10_speed" in c.source and said[2] in c.source)
             assert all(figure in text for figure in said), name
+
+
+def test_folded_code_is_named_by_its_first_comment():
+    cell = types.SimpleNamespace(cell_type="code", source="#| code-fold: true\n# 준비 · Set-up\nx = 1")
+    pages.fold_title(cell)
+    assert cell.source == '#| code-fold: true\n#| code-summary: "준비 · Set-up"\nx = 1'
+    cell.source = plain = "#| code-fold: true\nx = 1  # 하나 · one"
+    pages.fold_title(cell)
+    assert cell.source == plain
