@@ -18,6 +18,7 @@ import posixpath
 import re
 import shutil
 import sys
+from importlib import import_module
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -29,6 +30,7 @@ from nbdev.doclinks import NbdevLookup
 from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
 from notebooks import notebooks
+from pages import translations
 from readme import readme
 from reference import reference
 from smalldocs import site as smalldocs
@@ -196,9 +198,15 @@ def contents_for_machines(built) -> str:
         lines += ["", f"## {html.unescape(item.text)}", ""]
         for page in item.pages():
             address = f"{facts['site-url']}/{page.out}.md"
-            said = page.front.get("description")
+            said = english(page.front.get("description") or "")
             lines.append(f"- [{page.title}]({address})" + (f": {said}" if said else ""))
     return "\n".join(lines) + "\n"
+
+
+def english(line: str) -> str:
+    """The English half of `한국어 · English`; a line of one language stays."""
+    korean, dot, rest = line.partition(" · ")
+    return rest if dot and re.search("[가-힣]", korean) else line
 
 
 def local(text: str, base: str, ids: dict[str, set[str]], folder: str = "") -> str:
@@ -242,6 +250,47 @@ def drawn(match: re.Match) -> str:
     return f'<pre class="drawn">{match[1] or ""}{words}'
 
 
+PICTURE = re.compile(r'<h[1-4][^>]*>(?P<title>.*?)</h[1-4]>|<img(?![^>]*\balt=)(?P<rest>[^>]*)>', re.S)
+
+
+def described(text: str) -> str:
+    """`text` with words for each picture that has none: a plot is said to show what its heading says."""
+    seen = {"title": "", "number": 0}
+
+    def words(match: re.Match) -> str:
+        if match["rest"] is None:
+            seen.update(title=re.sub(r"<[^>]*>", "", match["title"]).strip(), number=0)
+            return match[0]
+        seen["number"] += 1
+        return f'<img alt="{alternative(seen["title"], seen["number"])}"{match["rest"]}>'
+    return PICTURE.sub(words, text)
+
+
+def alternative(title: str, number: int) -> str:
+    """`그림: 한국어 · Plot: English`, numbered where a heading has several."""
+    english_half = english(title)
+    korean = title.removesuffix(english_half).removesuffix(" · ") or title
+    count = f" ({number})" if number > 1 else ""
+    return f"그림: {korean}{count} · Plot: {english_half}{count}".replace('"', "&quot;")
+
+
+# What a reader of the pages seldom looks for: found all the same, after all else.
+INNER = ("floor/", "formats/", "cut/", "loop/", "store/", "features/", "tf1/", "house/")
+
+
+def ranked(entries: list[dict]) -> list[dict]:
+    """The entries of the search with `words` that lead to them, and whether they are `inner`; the search reads both."""
+    names, public = page_names(), set(import_module("transferlit").__all__)
+    words = {names.get(name, name): said for name, said in translations()["words"].items()}
+    for entry in entries:
+        page, _, anchor = entry["href"].partition("#")
+        name = entry["section"] if entry["section"] in public and anchor else ""
+        own = words.get(name, []) + ([] if anchor else words.get(page.removesuffix(".html"), []))
+        entry["inner"] = page.startswith(INNER) and not name
+        entry["words"] = [word.lower() for word in [*own, *[name] * bool(name)]]
+    return entries
+
+
 def finish(base: str) -> None:
     """Make the site the same on every machine, at home in any folder, and silent towards the network."""
     ids = {p.relative_to(SITE).as_posix(): set(Page(p.read_text(encoding="utf-8")).ids) for p in SITE.rglob("*.html")}
@@ -254,6 +303,7 @@ def finish(base: str) -> None:
             text = CODE.sub(hung, text)
             text = PRINTED.sub(drawn, text)
             text = without_twins(text, path)
+            text = described(text)
         elif path.suffix in (".md", ".txt"):
             text = text.replace(".llms.md", ".html.md")
         elif path.suffix == ".css":
@@ -261,7 +311,10 @@ def finish(base: str) -> None:
         elif path.name == "sitemap.xml":
             text = re.sub(r"\s*<lastmod>.*?</lastmod>", "", text)
         path.write_bytes(text.encode("utf-8"))
-    index = (SITE / "search.json").read_text(encoding="utf-8")  # as a script, which a page opened from the disk may load
+    entries = ranked(json.loads((SITE / "search.json").read_text(encoding="utf-8")))
+    index = json.dumps(entries, ensure_ascii=False)
+    (SITE / "search.json").write_text(index, encoding="utf-8")
+    # As a script too, which a page opened from the disk may load.
     (SITE / "search.js").write_text(f"window.searchIndex = {index};\n", encoding="utf-8")
 
 

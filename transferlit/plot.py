@@ -167,7 +167,7 @@ def _label_bars(ax, paths: list) -> None:
     ax.set_yscale('log')
     ax.set_ylim(
         0.7, 2 * ax.get_ylim()[1]
-    )  # a layer with one output still has a bar; room for names above
+    )  # a layer with one output still has a bar; space for names above
     ax.yaxis.set_major_formatter('{x:,.0f}')
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_ylabel('outputs a row')

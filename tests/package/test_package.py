@@ -1,6 +1,8 @@
 """The package as a user gets it: light to import, whole in a wheel, its facts the same in each place."""
+import ast
 import configparser
 import email
+import json
 import os
 import re
 import shutil
@@ -148,3 +150,54 @@ def test_facts_agree():
     assert f'__version__ = "{ini["version"]}"' in (ROOT / "transferlit" / "__init__.py").read_text("utf-8")
     pinned = [r for r in ini["dev_requirements"].split() if r.startswith("nbdev")]
     assert pinned and re.fullmatch(r"nbdev==3\.3\.\d+", pinned[0])
+
+
+READERS = sorted([*(ROOT / "nbs").glob("*.ipynb"), *(ROOT / "nbs" / "guides").glob("*.ipynb")])
+
+# What one notebook needs beyond that, and says so on its page.
+ELSEWHERE = {"60_many_machines": {"ray", "fsspec"}, "30_sharing": {"huggingface_hub"}, "50_backbones": {"keras_hub"}}
+
+
+def code_of(notebook):
+    cells = json.loads(notebook.read_text("utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+def packages_of(source):
+    """What a cell imports whether or not it is there; an import inside `try` is a choice."""
+    tree = ast.parse(source)
+    tried = {id(node) for outer in ast.walk(tree) if isinstance(outer, ast.Try) for node in ast.walk(outer)}
+    nodes = [node for node in ast.walk(tree) if id(node) not in tried]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("notebook", READERS, ids=lambda path: path.stem)
+def test_a_readers_notebook_needs_only_what_the_extra_brings(notebook):
+    """`pip install "transferlit[notebooks]"` is enough for the article and the guides."""
+    ini = configparser.ConfigParser(delimiters=["="], interpolation=None)
+    ini.read(ROOT / "settings.ini", encoding="utf-8")
+    facts = ini["DEFAULT"]
+    wanted = f"{facts['requirements']} {facts['notebooks_requirements']}".split()
+    brought = {re.match(r"[\w-]+", name)[0] for name in wanted}
+    brought |= {"transferlit", "IPython", "ml_dtypes"} | sys.stdlib_module_names  # the last by Keras
+    cells = [code for code in code_of(notebook) if "eval: false" not in code]
+    assert set().union(*map(packages_of, cells)) - brought - ELSEWHERE.get(notebook.stem, set()) == set()
+
+
+@pytest.mark.parametrize("notebook", READERS, ids=lambda path: path.stem)
+def test_a_readers_notebook_reaches_for_no_file_of_the_checkout(notebook, request):
+    if notebook.stem == "23_revival":
+        request.applymarker(pytest.mark.xfail(reason="its proofs are files of the tests", strict=False))
+    assert [code for code in code_of(notebook) if re.search(r"['\"/]\.\./(tests|tools)", code)] == []
+
+
+@pytest.mark.parametrize("notebook", ["guides/70_recipes.ipynb", "guides/80_tf1_to_keras3.ipynb"])
+def test_notebook_runs_from_the_wheel_in_a_folder_of_its_own(notebook, wheel_python, tmp_path):
+    pytest.importorskip("IPython", reason="IPython is not installed: pip install -e .[dev]")
+    alone = shutil.copy(ROOT / "nbs" / notebook, tmp_path)
+    env = ENV | {"MPLBACKEND": "agg", "IPYTHONDIR": str(tmp_path / "ipython")}
+    command = [wheel_python, "-m", "IPython", "--colors=NoColor", alone]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0 and "Traceback" not in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]

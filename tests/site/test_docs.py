@@ -1,9 +1,11 @@
 """The builder of the pages, on a small project of its own: same bytes each time, faults found, references mended."""
+import importlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -56,6 +58,7 @@ def project(tmp_path_factory):
     write(root / "nbs" / "index.ipynb", INDEX, secret, new_code_cell("1 + 1", outputs=[new_output("execute_result", {"text/plain": "2"})]), picture)
     write(root / "nbs" / "31_sample.ipynb", SAMPLE, picture)
     write(root / "nbs" / "house" / "10_sample.ipynb", INNER, *inner_code(), picture)
+    assert tool(root, "notebooks", "mend").returncode == 0
     init = root / "transferlit" / "__init__.py"
     homes = '_HOME = {"Table": "tables", "dig": "inner.sample"}'
     init.write_text(re.sub(r"_HOME = \{.*?\n\}", homes, init.read_text("utf-8"), flags=re.S), encoding="utf-8")
@@ -392,3 +395,56 @@ def test_callouts_become_quartos_and_unknown_ones_are_refused():
     assert 'title="도움말 · Tip"' in cell.source
     with pytest.raises(ValueError, match="NOTE, TIP"):
         pages.Callouts(None).cell(new_markdown_cell("> [!HINT]\n> x"))
+
+
+def test_callouts_read_well_in_jupyter_too():
+    """A kind in bold, in one language or both, is a callout; other bold words, and quotations, stay as they are."""
+    for word in ("참고", "Note", "참고 · Note"):
+        assert pages.marked(f"> **{word}**\n>\n> one\n> two") == "> [!NOTE]\n> one\n> two"
+    for text in ("> **Otherwise**\n>\n> one", "> **Note**: one", "**Note**\n\none"):
+        assert pages.marked(text) == text
+
+
+def test_mending_a_notebook_writes_callouts_in_words():
+    said = {"<div lang=\"ko\">": "참고", "<div lang=\"en\">": "Note", "": "참고 · Note"}
+    for lead, word in said.items():
+        assert notebooks.plainly(f"{lead}\n\n> [!NOTE]\n> one") == f"{lead}\n\n> **{word}**\n>\n> one"
+
+
+def test_a_picture_without_words_gets_those_of_its_heading():
+    text = '<h2 id="a">곡선 · Curves</h2><img src="a.png"><img src="b.png"><img alt="" src="c.svg">'
+    made = docs.described(text)
+    assert 'alt="그림: 곡선 · Plot: Curves" src="a.png"' in made
+    assert 'alt="그림: 곡선 (2) · Plot: Curves (2)" src="b.png"' in made and '<img alt="" src="c.svg">' in made
+
+
+def test_every_notebook_has_a_korean_line_below_its_title():
+    lines = pages.translations()["lines"]
+    names = {p.relative_to(ROOT / "nbs").with_suffix("").as_posix() for p in notebooks.notebooks([])}
+    assert set(lines) == names
+    assert all(re.search("[가-힣]", line) and " · " not in line for line in lines.values())
+    public = set(importlib.import_module("transferlit").__all__)
+    assert {word for word in pages.translations()["words"] if "/" not in word} <= public
+
+
+def test_the_figure_of_speed_is_the_one_that_was_measured():
+    """What the opening page and the wrap-up say is what a cell of the page on speed printed."""
+    speed = nbformat.read(ROOT / "nbs" / "results" / "10_speed.ipynb", as_version=4)
+    texts = ["".join(o.get("data", {}).get("text/plain", "")) for c in speed.cells if c.cell_type == "code" for o in c.outputs]
+    table, = (text for text in texts if text.startswith("Section 3.3 whole"))
+    slow, fast = (float(re.search(rf"{way} +([\d.]+)", table)[1]) for way in ("3.1 by Keras fit", "3.3 by tl.fit"))
+    said = [f"{slow:.1f}", f"{fast:.1f}", f"{slow / fast:.1f}"]
+    for name in ("index", "40_wrapup"):
+        cells = nbformat.read(ROOT / "nbs" / f"{name}.ipynb", as_version=4).cells
+        for lang in ("ko", "en"):
+            text = next(c.source for c in cells if f'lang="{lang}"' in c.source and "10_speed" in c.source and said[2] in c.source)
+            assert all(figure in text for figure in said), name
+
+
+def test_folded_code_is_named_by_its_first_comment():
+    cell = types.SimpleNamespace(cell_type="code", source="#| code-fold: true\n# 준비 · Set-up\nx = 1")
+    pages.fold_title(cell)
+    assert cell.source == '#| code-fold: true\n#| code-summary: "준비 · Set-up"\nx = 1'
+    cell.source = plain = "#| code-fold: true\nx = 1  # 하나 · one"
+    pages.fold_title(cell)
+    assert cell.source == plain

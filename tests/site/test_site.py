@@ -2,8 +2,10 @@
 import functools
 import http.server
 import json
+import os
 import re
 import shutil
+import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -287,7 +289,7 @@ def test_dark_mode_is_one_click_away_and_stays(browser):
 
 def test_a_table_too_wide_for_a_phone_becomes_a_card_a_row(browser):
     """Each cell says which column it is in, in the language of the page; on a desktop it is a table again."""
-    browser.open("tf1_to_keras3.html?lang=en", size=PHONE)
+    browser.open("guides/tf1_to_keras3.html?lang=en", size=PHONE)
     browser.wait(lambda: browser.all(".stacked"))
     row = browser.one(".stacked tbody tr").text.splitlines()
     assert row[0].startswith("tf.placeholder") and "Today" in row and "What differs" in row
@@ -353,6 +355,82 @@ def test_without_javascript_both_languages_show(browser):
         assert browser.shown("ko") and browser.shown("en")
     finally:
         browser.cdp("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def axe():
+    """The rules of axe-core, where npm has put them: here (`npm install axe-core`), or for all (`npm install -g axe-core`)."""
+    folders = [DOCS.parent / "node_modules", Path(os.environ.get("NODE_PATH", "/nowhere"))]
+    if shutil.which("npm"):
+        folders.append(Path(subprocess.run(["npm", "root", "-g"], capture_output=True, text=True).stdout.strip()))
+    found = (folder / "axe-core" / "axe.min.js" for folder in folders)
+    return next((path.read_text("utf-8") for path in found if path.exists()), None)
+
+
+AXE = """const done = arguments[arguments.length - 1];
+axe.run(document, {resultTypes: ['violations']}).then(found => done(found.violations
+    .filter(v => ['serious', 'critical'].includes(v.impact) || v.id.startsWith('landmark'))
+    .map(v => `${v.id}: ${v.nodes.slice(0, 3).map(n => n.html.slice(0, 160)).join(' | ')}`)));"""
+
+
+def test_no_page_keeps_anyone_out(browser):
+    """Screen readers and keyboards, by the rules of axe-core: nothing serious on any page in either language."""
+    rules = axe()
+    if not rules:
+        pytest.skip("axe-core is not there: npm install -g axe-core")
+    faults = {}
+    for page in pages():
+        for lang in ("ko", "en"):
+            browser.open(f"{page}?lang={lang}")
+            browser.js(rules)
+            if found := browser.driver.execute_async_script(AXE):
+                faults[f"{page} {lang}"] = found
+    assert faults == {}
+
+
+PICTURES = "return [...document.querySelectorAll('main img')].map(e => e.alt)"
+
+
+def test_pictures_say_what_they_show_in_the_language_of_the_page(browser):
+    seen = 0
+    for page in pages():
+        browser.open(f"{page}?lang=en")
+        said = browser.js(PICTURES)
+        seen += len(said)
+        assert all(said) and not any(HANGUL.search(text) for text in said), page
+        browser.js("document.getElementById('language').click()")  # both
+        browser.js("document.getElementById('language').click()")  # Korean
+        assert not said or all(HANGUL.search(text) for text in browser.js(PICTURES)), page
+    assert seen
+
+
+@pytest.mark.parametrize(("words", "name"), [("복원", "restore"), ("restore", "restore"), ("동결", "freeze"), ("기울기", "stop_after"),
+                                             ("freeze", "freeze"), ("fine-tuning", "finetune"), ("접붙이기", "graft")])
+def test_search_leads_to_the_function_of_a_word_first(browser, words, name):
+    browser.open("index.html?lang=ko")
+    hits = browser.search(words)
+    assert hits[0].get_attribute("href").endswith(f"#{name}")
+
+
+@pytest.mark.parametrize("words", ["이미지 폴더", "image folder", "csv"])
+def test_search_leads_to_the_guide_on_own_data(browser, words):
+    browser.open("index.html?lang=ko")
+    assert browser.search(words)[0].get_attribute("href").endswith("guides/your_data.html")
+
+
+def test_search_shows_what_is_inside_the_package_last(browser):
+    browser.open("index.html?lang=en")
+    inner = [bool(re.search("/(floor|formats|cut|loop|store|features|tf1|house)/", hit.get_attribute("href"))) for hit in browser.search("checkpoint")]
+    public = inner.index(True) if True in inner else len(inner)
+    assert public and all(inner[public:])
+
+
+def test_the_line_below_a_title_speaks_the_language_of_the_page(browser):
+    for page in (p for p in pages() if p != "reference.html"):
+        browser.open(f"{page}?lang=ko")
+        korean, = browser.texts(".description")
+        browser.open(f"{page}?lang=en")
+        english, = browser.texts(".description")
+        assert HANGUL.search(korean) and not HANGUL.search(english) and english, page
 
 
 def test_a_console_error_and_an_outside_load_are_noticed(session, base):
