@@ -300,38 +300,55 @@ def _schedule(
     ]
     return chosen, rates
 
-# %% ../nbs/guides/20_finetuning.ipynb #e3c8d93d
-def _rows(rates: list) -> dict:  # path to its row of rates, empty where one optimizer will do
-    "How the rate of each variable goes from stage to stage."
-    if all(len(set(stage.values())) == 1 for stage in rates):
-        return {}
-    return {
-        path: tuple(stage.get(path) for stage in rates)
-        for path in dict.fromkeys(p for stage in rates for p in stage)
-    }
-
 # %% ../nbs/guides/20_finetuning.ipynb #3d20c9e0
-def _row(
-    number: int, stage: Stage, model, rates: dict, history, cache: str, seconds: float
-) -> dict:
+_SHOWN = ('loss', 'val_loss', 'accuracy', 'val_accuracy')
+
+
+def _row(model, stage: Stage, rate_of: dict, history: dict) -> dict:
     "What the table says of a stage."
-    used = sorted({r for r in rates.values() if r is not None})
-    last = {
-        name: values[-1]
-        for name, values in history.items()
-        if name in ('loss', 'val_loss', 'accuracy', 'val_accuracy')
-    }
+    used = sorted({r for r in rate_of.values() if r is not None})
     return dict(
-        stage=number + 1,
         train=str(stage.train),
         values=int(sum(np.prod(v.shape) for v in model.trainable_variables)),
         rate=', '.join(f'{r:g}' for r in used) or "the optimizer's",
         epochs=len(history['loss']),
         cached_at=', '.join(_boundary(model)) or 'nothing',
-        cache=cache,
-        seconds=round(seconds, 2),
-        **last,
+        **{name: values[-1] for name, values in history.items() if name in _SHOWN},
     )
+
+# %% ../nbs/guides/20_finetuning.ipynb #d7cb65bf
+@dataclass(frozen=True)
+class _Job:
+    "A stage in the terms of a model, and where it begins."
+
+    stage: Stage
+    chosen: dict  # path to variable
+    rate_of: dict  # path to rate
+    done: int  # epochs before it
+    features: Features | None  # of the stage before
+    options: dict  # of `fit`
+
+
+def _train(model, x, y, job: _Job) -> tuple:  # row of the table, history, features
+    "One stage."
+    _turn(model, job.chosen)
+    began = time.perf_counter()
+    with ExitStack() as stack:
+        _at(model, job.stage, job.rate_of, stack)
+        features, how = _followed(model, x, job.features, job.options)
+        options = {**job.options, 'cache': features} if features else job.options
+        last = job.done + job.stage.epochs
+        history = fit(model, x, y, initial_epoch=job.done, epochs=last, **options).history
+    row = _row(model, job.stage, job.rate_of, history)
+    return dict(row, cache=how, seconds=round(time.perf_counter() - began, 2)), history, features
+
+
+def _joined(ran: list) -> dict:  # metric to values of all epochs
+    joined = {}
+    for _, history in ran:
+        for name, values in history.items():
+            joined.setdefault(name, []).extend(values)
+    return joined
 
 # %% ../nbs/guides/20_finetuning.ipynb #292caa78
 def finetune(
@@ -339,20 +356,19 @@ def finetune(
     x,  # an array, or a list or dictionary of arrays, rows first
     y,  # labels
     stages: Iterable,  # `Stage`s, or dictionaries of their fields, or just patterns or depths
-    batchnorm: (
-        bool | str | None
-        # of the BatchNormalization in what a stage trains: False none trains, True all, or a
-        # pattern
-    ) = None,
+    # of the BatchNormalization in what a stage trains: False none trains, True all, or a pattern
+    batchnorm: bool | str | None = None,
     **options,  # of `transferlit.fit`: batch_size, validation_data, callbacks, verbose, ...
 ) -> Finetuned:  # a table of what trained when, and the history of all epochs
     """Train `model` stage by stage: in each, what its stage says trains and nothing else, on a
     cache of what is frozen.
 
-    The optimizer's state goes on for what trains in a stage and the next; epochs are numbered
-    through. Flags and rates stay as the last stage has them. Article, section 3.1, is one stage.
-    Raises ValueError, before anything changes, for a stage that trains nothing, has no epochs,
-    leaves a variable without rate or BatchNormalization without policy.
+    The optimizer stays, and its state goes on for what trains in a stage and the next; epochs are
+    numbered through. Flags, and a rate that is a number, stay as the last stage has them; rates by
+    pattern hold in their stage. Article, section 3.1, is one stage. Raises ValueError, before
+    anything changes, for a stage that trains nothing, has no epochs, leaves a variable without rate
+    or BatchNormalization without policy. Where anything raises later, flags, rates, optimizer and
+    compile state are as they were; weights stay as far as they have trained.
     """
     if not model.compiled:
         raise ValueError(
@@ -360,22 +376,18 @@ def finetune(
             f' {model.name!r}.'
         )
     stages = _stages(stages, options)
-    chosen, rates = _schedule(model, stages, batchnorm)
-    rows, table, history, features = _rows(rates), [], {}, None
-    if rows:
-        _check_optimizer(model, rows)
-    for number, stage in enumerate(stages):
-        _turn(model, chosen[number])
-        if rows and not number:
-            groups = _grouped(model, rows)
-        _set_rates(model, groups if rows else {}, number, rates[number])
-        began, done = time.perf_counter(), len(history.get('loss', ()))
-        features, how = _followed(model, x, features, options)
-        given = {**options, 'cache': features} if features else options
-        ran = fit(model, x, y, initial_epoch=done, epochs=done + stage.epochs, **given).history
-        for name, values in ran.items():
-            history.setdefault(name, []).extend(values)
-        table.append(
-            _row(number, stage, model, rates[number], ran, how, time.perf_counter() - began)
-        )
-    return Finetuned(Table(table), history, rates, _weighted(model))
+    plan = list(zip(stages, *_schedule(model, stages, batchnorm)))
+    ran, features = [], None
+    try:
+        with put_back(model):
+            for stage, chosen, rate_of in plan:
+                done = sum(row['epochs'] for row, _ in ran)
+                row, history, features = _train(
+                    model, x, y, _Job(stage, chosen, rate_of, done, features, options)
+                )
+                ran.append((dict(stage=len(ran) + 1, **row), history))
+    except BaseException:
+        forget(model)  # what was compiled knows variables of an optimizer that is no more
+        raise
+    trained = [rate_of for _, _, rate_of in plan]
+    return Finetuned(Table([row for row, _ in ran]), _joined(ran), trained, _weighted(model))
