@@ -20,6 +20,9 @@ __all__ = ['INTERNALS', 'Internal', 'missing', 'internals', 'all_layers', 'stati
            'set_flags', 'rates']
 
 # %% ../nbs/floor/80_keras_internals.ipynb #897ba2ce
+_ALL = ('3.6', '3.10', '3.15', '3.16 nightly')
+
+
 @dataclass(frozen=True)
 class Internal:
     "A name of Keras' that is not public."
@@ -28,9 +31,8 @@ class Internal:
     name: str
     use: str  # what it is used for
     instead: str = ''  # the public way, where some Keras has one
-
-
-_SEEN = ('3.6', '3.10', '3.15', '3.16 nightly')  # all names below were there in each
+    seen: tuple = _ALL
+    needed: bool = True  # False: the package asks first whether it is there
 
 # %% ../nbs/floor/80_keras_internals.ipynb #be8f356a
 INTERNALS = (
@@ -47,6 +49,15 @@ INTERNALS = (
     Internal('model', '_compute_loss', 'the loss with its arguments', '`Model.compute_loss`'),
     Internal('model', '_symbolic_build', 'metrics and optimizer before the first step'),
     Internal('model', '_should_eval', 'whether this epoch is validated'),
+    Internal('model', '_initial_epoch', 'the first epoch of a run'),
+    Internal('model', '_distribute_strategy', 'whether many devices train'),
+    Internal(
+        'model',
+        '_compiled_trainable_state',
+        'flags that `fit` compares before it warns',
+        seen=_ALL[2:],
+        needed=False,
+    ),
     Internal('optimizer', '_variables', 'all its variables', '`Optimizer.variables`, a copy'),
     Internal('optimizer', '_trainable_variables', 'what it was built for'),
     Internal('optimizer', '_trainable_variables_indices', 'their places'),
@@ -73,15 +84,23 @@ def _owners() -> dict:  # kind to an example of it
 
 
 def missing() -> list:  # of `Internal`; empty where all is as it was
-    "What this Keras no longer has of the names in use."
+    "What this Keras no longer has of the names that are needed."
     owners = _owners()
-    return [one for one in INTERNALS if not hasattr(owners[one.owner], one.name)]
+    return [one for one in INTERNALS if one.needed and not hasattr(owners[one.owner], one.name)]
 
 
 def internals() -> Table:  # a row a name
     "The names in use, what for, and the public way where there is one."
-    rows = [vars(one) for one in INTERNALS]
-    return Table(rows, title=f'Keras {keras.__version__}; all seen in {", ".join(_SEEN)}')
+    rows = [
+        dict(
+            name=f'{one.owner}.{one.name}',
+            use=one.use,
+            seen=', '.join(one.seen),
+            instead=one.instead,
+        )
+        for one in INTERNALS
+    ]
+    return Table(rows, title=f'This is Keras {keras.__version__}')
 
 # %% ../nbs/floor/80_keras_internals.ipynb #d1ac1514
 def all_layers(layer) -> list:  # parents before children, each once
