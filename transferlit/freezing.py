@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 
 import keras
 
@@ -107,9 +108,53 @@ def thaw(
     _take_effect(model)
     return trainability(model)
 
+# %% ../nbs/31_freezing.ipynb #4f819616
+_LONG = 40  # rows that are read
+
+
+class _Short(Table):
+    "Shows a long table by groups; its rows are all there."
+
+    def _shown(self) -> Table:
+        if len(self.rows) <= _LONG:
+            return Table(self.rows, self.title, self.note)
+        groups = _group(self.rows)
+        note = f'{len(self.rows)} variables in groups; `all=True` shows each'
+        if len(groups) > _LONG:
+            half = _LONG // 2
+            gap = dict(path=f'... {len(groups) - 2 * half} more groups')
+            groups = [*groups[:half], gap, *groups[-half:]]
+        return Table(groups, self.title, '\n'.join(filter(None, (note, self.note))))
+
+    def __repr__(self):
+        return repr(self._shown())
+
+    def _repr_html_(self):
+        return self._shown()._repr_html_()
+
+
+def _group(rows: list) -> list:
+    "Variables frozen one by one, which is seldom meant, and then neighbours with one answer."
+    alone = [row for row in rows if row['why'] == _ALONE]
+    runs = groupby((row for row in rows if row['why'] != _ALONE), _answer)
+    return [*alone, *(_one_row(list(run)) for _, run in runs)]
+
+
+def _answer(row: dict) -> tuple:
+    return row['path'].split('/')[0], row['trains'], row['why']
+
+
+def _one_row(rows: list) -> dict:
+    if len(rows) == 1:
+        return rows[0]
+    first = rows[0]['path'].split('/')[0]
+    name = f'{first} ({len(rows)} variables)'
+    return dict(rows[0], path=name, shape=None, values=sum(row['values'] for row in rows))
+
 # %% ../nbs/31_freezing.ipynb #f479d7c1
 def trainability(
     model: keras.Model,  # any built model
+    all: bool = False,  # show each variable of a large model, too; `rows` always has them all
 ) -> Table:  # a row a variable: path, shape, number of values, whether it trains, and why not
     "What of `model` trains, as Keras decides it by the variable, and what keeps the rest from it."
     state = _state(model)
@@ -128,7 +173,8 @@ def trainability(
         f'{sum(r["values"] for r in trains):,} of {sum(r["values"] for r in rows):,} values train,'
         f' in {len(trains)} of {len(rows)} variables'
     )
-    return Table(rows, title=title, note=_STALE if _is_stale(model) else '')
+    kind = Table if all else _Short
+    return kind(rows, title=title, note=_STALE if _is_stale(model) else '')
 
 
 _STALE = (
@@ -145,10 +191,13 @@ def _is_stale(model) -> bool:
     }
 
 # %% ../nbs/31_freezing.ipynb #ec88b81a
+_ALONE = 'the variable is frozen'
+
+
 def _why(state: _State, path: str) -> str:  # '' where it trains
     "What keeps a variable from training: the outermost frozen layer around it, or itself."
     around = next((x for x, inside in state.insides if path in inside and not x.trainable), None)
     said = f'{around.name} is frozen' if around else ''
     if keeper := state.keepers.get(path):
         return f'not by gradients; {"the layer sets it" if keeper.trainable else said}'
-    return (said or 'the variable is frozen') if path in state.frozen else ''
+    return (said or _ALONE) if path in state.frozen else ''
