@@ -46,22 +46,39 @@ def _state(model) -> _State:
 def _freeze(state: _State, chosen: set) -> tuple:  # flags of layers, flags of variables
     "Lower what is chosen, and each layer in which nothing is left; the rest stays as it is."
     after = state.frozen | chosen
-    done = {id(layer) for layer, inside in state.insides if inside & chosen and inside <= after}
-    layers = [(layer, layer.trainable and id(layer) not in done) for layer, _ in state.insides]
-    variables = [(v, v.trainable and path not in chosen) for path, v in state.variables.items()]
+    layers, variables = [], []
+    for layer, inside in state.insides:
+        touched = inside & chosen
+        done = touched and inside <= after
+        layers.append((layer, layer.trainable and not done))
+    for path, variable in state.variables.items():
+        lowered = path in chosen
+        variables.append((variable, variable.trainable and not lowered))
     return layers, variables
 
 
 def _thaw(state: _State, chosen: set) -> tuple:  # flags of layers, flags of variables
     "Raise what is chosen and the layers around it; nothing else begins to train."
     after = state.frozen - chosen
-    # A layer's flag lets its statistics move: it stays down where they are not chosen.
-    held = {id(layer) for path, layer in state.keepers.items() if path in after}
-    held.discard(id(state.insides[0][0]))
-    up = {id(layer) for layer, inside in state.insides if inside & chosen} - held
-    layers = [(layer, layer.trainable or id(layer) in up) for layer, _ in state.insides]
-    still = after | state.keepers.keys()
-    return layers, [(v, path not in still) for path, v in state.variables.items()]
+    model = state.insides[0][0]
+    layers, variables = [], []
+    for layer, inside in state.insides:
+        # A layer's flag lets its statistics move: it stays down where they are not chosen.
+        held = layer is not model and _keeps(state, layer, after)
+        raised = inside & chosen and not held
+        layers.append((layer, layer.trainable or bool(raised)))
+    for path, variable in state.variables.items():
+        still = path in after or path in state.keepers
+        variables.append((variable, not still))
+    return layers, variables
+
+
+def _keeps(state: _State, layer, paths: set) -> bool:
+    "Are any of `paths` statistics of this layer?"
+    for path, keeper in state.keepers.items():
+        if keeper is layer and path in paths:
+            return True
+    return False
 
 # %% ../nbs/31_freezing.ipynb #856247a0
 def _take_effect(model) -> None:
@@ -136,8 +153,11 @@ class _Short(Table):
 def _group(rows: list) -> list:
     "Variables frozen one by one, which is seldom meant, and then neighbours with one answer."
     alone = [row for row in rows if row['why'] == _ALONE]
-    runs = groupby((row for row in rows if row['why'] != _ALONE), _answer)
-    return [*alone, *(_one_row(list(run)) for _, run in runs)]
+    rest = [row for row in rows if row['why'] != _ALONE]
+    groups = []
+    for _, run in groupby(rest, _answer):
+        groups.append(_one_row(list(run)))
+    return alone + groups
 
 
 def _answer(row: dict) -> tuple:
