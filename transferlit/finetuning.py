@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 
@@ -21,6 +22,8 @@ from .caching import fit
 from .cut import split
 from .features import Features, precompute
 from .freezing import freeze, thaw
+from .keras_internals import parts, put_back, rates, statistics
+from .loop import forget
 from .paths import by_path, select
 from .plot import plot_history
 from .tables import Table
@@ -33,12 +36,11 @@ __all__ = ['Stage', 'Finetuned', 'finetune']
 class Stage:
     "What trains, for how long and how fast."
 
-    train: (
-        str | int | Iterable
-    )  # a pattern over paths, several, or how many of the top layers with weights
+    # a pattern over paths, a layer, several, or how many of the top layers with weights
+    train: str | int | keras.Layer | Iterable
     epochs: int = 1
-    # learning rate, or rates by pattern (all that trains must match one); None keeps the
-    # optimizer's
+    # a learning rate; or rates by pattern (all that trains must match one), which hold in this
+    # stage only; None keeps the optimizer's
     rate: float | Mapping | None = None
 
 # %% ../nbs/guides/20_finetuning.ipynb #5e54378e
@@ -120,72 +122,39 @@ def _two_rates(path, *patterns) -> str:
 
 # %% ../nbs/guides/20_finetuning.ipynb #517f9a75
 def _still(model) -> set:  # paths of what gradients never move, such as moving means
-    ids = {id(v) for layer in model._flatten_layers() for v in layer._non_trainable_variables}
+    ids = statistics(model).keys()
     return {path for path, v in by_path(model).items() if id(v) in ids}
 
-# %% ../nbs/guides/20_finetuning.ipynb #8b31dba4
-def _many(old) -> list:  # the optimizer, or those inside a `MultiOptimizer`
-    return list(getattr(old, 'optimizers', None) or [old])
-
-
-def _copy(old, rate: float):
-    config = {**old.get_config(), 'learning_rate': rate}
-    return type(old).from_config(config)
-
-
-def _carry(old, new) -> None:
-    "Step count and slots of the variables that both optimizers know."
-    at = {id(v): i for i, v in enumerate(old._trainable_variables)} if old.built else {}
-    if not any(id(v) in at for v in new._trainable_variables):
-        return
-    for name, slots in vars(new).items():
-        if name in ('_variables', '_trainable_variables', '_learning_rate'):
-            continue
-        if isinstance(slots, keras.Variable):
-            slots.assign(getattr(old, name))
-        elif isinstance(slots, list) and len(slots) == len(new._trainable_variables):
-            for v, slot in zip(new._trainable_variables, slots):
-                if slot is not None and id(v) in at:
-                    slot.assign(getattr(old, name)[at[id(v)]])
-
-# %% ../nbs/guides/20_finetuning.ipynb #87afa810
-def _grouped(model, rows: dict) -> dict:  # row of rates to optimizer
-    """Give `model` one optimizer for each row of rates in `rows` (path to row), with the state of
-    the one it had.
-    """
-    old = model.optimizer
-    base = getattr(getattr(old, '_optimizer_map', None), 'default_optimizer', old)
-    made = {row: _copy(base, float(base.learning_rate)) for row in dict.fromkeys(rows.values())}
-    variables, keys = by_path(model), {row: [] for row in made}
-    for path, row in rows.items():
-        keys[row].append(re.escape(variables[path].path))
-    optimizers = keras.optimizers.OptimizerMap(
-        _copy(base, float(base.learning_rate)),
-        {'|'.join(names): made[row] for row, names in keys.items()},
-    )
-    model.optimizer = keras.optimizers.MultiOptimizer(optimizers)
-    model.optimizer.build(model.trainable_variables)
-    for new in filter(lambda o: o.built, made.values()):
-        for part in _many(old):
-            _carry(part, new)
-    return made
-
 # %% ../nbs/guides/20_finetuning.ipynb #c1466f6f
-def _check_optimizer(model, rows: dict) -> None:
-    "Can the model's optimizer be replaced by several?"
-    if hasattr(model.optimizer, 'inner_optimizer'):
-        raise ValueError(
-            'Keras cannot scale the loss of several optimizers. Give one rate a stage, or use the'
-            f' policy "mixed_bfloat16". Received: {type(model.optimizer).__name__}.'
-        )
-    seen, variables = {}, by_path(model)
-    for path, row in rows.items():
-        if seen.setdefault(variables[path].path, row) != row:
-            raise ValueError(
-                'Variables at different rates must have different Keras paths. Name the layers of'
-                f' nested models apart. Received: {path}, in Keras {variables[path].path}, which is'
-                ' met twice.'
-            )
+def _fixed(optimizer) -> list:  # of it and those inside, the ones whose rate is a schedule
+    return [
+        part
+        for part in parts(optimizer)
+        if len(parts(part)) == 1 and not isinstance(part._learning_rate, keras.Variable)
+    ]
+
+
+def _at(model, stage: Stage, rate_of: dict, stack: ExitStack) -> None:
+    """Set the rates of a stage: a number into the optimizer, where it stays; rates by pattern, and a
+    number where the optimizer has a schedule, for as long as the stage lasts.
+    """
+    by_pattern = isinstance(stage.rate, Mapping)
+    if stage.rate is None:
+        return
+    if by_pattern or _fixed(model.optimizer):
+        variables = by_path(model)
+        own = {id(variables[path]): rate for path, rate in rate_of.items()}
+        stack.callback(_compile_again, model)
+        stack.enter_context(rates(model, own))
+        return _compile_again(model)
+    for part in parts(model.optimizer):
+        if len(parts(part)) == 1:
+            part.learning_rate = stage.rate
+
+
+def _compile_again(model) -> None:  # rates are constants in what is compiled
+    model.train_function = None
+    forget(model)
 
 # %% ../nbs/guides/20_finetuning.ipynb #b5fbe127
 def _turn(model, chosen: dict) -> None:
@@ -194,16 +163,6 @@ def _turn(model, chosen: dict) -> None:
     rest = [re.escape(path) for path in by_path(model) if path not in chosen]
     if rest:
         freeze(model, rest)
-
-
-def _set_rates(model, groups: dict, number: int, rates: dict) -> None:
-    for row, optimizer in groups.items():
-        if row[number] is not None:
-            optimizer.learning_rate = row[number]
-    rate = next(iter(rates.values()))
-    if not groups and rate is not None:
-        for optimizer in _many(model.optimizer):
-            optimizer.learning_rate = rate
 
 # %% ../nbs/guides/20_finetuning.ipynb #c96c7ddc
 def _boundary(model) -> list:  # names of the tensors that cross; empty where nothing can be cached
@@ -341,38 +300,55 @@ def _schedule(
     ]
     return chosen, rates
 
-# %% ../nbs/guides/20_finetuning.ipynb #e3c8d93d
-def _rows(rates: list) -> dict:  # path to its row of rates, empty where one optimizer will do
-    "How the rate of each variable goes from stage to stage."
-    if all(len(set(stage.values())) == 1 for stage in rates):
-        return {}
-    return {
-        path: tuple(stage.get(path) for stage in rates)
-        for path in dict.fromkeys(p for stage in rates for p in stage)
-    }
-
 # %% ../nbs/guides/20_finetuning.ipynb #3d20c9e0
-def _row(
-    number: int, stage: Stage, model, rates: dict, history, cache: str, seconds: float
-) -> dict:
+_SHOWN = ('loss', 'val_loss', 'accuracy', 'val_accuracy')
+
+
+def _row(model, stage: Stage, rate_of: dict, history: dict) -> dict:
     "What the table says of a stage."
-    used = sorted({r for r in rates.values() if r is not None})
-    last = {
-        name: values[-1]
-        for name, values in history.items()
-        if name in ('loss', 'val_loss', 'accuracy', 'val_accuracy')
-    }
+    used = sorted({r for r in rate_of.values() if r is not None})
     return dict(
-        stage=number + 1,
         train=str(stage.train),
         values=int(sum(np.prod(v.shape) for v in model.trainable_variables)),
         rate=', '.join(f'{r:g}' for r in used) or "the optimizer's",
         epochs=len(history['loss']),
         cached_at=', '.join(_boundary(model)) or 'nothing',
-        cache=cache,
-        seconds=round(seconds, 2),
-        **last,
+        **{name: values[-1] for name, values in history.items() if name in _SHOWN},
     )
+
+# %% ../nbs/guides/20_finetuning.ipynb #d7cb65bf
+@dataclass(frozen=True)
+class _Job:
+    "A stage in the terms of a model, and where it begins."
+
+    stage: Stage
+    chosen: dict  # path to variable
+    rate_of: dict  # path to rate
+    done: int  # epochs before it
+    features: Features | None  # of the stage before
+    options: dict  # of `fit`
+
+
+def _train(model, x, y, job: _Job) -> tuple:  # row of the table, history, features
+    "One stage."
+    _turn(model, job.chosen)
+    began = time.perf_counter()
+    with ExitStack() as stack:
+        _at(model, job.stage, job.rate_of, stack)
+        features, how = _followed(model, x, job.features, job.options)
+        options = {**job.options, 'cache': features} if features else job.options
+        last = job.done + job.stage.epochs
+        history = fit(model, x, y, initial_epoch=job.done, epochs=last, **options).history
+    row = _row(model, job.stage, job.rate_of, history)
+    return dict(row, cache=how, seconds=round(time.perf_counter() - began, 2)), history, features
+
+
+def _joined(ran: list) -> dict:  # metric to values of all epochs
+    joined = {}
+    for _, history in ran:
+        for name, values in history.items():
+            joined.setdefault(name, []).extend(values)
+    return joined
 
 # %% ../nbs/guides/20_finetuning.ipynb #292caa78
 def finetune(
@@ -380,20 +356,19 @@ def finetune(
     x,  # an array, or a list or dictionary of arrays, rows first
     y,  # labels
     stages: Iterable,  # `Stage`s, or dictionaries of their fields, or just patterns or depths
-    batchnorm: (
-        bool | str | None
-        # of the BatchNormalization in what a stage trains: False none trains, True all, or a
-        # pattern
-    ) = None,
+    # of the BatchNormalization in what a stage trains: False none trains, True all, or a pattern
+    batchnorm: bool | str | None = None,
     **options,  # of `transferlit.fit`: batch_size, validation_data, callbacks, verbose, ...
 ) -> Finetuned:  # a table of what trained when, and the history of all epochs
     """Train `model` stage by stage: in each, what its stage says trains and nothing else, on a
     cache of what is frozen.
 
-    The optimizer's state goes on for what trains in a stage and the next; epochs are numbered
-    through. Flags and rates stay as the last stage has them. Article, section 3.1, is one stage.
-    Raises ValueError, before anything changes, for a stage that trains nothing, has no epochs,
-    leaves a variable without rate or BatchNormalization without policy.
+    The optimizer stays, and its state goes on for what trains in a stage and the next; epochs are
+    numbered through. Flags, and a rate that is a number, stay as the last stage has them; rates by
+    pattern hold in their stage. Article, section 3.1, is one stage. Raises ValueError, before
+    anything changes, for a stage that trains nothing, has no epochs, leaves a variable without rate
+    or BatchNormalization without policy. Where anything raises later, flags, rates, optimizer and
+    compile state are as they were; weights stay as far as they have trained.
     """
     if not model.compiled:
         raise ValueError(
@@ -401,22 +376,18 @@ def finetune(
             f' {model.name!r}.'
         )
     stages = _stages(stages, options)
-    chosen, rates = _schedule(model, stages, batchnorm)
-    rows, table, history, features = _rows(rates), [], {}, None
-    if rows:
-        _check_optimizer(model, rows)
-    for number, stage in enumerate(stages):
-        _turn(model, chosen[number])
-        if rows and not number:
-            groups = _grouped(model, rows)
-        _set_rates(model, groups if rows else {}, number, rates[number])
-        began, done = time.perf_counter(), len(history.get('loss', ()))
-        features, how = _followed(model, x, features, options)
-        given = {**options, 'cache': features} if features else options
-        ran = fit(model, x, y, initial_epoch=done, epochs=done + stage.epochs, **given).history
-        for name, values in ran.items():
-            history.setdefault(name, []).extend(values)
-        table.append(
-            _row(number, stage, model, rates[number], ran, how, time.perf_counter() - began)
-        )
-    return Finetuned(Table(table), history, rates, _weighted(model))
+    plan = list(zip(stages, *_schedule(model, stages, batchnorm)))
+    ran, features = [], None
+    try:
+        with put_back(model):
+            for stage, chosen, rate_of in plan:
+                done = sum(row['epochs'] for row, _ in ran)
+                row, history, features = _train(
+                    model, x, y, _Job(stage, chosen, rate_of, done, features, options)
+                )
+                ran.append((dict(stage=len(ran) + 1, **row), history))
+    except BaseException:
+        forget(model)  # what was compiled knows variables of an optimizer that is no more
+        raise
+    trained = [rate_of for _, _, rate_of in plan]
+    return Finetuned(Table([row for row, _ in ran]), _joined(ran), trained, _weighted(model))

@@ -7,10 +7,14 @@ Docs: https://transferlit.github.io/transferlit/freezing.html.md"""
 # %% ../nbs/31_freezing.ipynb #6e0e2bbf
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
 
 import keras
 
+from .keras_internals import all_layers, rebuild, set_flags, statistics
 from .paths import by_path, select
 from .tables import Table
 
@@ -18,141 +22,63 @@ from .tables import Table
 __all__ = ['freeze', 'thaw', 'trainability']
 
 # %% ../nbs/31_freezing.ipynb #6256426b
-def _leaves(model, path_of: dict, frozen: str = ''):
-    "Each layer with its weights by path, and the name of a frozen model around it, if any."
-    for layer in model.layers:
-        if getattr(layer, 'layers', None):
-            yield from _leaves(layer, path_of, frozen or ('' if layer.trainable else layer.name))
-        else:
-            yield layer, {path_of[id(v)]: v for v in layer.weights}, frozen
+@dataclass(frozen=True)
+class _State:
+    "What trains in a model now, by the variable as Keras decides it."
+
+    variables: dict  # path to variable
+    insides: list  # pairs of a layer and the paths in it, at any depth, the model first
+    keepers: dict  # path of a statistic to the layer that sets it
+    frozen: set  # paths
 
 
-def _layers(model) -> list:
-    "All leaf layers of a model, each once."
-    path_of = {id(v): path for path, v in by_path(model).items()}
-    found = {
-        id(leaf[0]): leaf for leaf in _leaves(model, path_of, '' if model.trainable else model.name)
-    }
-    return list(found.values())
-
-
-def _statistics(layer) -> set:  # ids of variables that gradients never move, such as moving means
-    # Keras says this of a variable only while nothing is frozen; the layer's own list says it
-    # always.
-    return {id(v) for part in layer._flatten_layers() for v in part._non_trainable_variables}
+def _state(model) -> _State:
+    variables, by_id = by_path(model), statistics(model)
+    path_of = {id(v): path for path, v in variables.items()}
+    insides = [(layer, {path_of[id(v)] for v in layer.weights}) for layer in all_layers(model)]
+    keepers = {path: by_id[key] for key, path in path_of.items() if key in by_id}
+    training = {id(v) for v in model.trainable_variables}
+    frozen = {path for key, path in path_of.items() if key not in training}
+    moving = {path for path, layer in keepers.items() if layer.trainable}
+    return _State(variables, insides, keepers, frozen - moving)
 
 # %% ../nbs/31_freezing.ipynb #f8c716a2
-def _frozen(model) -> set:  # paths
-    "What does not train now, by whatever flag; statistics count where their layer is frozen."
-    found = set()
-    for layer, weights, outer in _layers(model):
-        fixed = _statistics(layer)
-        for path, v in weights.items():
-            if outer or not layer.trainable or (not v.trainable and id(v) not in fixed):
-                found.add(path)
-    return found | {path for path, v in _own(model).items() if not v.trainable}
+def _freeze(state: _State, chosen: set) -> tuple:  # flags of layers, flags of variables
+    "Lower what is chosen, and each layer in which nothing is left; the rest stays as it is."
+    after = state.frozen | chosen
+    layers, variables = [], []
+    for layer, inside in state.insides:
+        touched = inside & chosen
+        done = touched and inside <= after
+        layers.append((layer, layer.trainable and not done))
+    for path, variable in state.variables.items():
+        lowered = path in chosen
+        variables.append((variable, variable.trainable and not lowered))
+    return layers, variables
 
 
-def _own(model) -> dict:  # path to variable, of those that belong to no layer
-    inside = {id(v) for _, weights, _ in _layers(model) for v in weights.values()}
-    return {path: v for path, v in by_path(model).items() if id(v) not in inside}
-
-# %% ../nbs/31_freezing.ipynb #956b7b05
-def _set_frozen(model, frozen: set) -> None:
-    "Write flags so that exactly `frozen` does not train, whatever the flags said before."
-    leaves, own = _layers(model), _own(model)
-    weightless = {layer: layer.trainable for layer, weights, _ in leaves if not weights}
-    # Down and up again: a flag that is True already is not passed on to the layers below it.
-    model.trainable = False
-    model.trainable = True
-    for layer, was in weightless.items():
-        layer.trainable = was
-    for layer, weights, _ in leaves:
-        if weights and frozen.issuperset(weights):
-            layer.trainable = False
-        else:
-            _lower(weights, frozen - {p for p, v in weights.items() if id(v) in _statistics(layer)})
-    _lower(own, frozen)
-    _close(model)
+def _thaw(state: _State, chosen: set) -> tuple:  # flags of layers, flags of variables
+    "Raise what is chosen and the layers around it; nothing else begins to train."
+    after = state.frozen - chosen
+    model = state.insides[0][0]
+    layers, variables = [], []
+    for layer, inside in state.insides:
+        # A layer's flag lets its statistics move: it stays down where they are not chosen.
+        held = layer is not model and _keeps(state, layer, after)
+        raised = inside & chosen and not held
+        layers.append((layer, layer.trainable or bool(raised)))
+    for path, variable in state.variables.items():
+        still = path in after or path in state.keepers
+        variables.append((variable, not still))
+    return layers, variables
 
 
-def _lower(weights: dict, frozen: set) -> None:
-    for path in frozen.intersection(weights):
-        weights[path].trainable = False
-
-# %% ../nbs/31_freezing.ipynb #d04ec9c3
-def _close(model) -> None:
-    """Lower the flag of nested models in which every layer with weights is frozen, so that they say
-    so themselves.
-    """
-    for layer in model.layers:
-        if getattr(layer, 'layers', None):
-            _close(layer)
-    weighted = [layer for layer in model.layers if layer.weights]
-    if weighted and not any(layer.trainable for layer in weighted) and not model.trainable_weights:
-        model.trainable = False
-
-# %% ../nbs/31_freezing.ipynb #11d10ec9
-def _parts(optimizer) -> list:  # the optimizer and those it wraps (loss scaling, one per pattern)
-    inner = getattr(optimizer, 'optimizers', None) or [getattr(optimizer, 'inner_optimizer', None)]
-    return [optimizer, *(part for o in inner if o is not None for part in _parts(o))]
-
-
-def _is_slots(value, count: int) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == count
-        and all(v is None or isinstance(v, keras.Variable) for v in value)
-    )
-
-
-def _slots(optimizer) -> tuple:
-    "Values by attribute: of each variable's slots by the variable, and of single counters."
-    known = list(optimizer._trainable_variables)
-    keep = {id(optimizer.iterations), *(id(v) for v in optimizer.variables[:2])}
-    skip = ('_variables', '_trainable_variables')
-    lists = {
-        a: {id(v): s for v, s in zip(known, value)}
-        for a, value in vars(optimizer).items()
-        if a not in skip and known and _is_slots(value, len(known))
-    }
-    singles = {
-        a: value
-        for a, value in vars(optimizer).items()
-        if isinstance(value, keras.Variable) and id(value) not in keep
-    }
-    return lists, singles
-
-# %% ../nbs/31_freezing.ipynb #d418e847
-def _forget(optimizer, kept: int) -> None:
-    "Drop all variables of an optimizer but step count and learning rate."
-    for variable in optimizer._variables[kept:]:
-        optimizer._untrack_variable(variable)
-    optimizer._trainable_variables_indices.clear()
-    optimizer.built = False
-
-
-def _recall(optimizer, state: tuple) -> None:
-    "Give slots of variables that are still there, and single counters, the values they had."
-    lists, singles = state
-    for attribute, old in lists.items():
-        for variable, slot in zip(optimizer._trainable_variables, getattr(optimizer, attribute)):
-            if slot is not None and old.get(id(variable)) is not None:
-                slot.assign(old[id(variable)])
-    for attribute, old in singles.items():
-        getattr(optimizer, attribute).assign(old)
-
-
-def _rebuild(optimizer, variables: list) -> None:
-    "Build the optimizer for `variables`, keeping the state of those it knew."
-    parts = _parts(optimizer)
-    states = [_slots(part) for part in parts]
-    for part in parts:
-        _forget(part, 1 + isinstance(part._learning_rate, keras.Variable))
-    optimizer.build(variables)
-    for part, state in zip(parts, states):
-        if part.built:
-            _recall(part, state)
+def _keeps(state: _State, layer, paths: set) -> bool:
+    "Are any of `paths` statistics of this layer?"
+    for path, keeper in state.keepers.items():
+        if keeper is layer and path in paths:
+            return True
+    return False
 
 # %% ../nbs/31_freezing.ipynb #856247a0
 def _take_effect(model) -> None:
@@ -160,74 +86,121 @@ def _take_effect(model) -> None:
     if not model.compiled:
         return
     model.train_function = None
-    model._compiled_trainable_state = {layer: layer.trainable for layer in model._flatten_layers()}
+    if hasattr(model, '_compiled_trainable_state'):  # what `fit` compares before it warns
+        model._compiled_trainable_state = {part: part.trainable for part in all_layers(model)}
     optimizer, variables = model.optimizer, model.trainable_variables
     if optimizer is None or not optimizer.built:
         return
     if [id(v) for v in optimizer._trainable_variables] != [id(v) for v in variables]:
-        _rebuild(optimizer, variables)
+        rebuild(optimizer, variables)
 
 # %% ../nbs/31_freezing.ipynb #19f73db6
 def freeze(
     model: keras.Model,  # any built model, compiled or not
-    pattern: str | Iterable,  # what no longer trains: a regular expression over paths, or several
+    # what no longer trains: a regular expression over paths, a layer, or several
+    pattern: str | keras.Layer | Iterable,
 ) -> Table:  # what trains now, as `trainability` shows it
     """Stop training what `pattern` matches; in effect at once, also after a `fit`.
 
     A layer matched whole runs as Keras runs frozen layers: BatchNormalization in inference mode.
-    Other models that share the layers see the flags, but must be compiled again. Article, section
-    3.1 (`var_list`). Raises ValueError where the pattern matches nothing.
+    All else stays as it is. Other models that share the layers see the flags, but must be compiled
+    again. Article, section 3.1 (`var_list`). Raises ValueError where the pattern matches nothing.
     """
     chosen = set(select(model, pattern))
-    _set_frozen(model, _frozen(model) | chosen)
+    set_flags(*_freeze(_state(model), chosen))
     _take_effect(model)
     return trainability(model)
 
 
 def thaw(
     model: keras.Model,  # any built model, compiled or not
-    pattern: str | Iterable = '.*',  # what trains again; all of it by default
+    # what trains again: as for `freeze`; all of it by default
+    pattern: str | keras.Layer | Iterable = '.*',
 ) -> Table:  # what trains now
     """Train what `pattern` matches again, whatever froze it, and nothing else more. Raises
     ValueError as `freeze` does.
     """
     chosen = set(select(model, pattern))
-    _set_frozen(model, _frozen(model) - chosen)
+    set_flags(*_thaw(_state(model), chosen))
     _take_effect(model)
     return trainability(model)
+
+# %% ../nbs/31_freezing.ipynb #4f819616
+_LONG = 40  # rows that are read
+
+
+class _Short(Table):
+    "Shows a long table by groups; its rows are all there."
+
+    def _shown(self) -> Table:
+        if len(self.rows) <= _LONG:
+            return Table(self.rows, self.title, self.note)
+        groups = _group(self.rows)
+        note = f'{len(self.rows)} variables in groups; `all=True` shows each'
+        if len(groups) > _LONG:
+            half = _LONG // 2
+            gap = dict(path=f'... {len(groups) - 2 * half} more groups')
+            groups = [*groups[:half], gap, *groups[-half:]]
+        return Table(groups, self.title, '\n'.join(filter(None, (note, self.note))))
+
+    def __repr__(self):
+        return repr(self._shown())
+
+    def _repr_html_(self):
+        return self._shown()._repr_html_()
+
+
+def _group(rows: list) -> list:
+    "Variables frozen one by one, which is seldom meant, and then neighbours with one answer."
+    alone = [row for row in rows if row['why'] == _ALONE]
+    rest = [row for row in rows if row['why'] != _ALONE]
+    groups = []
+    for _, run in groupby(rest, _answer):
+        groups.append(_one_row(list(run)))
+    return alone + groups
+
+
+def _answer(row: dict) -> tuple:
+    return row['path'].split('/')[0], row['trains'], row['why']
+
+
+def _one_row(rows: list) -> dict:
+    if len(rows) == 1:
+        return rows[0]
+    first = rows[0]['path'].split('/')[0]
+    name = f'{first} ({len(rows)} variables)'
+    return dict(rows[0], path=name, shape=None, values=sum(row['values'] for row in rows))
 
 # %% ../nbs/31_freezing.ipynb #f479d7c1
 def trainability(
     model: keras.Model,  # any built model
+    all: bool = False,  # show each variable of a large model, too; `rows` always has them all
 ) -> Table:  # a row a variable: path, shape, number of values, whether it trains, and why not
-    "What of `model` trains, and what keeps the rest from it."
-    reasons = _reasons(model)
+    "What of `model` trains, as Keras decides it by the variable, and what keeps the rest from it."
+    state = _state(model)
     rows = [
         dict(
             path=path,
             shape=tuple(v.shape),
-            values=int(_size(v)),
-            trains=not reasons[path],
-            why=reasons[path],
+            values=math.prod(v.shape),
+            trains=not (why := _why(state, path)),
+            why=why,
         )
-        for path, v in by_path(model).items()
+        for path, v in state.variables.items()
     ]
-    share = sum(r['values'] for r in rows if r['trains'])
+    trains = [row for row in rows if row['trains']]
     title = (
-        f'{share:,} of {sum(r["values"] for r in rows):,} values train, in'
-        f' {sum(r["trains"] for r in rows)} of {len(rows)} variables'
+        f'{sum(r["values"] for r in trains):,} of {sum(r["values"] for r in rows):,} values train,'
+        f' in {len(trains)} of {len(rows)} variables'
     )
-    return Table(rows, title=title, note=_STALE if _is_stale(model) else '')
+    kind = Table if all else _Short
+    return kind(rows, title=title, note=_STALE if _is_stale(model) else '')
 
 
 _STALE = (
     'Flags were changed by hand since the last fit: they take effect with the next '
     '`freeze`, `thaw` or `compile`.'
 )
-
-
-def _size(variable) -> int:
-    return keras.ops.size(variable) if variable.shape else 1
 
 
 def _is_stale(model) -> bool:
@@ -238,18 +211,13 @@ def _is_stale(model) -> bool:
     }
 
 # %% ../nbs/31_freezing.ipynb #ec88b81a
-def _reasons(model) -> dict:  # path to why it does not train; '' where it does
-    reasons = {
-        path: '' if v.trainable else 'the variable is frozen' for path, v in _own(model).items()
-    }
-    for layer, weights, outer in _layers(model):
-        fixed = _statistics(layer)
-        whole = (
-            f'{outer} is frozen' if outer else '' if layer.trainable else f'{layer.name} is frozen'
-        )
-        for path, v in weights.items():
-            if id(v) in fixed:
-                reasons[path] = f'not by gradients; {whole or "the layer sets it"}'
-            else:
-                reasons[path] = whole or ('' if v.trainable else 'the variable is frozen')
-    return reasons
+_ALONE = 'the variable is frozen'
+
+
+def _why(state: _State, path: str) -> str:  # '' where it trains
+    "What keeps a variable from training: the outermost frozen layer around it, or itself."
+    around = next((x for x, inside in state.insides if path in inside and not x.trainable), None)
+    said = f'{around.name} is frozen' if around else ''
+    if keeper := state.keepers.get(path):
+        return f'not by gradients; {"the layer sets it" if keeper.trainable else said}'
+    return (said or _ALONE) if path in state.frozen else ''

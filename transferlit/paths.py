@@ -28,11 +28,19 @@ def _inside(layer, variable) -> str:
     return rest if found else path
 
 
+def _layers_of(layer) -> list:
+    "The layers of a nested model; none of a layer that keeps something else under `layers`."
+    found = getattr(layer, 'layers', None)
+    if not isinstance(found, (list, tuple)):
+        return []
+    return list(found) if all(isinstance(one, keras.Layer) for one in found) else []
+
+
 def _walk(model, prefix=''):
     "Pairs of path and variable, layer by layer; a nested model passes its name on."
     for layer in model.layers:
         here = f'{prefix}{layer.name}/'
-        if getattr(layer, 'layers', None):
+        if _layers_of(layer):
             yield from _walk(layer, here)
         yield from ((here + _inside(layer, v), v) for v in layer.weights)
     yield from ((prefix + _inside(model, v), v) for v in model.weights)
@@ -99,7 +107,7 @@ def _compiled(pattern) -> list:
         fix = (
             'Escape what is meant literally with `re.escape`'
             if isinstance(error, re.error)
-            else 'Give text: of a layer its name'
+            else 'Give text'
         )
         raise ValueError(
             f'A pattern must be a regular expression, or a list of them ({error}). {fix}. Received:'
@@ -139,15 +147,44 @@ def _nothing(pattern: str, paths: list) -> str:
 # %% ../nbs/floor/20_paths.ipynb #3c37bfe9
 def select(
     model: keras.Model,  # any built model
-    pattern: str | Iterable,  # a regular expression over paths, matched whole, or several
+    # a regular expression over paths, matched whole, or a layer of `model`, or several of either
+    pattern: str | keras.Layer | Iterable,
 ) -> dict:  # path to `keras.Variable`, in the order of `model.weights`
     """The variables of `model` that `pattern` matches.
 
     Today's `tf.get_collection(..., scope=pattern)` (article, section 2.1). Raises ValueError as
-    `by_path` and `match` do.
+    `by_path` and `match` do, for a layer without variables in `model`, and where nothing is given.
     """
-    variables = by_path(model)
-    return {path: variables[path] for path in match(pattern, variables)}
+    variables, found = by_path(model), set()
+    for one in _each(pattern):
+        if isinstance(one, keras.Layer):
+            found.update(_of_layer(one, variables))
+        else:
+            found.update(match(one, variables))
+    return {path: v for path, v in variables.items() if path in found}
+
+# %% ../nbs/floor/20_paths.ipynb #d3065672
+def _each(pattern) -> list:
+    "Patterns and layers one by one. Raises ValueError where there are none."
+    if isinstance(pattern, (str, re.Pattern, keras.Layer)) or not isinstance(pattern, Iterable):
+        return [pattern]
+    if found := list(pattern):
+        return found
+    raise ValueError(
+        'At least one pattern or layer must be given. Give a regular expression over paths, such'
+        " as 'hidden1', or a layer. Received: none."
+    )
+
+
+def _of_layer(layer, variables: dict) -> list:
+    "The paths of a layer's variables. Raises ValueError where it has none among `variables`."
+    own = {id(v) for v in layer.weights}
+    if found := [path for path, v in variables.items() if id(v) in own]:
+        return found
+    raise ValueError(
+        'A layer must have variables in the model. Give one of its layers, as'
+        f' `model.get_layer(name)` finds it. Received: {layer.name!r}, which has none there.'
+    )
 
 # %% ../nbs/floor/20_paths.ipynb #9cc9332e
 def renew(

@@ -1,0 +1,51 @@
+"""What the package takes from Keras beyond its public names is there in the Keras that is installed."""
+import ast
+from pathlib import Path
+
+import keras
+import pytest
+
+from transferlit.keras_internals import INTERNALS, internals, missing
+
+PACKAGE = Path(__file__).parents[2] / "transferlit"
+
+
+def test_no_name_in_use_is_missing():
+    gone = [f"{one.owner}.{one.name} ({one.use})" for one in missing()]
+    assert not gone, f"Keras {keras.__version__} no longer has: {', '.join(gone)}"
+
+
+def test_a_name_that_is_gone_is_said(monkeypatch):
+    class Bare:
+        pass
+
+    monkeypatch.setattr("transferlit.keras_internals._owners", lambda: dict.fromkeys(
+        {one.owner for one in INTERNALS}, Bare()))
+    assert missing() == [one for one in INTERNALS if one.needed] and len(internals()) == len(INTERNALS)
+
+
+def test_no_module_imports_the_source_of_keras():
+    imports = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            imports += [f"{path.name}: {name}" for name in names if name.startswith(("keras.src", "keras._"))]
+    assert not imports
+
+
+# Private attributes of objects that Keras made, by what the package reads them from.
+SUBJECTS = {"model", "optimizer", "layer", "part", "variable", "self.model", "graph"}
+
+
+@pytest.mark.parametrize("module", sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py")))
+def test_private_names_are_listed(module):
+    known = {one.name for one in INTERNALS}
+    tree = ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
+    own = {n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+    used = {
+        node.attr for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__")
+        and ast.unparse(node.value) in SUBJECTS
+    }
+    assert used - own <= known, f"private names of Keras that `keras_internals` does not list: {sorted(used - own - known)}"
