@@ -23,8 +23,8 @@ import extraction
 from transferlit import caching
 from transferlit.store import local as disk
 from transferlit.caching import fit
-from transferlit.cut.splitting import split
-from transferlit.features.extraction import precompute
+from transferlit.cut import split
+from transferlit.features import precompute
 from transferlit.store.local import Damaged, StoredRows, begun, find_entries, read
 
 ROUNDS = int(os.environ.get("TRANSFERLIT_ROUNDS", 10))

@@ -19,7 +19,7 @@ import tensorflow as tf
 import extraction
 from transferlit.features import ray_workers as actors
 from transferlit.features.ray_dataset import Columns
-from transferlit.features.extraction import precompute
+from transferlit.features import precompute
 from transferlit.store.local import find_entries, read
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'transferlit[ray]'")

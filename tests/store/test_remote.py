@@ -24,7 +24,7 @@ import extraction
 from transferlit import caching, fit
 from transferlit.store import remote as far
 from transferlit.store import local as disk
-from transferlit.features.extraction import precompute
+from transferlit.features import precompute
 from transferlit.files import locked
 from transferlit.loop.steps import Blocks
 from transferlit.store.remote import RemoteStore
@@ -184,7 +184,7 @@ def test_what_was_sent_before_the_network_went_is_taken_up(caches, truth):
                                          (OSError("no credentials"), OSError)])
 def test_what_cannot_be_written_is_told_before_any_work(caches, monkeypatch, error, kind):
     fs = Bucket(fails=lambda verb, path: error if verb == "put" else None)
-    monkeypatch.setattr("transferlit.features.extraction._on_disk", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr("transferlit.features.computing.write_to_store", lambda *_: pytest.fail("the work began"))
     with pytest.raises(kind, match="must be reachable"):
         compute(caches(fs=fs))
 
