@@ -37,6 +37,7 @@ class Split:
     layers: list  # paths of the steps in `lower`
     weights: dict  # path in the model to `keras.Variable`, for all that `lower` computes with
     recipe: list  # (path, hash) for each step: what it computes, without weights
+    unseen: list  # what of it could not be seen, in words
     inference: bool  # does it count on frozen random layers being off?
     widest: int  # bytes a row of the largest tensor inside `lower`
     whole: keras.Model = None  # the two parts joined, where they were given by hand
@@ -49,9 +50,8 @@ class Split:
         return None if None in sizes else sum(sizes)
 
     def now(self) -> Split:
-        return replace(
-            self, recipe=recipe_of(self.enters, self.steps)
-        )  # with settings that changed since
+        recipe, unseen = recipe_of(self.enters, self.steps)  # with settings that changed since
+        return replace(self, recipe=recipe, unseen=unseen)
 
     @property
     def empty(self) -> bool:
@@ -175,7 +175,7 @@ def _split(model, judge, below, moved) -> Split:
         _reasons(judge, below, moved),
         [step.name for step in steps],
         _weights(model, judge, below),
-        recipe_of(graph.inputs, steps),
+        *recipe_of(graph.inputs, steps),
         judge.inference,
         widest,
         steps=tuple(steps),
