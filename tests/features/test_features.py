@@ -25,7 +25,7 @@ from transferlit.store import local as disk
 from transferlit.caching import fit
 from transferlit.cut.splitting import split
 from transferlit.features.extraction import precompute
-from transferlit.store.local import Damaged, StoredRows, begun, find_entries, read
+from transferlit.store.local import Damaged, StoredRows, find_entries, read, read_begun
 
 ROUNDS = int(os.environ.get("TRANSFERLIT_ROUNDS", 10))
 SCRIPT = Path(extraction.__file__)
@@ -69,7 +69,7 @@ def test_killed_at_any_moment_it_is_whole_or_absent(tmp_path, truth, record_prop
                     np.testing.assert_array_equal(np.asarray(entry.arrays["hidden1"]), truth)
                     shutil.rmtree(folder)
                     kept = 0
-                elif (part := begun(folder)) is not None:
+                elif (part := read_begun(folder)) is not None:
                     resumed += 1
                     assert part.rows >= kept, "a whole shard was lost"
                     kept = part.rows
@@ -160,7 +160,7 @@ def test_full_disk_keeps_the_whole_shards(tmp_path, truth, small_shards, monkeyp
         precompute(model, x, y, store=tmp_path, batch_size=16, verbose=False)
     monkeypatch.setattr(disk._Shard, "add", real)
     folder, = find_entries(tmp_path)
-    assert read(folder) is None and 0 < begun(folder).rows < 30 * 16
+    assert read(folder) is None and 0 < read_begun(folder).rows < 30 * 16
     made = precompute(model, x, y, store=tmp_path, batch_size=16, verbose=False)
     assert made.note.startswith("Went on at row")
     np.testing.assert_array_equal(np.asarray(made.arrays[0]), truth)
@@ -181,7 +181,7 @@ def test_interrupted_by_hand(tmp_path, truth, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         precompute(model, x, y, store=tmp_path, batch_size=16, verbose=False)
     folder, = find_entries(tmp_path)
-    assert begun(folder).rows == 40 * 16
+    assert read_begun(folder).rows == 40 * 16
     made = precompute(model, x, y, store=tmp_path, batch_size=16, verbose=False)
     assert made.note.startswith("Went on at row 640")
     np.testing.assert_array_equal(np.asarray(made.arrays[0]), truth)

@@ -40,7 +40,7 @@ from transferlit.features.ray_workers import (
 from .ray_dataset import Columns, bad_row, is_dataset, row_marks, takes, the_ray
 from ..cut import Split, code_of, open_ended, split as _split, told_of
 from ..files import atomic_path, content_hash
-from ..store import RemoteStore, is_remote
+from ..store import open_store
 from ..tables import Table
 
 # %% auto #0
@@ -417,6 +417,15 @@ def _measured(run, source, guess, patience=0.03) -> int:
 # %% ../../nbs/features/30_extraction.ipynb #e26fb87a
 _LONG = 10.0  # seconds a job must take for measuring to pay
 
+# %% ../../nbs/features/30_extraction.ipynb #b3c9a004
+def _known_sizes(path) -> dict:
+    "What was measured on this machine; nothing where the file is damaged."
+    try:
+        known = json.loads(path.read_text())
+        return {k: n for k, n in known.items() if type(n) is int and n > 0}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
+
 # %% ../../nbs/features/30_extraction.ipynb #a842f3fc
 def _batch_size(cut: Split, run, source) -> int:
     """Rows in one call: guessed, and measured where the job is long; what was measured on this
@@ -435,10 +444,7 @@ def _batch_size(cut: Split, run, source) -> int:
             [h for _, h in cut.recipe], os.cpu_count(), len(tf.config.list_physical_devices('GPU'))
         )[:16],
     )
-    try:
-        known = json.loads(path.read_text())
-    except (OSError, ValueError):
-        known = {}
+    known = _known_sizes(path)
     if mine not in known:
         known[mine] = _measured(run, source, guess)
         with suppress(OSError):  # nothing depends on its being remembered
@@ -995,7 +1001,7 @@ class _Narrow:
                 "Choose None, 'float32', 'float16' or 'bfloat16'.",
                 f'dtype={dtype!r}',
             )
-        self.dtype, self.error = dtype and disk.dtype_of(dtype), 0.0
+        self.dtype, self.error = dtype and np.dtype(tf.as_dtype(dtype).as_numpy_dtype), 0.0
 
     def __call__(self, array):
         if (
@@ -1212,7 +1218,7 @@ def _in_memory(job, verbose) -> dict:  # arrays by name
 # %% ../../nbs/features/30_extraction.ipynb #c0bf7fe6
 def _on_disk(job, store, folder, about, verbose) -> int:
     "Write all rows into `folder` of a store; returns how many an earlier run had left there."
-    old = store.begun(folder)
+    old = store.read_begun(folder)
     if old and job.source.stream:
         done = Counter(np.asarray(old.arrays['@print']).tolist())
     else:
@@ -1238,6 +1244,8 @@ def _on_disk(job, store, folder, about, verbose) -> int:
                 'Check how the pipeline was made.',
                 'a pipeline that gave none',
             )
+        if job.source.stream and sum(done.values()):
+            raise _Unlike(f'{sum(done.values()):,} rows that the pipeline does not give')
         store.finish(writer, {**about, **writer.note})
     return before
 
@@ -1484,6 +1492,85 @@ def _reused(job, parts, store, folder) -> tuple:  # features or None, and why
     store.discard(folder)
     return None, f'what was stored {why}'
 
+# %% ../../nbs/features/30_extraction.ipynb #b3c9a001
+def _check_begun(job, store, folder) -> str:
+    "Compare rows that an interrupted run has left; where they are not the same, they go. Why."
+    begun = store.read_begun(folder)
+    if begun is None or job.source.stream and isinstance(job.source.pipeline, Columns):
+        return ''  # workers compare their pieces themselves
+    try:
+        _compare_begun(job, begun)
+        return ''
+    except (_Unlike, disk.Damaged) as error:
+        store.discard(folder)
+        return f'what an interrupted run had left was not the same made anew ({error})'
+
+
+def _compare_begun(job, begun) -> None:
+    places, x = (_begun_stream if job.source.stream else _begun_rows)(job, begun)
+    if x is not None:
+        stored = [a[places] for a in [*begun.arrays.values()][: len(job.cut.boundary)]]
+        worst, explained = _difference(stored, _few_rows(job.cut, x))
+        if not explained:
+            raise _Unlike(f'rows that differ by up to {worst:.3g}')
+
+# %% ../../nbs/features/30_extraction.ipynb #b3c9a002
+_FEW = 8  # rows that are compared before they are added to
+
+
+def _begun_rows(job, begun) -> tuple:
+    "Places of some rows that are there, the first and the last among them, and their x."
+    n, rng = job.source.n, np.random.default_rng()
+    if job.augment is None:
+        rows = min(begun.rows, n)
+        some = np.unique([0, rows - 1, *rng.integers(rows, size=_FEW - 2)])
+        places = _near(SimpleNamespace(arrays=[*begun.arrays.values()]), some, rng)
+        return places, job.source.rows(places)
+    view, row = divmod(begun.rows - 1, n)
+    start = row // _BLOCK * _BLOCK
+    x = job.augment(job.source.rows(slice(start, min(start + _BLOCK, n))), view, start)
+    count = min(_FEW, row - start + 1)
+    return view * n + start + np.arange(count), tree.map_structure(lambda a: a[:count], x)
+
+
+def _begun_stream(job, begun) -> tuple:
+    "The same of a pipeline: the first rows that it gives of those that are there."
+    at = {p: i for i, p in enumerate(np.asarray(begun.arrays['@print']).tolist())}
+    for x, beside in _peek(job.source):
+        prints = _fingerprints((x, beside)).tolist()
+        found = [(at[p], i) for i, p in enumerate(prints) if p in at][:_FEW]
+        if found and job.augment is not None:
+            return [], None  # augmented in another batch, it is another row
+        if found:
+            places, rows = map(list, zip(*found))
+            return np.array(places), tree.map_structure(lambda a: a[rows], x)
+    raise _Unlike('none of the rows that the pipeline gives')
+
+
+def _peek(source):
+    "Batches from the beginning; of a generator only the first one, which stays in front."
+    if source.once:
+        first = [*itertools.islice(source.pipeline, 1)]
+        source.pipeline = itertools.chain(first, source.pipeline)
+        return _Stream(first).batches(1)
+    return source.batches(1)
+
+# %% ../../nbs/features/30_extraction.ipynb #b3c9a003
+def _write_whole(write, job, store, folder, *more) -> tuple:
+    "Rows that an earlier run had left there, and why those had to go, if they had."
+    try:
+        return write(job, store, folder, *more), ''
+    except _Unlike as unlike:
+        store.discard(folder)
+        why = f'what an interrupted run had left was of other data ({unlike})'
+    if job.source.once:
+        _refuse(
+            'A generator must give the rows that it gave before it was interrupted.',
+            'What was left of them has been removed: run it once more.',
+            why,
+        )
+    return write(job, store, folder, *more), why
+
 # %% ../../nbs/features/30_extraction.ipynb #8a739384
 def _compared(job, features) -> Features:
     "With some of its rows made anew. Raises _Unlike where they differ."
@@ -1502,7 +1589,7 @@ def _compared(job, features) -> Features:
 # %% ../../nbs/features/30_extraction.ipynb #dc208acd
 def _nearest(store, parts) -> list:
     "What differs from the entry most like this one, in words; nothing where none is like it."
-    known = [about['parts'] for about in store.abouts() if 'parts' in about]
+    known = [about['parts'] for about in store.read_abouts() if 'parts' in about]
     alike = [
         old
         for old in known
@@ -1544,10 +1631,12 @@ def _stored(job, parts, store, verbose, write) -> Features:
         if found:
             store.trim(keep=1)
             return found
+        why = why or _check_begun(job, store, folder)
         near = '; '.join(_nearest(store, parts))
         why = why or (near and f'the nearest in the store differs ({near})')
         store.prepare(_need(job))
-        before = write(
+        before, gone = _write_whole(
+            write,
             job,
             store,
             folder,
@@ -1565,7 +1654,7 @@ def _stored(job, parts, store, verbose, write) -> Features:
     note = (
         f'Went on at row {before:,}, where an earlier run had stopped.'
         if before
-        else f'Computed: {why or "nothing like it was stored"}.'
+        else f'Computed: {gone or why or "nothing like it was stored"}.'
     )
     store.trim()
     return replace(features, note=note)
@@ -1581,25 +1670,6 @@ def _patient(store, folder, verbose):  # holds the entry's lock; says so where t
                 print('Another process is making these features: waiting for it.')
             stack.enter_context(store.locked(folder))
         yield
-
-# %% ../../nbs/features/30_extraction.ipynb #04448ce7
-_CAP = '20 GB'  # for the user's cache folder where nothing else is said
-
-
-def _cap(store, limit) -> int | None:  # bytes
-    given = (
-        os.environ.get('TRANSFERLIT_CACHE_LIMIT', _CAP)
-        if limit is None and store is True
-        else limit
-    )
-    return disk.size_of(given)
-
-
-def _opened(store, limit):  # whatever names a store
-    if not is_remote(store):
-        return disk.LocalStore(store, _cap(store, limit))
-    far = store if isinstance(store, RemoteStore) else RemoteStore(store)
-    return far if limit is None else far.within(limit)
 
 # %% ../../nbs/features/30_extraction.ipynb #ccbc3130
 def _cut(model, source, at, inference) -> Split:
@@ -1730,7 +1800,7 @@ def precompute(
     made = _stored(
         job,
         _parts(cut, _content(source, key), dtype, views, job.augment),
-        _opened(store, limit),
+        open_store(store, limit),
         verbose,
         write,
     )
