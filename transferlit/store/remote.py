@@ -107,7 +107,7 @@ class Files:
         for pause in (*_PAUSES, None):
             try:
                 return getattr(self.fs, verb)(*args, **more)
-            except (FileNotFoundError, NotImplementedError):
+            except (FileNotFoundError, IsADirectoryError, NotImplementedError):
                 raise
             except PermissionError as error:
                 raise PermissionError(_say_unreached(self.url, error)) from error
@@ -125,7 +125,7 @@ class Files:
         _put(self, self.path(name), content)
 
     def read(self, name: str) -> bytes | None:  # None where there is no such file
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, IsADirectoryError):
             return self.call('cat_file', self.path(name))
 
 # %% ../../nbs/store/30_remote.ipynb #c1ff339a
@@ -134,8 +134,18 @@ def _put(files, path, content) -> None:
         return _send(files, path, content)
     part = f'{path}~{uuid.uuid4().hex[:12]}'
     files.call('makedirs', path.rpartition('/')[0], exist_ok=True)
+    _set_aside_folder(files, path)
     _send(files, part, content)
     files.call('mv', part, path)
+
+
+def _set_aside_folder(files, path) -> None:  # a file would be moved into it
+    if not files.call('isdir', path):
+        return
+    aside = files.path('foreign')
+    name = path.removeprefix(files.path('')).replace('/', '-')
+    files.call('makedirs', aside, exist_ok=True)
+    files.call('mv', path, f'{aside}/{name}~{uuid.uuid4().hex[:12]}', recursive=True)
 
 
 def _grows_visibly(fs) -> bool:
@@ -506,7 +516,7 @@ class RemotePieces:
     def clear(self) -> None:
         "To tidy up is for whoever puts the manifest."
 
-# %% ../../nbs/store/30_remote.ipynb #a6b4d693
+# %% ../../nbs/store/30_remote.ipynb #f349a7c6
 def _size_of(place: Place, name: str) -> int | None:  # None where it is missing
     with suppress(FileNotFoundError):
         return place.files.call('info', place.files.path(place.file(name)))['size']
