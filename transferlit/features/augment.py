@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from ..cut import code_of, told_of
+from ..cut import Reading, read_layer
 from .intake import refuse
 from ..files import content_hash
 
@@ -26,8 +26,14 @@ __all__ = ['BLOCK', 'Augment', 'augmented_batches', 'augmented_sample']
 BLOCK = 64  # rows that are augmented together, whatever the batch
 
 
-def _unseeded(settings):
-    return {k: v for k, v in settings.items() if k != 'seed'}  # the seed is set from outside
+def _unseeded(told):  # the seed is set from outside
+    settings, *more = told
+    return [{k: v for k, v in settings.items() if k != 'seed'}, *more]
+
+
+def _is_frame(part) -> bool:  # a model of Keras' own is as its layers are
+    frames = isinstance(part, (keras.Model, keras.layers.InputLayer))
+    return frames and type(part).__module__.startswith('keras.')
 
 # %% ../../nbs/features/40_augment.ipynb #856c064a
 class Augment:
@@ -59,23 +65,34 @@ class Augment:
         )
 
     def key(self) -> str:  # what of it the features depend on
-        parts = (
-            [
-                p
-                for p in self.how._flatten_layers()
-                if not isinstance(p, (keras.Model, keras.layers.InputLayer))
-            ]
-            if self.layer
-            else []
-        )
-        told = [[type(p).__name__, *told_of(p), code_of(type(p).call)] for p in parts]
-        own = [[name, _unseeded(settings), *rest] for name, settings, *rest in told] or code_of(
-            self.how
-        )
-        return content_hash(json.dumps(own, default=str, sort_keys=True))[:16]
+        return self._read()[0]
+
+    def unseen(self) -> list:  # what of it could not be seen, in words
+        return self._read()[1]
+
+    def _read(self) -> tuple:
+        reading = Reading()
+        if self.layer:
+            parts = [p for p in self.how._flatten_layers() if not _is_frame(p)]
+            told = [_unseeded(read_layer(reading, p)) for p in parts]
+        else:
+            told = reading.read(self.how)
+        text = json.dumps(told, default=str, sort_keys=True)
+        return content_hash(text)[:16], [f'{what} in `augment`' for what in reading.unseen]
 
     def __call__(self, x, view, block):
-        mixed = int(content_hash(self.seed, view, block)[:8], 16)
+        "A block of rows in one of the views."
+        return self._run(x, content_hash(self.seed, view, block))
+
+    def by_row(self, x, view, marks):
+        "Each row by itself, with a seed of its own content: in any order the same."
+        rows = [tree.map_structure(lambda a: a[i : i + 1], x) for i in range(len(marks))]
+        seeds = [content_hash(self.seed, view, int(mark)) for mark in marks]
+        made = [self._run(row, seed) for row, seed in zip(rows, seeds)]
+        return tree.map_structure(lambda *a: np.concatenate(a), *made)
+
+    def _run(self, x, digest):
+        mixed = int(digest[:8], 16)
         if not self.layer:
             return self.how(x, seed=mixed)
         for i, state in enumerate(self.states):

@@ -19,98 +19,18 @@ from .. import store as disk
 from ..cut import Split, open_ended, split as _split
 from .augment import Augment
 from .extraction import Pass, check_inputs, forget_compiled, keep_in_memory
-from .extraction import lay_out, write_to_store
+from .extraction import write_to_store
 from .features import Features
 from .intake import check_count, content_of, refuse, source_of
-from .key import changes_between, key_of, key_parts
+from .key import key_of, key_parts
 from .ray_dataset import Columns, the_ray
 from .ray_extraction import extract_by_workers
-from ..store import RemoteStore, is_remote
+from .reuse import check_begun, find_nearest, find_stored, make_features
+from .reuse import write_whole
+from ..store import open_store
 
 # %% auto #0
 __all__ = ['precompute']
-
-# %% ../../nbs/features/70_computing.ipynb #db6f8b0d
-def _features(job, parts, arrays: dict, entry=None, **more) -> Features:
-    "Features from what was computed or read."
-    own = list(arrays.values())[
-        : len(job.cut.boundary)
-    ]  # by place: the same layer may have another name now
-    y, weight = job.source.y, job.source.weight
-    if job.source.stream:
-        labels = [arrays[name] for name in arrays if name.startswith('@label')]
-        y, weight = lay_out(entry.about['beside'] if entry else job.beside, labels)
-    error = entry.about['error'] if entry else job.narrow.error
-    return Features(
-        own,
-        job.cut,
-        y,
-        weight,
-        arrays['@row'] if job.source.stream else job.source.ids,
-        parts,
-        job.views,
-        job.size,
-        entry and entry.folder,
-        error=error,
-        prints=arrays.get('@print'),
-        source=job.source,
-        augment=job.augment,
-        skipped=entry.about.get('skipped', []) if entry else [],
-        **more,
-    )
-
-# %% ../../nbs/features/70_computing.ipynb #672518b1
-class _Unlike(Exception):
-    "Stored rows are not the same made anew."
-
-
-def _reused(job, parts, store, folder) -> tuple:  # features or None, and why
-    """What is stored, if every byte of it is as it was written and some of its rows, made anew, are
-    the same.
-    """
-    try:
-        entry = store.read(folder)
-        return entry and _compared(job, _features(job, parts, entry.arrays, entry)), ''
-    except disk.Damaged as damage:
-        why = f'was damaged ({damage.faults[0]})'
-    except _Unlike as unlike:
-        why = f'is not what the model makes now ({unlike})'
-    store.discard(folder)
-    return None, f'what was stored {why}'
-
-# %% ../../nbs/features/70_computing.ipynb #8a739384
-def _compared(job, features) -> Features:
-    "With some of its rows made anew. Raises _Unlike where they differ."
-    if job.source.stream and job.source.once:
-        return replace(
-            features, note='Reused: whole; its rows could not be compared with a generator\'s.'
-        )
-    try:
-        apart = features.verify(4)
-    except disk.Damaged:
-        raise  # far away, which shows only now
-    except ValueError as error:
-        raise _Unlike(str(error).partition('Received: ')[2].rstrip('.')) from error
-    return replace(features, note=f'Reused: whole, and some rows made anew differ by {apart:.2g}.')
-
-# %% ../../nbs/features/70_computing.ipynb #dc208acd
-def _nearest(store, parts) -> list:
-    "What differs from the entry most like this one, in words; nothing where none is like it."
-    known = [about['parts'] for about in store.abouts() if 'parts' in about]
-    alike = [
-        old
-        for old in known
-        if old.keys() == parts.keys()
-        and (
-            [h for _, h in old['layers']] == [h for _, h in parts['layers']]
-            or old['data'] == parts['data']
-        )
-    ]
-    return min(
-        (changes_between(old, parts) for old in alike),
-        key=lambda said: (len(said), sum('rows' in s for s in said)),
-        default=[],
-    )  # of equals the last used
 
 # %% ../../nbs/features/70_computing.ipynb #1e459bd6
 def _need(
@@ -134,14 +54,16 @@ def _stored(job, parts, store, verbose, write) -> Features:
     "From the store, or computed into it; of several processes that want the same, one computes."
     folder = store.place(key_of(parts))
     with _patient(store, folder, verbose):
-        found, why = _reused(job, parts, store, folder)
+        found, why = find_stored(job, parts, store, folder)
         if found:
             store.trim(keep=1)
             return found
-        near = '; '.join(_nearest(store, parts))
+        why = why or check_begun(job, store, folder)
+        near = '; '.join(find_nearest(store, parts))
         why = why or (near and f'the nearest in the store differs ({near})')
         store.prepare(_need(job))
-        before = write(
+        before, gone = write_whole(
+            write,
             job,
             store,
             folder,
@@ -155,11 +77,11 @@ def _stored(job, parts, store, verbose, write) -> Features:
             verbose,
         )
         entry = store.read(folder)
-        features = _features(job, parts, entry.arrays, entry)
+        features = make_features(job, parts, entry.arrays, entry)
     note = (
         f'Went on at row {before:,}, where an earlier run had stopped.'
         if before
-        else f'Computed: {why or "nothing like it was stored"}.'
+        else f'Computed: {gone or why or "nothing like it was stored"}.'
     )
     store.trim()
     return replace(features, note=note)
@@ -175,25 +97,6 @@ def _patient(store, folder, verbose):  # holds the entry's lock; says so where t
                 print('Another process is making these features: waiting for it.')
             stack.enter_context(store.locked(folder))
         yield
-
-# %% ../../nbs/features/70_computing.ipynb #04448ce7
-_CAP = '20 GB'  # for the user's cache folder where nothing else is said
-
-
-def _cap(store, limit) -> int | None:  # bytes
-    given = (
-        os.environ.get('TRANSFERLIT_CACHE_LIMIT', _CAP)
-        if limit is None and store is True
-        else limit
-    )
-    return disk.size_of(given)
-
-
-def _opened(store, limit):  # whatever names a store
-    if not is_remote(store):
-        return disk.LocalStore(store, _cap(store, limit))
-    far = store if isinstance(store, RemoteStore) else RemoteStore(store)
-    return far if limit is None else far.within(limit)
 
 # %% ../../nbs/features/70_computing.ipynb #ccbc3130
 def _cut(model, source, at, inference) -> Split:
@@ -337,14 +240,23 @@ def precompute(
     write = _engine(engine, job, store, workers, on_bad_row)
     if store is None or store is False:
         parts = key_parts(cut, content_of(source, key, hashed=False), dtype, views, job.augment)
-        return replace(_features(job, parts, keep_in_memory(job, verbose)), note='Computed.')
+        made = make_features(job, parts, keep_in_memory(job, verbose))
+        return replace(made, note=f'Computed.{_unseen(job)}')
     made = _stored(
         job,
         key_parts(cut, content_of(source, key), dtype, views, job.augment),
-        _opened(store, limit),
+        open_store(store, limit),
         verbose,
         write,
     )
+    made = replace(made, note=f'{made.note}{_unseen(job)}')
     if verbose:
         print(made)
     return made
+
+
+def _unseen(job) -> str:
+    "What no key can hold, in words."
+    found = [*job.cut.unseen, *(job.augment.unseen() if job.augment else ())]
+    more = f' and {len(found) - 3} more' if len(found) > 3 else ''
+    return f' The key cannot see {", ".join(found[:3])}{more}.' if found else ''

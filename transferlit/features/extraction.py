@@ -32,7 +32,7 @@ from ..files import atomic_path, content_hash
 
 # %% auto #0
 __all__ = ['UNSTEADY', 'forget_compiled', 'compile_lower', 'guess_batch_size', 'choose_batch_size', 'check_inputs', 'Pass',
-           'lay_out', 'progress_bar', 'keep_in_memory', 'write_to_store']
+           'lay_out', 'progress_bar', 'keep_in_memory', 'Unlike', 'write_to_store']
 
 # %% ../../nbs/features/60_extraction.ipynb #0ae36ed1
 _FUNCTIONS = (
@@ -98,6 +98,15 @@ def _measured(run, source, guess, patience=0.03) -> int:
     return best[1]
 
 # %% ../../nbs/features/60_extraction.ipynb #e26fb87a
+def _known_sizes(path) -> dict:
+    "What was measured on this machine; nothing where the file is damaged."
+    try:
+        known = json.loads(path.read_text())
+        return {k: n for k, n in known.items() if type(n) is int and n > 0}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
+
+
 _LONG = 10.0  # seconds a job must take for measuring to pay
 
 # %% ../../nbs/features/60_extraction.ipynb #a842f3fc
@@ -118,10 +127,7 @@ def choose_batch_size(cut: Split, run, source) -> int:
             [h for _, h in cut.recipe], os.cpu_count(), len(tf.config.list_physical_devices('GPU'))
         )[:16],
     )
-    try:
-        known = json.loads(path.read_text())
-    except (OSError, ValueError):
-        known = {}
+    known = _known_sizes(path)
     if mine not in known:
         known[mine] = _measured(run, source, guess)
         with suppress(OSError):  # nothing depends on its being remembered
@@ -169,7 +175,7 @@ class _Narrow:
                 "Choose None, 'float32', 'float16' or 'bfloat16'.",
                 f'dtype={dtype!r}',
             )
-        self.dtype, self.error = dtype and disk.dtype_of(dtype), 0.0
+        self.dtype, self.error = dtype and np.dtype(tf.as_dtype(dtype).as_numpy_dtype), 0.0
 
     def __call__(self, array):
         if (
@@ -212,31 +218,33 @@ class _Memory:
         return [np.concatenate(k) if isinstance(k, list) else k for k in self.kept]
 
 # %% ../../nbs/features/60_extraction.ipynb #da221247
-def _boundary_rows(run, x, fixed, narrow) -> list:  # one batch through the lower part, as arrays
+def _boundary_rows(job, x) -> list:  # one batch through the lower part, as arrays
     rows = tree.flatten(x)[0].shape[0]
+    fixed = job.fixed
     if fixed and rows < fixed:
         x = tree.map_structure(lambda a: np.concatenate([a] * -(-fixed // rows))[:fixed], x)
-    return [narrow(t.numpy()[:rows]) for t in run(x)]
+    return [job.narrow(t.numpy()[:rows]) for t in job.run(x)]
 
 
-def _inputs(source, views, augment, size, done):
-    """Batches of x with what lies beside them: (x, y and weight, fingerprints, row numbers); `done`
-    rows, or those of a `Counter`, are passed over.
+def _inputs(job, done):
+    """Batches of x with what lies beside them: (x, y and weight, columns of numbers); `done` rows,
+    or those of a `Counter`, are passed over.
     """
-    for view in range(views):
-        if not source.stream:
-            start = max(0, done - view * source.n)
-            batches = (
-                (x for x, _ in source.batches(size, start))
-                if augment is None
-                else augmented_batches(augment, source, view, size, start)
-            )
-            for x in batches:
-                rows = tree.flatten(x)[0].shape[0]
-                yield x, None, None, source.ids[start : start + rows]
-                start += rows
-        else:
-            yield from _flowing(source, view, augment, size, done)
+    if job.source.stream:
+        yield from _flow(job, done)
+        return
+    for view in range(job.views):
+        start = max(0, done - view * job.source.n)
+        for x in _batches(job, view, start):
+            rows = tree.flatten(x)[0].shape[0]
+            yield x, None, {'@row': job.source.ids[start : start + rows]}
+            start += rows
+
+
+def _batches(job, view, start):
+    if job.augment is not None:
+        return augmented_batches(job.augment, job.source, view, job.size, start)
+    return (x for x, _ in job.source.batches(job.size, start))
 
 # %% ../../nbs/features/60_extraction.ipynb #cb4aa133
 UNSTEADY = (
@@ -256,29 +264,44 @@ def _taken(done, p) -> bool:  # one of those that are there already?
     return True
 
 # %% ../../nbs/features/60_extraction.ipynb #fada51d9
-def _flowing(source, view, augment, size, done):
-    at = 0
-    for x, beside in source.batches(size):
-        prints, ids = (
-            mark_rows((x, beside)) ^ np.uint64(view),
-            np.arange(at, at + len(tree.flatten(x)[0])),
-        )
-        at += len(prints)
-        if source.known is not None and not np.isin(prints ^ np.uint64(view), source.known).all():
+def _flow(job, done):
+    "Batches of a pipeline, each in all of its views before the next one is asked for."
+    at, known = 0, job.source.known
+    for x, beside in job.source.batches(job.size):
+        marks = mark_rows((x, beside))
+        if known is not None and not np.isin(marks, known).all():
             refuse(*UNSTEADY)
-        fresh = np.array([not _taken(done, p) for p in prints.tolist()])
-        if not fresh.any():
-            continue
-        if not fresh.all():
-            x, beside, prints, ids = tree.map_structure(
-                lambda a: None if a is None else a[fresh], (x, beside, prints, ids)
-            )
-        yield x if augment is None else augment(x, view, int(ids[0])), beside, prints, ids
+        ids = np.arange(at, at + len(marks))
+        at += len(marks)
+        for view in range(job.views):
+            found = _fresh((x, beside, marks, ids), view, done)
+            if found is not None:
+                yield _view_of_batch(job, view, *found)
+
+
+def _fresh(batch, view, done):
+    "The rows of a batch that are not there yet; None where all of them are."
+    fresh = np.array([not _taken(done, p) for p in (batch[2] ^ np.uint64(view)).tolist()])
+    if fresh.all():
+        return batch
+    return (
+        tree.map_structure(lambda a: None if a is None else a[fresh], batch)
+        if fresh.any()
+        else None
+    )
+
+
+def _view_of_batch(job, view, x, beside, marks, ids):
+    columns = {'@print': marks ^ np.uint64(view), '@row': ids}
+    if job.views > 1:
+        columns = {'@view': np.full(len(ids), view, 'int32'), **columns}
+    augmented = x if job.augment is None else job.augment.by_row(x, view, marks)
+    return augmented, beside, columns
 
 # %% ../../nbs/features/60_extraction.ipynb #43d591a0
 class Pass:
     """One extraction: which rows through which cut, and how. Iterated from `done` on, it gives
-    lists of arrays, batch by batch.
+    arrays by name, batch by batch.
     """
 
     def __init__(self, cut, source, size=None, views=1, augment=None, dtype=None):
@@ -292,32 +315,23 @@ class Pass:
         self.fixed, self.beside, self.run = cut.lower.inputs[0].shape[0], None, None
         self.size = self.fixed or size
 
-    def rows(self, done):  # boundary tensors; for a pipeline labels and fingerprints; row ids last
+    def rows(self, done):
+        "Arrays by name, batch by batch: boundary tensors, labels of a pipeline, columns of numbers."
         if not self.source.stream:
             self.run = compile_lower(self.cut, self.source.x)
         self.size = self.size or choose_batch_size(self.cut, self.run, self.source)
-        for x, beside, prints, ids in _inputs(
-            self.source, self.views, self.augment, self.size, done
-        ):
+        for x, beside, columns in _inputs(self, done):
             if self.run is None:
                 check_inputs(self.cut, x, flows=True)
                 self.run = compile_lower(self.cut, x)
-            self.beside, labels = _layout(beside), leaves_of(beside)
-            made = [
-                _boundary_rows(self.run, part, self.fixed, self.narrow)
-                for part in _slices(x, self.size)
-            ]
-            made = [np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*made)]
-            yield [*made, *labels, *([] if prints is None else [prints]), ids]
+            self.beside = _layout(beside)
+            labels = {f'@label.{i}': a for i, a in enumerate(leaves_of(beside))}
+            yield {**self._made(x), **labels, **columns}
 
-    def names(self, arrays) -> list:
-        own = [b.name for b in self.cut.boundary]
-        return (
-            own
-            + [f'@label.{i}' for i in range(len(arrays) - len(own) - 1 - self.source.stream)]
-            + ['@print'] * self.source.stream
-            + ['@row']
-        )
+    def _made(self, x) -> dict:
+        parts = [_boundary_rows(self, part) for part in _slices(x, self.size)]
+        made = [np.concatenate(p) if len(p) > 1 else p[0] for p in zip(*parts)]
+        return dict(zip([b.name for b in self.cut.boundary], made))
 
 # %% ../../nbs/features/60_extraction.ipynb #3f2e5aef
 def _slices(x, size):
@@ -369,24 +383,27 @@ def progress_bar(job, done, verbose):  # shown where a job takes longer than a s
 
 
 def keep_in_memory(job, verbose) -> dict:  # arrays by name
-    sink, names = _Memory(job.source.n and job.source.n * job.views), None
+    sink, arrays = _Memory(job.source.n and job.source.n * job.views), {}
     with progress_bar(job, 0, verbose) as bar:
         for arrays in job.rows(Counter() if job.source.stream else 0):
-            names = names or job.names(arrays)
-            sink.add(arrays)
-            bar.update(len(arrays[0]))
+            sink.add([*arrays.values()])
+            bar.update(len(arrays['@row']))
     if not sink.rows:
         refuse(
             'There must be at least one row.',
             'Check how the pipeline was made.',
             'a pipeline that gave none',
         )
-    return dict(zip(names, sink.done()))
+    return dict(zip(arrays, sink.done()))
+
+# %% ../../nbs/features/60_extraction.ipynb #6c37c883
+class Unlike(Exception):
+    "Stored rows are not the same made anew."
 
 # %% ../../nbs/features/60_extraction.ipynb #c0bf7fe6
 def write_to_store(job, store, folder, about, verbose) -> int:
     "Write all rows into `folder` of a store; returns how many an earlier run had left there."
-    old = store.begun(folder)
+    old = store.read_begun(folder)
     if old and job.source.stream:
         done = Counter(np.asarray(old.arrays['@print']).tolist())
     else:
@@ -400,11 +417,11 @@ def write_to_store(job, store, folder, about, verbose) -> int:
         for arrays in job.rows(done):
             if writer is None:
                 writer = stack.enter_context(
-                    store.writer(folder, fields_of(job.names(arrays), arrays))
+                    store.writer(folder, fields_of([*arrays], [*arrays.values()]))
                 )
             writer.note = {'error': job.narrow.error, 'beside': job.beside}
-            writer.add(arrays)
-            bar.update(len(arrays[0]))
+            writer.add([*arrays.values()])
+            bar.update(len(arrays['@row']))
             store.check(writer.nbytes)
         if writer is None:
             refuse(
@@ -412,5 +429,7 @@ def write_to_store(job, store, folder, about, verbose) -> int:
                 'Check how the pipeline was made.',
                 'a pipeline that gave none',
             )
+        if job.source.stream and sum(done.values()):
+            raise Unlike(f'{sum(done.values()):,} rows that the pipeline does not give')
         store.finish(writer, {**about, **writer.note})
     return before

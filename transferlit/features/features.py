@@ -18,12 +18,13 @@ from keras import tree
 from .. import store as disk
 from ..cut import Split, split as _split
 from .augment import augmented_sample
-from .intake import as_tensor, mark_rows, refuse, source_of, tensor_dtype
+from .intake import as_tensor, leaves_of, mark_rows, refuse, source_of
+from .intake import tensor_dtype
 from .key import changes_between, key_of, model_parts
 from ..tables import Table
 
 # %% auto #0
-__all__ = ['Features']
+__all__ = ['Features', 'compare_rows', 'make_rows', 'near_rows', 'extreme_rows', 'find_marks']
 
 # %% ../../nbs/features/50_features.ipynb #8f5ffee9
 @dataclass
@@ -216,7 +217,7 @@ _SLACK = {
 }  # of the largest value; other kinds must be equal
 
 
-def _difference(
+def compare_rows(
     stored: list, fresh: list
 ) -> tuple:  # the largest, and whether rounding explains all
     "Compare the same rows, made twice."
@@ -234,31 +235,75 @@ def _difference(
     return worst, explained
 
 # %% ../../nbs/features/50_features.ipynb #1f0f925e
-def _few_rows(
-    cut, x
-) -> (
-    list
-):  # eagerly: what was compiled for the extraction may know less than the model as it is now
-    batch, fixed = (
-        tree.map_structure(lambda a: as_tensor(a, tensor_dtype(a)), x),
-        cut.lower.inputs[0].shape[0],
-    )
-    rows = tree.flatten(batch)[0].shape[0]
+def make_rows(cut, x) -> list:
+    """What the lower part makes of a few rows, layer by layer: what was compiled for the extraction
+    may know less than the model as it is now.
+    """
+    batch = tree.map_structure(lambda a: as_tensor(a, tensor_dtype(a)), x)
+    rows, fixed = tree.flatten(batch)[0].shape[0], cut.lower.inputs[0].shape[0]
     if fixed:
         batch = tree.map_structure(lambda t: tf.concat([t] * -(-fixed // rows), 0)[:fixed], batch)
     return [t.numpy()[:rows] for t in tree.flatten(cut.lower(batch, training=False))]
 
 
-def _near(
-    features, places, rng
-) -> np.ndarray:  # of rows that would have to be fetched, those in two shards
-    spans = getattr(features.arrays[0], 'spans', None)
+def near_rows(array, places, rng) -> np.ndarray:
+    "Of rows that would have to be fetched, those in two shards."
+    spans = getattr(array, 'spans', None)
     if not spans:
         return places
     shard = np.searchsorted([stop for _, stop in spans], places, 'right')
     return places[np.isin(shard, rng.permutation(np.unique(shard))[:2])]
 
 # %% ../../nbs/features/50_features.ipynb #42ad375a
+_LOOKED_AT = 1 << 28, 1 << 22  # bytes of an array that are looked through at most, and at a time
+
+
+def _looked_at(array):
+    "Blocks of rows with the place where they begin: all, or evenly spaced ones of a large array."
+    most, step = (max(1, b * len(array) // max(1, array.nbytes)) for b in _LOOKED_AT)
+    starts = range(0, len(array), step * -(-len(array) // most))
+    return ((start, np.asarray(array[start : start + step])) for start in starts)
+
+
+def extreme_rows(array) -> set:
+    "Places of the rows with the smallest and the largest number, and of the longest row."
+    best = {}
+    for start, block in _looked_at(array):
+        flat = block.reshape(len(block), -1).astype('float32')
+        if not flat.size:
+            continue
+        for kind, score in enumerate((-flat.min(1), flat.max(1), np.square(flat).sum(1))):
+            at = int(np.argmax(score))
+            if kind not in best or score[at] > best[kind][0]:
+                best[kind] = score[at], start + at
+    return {place for _, place in best.values()}
+
+# %% ../../nbs/features/50_features.ipynb #24f25696
+_KINDS = 'fiub'  # numbers
+
+
+def _telling(features) -> set:
+    "Places where a change would show: first and last rows, ends of shards, extremes of features and x."
+    n, arrays = features.n, [a for a in features.arrays if isinstance(a, disk.StoredRows)]
+    ends = {int(end) for a in arrays for end in a.ends[:8]}
+    found = {0, n - 1, *ends, *(end - 1 for end in ends)}
+    own = [np.asarray(a) if not hasattr(a, 'ends') else a for a in features.arrays]
+    given = [a for a in leaves_of(features.source.x) if a.dtype.kind in _KINDS]
+    for array in (*own, *given):
+        found |= extreme_rows(array)
+    return {place for place in found if 0 <= place < n}
+
+
+def _choose(features, n, rng) -> np.ndarray:
+    "Some places by chance; and those that tell most, where nothing has to be fetched for it."
+    size = features.source.n
+    near = near_rows(features.arrays[0], np.arange(size), rng)
+    chance = rng.choice(near, min(n, len(near)), replace=False)
+    far = getattr(features.arrays[0], 'spans', None)
+    telling = {int(near[0]), int(near[-1])} if far else _telling(features)
+    return np.union1d(chance, [*telling]).astype(int)
+
+# %% ../../nbs/features/50_features.ipynb #df90c1fb
 def _some(features, n) -> tuple:  # places of some rows, and x of these
     source, rng = features.source, np.random.default_rng()
     if source is None or source.stream and source.once:
@@ -267,23 +312,39 @@ def _some(features, n) -> tuple:  # places of some rows, and x of these
             'Give it: `features.verify(x=...)`.',
             'features apart from their x',
         )
-    if not source.stream and features.augment is None:
-        choice = _near(features, np.arange(source.n), rng)
-        places = np.sort(rng.choice(choice, min(n, len(choice)), replace=False))
-        return places, source.rows(places)
-    if not source.stream:
+    if source.stream:
+        return _some_of_stream(features, n, rng)
+    if features.augment is not None:
         return augmented_sample(features.augment, source, features.views, rng, n)
-    x, beside = next(source.batches(1))
-    at = {p: i for i, p in enumerate(np.asarray(features.prints).tolist())}
-    found = {at[p]: i for i, p in enumerate(mark_rows((x, beside)).tolist()) if p in at}
-    found = [
-        (place, found[place])
-        for place in _near(features, np.array([*found], int), rng)[:n].tolist()
-    ]
-    if not found or features.augment is not None:
-        return np.empty(0, int), None
-    places, rows = map(list, zip(*found))
-    return np.array(places), tree.map_structure(lambda a: a[rows], x)
+    places = _choose(features, n, rng)
+    return places, source.rows(places)
+
+
+def _some_of_stream(features, n, rng) -> tuple:
+    "Of the first rows that a pipeline gives, those that tell most and some by chance."
+    x, beside = next(features.source.batches(1 << 8))
+    marks = mark_rows((x, beside))
+    places, at = find_marks(features.prints, marks)
+    if not len(places):
+        return places, None
+    near = np.isin(places, near_rows(features.arrays[0], places, rng))
+    places, at = places[near], at[near]
+    telling = [place for a in features.arrays for place in extreme_rows(np.asarray(a[places]))]
+    picked = np.union1d(telling, rng.choice(len(places), min(n, len(places)), replace=False))
+    places, at = (a[picked.astype(int)] for a in (places, at))
+    rows = tree.map_structure(lambda a: a[at], x)
+    if features.augment is None:
+        return places, rows
+    view = int(rng.integers(features.views))
+    return places + view * features.n, features.augment.by_row(rows, view, marks[at])
+
+
+def find_marks(stored, given) -> tuple:
+    "Places among `stored` marks of rows, and the places of the same ones among those `given`."
+    at = {p: i for i, p in enumerate(np.asarray(stored).tolist())}
+    found = [(at[p], i) for i, p in enumerate(given.tolist()) if p in at]
+    places = np.array(found, int).reshape(-1, 2)
+    return places[:, 0], places[:, 1]
 
 # %% ../../nbs/features/50_features.ipynb #d863a8c2
 def _verify(features, n: int = 16, x=None) -> float:
@@ -294,16 +355,12 @@ def _verify(features, n: int = 16, x=None) -> float:
         features = replace(features, source=source_of(x))
     places, rows = _some(features, n)
     if not len(places):
-        return (
-            0.0
-            if features.augment is not None
-            else refuse(
-                'The pipeline must still give rows that were stored.',
-                'Compute the features anew.',
-                'none of its first rows',
-            )
+        refuse(
+            'The pipeline must still give rows that were stored.',
+            'Compute the features anew.',
+            'none of its first rows',
         )
-    worst, explained = _difference(features[places], _few_rows(features.split, rows))
+    worst, explained = compare_rows(features[places], make_rows(features.split, rows))
     if not explained:
         refuse(
             'Stored features must be what the model makes.',

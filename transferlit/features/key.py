@@ -20,7 +20,7 @@ from ..files import content_hash
 __all__ = ['model_parts', 'key_parts', 'library_versions', 'key_of', 'changes_between']
 
 # %% ../../nbs/features/30_key.ipynb #d81d7cee
-_FORMAT = 1  # of what is stored about features
+_FORMAT = 2  # of what is stored about features
 
 
 def model_parts(cut: Split) -> dict:  # the part of the key that the model decides

@@ -53,12 +53,10 @@ def _work(
             told['dtype'],
         )
         for arrays in job.rows(done if beside is None else Counter()):
-            marks = 0 if beside is None else int(arrays[-2].sum())
-            yield (
-                job.names(arrays)[:-1],
-                arrays[:-1],
-                {'error': job.narrow.error, 'beside': job.beside, 'marks': marks},
-            )
+            del arrays['@row']  # the driver numbers the rows
+            marks = 0 if beside is None else int(arrays['@print'].sum())
+            note = {'error': job.narrow.error, 'beside': job.beside, 'marks': marks}
+            yield [*arrays], [*arrays.values()], note
 
     return run
 
