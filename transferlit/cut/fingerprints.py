@@ -45,7 +45,9 @@ def state_of(op) -> list:  # variables, and what else could remember the last ca
     reading = Reading()
     held = [reading.read(held_by(part)) for part in layers_of(op)]
     kept = content_hash(json.dumps(held, default=str))
-    return [*map(keras.ops.convert_to_numpy, getattr(op, 'variables', [])), np.array(kept)]
+    variables = getattr(op, 'variables', [])
+    values = [keras.ops.convert_to_numpy(v) for v in variables]
+    return [*values, np.array(kept)]
 
 
 _FOREIGN = 'Lambda', 'TFSMLayer', 'TorchModuleWrapper', 'JaxLayer', 'FlaxLayer', 'Pipeline'
@@ -56,7 +58,9 @@ def is_own(part) -> bool:
     row alone?
     """
     own = type(part).__module__.startswith('keras.src.layers.')
-    if not own or type(part).__name__ in _FOREIGN or any(map(is_foreign, held_by(part).values())):
+    if not own or type(part).__name__ in _FOREIGN:
+        return False
+    if is_foreign(held_by(part)):
         return False
     axes = [getattr(part, name, None) for name in ('axis', 'axes')]
     return 0 not in tree.flatten(axes)
@@ -66,14 +70,24 @@ def recipe_of(inputs, steps) -> tuple:
     """Of each of `steps` its name, and a hash of all it computes with now but weights; and in words
     what could not be seen.
     """
-    place = {key: i for i, key in enumerate([*inputs, *(k for s in steps for k in s.writes)])}
+    place = {key: i for i, key in enumerate(_keys(inputs, steps))}
     recipe, unseen = [], []
     for step in steps:
         reading = Reading()
-        told = json.dumps(_read_step(reading, step, place), sort_keys=True, default=str)
-        recipe.append((step.name, content_hash(told)))
+        told = _read_step(reading, step, place)
+        recipe.append((step.name, _hash(told)))
         unseen += [f'{what} in `{step.name}`' for what in reading.unseen]
     return recipe, unseen
+
+
+def _keys(inputs, steps) -> list:  # of all values, in the order they are made
+    made = [key for step in steps for key in step.writes]
+    return [*inputs, *made]
+
+
+def _hash(told) -> str:
+    text = json.dumps(told, sort_keys=True, default=str)
+    return content_hash(text)
 
 
 def _read_step(reading, step, place) -> list:  # with the places of the values it reads
@@ -81,7 +95,14 @@ def _read_step(reading, step, place) -> list:  # with the places of the values i
     given = step.node.arguments.args, step.node.arguments.kwargs
     given = read_settings(reading, tree.map_structure(_without_symbols, given))
     parts = [read_layer(reading, part) for part in layers_of(step.op)]
-    return [type(step.op).__module__, type(step.op).__name__, wired, given, parts, _globals()]
+    return [
+        type(step.op).__module__,
+        type(step.op).__name__,
+        wired,
+        given,
+        parts,
+        _globals(),
+    ]
 
 
 def _without_symbols(value):
@@ -90,7 +111,11 @@ def _without_symbols(value):
 
 def _globals() -> list:
     config = keras.config
-    return [config.floatx(), config.epsilon(), config.image_data_format()]
+    return [
+        config.floatx(),
+        config.epsilon(),
+        config.image_data_format(),
+    ]
 
 # %% ../../nbs/cut/35_fingerprints.ipynb #0321b343
 def fingerprint(
@@ -100,8 +125,8 @@ def fingerprint(
     vocabularies.
     """
     parts = [part for part in model._flatten_layers() if not is_graph(part)]
-    told = [_globals(), [told_of(part) for part in parts]]
-    return content_hash(json.dumps(told, sort_keys=True, default=str))
+    told = [told_of(part) for part in parts]
+    return _hash([_globals(), told])
 
 
 def open_ended(
@@ -109,5 +134,9 @@ def open_ended(
 ) -> bool:  # True where there is code that is not Keras' own
     "Can it compute with something that no fingerprint knows, a file that a `Lambda` reads, say?"
     known = MaskOf, WithMask
-    parts = [part for part in model._flatten_layers() if not isinstance(part, known)]
-    return not all(is_own(part) for part in parts if not is_graph(part))
+    for part in model._flatten_layers():
+        if is_graph(part) or isinstance(part, known):
+            continue
+        if not is_own(part):
+            return True
+    return False

@@ -74,33 +74,17 @@ def _reasons(judge, below, moved) -> Table:
     """One row for each layer where the lower part ends, and for each that was left above it for the
     sake of bytes.
     """
-    rows = [
-        dict(layer=step.name, type=type(step.op).__name__, reason=why)
-        for step, why in judge.why.items()
-    ]
-    rows += [
-        dict(
-            layer=step.name,
-            type=type(step.op).__name__,
-            reason='holds no weights and would take more bytes: made again above the cut',
-        )
-        for step in moved
-    ]
+    again = 'holds no weights and would take more bytes: made again above the cut'
+    why = [*judge.why.items(), *((step, again) for step in moved)]
+    rows = [dict(layer=s.name, type=type(s.op).__name__, reason=said) for s, said in why]
     off = ', '.join(f'`{step.name}` {why}' for step, why in judge.excused.items() if step in below)
     note = (
         f'inference=True: runs as in inference, which `fit` on the whole model would not do: {off}.'
         if off
         else ''
     )
-    return Table(
-        rows,
-        (
-            'why the cut is where it is'
-            if rows
-            else 'nothing trains: the whole model lies below the cut'
-        ),
-        note,
-    )
+    whole = 'nothing trains: the whole model lies below the cut'
+    return Table(rows, 'why the cut is where it is' if rows else whole, note)
 
 # %% ../../nbs/cut/60_splitting.ipynb #b7298d09
 _built = (

@@ -134,8 +134,11 @@ def _read_set(reading, value, name):
 
 
 def _read_table(reading, value, name):
-    sides = [tf.reshape(side, [side.shape[0], -1]).numpy() for side in value.export()]
-    return sorted([list(map(str, row)) for row in zip(*sides)])
+    sides = []
+    for side in value.export():
+        flat = tf.reshape(side, [side.shape[0], -1])
+        sides.append(map(str, flat.numpy()))
+    return sorted(map(list, zip(*sides)))
 
 # %% ../../nbs/cut/30_values.ipynb #7d239001
 _READS = {'LOAD_GLOBAL': 0, 'LOAD_NAME': 0, 'LOAD_ATTR': 1, 'LOAD_METHOD': 1, 'IMPORT_FROM': 1}
@@ -157,9 +160,14 @@ def _names_in(code) -> tuple:
 
 def _read_code(code) -> list:
     constants = [_read_code(c) if inspect.iscode(c) else _constant(c) for c in code.co_consts]
-    counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount
-    taken = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    return [code.co_code.hex(), constants, list(code.co_names), list(counts), list(taken)]
+    taken = code.co_argcount + code.co_kwonlyargcount
+    return [
+        code.co_code.hex(),
+        constants,
+        list(code.co_names),
+        list(code.co_varnames[:taken]),
+        [code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount],
+    ]
 
 
 def _constant(value):  # a set as text that is the same in every process
@@ -169,14 +177,20 @@ def _constant(value):  # a set as text that is the same in every process
 def _read_function(reading, function, name):
     caught = [_cell(cell) for cell in function.__closure__ or ()]
     if _is_library_function(function):
-        own = [reading.read(v, function.__name__) for v in caught if _is_code_of_users(v)]
-        return [function.__module__, function.__qualname__, _version(function.__module__), own]
+        own = filter(_is_code_of_users, caught)
+        return [
+            function.__module__,
+            function.__qualname__,
+            _version(function.__module__),
+            [reading.read(v, function.__name__) for v in own],
+        ]
     names = function.__code__.co_freevars
+    cells = [reading.read(v, n) for n, v in zip(names, caught)]
     return [
         _read_code(function.__code__),
         reading.read(list(function.__defaults__ or ()), 'a default'),
         reading.read(function.__kwdefaults__ or {}, 'a default'),
-        [reading.read(v, n) for n, v in zip(names, caught)],
+        cells,
         reading.read(vars(function), function.__name__),
         _read_globals(reading, function),
     ]
@@ -202,8 +216,9 @@ def _read_globals(reading, function):
     held = function.__globals__
     found = {n: held[n] for n in sorted(names) if n in held}
     found |= {n: sys.modules[n] for n in sorted(modules) if n in sys.modules}
-    for n in sorted(names & {'open', 'input'} - held.keys()):
-        reading.note(f'what `{n}` reads')
+    for n in sorted(names & {'open', 'input'}):
+        if not is_users(held.get(n)):
+            reading.note(f'what `{n}` reads')
     return [[n, _read_global(reading, v, n, attributes)] for n, v in found.items()]
 
 
@@ -215,9 +230,13 @@ def _read_global(reading, value, name, attributes):
     if is_library(value.__name__):
         return [value.__name__, _version(value.__name__)]
     key = f'{value.__name__}: {sorted(attributes)}'
-    own = {n: v for n, v in vars(value).items() if n in attributes}
-    inner = sorted(own.items()) if reading.meets(key) else []
-    return [value.__name__, [[n, _read_global(reading, v, n, attributes)] for n, v in inner]]
+    if not reading.meets(key):
+        return value.__name__
+    told = []
+    for n in sorted(attributes & vars(value).keys()):
+        inner = _read_global(reading, vars(value)[n], n, attributes)
+        told.append([n, inner])
+    return [value.__name__, told]
 
 # %% ../../nbs/cut/30_values.ipynb #e458ff25
 def _read_method(reading, method, name):
@@ -285,13 +304,17 @@ def _read_object(reading, value, name):
 
 def attributes_of(value) -> dict | None:
     "What an object holds, without what was worked out from it; None where it has no attributes."
-    slots = [n for c in type(value).__mro__ for n in _slots(c) if hasattr(value, n)]
+    slots = [n for c in type(value).__mro__ for n in _slots(c)]
     if not hasattr(value, '__dict__') and not slots:
         return None
-    held = {n: getattr(value, n) for n in slots} | getattr(value, '__dict__', {})
-    made = {n: inspect.getattr_static(type(value), n, None) for n in held}
-    derived = {n for n, v in made.items() if isinstance(v, functools.cached_property)}
-    return {n: held[n] for n in sorted(held) if n not in derived}
+    held = {n: getattr(value, n) for n in slots if hasattr(value, n)}
+    held |= getattr(value, '__dict__', {})
+    return {n: held[n] for n in sorted(held) if not _is_derived(value, n)}
+
+
+def _is_derived(value, name) -> bool:
+    made = inspect.getattr_static(type(value), name, None)
+    return isinstance(made, functools.cached_property)
 
 
 def _slots(kind) -> list:

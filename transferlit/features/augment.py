@@ -86,9 +86,11 @@ class Augment:
 
     def by_row(self, x, view, marks):
         "Each row by itself, with a seed of its own content: in any order the same."
-        rows = [tree.map_structure(lambda a: a[i : i + 1], x) for i in range(len(marks))]
-        seeds = [content_hash(self.seed, view, int(mark)) for mark in marks]
-        made = [self._run(row, seed) for row, seed in zip(rows, seeds)]
+        made = []
+        for i, mark in enumerate(marks):
+            row = tree.map_structure(lambda a: a[i : i + 1], x)
+            seed = content_hash(self.seed, view, int(mark))
+            made.append(self._run(row, seed))
         return tree.map_structure(lambda *a: np.concatenate(a), *made)
 
     def _run(self, x, digest):

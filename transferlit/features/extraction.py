@@ -276,7 +276,7 @@ def _flow(job, done):
         for view in range(job.views):
             found = _fresh((x, beside, marks, ids), view, done)
             if found is not None:
-                yield _view_of_batch(job, view, *found)
+                yield _view_of_batch(job, view, found)
 
 
 def _fresh(batch, view, done):
@@ -291,7 +291,8 @@ def _fresh(batch, view, done):
     )
 
 
-def _view_of_batch(job, view, x, beside, marks, ids):
+def _view_of_batch(job, view, batch):
+    x, beside, marks, ids = batch
     columns = {'@print': marks ^ np.uint64(view), '@row': ids}
     if job.views > 1:
         columns = {'@view': np.full(len(ids), view, 'int32'), **columns}
