@@ -353,13 +353,13 @@ def _far(
         return {}
 
     def fetch(start, stop):
-        held = [let_go for a in arrays for let_go in a.hold(start, stop)]
+        held = [let_go for a in arrays for let_go in a.pin(start, stop)]
         return lambda: [let_go() for let_go in held]
 
     spans = tuple(arrays[0].spans)
     largest = max(stop - start for start, stop in spans) * sum(_nbytes(a) // len(a) for a in arrays)
     room = min(
-        arrays[0].parts[0].copies.limit // 2, free // 4
+        arrays[0].parts[0].cache.limit // 2, free // 4
     )  # one window in use, the next one on its way
     return {'spans': spans, 'fetch': fetch, 'window': max(1, min(_WINDOW, room // max(1, largest)))}
 

@@ -224,17 +224,17 @@ _Folder = Annotated[
 @_cache.command('list')
 def _cache_list(folder: _Folder = None, as_json: _Json = False) -> None:
     "Show what is stored, last used first."
-    from transferlit.store import home, listing
+    from transferlit.store import open_store
 
-    _show(listing(home(folder)), as_json)
+    _show(open_store(folder).listing(), as_json)
 
 
 @_cache.command('size')
 def _cache_size(folder: _Folder = None) -> None:
     "Print the bytes on disk."
-    from transferlit import store
+    from transferlit.store import open_store
 
-    print(store.size(store.home(folder)))
+    print(open_store(folder).size())
 
 # %% ../nbs/guides/90_cli.ipynb #aa7c80d3
 @_cache.command('prune')
@@ -250,6 +250,6 @@ def _cache_prune(
     as_json: _Json = False,
 ) -> None:
     "Remove stored features, and show what was removed."
-    from transferlit import store
+    from transferlit.store import open_store
 
-    _show(store.prune(store.home(folder), keep, older_than, limit), as_json)
+    _show(open_store(folder).prune(keep, older_than, limit), as_json)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from keras import layers as L
 
-from transferlit.cut.splitting import split
-from transferlit.features.extraction import precompute
+from transferlit.cut import split
+from transferlit.features import precompute
 
 BODIES = {"MobileNetV2": "block_14_add", "EfficientNetB0": "block6a_project_bn", "ResNet50V2": "conv4_block6_out",
           "DenseNet121": "pool4_pool", "ConvNeXtTiny": "convnext_tiny_stage_2_block_8_identity"}

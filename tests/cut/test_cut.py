@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from keras import layers as L
 
-from transferlit.cut.splitting import lower, split
+from transferlit.cut import lower, split
 
 EXAMPLES = int(os.environ.get("TRANSFERLIT_EXAMPLES", 25))
 random_graphs = settings(max_examples=EXAMPLES, deadline=None, derandomize=True,

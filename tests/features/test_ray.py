@@ -19,7 +19,7 @@ import tensorflow as tf
 import extraction
 from transferlit.features import ray_workers as actors
 from transferlit.features.ray_dataset import Columns
-from transferlit.features.extraction import precompute
+from transferlit.features import precompute
 from transferlit.store.local import find_entries, read
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'transferlit[ray]'")
@@ -86,9 +86,9 @@ def test_stopped_and_killed_nothing_is_lost_or_doubled(cluster, tmp_path, truth,
 
     add, added = actors.Joined.add, []
 
-    def stop(self, told, ids):
-        add(self, told, ids)
-        added.append(told["tag"])
+    def stop(self, about, ids):
+        add(self, about, ids)
+        added.append(about["tag"])
         if len(added) == 2:
             raise KeyboardInterrupt
     monkeypatch.setattr(actors.Joined, "add", stop)
@@ -120,9 +120,9 @@ def test_workers_send_what_they_make(cluster, tmp_path, truth, monkeypatch):
         return precompute(extraction.model(), *extraction.data(ROWS), store=store, batch_size=2, engine="ray", workers=WORKERS, verbose=False)
     add, added = actors.Joined.add, []
 
-    def stop(self, told, ids):
-        add(self, told, ids)
-        added.append(told["tag"])
+    def stop(self, about, ids):
+        add(self, about, ids)
+        added.append(about["tag"])
         if len(added) == 2:
             raise KeyboardInterrupt
     with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""What the test of shared copies runs in processes of its own: python copying.py FOLDER SEED SECONDS"""
+"""What the test of shared cache runs in processes of its own: python copying.py FOLDER SEED SECONDS"""
 import hashlib
 import random
 import sys
@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from transferlit.store.blob_cache import Blob, Copies
+from transferlit.store.blob_cache import Blob, BlobCache
 
 SIZE, ALL, FIT = 4096, 40, 8  # bytes of a blob; how many there are; how many fit
 
@@ -24,11 +24,11 @@ class Far:
 
 def use(folder, seed, seconds):
     """Four threads read blobs at random; returns how many."""
-    far, copies, rng, done, stop = Far(), Copies(Path(folder), FIT * SIZE), random.Random(seed), 0, time.monotonic() + seconds
+    far, cache, rng, done, stop = Far(), BlobCache(Path(folder), FIT * SIZE), random.Random(seed), 0, time.monotonic() + seconds
     blobs = [Blob(far, str(i), hashlib.sha256(far.read(str(i))).hexdigest(), SIZE) for i in range(ALL)]
 
     def one(i):
-        with copies.using(blobs[i]) as data:
+        with cache.using(blobs[i]) as data:
             assert bytes(data) == far.read(str(i))
     with ThreadPoolExecutor(4) as pool:
         while time.monotonic() < stop:

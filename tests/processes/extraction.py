@@ -30,13 +30,13 @@ def data(rows=ROWS):
 
 def extract(store, batch_size=16, shard_bytes=4096):
     from transferlit.store import local as disk
-    from transferlit.features.extraction import precompute
+    from transferlit.features import precompute
     disk.shard_limits.bytes = shard_bytes
     return precompute(model(), *data(), store=store, batch_size=batch_size, verbose=False)
 
 
 def forks(store):
-    import transferlit.features.extraction  # noqa: F401  once, so that each fork begins at once; nothing is computed before the fork
+    import transferlit.features.computing  # noqa: F401  once, so that each fork begins at once; nothing is computed before the fork
     for _ in sys.stdin:
         if not (child := os.fork()):
             try:
@@ -51,7 +51,7 @@ def forks(store):
 def larger(store, times=8):
     """A body that widens each row 64 times, `times` the memory the process may still take."""
     import keras
-    from transferlit.features.extraction import precompute
+    from transferlit.features import precompute
     wide = keras.Sequential([keras.Input((64,)), keras.layers.Dense(4096, "relu", name="wide"), keras.layers.Dense(1, name="head")])
     wide.get_layer("wide").trainable = False
     precompute(wide, np.zeros((512, 64), "float32"), verbose=False)  # whatever TensorFlow takes for itself
@@ -71,7 +71,7 @@ def larger(store, times=8):
 
 def by_ray(store, source):
     import ray
-    from transferlit.features.extraction import precompute
+    from transferlit.features import precompute
     workers = int(os.environ.get("TRANSFERLIT_RAY_WORKERS", 2))
     ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, object_store_memory=128 << 20, _node_ip_address="127.0.0.1")
     x, y = data(8000)

@@ -24,7 +24,7 @@ import extraction
 from transferlit import caching, fit
 from transferlit.store import remote as far
 from transferlit.store import local as disk
-from transferlit.features.extraction import precompute
+from transferlit.features import precompute
 from transferlit.files import locked
 from transferlit.loop.steps import Blocks
 from transferlit.store.remote import RemoteStore
@@ -117,7 +117,7 @@ def on_disk(store):
     """Bytes of copies, those on their way too."""
     for _ in range(100):
         with suppress(FileNotFoundError):  # a folder that went while it was being read
-            found = [p.stat() for p in store.copies.folder.rglob("*.bin")]
+            found = [p.stat() for p in store.cache.folder.rglob("*.bin")]
             return sum({stat.st_ino: stat.st_size for stat in found}.values())  # one that is being renamed may be seen twice
 
 
@@ -131,13 +131,13 @@ def test_the_entry_is_the_local_one(kind, tmp_path, caches, truth):
     made, local = compute(caches(*given[kind])), compute(tmp_path / "local")
     assert made.key == local.key and made.folder.name == local.folder.name
     same(made, truth)
-    manifests = made.folder.read("manifest.json"), disk.unsealed((local.folder / "manifest.json").read_bytes())
+    manifests = made.folder.read("manifest.json"), disk.load_sealed((local.folder / "manifest.json").read_bytes())
     assert all(m["about"].pop("model").endswith("up to hidden1") for m in manifests)  # Keras numbers the models it names
     assert manifests[0] == manifests[1]
     assert len(made.folder.sizes()) == 1 + 2 * 32, "the manifest, and a blob for each array of each shard"
     other = caches(*given[kind])
     again = compute(other)
-    assert again.note.startswith("Reused") and len([*other.copies.folder.glob("??/*.bin")]) <= 2
+    assert again.note.startswith("Reused") and len([*other.cache.folder.glob("??/*.bin")]) <= 2
     same(again, truth)
     other.discard(made.folder)
     assert not other.size()
@@ -184,7 +184,7 @@ def test_what_was_sent_before_the_network_went_is_taken_up(caches, truth):
                                          (OSError("no credentials"), OSError)])
 def test_what_cannot_be_written_is_told_before_any_work(caches, monkeypatch, error, kind):
     fs = Bucket(fails=lambda verb, path: error if verb == "put" else None)
-    monkeypatch.setattr("transferlit.features.extraction._on_disk", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr("transferlit.features.computing.write_to_store", lambda *_: pytest.fail("the work began"))
     with pytest.raises(kind, match="must be reachable"):
         compute(caches(fs=fs))
 
@@ -212,8 +212,8 @@ def test_the_limit_is_kept_and_too_small_a_one_is_told(caches, truth):
     store = caches(fs=fs, limit=6 * SHARD)
     made = compute(store)
     same(made, truth)
-    assert 0 < store.copies.nbytes <= 6 * SHARD
-    assert sum(p.stat().st_size for p in store.copies.folder.rglob("*") if p.is_file()) <= 6 * SHARD + 100, "an id and locks beside the copies"
+    assert 0 < store.cache.nbytes <= 6 * SHARD
+    assert sum(p.stat().st_size for p in store.cache.folder.rglob("*") if p.is_file()) <= 6 * SHARD + 100, "an id and locks beside the copies"
 
 
 def test_interrupted_by_hand(caches, truth, monkeypatch):
@@ -392,7 +392,7 @@ def test_damaged_records_are_passed_over(caches, truth, monkeypatch):
 def test_damaged_copies_are_fetched_anew(caches, truth):
     store = caches(fs=Bucket())
     made = compute(store)
-    for path in store.copies.folder.glob("??/*.bin"):
+    for path in store.cache.folder.glob("??/*.bin"):
         data = bytearray(path.read_bytes())
         data[5] ^= 1
         path.write_bytes(data)
@@ -407,7 +407,7 @@ def test_processes_share_the_copies(tmp_path):
     victim = subprocess.Popen([*command, "9", "60"], stdout=subprocess.DEVNULL, env=ENV)
     most = 0
     while any(user.poll() is None for user in users):
-        with locked(tmp_path / "room"), suppress(FileNotFoundError):  # nobody begins to fetch, or removes anything, meanwhile
+        with locked(tmp_path / "reserved"), suppress(FileNotFoundError):  # nobody begins to fetch, or removes anything, meanwhile
             found = [path.stat() for path in tmp_path.rglob("*.bin")]
             most = max(most, sum({stat.st_ino: stat.st_size for stat in found}.values()))
         if most and victim.poll() is None:
@@ -483,7 +483,7 @@ def test_killed_at_any_moment_the_chain_is_whole(tmp_path, caches, truth):
             assert forks.stdout.readline() == "gone\n"
             store = caches(url)
             for name in store.find_entries():
-                if (entry := store.read(store.place(name)) or store.begun(store.place(name))) is not None:
+                if (entry := store.read(store.place(name)) or store.read_begun(store.place(name))) is not None:
                     assert entry.rows >= kept, "a whole shard was lost"
                     kept = entry.rows
                     np.testing.assert_array_equal(np.asarray(entry.arrays["hidden1"]), truth.arrays[0][:kept])

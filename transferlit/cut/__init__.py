@@ -1,18 +1,11 @@
 """Where in the graph: below a layer, above it, and the largest part that cannot change."""
-from .splitting import (
-    Split,
-    by_hand,
-    code_of,
-    fingerprint,
-    lower,
-    open_ended,
-    settings_of,
-    split,
-    told_of,
-    upper,
-)
+from .values import Reading, read_layer
+from .fingerprints import code_of, fingerprint, open_ended, settings_of
+from .halves import lower, upper
+from .splitting import Split, by_hand, split
 
 __all__ = [
+    "Reading",
     "by_hand",
     "code_of",
     "fingerprint",
@@ -21,6 +14,6 @@ __all__ = [
     "settings_of",
     "Split",
     "split",
-    "told_of",
+    "read_layer",
     "upper",
 ]

@@ -1,5 +1,7 @@
 """Activations of the frozen part: what they depend on, how they are computed once, and what keeps them."""
 from .ray_dataset import Columns
-from .extraction import Features, check_count, check_numbers, precompute
+from .intake import check_count, check_numbers
+from .features import Features
+from .computing import precompute
 
 __all__ = ["check_count", "check_numbers", "Columns", "Features", "precompute"]

@@ -13,11 +13,12 @@ import logging
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 # %% auto #0
-__all__ = ['the_ray', 'is_dataset', 'plainly', 'Columns', 'in_order', 'bad_row', 'takes', 'row_marks']
+__all__ = ['the_ray', 'is_dataset', 'unwrap_errors', 'Columns', 'in_order', 'bad_row', 'takes', 'row_marks']
 
 # %% ../../nbs/features/10_ray_dataset.ipynb #f050a768
 def the_ray():
@@ -32,15 +33,11 @@ def the_ray():
             f" {error}."
         ) from None
     if not ray.is_initialized():
-        os.environ.setdefault(
-            'RAY_USAGE_STATS_ENABLED', '0'
-        )  # nothing is sent anywhere unless the user wants it
-        logging.getLogger('ray.data').setLevel(
-            logging.WARNING
-        )  # a line for each step of its plans otherwise
-        ray.init(
-            include_dashboard=None if 'RAY_ADDRESS' in os.environ else False, log_to_driver=False
-        )
+        # Nothing is sent anywhere unless the user wants it, and no line for each step of a plan.
+        os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
+        logging.getLogger('ray.data').setLevel(logging.WARNING)
+        dashboard = None if 'RAY_ADDRESS' in os.environ else False
+        ray.init(include_dashboard=dashboard, log_to_driver=False)
     return ray
 
 
@@ -49,36 +46,40 @@ def is_dataset(x) -> bool:  # of Ray; asked without importing it
 
 # %% ../../nbs/features/10_ray_dataset.ipynb #04c8a1d2
 @contextmanager
-def plainly(ray):  # what a worker raised, as it raised it
+def unwrap_errors(ray):  # what a worker raised, as it raised it
     try:
         yield
     except ray.exceptions.RayTaskError as error:
-        cause = error
-        while (
-            isinstance(cause, ray.exceptions.RayError)
-            or type(cause).__name__ == 'UserCodeException'
-        ):
-            inner = getattr(cause, 'cause', None) or cause.__cause__
-            if inner is None or inner is cause:
-                raise
-            cause = inner
+        cause = _find_cause(ray, error)
+        if cause is None:
+            raise
         raise cause from None
 
+
+def _find_cause(ray, error) -> BaseException | None:
+    while isinstance(error, ray.exceptions.RayError) or type(error).__name__ == 'UserCodeException':
+        inner = getattr(error, 'cause', None) or error.__cause__
+        if inner is None or inner is error:
+            return None
+        error = inner
+    return error
+
 # %% ../../nbs/features/10_ray_dataset.ipynb #0304699f
-def _flat(names) -> list:  # as Keras goes through a structure: dictionaries by sorted key
+def _flatten(names) -> list:
+    "As Keras goes through a structure: dictionaries by sorted key."
     if isinstance(names, dict):
-        return [n for k in sorted(names) for n in _flat(names[k])]
-    return (
-        [n for part in names for n in _flat(part)] if isinstance(names, (list, tuple)) else [names]
-    )
+        names = [names[k] for k in sorted(names)]
+    elif not isinstance(names, (list, tuple)):
+        return [names]
+    return [n for part in names for n in _flatten(part)]
 
 
-def _mapped(f, names):
+def _map_names(f, names):
     if isinstance(names, dict):
-        return {k: _mapped(f, v) for k, v in names.items()}
-    return (
-        type(names)(_mapped(f, v) for v in names) if isinstance(names, (list, tuple)) else f(names)
-    )
+        return {k: _map_names(f, v) for k, v in names.items()}
+    if isinstance(names, (list, tuple)):
+        return type(names)(_map_names(f, v) for v in names)
+    return f(names)
 
 # %% ../../nbs/features/10_ray_dataset.ipynb #217e0343
 @dataclass(eq=False)
@@ -88,9 +89,8 @@ class Columns:
     """
 
     dataset: object  # `ray.data.Dataset`
-    x: object = (
-        None  # name of a column; or a list or dictionary of names, for a model with several inputs
-    )
+    # name of a column; or a list or dictionary of names, for a model with several inputs
+    x: object = None
     y: str | None = None  # name of the column with labels
     sample_weight: str | None = None  # name of the column with weights
     read: object = None  # a function from one value of x to an array; runs in the workers
@@ -100,31 +100,18 @@ class Columns:
     def __post_init__(self):
         if self.dataset is None:
             return
-        names = self.dataset.columns() or []
+        found = self.dataset.columns() or []
         if self.x is None and self.y is None and self.sample_weight is None:  # as they are called
-            self.x, self.y, self.sample_weight = (
-                n if n in names else None for n in ('x', 'y', 'sample_weight')
-            )
-        if (
-            self.x is None
-            and len(rest := [n for n in names if n not in (self.y, self.sample_weight)]) == 1
-        ):
+            own = ('x', 'y', 'sample_weight')
+            self.x, self.y, self.sample_weight = (n if n in found else None for n in own)
+        rest = [n for n in found if n not in (self.y, self.sample_weight)]
+        if self.x is None and len(rest) == 1:
             (self.x,) = rest
-        missing = [
-            n
-            for n in [*_flat(self.x or 'x'), self.y, self.sample_weight]
-            if n is not None and n not in names
-        ]
-        if missing:
-            raise ValueError(
-                'Columns must be named as the Dataset names them. Say which is what:'
-                f' `Columns(dataset, x=..., y=...)`. Received: {", ".join(map(repr, missing))} for'
-                f' a Dataset with {", ".join(names)}.'
-            )
+        _check_names(self, found)
 
     @property
     def names(self) -> list:
-        return [n for n in [*_flat(self.x), self.y, self.sample_weight] if n is not None]
+        return [n for n in [*_flatten(self.x), self.y, self.sample_weight] if n is not None]
 
     @property
     def alone(self) -> Columns:
@@ -134,34 +121,45 @@ class Columns:
         return self.dataset.select_columns(self.names)  # of these columns, still a Dataset
 
     def row_bytes(self) -> int:
-        return sum(
-            len(v) if isinstance(v, (bytes, str)) else np.asarray(v).nbytes
-            for row in self.rows().take(1)
-            for v in row.values()
-        )
+        return sum(_count_bytes(v) for row in self.rows().take(1) for v in row.values())
 
     def sample(self):
-        return self.taken(self.rows().take_batch(16))[
-            0
-        ]  # x of some rows; None where all of these are bad
+        "x of some rows; None where all of these are bad."
+        return self.take(self.rows().take_batch(16))[0]
 
-    def taken(self, batch) -> tuple:
-        return _taken(
-            self, batch
-        )  # x, y, weight of the good rows; their places; what is wrong with the others
+    def take(self, batch) -> tuple:
+        "x, y, weight of the good rows; their places; what is wrong with the others."
+        return _take(self, batch)
 
     def fingerprints(self) -> np.ndarray:
-        return _marked(self)  # `row_marks` of each good row; the Dataset's tasks compute them
+        "`row_marks` of each good row; the Dataset's tasks compute them."
+        return _mark_rows(self)
 
     def __iter__(self):
         at = 0
         for batch in in_order(self.rows()).iter_batches(batch_size=256, batch_format='numpy'):
-            *parts, good, bad = self.taken(batch)
+            *parts, good, bad = self.take(batch)
             if bad and not self.skip:
                 raise bad_row(at, bad)
             at += len(good) + len(bad)
             if good:
                 yield tuple(parts)
+
+# %% ../../nbs/features/10_ray_dataset.ipynb #0ba66054
+def _check_names(columns: Columns, found: list) -> None:
+    "Raises ValueError where the Dataset has no column of a name."
+    wanted = [*_flatten(columns.x or 'x'), columns.y, columns.sample_weight]
+    missing = [n for n in wanted if n is not None and n not in found]
+    if missing:
+        raise ValueError(
+            'Columns must be named as the Dataset names them. Say which is what:'
+            f' `Columns(dataset, x=..., y=...)`. Received: {", ".join(map(repr, missing))} for'
+            f' a Dataset with {", ".join(found)}.'
+        )
+
+
+def _count_bytes(value) -> int:
+    return len(value) if isinstance(value, (bytes, str)) else np.asarray(value).nbytes
 
 # %% ../../nbs/features/10_ray_dataset.ipynb #e65b7132
 def in_order(dataset):  # results come in the order of the rows
@@ -183,8 +181,9 @@ def bad_row(
 
 
 def takes(
-    row, given
-) -> bool:  # a shape that is wanted, and one that comes; as in Keras, a last dimension of one may be there or not
+    row,  # a shape that is wanted
+    given,  # one that comes
+) -> bool:  # as in Keras, a last dimension of one may be there or not
     long, short = sorted((row, given), key=len, reverse=True)
     if len(long) == len(short) + 1 and long[-1] == 1:
         row, given = row[: len(short)], given[: len(short)]
@@ -200,63 +199,57 @@ def _wrong(array, shape, text) -> str | None:  # with one row
         return 'NaN'
 
 # %% ../../nbs/features/10_ray_dataset.ipynb #43fafc45
-def _judged(
-    values, shape, read, text
-) -> tuple:  # arrays of the rows, and what is wrong with those that are not good
-    if (
-        read is None
-        and not values.dtype.hasobject
-        and not _wrong(values, (None, *(values.shape[1:] if shape is None else shape)), text)
-    ):
-        return values, {}  # all are good
+def _judge(values, shape, read, text) -> tuple:
+    "Arrays of the rows, and what is wrong with those that are not good."
+    if read is None and not values.dtype.hasobject:
+        row = values.shape[1:] if shape is None else shape
+        if not _wrong(values, (None, *row), text):
+            return values, {}  # all are good
     arrays, wrong = [], {}
     for i, value in enumerate(values):
-        try:
-            array = np.asarray(value if read is None else read(value))
-            why = _wrong(array, shape, text)
-        except Exception as error:
-            array, why = (
-                None,
-                f'{type(error).__name__}: {" ".join(str(error).split())[:100]}',
-            )  # whatever a decoder raises
-        if why is None and shape is None:
-            shape = array.shape  # the first good row says what a row is
+        array, why = _judge_row(value, shape, read, text)
         if why:
             wrong[i] = why
+        elif shape is None:
+            shape = array.shape  # the first good row says what a row is
         arrays.append(array)
     return arrays, wrong
 
+
+def _judge_row(value, shape, read, text) -> tuple:
+    try:
+        array = np.asarray(value if read is None else read(value))
+        return array, _wrong(array, shape, text)
+    except Exception as error:  # whatever a decoder raises
+        return None, f'{type(error).__name__}: {" ".join(str(error).split())[:100]}'
+
 # %% ../../nbs/features/10_ray_dataset.ipynb #66409f22
-def _taken(columns, batch):
-    leaves = _flat(columns.x)
-    rows, wrong, made = len(batch[leaves[0]]), {}, {}
-    beside = [n for n in (columns.y, columns.sample_weight) if n is not None]
-    for name, shape in [
-        *zip(leaves, columns.shapes or [None] * len(leaves)),
-        *((n, None) for n in beside),
-    ]:
-        made[name], found = _judged(
-            batch[name], shape, columns.read if name in leaves else None, name in leaves
-        )
-        wrong = {**found, **wrong}
+def _take(columns: Columns, batch) -> tuple:
+    made, wrong = _judge_columns(columns, batch)
+    rows = len(batch[_flatten(columns.x)[0]])
     good = [i for i in range(rows) if i not in wrong]
 
     def column(name):
-        return (
-            None
-            if name is None or not good
-            else np.asarray(made[name])
-            if not wrong
-            else np.stack([made[name][i] for i in good])
-        )
+        if name is None or not good:
+            return None
+        if not wrong:
+            return np.asarray(made[name])
+        return np.stack([made[name][i] for i in good])
 
-    return (
-        _mapped(column, columns.x),
-        column(columns.y),
-        column(columns.sample_weight),
-        good,
-        sorted(wrong.items()),
-    )
+    beside = column(columns.y), column(columns.sample_weight)
+    return (_map_names(column, columns.x), *beside, good, sorted(wrong.items()))
+
+
+def _judge_columns(columns: Columns, batch) -> tuple:
+    "Arrays of each column by its name, and what is wrong, by number of the row."
+    leaves, made, wrong = _flatten(columns.x), {}, {}
+    shapes = dict(zip(leaves, columns.shapes or []))
+    for name in columns.names:
+        is_x = name in leaves
+        read = columns.read if is_x else None
+        made[name], found = _judge(batch[name], shapes.get(name), read, is_x)
+        wrong = {**found, **wrong}
+    return made, wrong
 
 # %% ../../nbs/features/10_ray_dataset.ipynb #4d6d3e69
 def row_marks(
@@ -274,28 +267,23 @@ def row_marks(
     return np.frombuffer(b''.join(map(one, range(len(arrays[0])))), 'uint64')
 
 # %% ../../nbs/features/10_ray_dataset.ipynb #e084be89
-def _marked(columns) -> np.ndarray:  # in the order of the rows
-    ray, alone, found, at = the_ray(), columns.alone, [], 0
-
-    def marked(batch):
-        x, y, weight, good, bad = alone.taken(batch)
-        marks = (
-            row_marks([a for a in (*_flat(x), y, weight) if a is not None])
-            if good
-            else np.empty(0, 'uint64')
-        )
-        return {
-            'told': np.array([json.dumps([len(good) + len(bad), bad])]),
-            'marks': np.array([marks.tobytes()], object),
-        }
-
-    with plainly(ray):
-        for row in in_order(
-            columns.rows().map_batches(marked, batch_size=1024, batch_format='numpy')
-        ).iter_rows():
-            rows, bad = json.loads(row['told'])
+def _mark_rows(columns: Columns) -> np.ndarray:  # in the order of the rows
+    ray, found, at = the_ray(), [], 0
+    mark = partial(_mark_batch, columns.alone)
+    marked = columns.rows().map_batches(mark, batch_size=1024, batch_format='numpy')
+    with unwrap_errors(ray):
+        for row in in_order(marked).iter_rows():
+            rows, bad = json.loads(row['about'])
             if bad and not columns.skip:
                 raise bad_row(at, bad)
             found.append(np.frombuffer(row['marks'], 'uint64'))
             at += rows
     return np.concatenate(found or [np.empty(0, 'uint64')])
+
+
+def _mark_batch(columns: Columns, batch) -> dict:
+    x, y, weight, good, bad = columns.take(batch)
+    arrays = [a for a in (*_flatten(x), y, weight) if a is not None]
+    marks = row_marks(arrays) if good else np.empty(0, 'uint64')
+    about = json.dumps([len(good) + len(bad), bad])
+    return {'about': np.array([about]), 'marks': np.array([marks.tobytes()], object)}

@@ -9,28 +9,24 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import tempfile
-import uuid
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import tree
 
-from .. import store as disk
 from ..formats import open_safetensors, write_safetensors
-from .ray_dataset import Columns, in_order, plainly, the_ray
+from .ray_dataset import Columns, in_order, unwrap_errors, the_ray
 from ..cut import code_of
 from ..files import content_hash
 from ..paths import renew
-from ..store import Place, RemoteStore, append_remote_shard, is_remote
+from ..store import shard_limits
 
 # %% auto #0
-__all__ = ['Shipped', 'ship', 'fields_of', 'write_piece', 'Pieces', 'Worker', 'FarPieces', 'Joined', 'portions', 'over_arrays',
-           'over_dataset']
+__all__ = ['Shipped', 'ship', 'fields_of', 'Worker', 'Joined', 'portions', 'over_arrays', 'over_dataset']
 
 # %% ../../nbs/features/20_ray_workers.ipynb #80a5c050
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class Shipped:
         return made
 
 # %% ../../nbs/features/20_ray_workers.ipynb #2a808aac
-def _custom(model) -> dict:  # by the name under which Keras looks for it
+def _find_custom(model) -> dict:  # by the name under which Keras looks for it
     found = {}
     for layer in model._flatten_layers():
         for thing in [
@@ -86,11 +82,11 @@ def ship(
             sent = Shipped(
                 json.dumps(keras.saving.serialize_keras_object(model)),
                 path.read_bytes(),
-                _custom(model),
+                _find_custom(model),
             )
             built = sent.model()
         except Exception as error:
-            raise ValueError(_unsent(model, f'{type(error).__name__}: {error}')) from error
+            raise ValueError(_say_unsent(model, f'{type(error).__name__}: {error}')) from error
     if sample is None:
         return sent
     old, new = (
@@ -98,11 +94,11 @@ def ship(
         for m in (model, built)
     )
     if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(old, new)):
-        raise ValueError(_unsent(model, 'a copy that makes other values of the same rows'))
+        raise ValueError(_say_unsent(model, 'a copy that makes other values of the same rows'))
     return sent
 
 # %% ../../nbs/features/20_ray_workers.ipynb #1d35e0e8
-def _unsent(model, received) -> str:
+def _say_unsent(model, received) -> str:
     return (
         'A model goes to other processes as its configuration and weights. Give each layer of your'
         ' own a `get_config` that says all it depends on, or extract without engine=. Received:'
@@ -117,78 +113,39 @@ def fields_of(names, arrays) -> list:
     ]
 
 
-def _whole(place: Path) -> dict | None:  # what was said of a piece that is there, as it was written
-    try:
-        entry = disk.read(place)
-    except disk.Damaged:
-        shutil.rmtree(place, ignore_errors=True)
-    else:
-        return entry and entry.about
+_NO_NOTE = {'error': 0.0, 'beside': None, 'marks': 0}
+
+
+def _merge_notes(chunks):
+    "Fields and arrays of each chunk, with what was noted of it and of all before."
+    total = _NO_NOTE
+    for names, arrays, note in chunks:
+        error, marks = max(note['error'], total['error']), note['marks'] + total['marks']
+        total = {**note, 'error': error, 'marks': marks % 2**64}
+        yield fields_of(names, arrays), arrays, total
 
 # %% ../../nbs/features/20_ray_workers.ipynb #10e47788
-def write_piece(
-    place: Path,  # where the piece will be
-    chunks,  # gives (names, arrays, note), one after the other
-    told: dict,  # plain values to keep with it
-) -> dict:  # the same, with `rows` and the last note
-    "Write rows as a piece, whole or absent. Where another process was faster, its piece stays."
-    place.parent.mkdir(parents=True, exist_ok=True)
-    part, writer, note = (
-        place.with_name(f'.{place.name}~{uuid.uuid4().hex[:12]}'),
-        None,
-        {'error': 0.0, 'beside': None, 'marks': 0},
-    )
-    for names, arrays, new in chunks:
-        writer = writer or disk.Writer(
-            part, fields_of(names, arrays), 1 << 62
-        )  # one shard, however large
-        note = {
-            **new,
-            'error': max(new['error'], note['error']),
-            'marks': (new['marks'] + note['marks']) % 2**64,
-        }
-        writer.add(arrays)
-    told = {
-        **told,
-        **note,
-        'rows': writer.rows if writer else 0,
-        'fields': writer.fields if writer else None,
-    }
-    if writer:
-        disk.finish(writer, told)
-        try:
-            part.rename(place)
-        except OSError:
-            shutil.rmtree(part, ignore_errors=True)  # somebody else's lies there
-    return told
+_SLACK = {8: 1e-9, 4: 1e-3, 2: 3e-2}  # of the largest value, by bytes of a float
 
-# %% ../../nbs/features/20_ray_workers.ipynb #29e39f75
-@dataclass(frozen=True)
-class Pieces:
-    "The pieces of an entry, in a folder that all machines see."
 
-    folder: Path
+def _agrees(piece, chunk) -> bool:
+    "Are the first rows of a piece those that were made anew? By place: names may differ."
+    if chunk is None:
+        return False
+    _, arrays, _ = chunk
+    stored = list(piece.arrays.values())
+    return len(stored) == len(arrays) and all(map(_is_near, stored, arrays))
 
-    def __str__(self):
-        return str(self.folder.parent.parent)  # of the store
 
-    def told(self, tag: str) -> dict | None:
-        return _whole(self.folder / tag)  # None where it is not there
-
-    def write(self, tag: str, chunks, told: dict) -> dict:
-        return write_piece(self.folder / tag, chunks, told)
-
-    def names(self) -> set:
-        return {p.name for p in self.folder.glob('*')}
-
-    def seen(self, told: dict) -> bool:
-        return (self.folder / told['tag'] / 'manifest.json').exists()
-
-    def join(self, writer, told: dict, more: list) -> None:
-        disk.append_shard(writer, self.folder / told['tag'], more)
-
-    def clear(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+def _is_near(stored, fresh) -> bool:
+    start = np.asarray(stored[: len(fresh)])
+    if start.shape != fresh.shape or start.dtype != fresh.dtype:
+        return False
+    if fresh.dtype.kind not in 'fV':  # numpy knows `bfloat16` as bytes
+        return np.array_equal(start, fresh)
+    a, b = start.astype('float64'), fresh.astype('float64')
+    slack = _SLACK[fresh.dtype.itemsize] * np.abs(b).max(initial=0)
+    return np.allclose(a, b, rtol=0, atol=slack, equal_nan=True)
 
 # %% ../../nbs/features/20_ray_workers.ipynb #e941db60
 class Worker:
@@ -197,83 +154,56 @@ class Worker:
     def __init__(self, make, shipped, pieces, threads=None, columns=None, size=None):
         import tensorflow as tf
 
-        disk.shard_limits.seconds = math.inf  # a piece is one shard, however long it takes
-        if threads:
-            tf.config.threading.set_intra_op_parallelism_threads(
-                threads
-            )  # each its share of the cores, not all of them
+        shard_limits.seconds = math.inf  # a piece is one shard, however long it takes
+        if threads:  # each its share of the cores, not all of them
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
         self.make, self.shipped, self.pieces = make, shipped, pieces
         self.columns, self.size = columns, size
 
     @cached_property
-    def work(
-        self,
-    ):  # built at the first rows: what goes wrong then is said to whoever asked for them
-        return self.make(
-            self.shipped if isinstance(self.shipped, Shipped) else the_ray().get(self.shipped)
-        )
+    def work(self):
+        "Built at the first rows: what goes wrong then is said to whoever asked for them."
+        sent = isinstance(self.shipped, Shipped)
+        return self.make(self.shipped if sent else the_ray().get(self.shipped))
 
     def block(self, tag: str, x, **where) -> dict:  # rows of arrays
-        return self.pieces.told(tag) or self.pieces.write(tag, self.work(x, **where), {'tag': tag})
+        make = partial(self.work, x, **where)
+        return self._reuse(tag, make()) or self._write(tag, make(), {})
 
     def __call__(self, batch) -> dict:  # rows of a Ray Dataset, as `map_batches` gives them
-        tag, rows, bad = _tag(self.columns, batch), len(batch[self.columns.names[0]]), []
-        told = self.pieces.told(tag) or self.pieces.write(
-            tag, self._chunks(batch, rows, bad), {'tag': tag, 'count': rows, 'bad': bad}
+        tag, bad = _tag(self.columns, batch), []
+        count = len(batch[self.columns.names[0]])
+        about = self._reuse(tag, self._chunks(batch, [])) or self._write(
+            tag, self._chunks(batch, bad), {'count': count, 'bad': bad}
         )
-        return {'told': np.array([json.dumps(told)])}
+        return {'about': np.array([json.dumps(about)])}
 
-    def _chunks(self, batch, rows, bad):
+    def _reuse(self, tag, chunks) -> dict | None:
+        "What is said of a piece that is there, if some of its rows, made anew, are the same."
+        piece = self.pieces.read(tag)
+        if piece and _agrees(piece, next(iter(chunks), None)):
+            return piece.about
+        self.pieces.drop(tag)
+
+    def _write(self, tag, chunks, about: dict) -> dict:
+        return self.pieces.write(tag, _merge_notes(chunks), {**_NO_NOTE, 'tag': tag, **about})
+
+    def _chunks(self, batch, bad):
+        rows = len(batch[self.columns.names[0]])
         for i in range(0, rows, self.size):
-            x, *beside, good, wrong = self.columns.taken(
-                {n: batch[n][i : i + self.size] for n in self.columns.names}
-            )
+            part = {n: batch[n][i : i + self.size] for n in self.columns.names}
+            x, *beside, good, wrong = self.columns.take(part)
             bad += [[i + place, why] for place, why in wrong]
             if good:
                 yield from self.work(x, beside=tuple(beside))
 
 # %% ../../nbs/features/20_ray_workers.ipynb #bfb17f62
-def _tag(columns, batch) -> str:  # the same for the same rows, read in the same way
+def _tag(columns, batch) -> str:
+    "The same for the same rows, read in the same way."
     how = None if columns.read is None else json.dumps(code_of(columns.read), default=repr)
-    return content_hash(
-        how, [[n, list(batch[n]) if batch[n].dtype.hasobject else batch[n]] for n in columns.names]
-    )[:32]
-
-# %% ../../nbs/features/20_ray_workers.ipynb #6060d9d8
-@dataclass(frozen=True)
-class FarPieces:
-    "The pieces of an entry far away."
-
-    place: Place
-
-    def __str__(self):
-        return self.place.files.url
-
-    def told(self, tag: str) -> dict | None:  # None where it is not there, whole
-        found = self.place.read(f'pieces/{tag}.json')
-        return found if found and (not found['rows'] or self.place.holds(found['record'])) else None
-
-    def write(self, tag: str, chunks, told: dict) -> dict:
-        "Write the rows on this machine, send them, then the record."
-        with tempfile.TemporaryDirectory() as folder:
-            piece = Path(folder) / tag
-            told = write_piece(piece, chunks, told)
-            if told['rows']:
-                told = {**told, 'record': self.place.send(piece)}
-        self.place.write(f'pieces/{tag}.json', told)
-        return told
-
-    def names(self) -> set:
-        return {n[7:-5] for n in self.place.sizes() if n.startswith('pieces/')}
-
-    def seen(self, told: dict) -> bool:
-        return self.place.read(f'pieces/{told["tag"]}.json') is not None
-
-    def join(self, writer, told: dict, more: list) -> None:
-        append_remote_shard(writer, told['record'], more)
-
-    def clear(self) -> None:
-        "To tidy up is for whoever puts the manifest."
+    values = [batch[n] for n in columns.names]
+    values = [list(v) if v.dtype.hasobject else v for v in values]
+    return content_hash(how, [list(pair) for pair in zip(columns.names, values)])[:32]
 
 # %% ../../nbs/features/20_ray_workers.ipynb #9a5bdb71
 class Joined:
@@ -281,31 +211,29 @@ class Joined:
 
     def __init__(self, store, place, keep: bool = True):
         self.store, self.skipped = store, []
-        old = store.begun(place) if keep else None
-        self.writer = store.writer(
-            place, old.fields if old else []
-        )  # without fields in common nothing is kept
-        self.pieces = FarPieces(place) if is_remote(store) else Pieces(place / '.pieces')
+        old = store.read_begun(place) if keep else None
+        # Without fields in common nothing is kept.
+        self.writer = store.writer(place, old.fields if old else [])
+        self.pieces = store.pieces(place)
 
     @property
     def rows(self) -> int:
         return self.writer.rows
 
-    def add(
-        self, told: dict, ids
-    ) -> None:  # what a worker said of a piece, and the numbers of its rows
-        if not told['rows']:
+    def add(self, about: dict, ids) -> None:
+        "What a worker said of a piece, and the numbers of its rows."
+        if not about['rows']:
             return
-        fields = told['fields'] + fields_of(['@row'], [ids])
+        fields = about['fields'] + fields_of(['@row'], [ids])
         if not self.writer.shards:
             self.writer.fields = fields
-        if not self.pieces.seen(told):
-            raise FileNotFoundError(_unseen(self.pieces))
-        if fields != self.writer.fields:
-            raise ValueError(_uneven(fields, self.writer.fields))
-        error = max(told['error'], self.writer.note.get('error', 0.0))
-        self.writer.note = {'error': error, 'beside': told['beside']}
-        self.pieces.join(self.writer, told, [ids])
+        if not self.pieces.sees(about):
+            raise FileNotFoundError(_say_unseen(self.pieces))
+        if _kinds(fields) != _kinds(self.writer.fields):
+            raise ValueError(_say_uneven(fields, self.writer.fields))
+        error = max(about['error'], self.writer.note.get('error', 0.0))
+        self.writer.note = {'error': error, 'beside': about['beside']}
+        self.pieces.join(self.writer, about, [ids])
 
     def finish(self, about: dict) -> None:
         if not self.rows:
@@ -317,7 +245,11 @@ class Joined:
         self.pieces.clear()
 
 # %% ../../nbs/features/20_ray_workers.ipynb #eb99a6f7
-def _unseen(pieces) -> str:
+def _kinds(fields) -> list:  # names may differ from process to process
+    return [(f['shape'], f['dtype']) for f in fields]
+
+
+def _say_unseen(pieces) -> str:
     return (
         'A store for many machines must lie where all of them see it. Name a folder on a shared'
         f' filesystem, or a URL. Received: {str(pieces)!r}, where a piece that a worker has written'
@@ -325,7 +257,7 @@ def _unseen(pieces) -> str:
     )
 
 
-def _uneven(new, old) -> str:
+def _say_uneven(new, old) -> str:
     def text(fields):
         return ', '.join(f'{f["name"]} {tuple(f["shape"])} {f["dtype"]}' for f in fields)
 
@@ -346,20 +278,15 @@ def portions(
     cores, gpus = int(has.get('CPU', 1)), int(has.get('GPU', 0))
     workers = workers or gpus or cores
     half = cores / workers / 2
-    return (
-        workers,
-        max(1, cores // workers),
-        {
-            'num_cpus': half if half < 1 else int(half),
-            'num_gpus': gpus / workers if gpus <= workers else gpus // workers,
-        },
-    )
+    num_gpus = gpus / workers if gpus <= workers else gpus // workers
+    asks = {'num_cpus': half if half < 1 else int(half), 'num_gpus': num_gpus}
+    return workers, max(1, cores // workers), asks
 
 # %% ../../nbs/features/20_ray_workers.ipynb #9ee36a07
 def over_arrays(
     blocks: dict,  # tag of a piece to the keywords that say where its rows are
     rows_of,  # these keywords to x of the rows
-    pieces,  # where they are written: `Pieces` or `FarPieces`
+    pieces,  # where they are written, of a `Store`
     make,
     shipped,  # make(shipped) gives what turns x into chunks
     workers: int | None = None,  # processes
@@ -374,9 +301,9 @@ def over_arrays(
         return actor.block.remote(tag, rows_of(**blocks[tag]), **blocks[tag])
 
     try:
-        with plainly(ray):
-            for told in ray.util.ActorPool(actors).map_unordered(ask, order):
-                ready[told['tag']] = told
+        with unwrap_errors(ray):
+            for about in ray.util.ActorPool(actors).map_unordered(ask, order):
+                ready[about['tag']] = about
                 while order and order[0] in ready:
                     yield ready.pop(order.pop(0))
     finally:
@@ -387,7 +314,7 @@ def over_arrays(
 def over_dataset(
     columns: Columns,  # of the Dataset
     rows: int,  # in a piece, at the most
-    pieces,  # where they are written: `Pieces` or `FarPieces`
+    pieces,  # where they are written, of a `Store`
     make,
     shipped,  # make(shipped) gives what turns x into chunks
     size: int,  # rows in one call
@@ -404,6 +331,6 @@ def over_dataset(
         fn_constructor_args=(make, ray.put(shipped), pieces, threads, columns.alone, size),
         **asks,
     )
-    with plainly(ray):
+    with unwrap_errors(ray):
         for row in in_order(made).iter_rows():
-            yield json.loads(row['told'])
+            yield json.loads(row['about'])

@@ -7,12 +7,14 @@ Docs: https://transferlit.github.io/transferlit/store/blob_cache.html.md"""
 # %% ../../nbs/store/20_blob_cache.ipynb #bf52d4d9
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections import defaultdict
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,7 +31,7 @@ except ImportError:
     fcntl = None  # Windows, where a file that is open cannot be removed
 
 # %% auto #0
-__all__ = ['Blob', 'Full', 'Copies', 'enough']
+__all__ = ['Blob', 'CacheFull', 'BlobCache', 'check_limit']
 
 # %% ../../nbs/store/20_blob_cache.ipynb #6e293cf0
 @dataclass(frozen=True)
@@ -42,11 +44,11 @@ class Blob:
     size: int
 
 
-class Full(Exception):
-    "There is no room for another copy: all that are here are in use."
+class CacheFull(Exception):
+    "No copy can be added: all that are here are in use, or the disk is full."
 
 
-def _sound(path: Path, blob: Blob) -> bool:  # is it what it is called?
+def _is_whole(path: Path, blob: Blob) -> bool:  # is it what it is called?
     if path.stat().st_size != blob.size:
         return False
     with open(path, 'rb') as file:
@@ -60,12 +62,13 @@ def _download(blob: Blob, path: Path) -> None:
             blob.source.get(blob.name, path)
         except FileNotFoundError:
             raise Damaged(Path(blob.name).parent, [f'{blob.name} is missing']) from None
-        if _sound(path, blob):
+        if _is_whole(path, blob):
             return
     raise Damaged(Path(blob.name).parent, [f'the content of {blob.name} has changed'])
 
 # %% ../../nbs/store/20_blob_cache.ipynb #d7f803ff
-def _claim(file, alone: bool) -> bool:  # a lock on an open file; False where others are in the way
+def _claim(file, alone: bool) -> bool:
+    "Lock an open file; False where others are in the way."
     if fcntl is None:
         return True
     try:
@@ -75,181 +78,207 @@ def _claim(file, alone: bool) -> bool:  # a lock on an open file; False where ot
     return True
 
 
-def _come(path: Path) -> bool:  # is it room for what has become a copy?
-    return (
-        path.name == _ROOM and (path.parents[1] / path.parent.name[1:].partition('~')[0]).is_file()
-    )
+def _has_arrived(mark: Path) -> bool:
+    "Has what space was reserved for become a copy?"
+    if mark.name != _RESERVED:
+        return False
+    return (mark.parents[1] / mark.parent.name[1:].partition('~')[0]).is_file()
 
 # %% ../../nbs/store/20_blob_cache.ipynb #2b847082
-def _removed(path: Path) -> bool:  # False where somebody uses it
+def _evict(path: Path) -> bool:
+    "Remove a copy, or a reservation. False where somebody uses it, or where it became a copy."
     try:
         with open(path, 'rb') as file:
             if not _claim(file, True):
                 return False
-            gone = not _come(path)
-            shutil.rmtree(path.parent) if path.name == _ROOM else path.unlink()
+            gone = not _has_arrived(path)
+            shutil.rmtree(path.parent) if path.name == _RESERVED else path.unlink()
     except FileNotFoundError:
-        return (
-            path.name != _ROOM
-        )  # another process was faster; kept room that is gone has become a copy
+        return path.name != _RESERVED  # another process was faster
     except PermissionError:
         return False
     return gone
 
 # %% ../../nbs/store/20_blob_cache.ipynb #a105a86b
-_ROOM = 'room'  # a file in the hidden folder of what is on its way, as large as that will be
+_RESERVED = 'reserved'  # a file in the hidden folder of what is on its way, as large as that
 
 
-def _files(
-    folder: Path,
-) -> list:  # (last use, size, path) of copies, and of room that is kept for some
-    rooms = [*folder.glob(f'??/.*/{_ROOM}')]
-    for path in filter(_come, rooms):
-        _removed(path)  # of a process that was killed, or is done with it
-    kept = [_seen(p) for p in rooms]
-    return sorted(
-        f for f in kept + [_seen(p) for p in folder.glob('??/*.bin')] if f
-    )  # copies last: what comes meanwhile is counted twice, never not at all
+def _list_copies(folder: Path) -> list:
+    "(last use, size, path) of copies, and of space that is reserved for some."
+    marks = [*folder.glob(f'??/.*/{_RESERVED}')]
+    for path in filter(_has_arrived, marks):
+        _evict(path)  # of a process that was killed, or is done with it
+    reserved = [_describe(p) for p in marks]
+    # Copies last: what comes meanwhile is counted twice, never not at all.
+    copies = [_describe(p) for p in folder.glob('??/*.bin')]
+    return sorted(f for f in reserved + copies if f)
 
 
-def _seen(path) -> tuple | None:
+def _describe(path: Path) -> tuple | None:
     with suppress(FileNotFoundError):
-        return path.stat().st_atime_ns, path.stat().st_size, path
+        stat = path.stat()
+        return stat.st_atime_ns, stat.st_size, path
 
 # %% ../../nbs/store/20_blob_cache.ipynb #8f78fd13
-def _cleared(folder: Path, size: int, limit: int) -> bool:
+def _make_space(folder: Path, size: int, limit: int) -> bool:
     """Remove copies, the least recently used first, until `size` bytes fit; False where they can't
     be made to.
     """
-    found = _files(folder)
+    found = _list_copies(folder)
     used = sum(s for _, s, _ in found)
     for _, s, path in found:
         if used + size <= limit:
             break
-        if _removed(path):
+        if _evict(path):
             used -= s
     return used + size <= limit
 
 # %% ../../nbs/store/20_blob_cache.ipynb #545debde
-_CHECKED = (
-    set()
-)  # copies that this process has read in full, by place and what the system says of them
+_CHECKED = set()  # copies that this process has read in full
 
 
-def _mark(path: Path, stat) -> tuple:
+def _identify(path: Path, stat) -> tuple:  # by place, and what the system says of it
     return str(path), stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
-def _mapped(file, blob) -> tuple:
+def _map_bytes(file, blob) -> tuple:
     return np.memmap(file, np.uint8, 'r', shape=(blob.size,)), file
 
 
-def _found(path: Path, blob: Blob) -> tuple | None:
+def _open_copy(path: Path, blob: Blob) -> tuple | None:
     "A copy that is there and whole, as (bytes, open file); one that is damaged is removed."
     try:
         file = open(path, 'rb')
     except FileNotFoundError:
         return None
-    stat = os.fstat(file.fileno())
-    mine = (
-        _claim(file, False) and path.exists() and os.path.samestat(stat, path.stat())
-    )  # not removed since
-    if mine and (_mark(path, stat) in _CHECKED or _sound(path, blob)):
-        _CHECKED.add(_mark(path, stat))
-        os.utime(path, ns=(max(stat.st_atime_ns + 1, time.time_ns()), stat.st_mtime_ns))  # used now
-        return _mapped(file, blob)
+    except IsADirectoryError:
+        return shutil.rmtree(path)  # the folder is ours alone
+    stat, there = os.fstat(file.fileno()), _claim(file, False)
+    there = there and path.exists() and os.path.samestat(stat, path.stat())  # not removed since
+    mark = _identify(path, stat)
+    if there and (mark in _CHECKED or _is_whole(path, blob)):
+        _CHECKED.add(mark)
+        now = max(stat.st_atime_ns + 1, time.time_ns())
+        os.utime(path, ns=(now, stat.st_mtime_ns))  # used now
+        return _map_bytes(file, blob)
     file.close()
-    if mine:
+    if there:
         path.unlink(missing_ok=True)
 
 # %% ../../nbs/store/20_blob_cache.ipynb #20eebc7f
-class Copies:
+class BlobCache:
     "Copies of blobs, in a folder that never holds more than `limit` bytes of them."
 
     def __init__(self, folder: Path, limit: int):
-        self.folder, self.limit, self.gate = folder, limit, threading.Lock()
-        self.locks, self.held = (
-            defaultdict(threading.Lock),
-            {},
-        )  # blob to (bytes, file, number of users)
+        self.folder, self.limit = folder, limit
+        self.pinned = {}  # blob to (bytes, file, number of users)
+        self._renew_locks()
+        _CACHES.add(self)
+
+    def _renew_locks(self) -> None:
+        self.gate, self.locks = threading.Lock(), defaultdict(threading.Lock)
 
     def __reduce__(self):
-        return Copies, (self.folder, self.limit)
+        return BlobCache, (self.folder, self.limit)
 
     def path(self, blob: Blob) -> Path:
         return self.folder / blob.sha256[:2] / f'{blob.sha256}.bin'
 
     @property
-    def nbytes(self) -> int:
-        return sum(size for _, size, _ in _files(self.folder))  # on the disk now
+    def nbytes(self) -> int:  # on the disk now
+        return sum(size for _, size, _ in _list_copies(self.folder))
 
-    def hold(self, blob: Blob) -> np.ndarray:  # its bytes; it stays until `release`
+    def pin(self, blob: Blob) -> np.ndarray:
+        "Its bytes; the copy stays until `release`."
         with self.locks[blob.sha256]:
-            data, file, users = self.held.get(blob.sha256) or (*_open(self, blob), 0)
-            self.held[blob.sha256] = data, file, users + 1
+            data, file, users = self.pinned.get(blob.sha256) or (*_open(self, blob), 0)
+            self.pinned[blob.sha256] = data, file, users + 1
             return data
 
     def release(self, blob: Blob) -> None:
         with self.locks[blob.sha256]:
-            data, file, users = self.held.pop(blob.sha256)
+            data, file, users = self.pinned.pop(blob.sha256)
             if users > 1:
-                self.held[blob.sha256] = data, file, users - 1
+                self.pinned[blob.sha256] = data, file, users - 1
             elif file:
                 file.close()
 
     @contextmanager
-    def using(self, blob: Blob):  # its bytes, for the block
-        data = self.hold(blob)
+    def using(self, blob: Blob):
+        "Its bytes, for the block."
+        data = self.pin(blob)
         try:
             yield data
         finally:
             self.release(blob)
 
     def scratch(self):
-        return _scratch(self.folder)  # a context: a folder on the same disk
+        "A context: a folder on the same disk."
+        return _scratch(self.folder)
 
-    def take(self, blob: Blob, path: Path) -> None:
-        _taken(
-            self, blob, path
-        )  # a file with its bytes, from there: a copy now, or gone where there is no room
+    def adopt(self, blob: Blob, path: Path) -> None:
+        "Make a file with its bytes a copy; it is gone where it does not fit."
+        _adopt(self, blob, path)
+
+
+_CACHES = weakref.WeakSet()
+
+
+def _renew_all() -> None:
+    "A thread of the parent may have held a lock when this process was forked."
+    for cache in [*_CACHES]:
+        cache._renew_locks()
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_renew_all)
 
 # %% ../../nbs/store/20_blob_cache.ipynb #ccaf3344
-def _open(copies, blob) -> tuple:  # bytes, and the file that is held
-    path = copies.path(blob)
-    if found := _found(path, blob):
+def _open(cache: BlobCache, blob: Blob) -> tuple:
+    "Its bytes, and the file that is kept open; read into memory where no copy can be added."
+    path = cache.path(blob)
+    if found := _open_copy(path, blob):
         return found
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.parent):  # of several processes that want it, one fetches
-        with suppress(Full):
-            return _found(path, blob) or _fetched(copies, path, blob)
-    return _in_memory(blob), None  # better read twice than stand still
+    with suppress(CacheFull), _full_disk():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.parent):  # of several processes that want it, one fetches
+            return _open_copy(path, blob) or _fetch(cache, path, blob)
+    return _read_into_memory(blob), None  # better read twice than stand still
+
+
+@contextmanager
+def _full_disk():
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise CacheFull from error
 
 # %% ../../nbs/store/20_blob_cache.ipynb #e3513596
-def _fetched(copies, path, blob) -> tuple:
+def _fetch(cache: BlobCache, path: Path, blob: Blob) -> tuple:
     # Not by `atomic_path`: a copy need not be on the disk for sure, since its checksum is counted
     # when another process finds it.
     with (
         tempfile.TemporaryDirectory(prefix=f'.{path.name}~', dir=path.parent) as part,
-        _kept(copies, Path(part) / _ROOM, blob.size),
+        _reserve(cache, Path(part) / _RESERVED, blob.size),
     ):
         new = Path(part) / path.name
         _download(blob, new)
-        file = (
-            open(new, 'rb') if fcntl else None
-        )  # in use before it has its name, so that nobody removes it at once
-        if file:
+        file = open(new, 'rb') if fcntl else None
+        if file:  # in use before it has its name, so that nobody removes it at once
             _claim(file, False)
         os.replace(new, path)
     file = file or open(path, 'rb')
-    _CHECKED.add(_mark(path, os.fstat(file.fileno())))
-    return _mapped(file, blob)
+    _CHECKED.add(_identify(path, os.fstat(file.fileno())))
+    return _map_bytes(file, blob)
 
 # %% ../../nbs/store/20_blob_cache.ipynb #7558a413
 @contextmanager
-def _kept(copies, mark, size):  # room for what is on its way
-    with copies.gate, locked(copies.folder / _ROOM):
-        if not _cleared(copies.folder, size, copies.limit):
-            raise Full
+def _reserve(cache: BlobCache, mark: Path, size: int):  # space for what is on its way
+    with cache.gate, locked(cache.folder / _RESERVED):
+        if not _make_space(cache.folder, size, cache.limit):
+            raise CacheFull
         file = open(mark, 'wb')
         os.truncate(mark, size)
         _claim(file, False)
@@ -258,12 +287,12 @@ def _kept(copies, mark, size):  # room for what is on its way
 
 # %% ../../nbs/store/20_blob_cache.ipynb #85958b27
 @contextmanager
-def _scratch(root):  # what a killed process left there is removed
-    for left in root.glob(f'.scratch-*/{_ROOM}'):
-        _removed(left)
+def _scratch(root: Path):  # what a killed process left there is removed
+    for left in root.glob(f'.scratch-*/{_RESERVED}'):
+        _evict(left)
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix='.scratch-', dir=root))
-    with open(folder / _ROOM, 'wb') as file:
+    with open(folder / _RESERVED, 'wb') as file:
         _claim(file, False)
         try:
             yield folder
@@ -271,17 +300,17 @@ def _scratch(root):  # what a killed process left there is removed
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _taken(copies, blob, path) -> None:
-    target = copies.path(blob)
+def _adopt(cache: BlobCache, blob: Blob, path: Path) -> None:
+    target = cache.path(blob)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with copies.gate, locked(copies.folder / _ROOM):
-        if target.exists() or not _cleared(copies.folder, blob.size, copies.limit):
+    with cache.gate, locked(cache.folder / _RESERVED):
+        if target.exists() or not _make_space(cache.folder, blob.size, cache.limit):
             return path.unlink()
         os.replace(path, target)
-        _CHECKED.add(_mark(target, target.stat()))
+        _CHECKED.add(_identify(target, target.stat()))
 
 # %% ../../nbs/store/20_blob_cache.ipynb #baf88eda
-def _in_memory(blob) -> np.ndarray:
+def _read_into_memory(blob) -> np.ndarray:
     data = np.frombuffer(blob.source.read(blob.name) or b'', np.uint8)
     if hashlib.sha256(data).hexdigest() != blob.sha256:
         raise Damaged(
@@ -293,7 +322,7 @@ def _in_memory(blob) -> np.ndarray:
 _SHARDS = 4  # that must fit: two in use, two on their way
 
 
-def enough(
+def check_limit(
     limit: int,  # bytes for copies
     largest: int,  # bytes of the largest shard
     total: int,  # bytes of all of them
@@ -302,6 +331,6 @@ def enough(
     least = min(total, _SHARDS * largest)
     if limit < least:
         raise ValueError(
-            f'The local copies need room for {_SHARDS} shards. Give a `limit` of at least'
+            f'The local copies must hold {_SHARDS} shards. Give a `limit` of at least'
             f' {bytes_text(least)} ({least:,} bytes). Received: {bytes_text(limit)}.'
         )

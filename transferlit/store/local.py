@@ -7,33 +7,37 @@ Docs: https://transferlit.github.io/transferlit/store/local.html.md"""
 # %% ../../nbs/store/10_local.ipynb #8eec9075
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
 import re
 import shutil
+import tempfile
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import platformdirs
-
 from ..files import atomic_path, content_hash, locked
 from ..tables import Table
 
 # %% auto #0
-__all__ = ['FORMAT', 'shard_limits', 'dtype_of', 'sealed', 'unsealed', 'StoredRows', 'ShardLimits', 'Writer', 'Damaged', 'Entry',
-           'read', 'begun', 'finish', 'manifest_of', 'append_shard', 'widened', 'home', 'place', 'find_entries',
-           'discard', 'size_of', 'age_of', 'bytes_text', 'entries_text', 'listing', 'abouts', 'size', 'prune', 'pruned',
+__all__ = ['FORMAT', 'shard_limits', 'dtype_of', 'dump_sealed', 'load_sealed', 'StoredRows', 'is_record', 'ShardLimits', 'Writer',
+           'Damaged', 'NewerFormat', 'Entry', 'check_manifest', 'read', 'read_begun', 'make_manifest', 'finish',
+           'relabel_record', 'write_piece', 'LocalPieces', 'home', 'entry_folder', 'find_entries', 'discard',
+           'parse_size', 'bytes_text', 'entries_text', 'parse_age', 'listing', 'size', 'prune', 'PruneRules', 'Store',
            'LocalStore']
 
 # %% ../../nbs/store/10_local.ipynb #5f9efa57
-FORMAT = 1  # of the folder; another number is never read
+FORMAT = 2  # of an entry; what a newer version has written is left alone
 
 
 def dtype_of(name: str) -> np.dtype:
@@ -45,33 +49,33 @@ def dtype_of(name: str) -> np.dtype:
     return np.dtype(name)
 
 
-def sealed(content: dict) -> str:  # JSON with a checksum of itself
-    return json.dumps(
-        {**content, 'checksum': content_hash(json.dumps(content, sort_keys=True))}, indent=1
-    )
+def dump_sealed(content: dict) -> str:
+    "JSON of `content`, with a checksum of itself."
+    checksum = content_hash(json.dumps(content, sort_keys=True))
+    return json.dumps({**content, 'checksum': checksum}, indent=1)
 
 
-def unsealed(text: str | bytes) -> dict | None:  # None where it is damaged or not ours
+def load_sealed(text: str | bytes) -> dict | None:
+    "What `dump_sealed` was given; None where the text is damaged or not of this kind."
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(content, dict):
         return None
     checksum = content.pop('checksum', None)
     return content if checksum == content_hash(json.dumps(content, sort_keys=True)) else None
 
-
+# %% ../../nbs/store/10_local.ipynb #1079dea7
 def _write_json(path: Path, content: dict) -> None:  # whole or absent
     with atomic_path(path) as part:
-        part.write_text(sealed(content))
+        part.write_text(dump_sealed(content))
 
-# %% ../../nbs/store/10_local.ipynb #1079dea7
-def _read_json(
-    path: Path,
-) -> dict | None:  # what `_write_json` wrote; None where it is missing as well
+
+def _read_json(path: Path) -> dict | None:
+    "What `_write_json` wrote; None where it is missing or damaged."
     try:
-        return unsealed(path.read_bytes())
+        return load_sealed(path.read_bytes())
     except OSError:
         return None
 
@@ -79,10 +83,8 @@ def _read_json(
 class StoredRows:
     "Arrays end to end, read like one: `len`, `shape`, `dtype`, slices, row numbers, `np.asarray`."
 
-    def __init__(self, parts):
-        self.parts = [p for p in parts if len(p)] or list(parts)[
-            :1
-        ]  # arrays that differ in their number of rows only
+    def __init__(self, parts):  # arrays that differ in their number of rows only
+        self.parts = [p for p in parts if len(p)] or list(parts)[:1]
         self.ends = np.cumsum([len(p) for p in self.parts])
         self.shape, self.dtype = (int(self.ends[-1]), *self.parts[0].shape[1:]), self.parts[0].dtype
 
@@ -103,54 +105,47 @@ class StoredRows:
     def __array__(self, dtype=None, copy=None):
         return np.asarray(self[:], dtype)
 
-    def view(self, start: int, stop: int):  # rows `start` to `stop`, without a copy
-        "The same arrays, fewer rows."
+    def view(self, start: int, stop: int) -> StoredRows:
+        "Rows `start` to `stop`, without a copy."
         first = min(int(np.searchsorted(self.ends, start, 'right')), len(self.parts) - 1)
-        here = self.parts[
-            first : max(first, int(np.searchsorted(self.ends, stop))) + 1
-        ]  # there may be thousands of others
+        last = max(first, int(np.searchsorted(self.ends, stop)))
+        here = self.parts[first : last + 1]  # there may be thousands of others
         starts = [int(e) - len(p) for p, e in zip(here, self.ends[first:])]
         return StoredRows([p[max(0, start - s) : max(0, stop - s)] for p, s in zip(here, starts)])
 
     def __getitem__(self, rows):
-        if isinstance(rows, slice):
-            start, stop, step = rows.indices(len(self))
-            if step != 1:
-                return self[np.arange(start, stop, step)]
-            parts = _here(self.view(start, max(start, stop)).parts)
-            return parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return _gather(self, np.asarray(rows))
+        if not isinstance(rows, slice):
+            return _gather(self, np.asarray(rows))
+        start, stop, step = rows.indices(len(self))
+        if step != 1:
+            return self[np.arange(start, stop, step)]
+        parts = _fetch(self.view(start, max(start, stop)).parts)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     @property
     def spans(self) -> list:
-        return _spans(
-            self
-        )  # rows (start, stop) that are fetched together; none where all of them are here
+        "Rows (start, stop) that are fetched together; none where all of them are on this machine."
+        ends = self.ends.tolist()
+        return [*zip([0, *ends], ends)] if any(map(_is_remote_part, self.parts)) else []
 
-    def hold(
-        self, start: int, stop: int
-    ) -> list:  # fetches these rows; what it gives lets go of them again when called
-        return [p.hold() for p in self.view(start, stop).parts if _far(p)]
+    def pin(self, start: int, stop: int) -> list:
+        "Fetch these rows and keep them on this machine; call what comes back to release them."
+        return [p.pin() for p in self.view(start, stop).parts if _is_remote_part(p)]
 
 # %% ../../nbs/store/10_local.ipynb #69980c1d
-_FETCHED = 8  # parts at once
+_FETCHERS = 8  # parts that are fetched at once
 
 
-def _far(part) -> bool:
-    return hasattr(part, 'hold')  # rows that come when they are read
+def _is_remote_part(part) -> bool:
+    return hasattr(part, 'pin')  # rows that come when they are read
 
 
-def _spans(rows) -> list:
-    ends = rows.ends.tolist()
-    return [*zip([0, *ends], ends)] if any(map(_far, rows.parts)) else []
-
-
-def _here(parts) -> list:  # as arrays
-    if not any(map(_far, parts)):
+def _fetch(parts) -> list:  # as arrays
+    if not any(map(_is_remote_part, parts)):
         return parts
     if len(parts) == 1:
         return [np.asarray(parts[0])]
-    with ThreadPoolExecutor(min(_FETCHED, len(parts))) as pool:
+    with ThreadPoolExecutor(min(_FETCHERS, len(parts))) as pool:
         return [*pool.map(np.asarray, parts)]
 
 # %% ../../nbs/store/10_local.ipynb #45be5fbb
@@ -158,18 +153,21 @@ def _gather(rows: StoredRows, numbers) -> np.ndarray:
     "Rows by number, in any order. Raises IndexError for a number beyond the end."
     if numbers.dtype == bool:
         numbers = np.flatnonzero(numbers)
-    n, flat = len(rows), numbers.reshape(-1)
-    if flat.size and not (-n <= flat.min() and flat.max() < n):
-        raise IndexError(f'A row must be among the {n:,}. Received: {flat.min()} to {flat.max()}.')
-    flat = np.where(flat < 0, flat + n, flat)
-    out, part = (
-        np.empty((len(flat), *rows.shape[1:]), rows.dtype),
-        np.searchsorted(rows.ends, flat, 'right'),
-    )
+    flat = _wrap_numbers(numbers.reshape(-1), len(rows))
+    out = np.empty((len(flat), *rows.shape[1:]), rows.dtype)
+    part = np.searchsorted(rows.ends, flat, 'right')
     for i in np.unique(part):
         here = part == i
-        out[here] = rows.parts[i][flat[here] - (rows.ends[i] - len(rows.parts[i]))]
+        first = rows.ends[i] - len(rows.parts[i])
+        out[here] = rows.parts[i][flat[here] - first]
     return out.reshape(*numbers.shape, *rows.shape[1:])
+
+
+def _wrap_numbers(numbers, n: int) -> np.ndarray:  # -1 is the last row
+    if numbers.size and not (-n <= numbers.min() and numbers.max() < n):
+        said = f'{numbers.min()} to {numbers.max()}'
+        raise IndexError(f'A row must be among the {n:,}. Received: {said}.')
+    return np.where(numbers < 0, numbers + n, numbers)
 
 # %% ../../nbs/store/10_local.ipynb #d9bb73f8
 def _shard_file(folder: Path, shard: int, array: int) -> Path:
@@ -183,37 +181,66 @@ def _record_file(folder: Path, shard: int) -> Path:
 _OURS = re.compile(r'manifest\.json|\d{5}\.json|\d{5}\.\d+\.bin')
 
 
-def _fault(folder: Path, shard: int, record: dict) -> str | None:
-    "What is wrong with a shard; None where it is what its record says."
+def _find_fault(folder: Path, shard: int, record: dict) -> str | None:
+    "What is wrong with the files of a shard; None where they are what its record says."
     for i, (size, digest) in enumerate(zip(record['bytes'], record['sha256'], strict=True)):
         path = _shard_file(folder, shard, i)
-        if not path.is_file():
-            return f'{path.name} is missing'
-        if path.stat().st_size != size:
-            return f'{path.name} has {path.stat().st_size:,} bytes instead of {size:,}'
-        with open(path, 'rb') as file:
-            if hashlib.file_digest(file, 'sha256').hexdigest() != digest:
-                return f'the content of {path.name} has changed'
+        try:
+            fault = _find_file_fault(path, size, digest)
+        except OSError:  # missing, or a folder in its place
+            fault = f'{path.name} is missing'
+        if fault:
+            return fault
+
+
+def _find_file_fault(path: Path, size: int, digest: str) -> str | None:
+    with open(path, 'rb') as file:
+        found = os.fstat(file.fileno()).st_size
+        if found != size:
+            return f'{path.name} has {found:,} bytes instead of {size:,}'
+        if hashlib.file_digest(file, 'sha256').hexdigest() != digest:
+            return f'the content of {path.name} has changed'
+
+# %% ../../nbs/store/10_local.ipynb #8c736fc7
+def _shard_nbytes(field: dict, rows: int) -> int:
+    return rows * math.prod(field['shape']) * dtype_of(field['dtype']).itemsize
+
+
+def is_record(
+    record: dict | None,  # as it was read
+    entry: str,  # name of the entry it lies in
+    shard: int,  # its number there
+) -> bool:
+    "Is it the record of just this shard, and do its numbers fit one another?"
+    try:
+        fields, rows = record['fields'], record['rows']
+        sizes = [_shard_nbytes(f, rows) for f in fields]
+        fits = sizes == record['bytes'] and len(record['sha256']) == len(fields)
+        return fits and (record['entry'], record['shard']) == (entry, shard)
+    except (KeyError, TypeError, ValueError):
+        return False
 
 # %% ../../nbs/store/10_local.ipynb #54dfc2b1
+@dataclass
 class _Shard:
-    "The files of one shard while rows flow into them; they get their names when it is sealed."
+    "The files of one shard while rows flow into them; they get their names when it is closed."
 
-    def __init__(self, folder: Path, number: int, fields: list):
-        self.folder, self.number, self.fields, self.rows, self.began = (
-            folder,
-            number,
-            fields,
-            0,
-            time.monotonic(),
-        )
+    folder: Path
+    entry: str  # the name of the entry
+    number: int
+    fields: list
+    rows: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self):
+        self.paths = [_shard_file(self.folder, self.number, i) for i in range(len(self.fields))]
+        for path in self.paths:
+            _set_aside_folder(path)
         with ExitStack() as stack:
-            parts = [
-                stack.enter_context(atomic_path(_shard_file(folder, number, i)))
-                for i in range(len(fields))
-            ]
+            parts = [stack.enter_context(atomic_path(p)) for p in self.paths]
             self.files = [stack.enter_context(open(p, 'wb')) for p in parts]
-            self.digests, self.stack = [hashlib.sha256() for _ in fields], stack.pop_all()
+            self.stack = stack.pop_all()
+        self.digests = [hashlib.sha256() for _ in self.fields]
 
     def add(self, arrays) -> None:
         for file, digest, a in zip(self.files, self.digests, arrays):
@@ -226,8 +253,11 @@ class _Shard:
     def bytes(self) -> list:
         return [f.tell() for f in self.files]
 
-    def close(self, note: dict) -> tuple:  # the record, and the files that it vouches for
+    def close(self, note: dict) -> tuple:
+        "The record, and the files that it vouches for."
         record = {
+            'entry': self.entry,
+            'shard': self.number,
             'rows': self.rows,
             'note': note,
             'fields': self.fields,
@@ -235,35 +265,65 @@ class _Shard:
             'sha256': [d.hexdigest() for d in self.digests],
         }
         self.stack.close()
-        return record, [_shard_file(self.folder, self.number, i) for i in range(len(self.fields))]
-
-    def seal(self, note: dict) -> dict:  # files first, then the record
-        record, _ = self.close(note)
-        _write_json(_record_file(self.folder, self.number), record)
-        return record
+        return record, self.paths
 
     def drop(self, *error) -> None:
         self.stack.__exit__(*error)  # as if it had never been begun
 
 # %% ../../nbs/store/10_local.ipynb #8f6dbd5b
-def _whole_shards(folder: Path, fields: list) -> list:
-    """Records of the shards at the beginning that are whole; what a killed writer left behind them
-    is removed.
-    """
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _set_aside(path: Path) -> None:
+    "Move what is not part of an entry to `foreign/`, beside the entries."
+    aside = path.parent.parent / 'foreign'
+    aside.mkdir(exist_ok=True)
+    target, n = aside / f'{path.parent.name}-{path.name}', 1
+    while os.path.lexists(target):
+        target, n = target.with_name(f'{path.parent.name}-{path.name}-{n}'), n + 1
+    with suppress(FileNotFoundError):
+        shutil.move(path, target)
+
+
+def _set_aside_folder(path: Path) -> None:
+    if _is_folder(path):
+        _set_aside(path)
+
+
+def _remove(path: Path) -> None:
+    "A file of an entry goes, what is hidden, too; anything else is moved aside."
+    if path.name.startswith('.') and _is_folder(path):
+        shutil.rmtree(path, ignore_errors=True)
+    elif _is_folder(path) or not (_OURS.fullmatch(path.name) or path.name.startswith('.')):
+        _set_aside(path)
+    else:
+        path.unlink(missing_ok=True)
+
+# %% ../../nbs/store/10_local.ipynb #a6e8a71e
+def _read_shards(folder: Path, entry: str) -> list:
+    "Records of the shards at the beginning that are whole, of this entry and of one kind."
     shards = []
-    while (record := _read_json(_record_file(folder, len(shards)))) and record['fields'] == fields:
-        if _fault(folder, len(shards), record):
+    while is_record(record := _read_json(_record_file(folder, len(shards))), entry, len(shards)):
+        if shards and record['fields'] != shards[0]['fields']:
+            break
+        if _find_fault(folder, len(shards), record):
             break
         shards.append(record)
-    for path in list(folder.iterdir()):
-        if path.name.endswith('.part'):
-            shutil.rmtree(path, ignore_errors=True)
-        elif _OURS.fullmatch(path.name) and not path.name[:5] < f'{len(shards):05d}':
-            path.unlink()
     return shards
 
 
-def _fits(array, field: dict) -> None:
+def _clear_behind(folder: Path, shards: int) -> None:
+    "Remove what a killed writer left behind the whole shards."
+    for path in list(folder.iterdir()):
+        if path.name.endswith('.part'):
+            shutil.rmtree(path, ignore_errors=True)
+        elif _OURS.fullmatch(path.name) and not path.name[:5] < f'{shards:05d}':
+            _remove(path)
+
+
+def _check_rows(array, field: dict) -> None:
+    "Raises ValueError where rows are not of a field's shape and dtype."
     if list(array.shape[1:]) != list(field['shape']) or array.dtype != dtype_of(field['dtype']):
         raise ValueError(
             f'All rows of an array must have one shape and dtype. Received: {array.shape[1:]}'
@@ -284,21 +344,30 @@ shard_limits = ShardLimits()  # of this process
 
 # %% ../../nbs/store/10_local.ipynb #512d3c26
 class Writer:
-    """Puts rows into a folder, shard after shard; `rows` says how many are there already. A
-    context: Ctrl-C seals the open shard, an error drops it, and it alone.
+    """Puts rows into a folder, shard after shard; `rows` says how many are there already.
+
+    A context: Ctrl-C seals the open shard, an error drops it, and it alone.
     """
 
-    def __init__(self, folder: Path, fields: list, shard_bytes: int | None = None):
-        self.folder, self.fields, self.shard_bytes = (
-            folder,
-            fields,
-            shard_bytes or shard_limits.bytes,
-        )
-        self.open, self.note = None, {}  # the note is kept with each shard
+    def __init__(
+        self,
+        folder: Path,
+        fields: list,  # name, shape of a row and dtype of each array
+        shard_bytes: int | None = None,
+        entry: str | None = None,  # its name; the folder's if None
+    ):
+        self.folder, self.fields, self.entry = folder, fields, entry or folder.name
+        self.shard_bytes = shard_bytes or shard_limits.bytes
+        self.open = None
         folder.mkdir(parents=True, exist_ok=True)
-        self.shards = _whole_shards(folder, fields)
-        if self.shards:
-            self.note = dict(self.shards[-1]['note'])
+        self._go_on(_read_shards(folder, self.entry))
+        _clear_behind(folder, len(self.shards))
+
+    def _go_on(self, shards) -> None:
+        "Behind what is there, if it has the same fields."
+        same = bool(shards) and shards[0]['fields'] == self.fields
+        self.shards = shards if same else []
+        self.note = dict(self.shards[-1]['note']) if same else {}  # kept with each shard
 
     @property
     def rows(self) -> int:
@@ -315,28 +384,35 @@ class Writer:
         where the disk is full.
         """
         for a, f in zip(arrays, self.fields, strict=True):
-            _fits(a, f)
+            _check_rows(a, f)
         self.open = self.open or self._begin()
         self.open.add(arrays)
-        if (
-            sum(self.open.bytes) >= self.shard_bytes
-            or time.monotonic() - self.open.began > shard_limits.seconds
-        ):
+        large = sum(self.open.bytes) >= self.shard_bytes
+        if large or time.monotonic() - self.open.began > shard_limits.seconds:
             self.seal()
 
-    def _begin(self):
-        return _Shard(self.folder, len(self.shards), self.fields)
+    def _begin(self) -> _Shard:
+        return _Shard(self.folder, self.entry, len(self.shards), self.fields)
 
     def seal(self) -> None:  # from here on these rows survive a kill
         if self.open:
-            self.shards, self.open = [*self.shards, self.open.seal(self.note)], None
+            shard, self.open = self.open, None
+            self._keep(*shard.close(self.note))
+
+    def _keep(self, record: dict, files: list) -> None:  # files first, then the record
+        path = _record_file(self.folder, record['shard'])
+        _set_aside_folder(path)
+        _write_json(path, record)
+        self.shards.append(record)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        if self.open:
-            (self.seal() if error[0] in (None, KeyboardInterrupt) else self.open.drop(*error))
+        if error[0] in (None, KeyboardInterrupt):
+            self.seal()
+        elif self.open:
+            self.open.drop(*error)
 
 # %% ../../nbs/store/10_local.ipynb #278fc8e9
 class Damaged(ValueError):
@@ -349,10 +425,28 @@ class Damaged(ValueError):
             f' {folder.name} with {"; ".join(faults)}.'
         )
 
+    def __reduce__(self):
+        return Damaged, (self.folder, self.faults)  # workers raise it, too
+
+
+class NewerFormat(ValueError):
+    "An entry that a newer version has written."
+
+    def __init__(self, folder: Path, format: int):
+        self.folder, self.format = folder, format
+        super().__init__(
+            'An entry must be of a format that this version knows; it was left as it is. Install'
+            f' the version that wrote it, or name another store. Received: {folder.name} of format'
+            f' {format}, newer than {FORMAT}.'
+        )
+
+    def __reduce__(self):
+        return NewerFormat, (self.folder, self.format)
+
 
 @dataclass(frozen=True)
 class Entry:
-    "A whole entry: arrays by name, and what was written about them."
+    "Rows of an entry: arrays by name, and what was written about them."
 
     folder: Path
     arrays: dict  # name to `StoredRows`, memory-mapped
@@ -362,154 +456,255 @@ class Entry:
     nbytes: int
 
 # %% ../../nbs/store/10_local.ipynb #b4cf9276
-def _manifest(folder: Path) -> dict | None:
-    """The manifest; None where there is no whole entry. Raises Damaged where there is one, but not
-    as it was written.
+def check_manifest(
+    manifest: dict | None,  # as it was read; None where it was damaged
+    folder,  # where it lies; its name is the entry's
+) -> dict | None:  # None where it is of an older format
+    """A manifest that says what it should. Raises Damaged where it does not, NewerFormat where a
+    newer version wrote it.
     """
-    if not (folder / 'manifest.json').is_file():
-        return None
-    manifest = _read_json(folder / 'manifest.json')
     if manifest is None:
         raise Damaged(folder, ['manifest.json has changed'])
-    return manifest if manifest.get('format') == FORMAT else None
+    if (number := manifest.get('format')) != FORMAT:
+        if isinstance(number, int) and number > FORMAT:
+            raise NewerFormat(folder, number)
+        return None
+    entry, shards = manifest.get('entry'), manifest.get('shards') or [None]
+    if entry != folder.name:
+        raise Damaged(folder, [f'it is the entry {str(entry)[:12]} of another key'])
+    for n, record in enumerate(shards):
+        if not is_record(record, entry, n) or record['fields'] != manifest.get('fields'):
+            raise Damaged(folder, [f'shard {n} is of another entry or place'])
+    return manifest
+
+
+def _read_manifest(folder: Path) -> dict | None:
+    "The manifest; None where there is no whole entry. Raises as `check_manifest` does."
+    path = folder / 'manifest.json'
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError:  # a folder in its place
+        raise Damaged(folder, [f'{path.name} cannot be read']) from None
+    return check_manifest(load_sealed(content), folder)
 
 # %% ../../nbs/store/10_local.ipynb #5d66322e
-def _faults(folder: Path, manifest: dict) -> list:
+def _find_faults(folder: Path, manifest: dict) -> list:
     "Whatever differs from the manifest, in words."
     shards = manifest['shards']
-    known = {
-        'manifest.json',
-        *(_record_file(folder, n).name for n in range(len(shards))),
-        *(
-            _shard_file(folder, n, i).name
-            for n in range(len(shards))
-            for i in range(len(manifest['fields']))
-        ),
-    }
-    foreign = sorted(
-        p.name for p in folder.iterdir() if p.name not in known and not p.name.startswith('.')
-    )
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = [*pool.map(lambda n: _fault(folder, n, shards[n]), range(len(shards)))]
-    found += [
-        f'{p.name} has changed'
-        for n, s in enumerate(shards)
-        if _read_json(p := _record_file(folder, n)) != s
-    ]
-    return [f for f in found if f] + [f'{name} is not part of it' for name in foreign]
+        found = [*pool.map(lambda n: _find_fault(folder, n, shards[n]), range(len(shards)))]
+    for n, shard in enumerate(shards):
+        path = _record_file(folder, n)
+        if _read_json(path) != shard:
+            found.append(f'{path.name} has changed')
+    found += [f'{name} is not part of it' for name in _find_foreign(folder, manifest)]
+    return [f for f in found if f]
+
+
+def _find_foreign(folder: Path, manifest: dict) -> list:
+    known = {'manifest.json'}
+    for n in range(len(manifest['shards'])):
+        files = [_shard_file(folder, n, i) for i in range(len(manifest['fields']))]
+        known |= {p.name for p in [_record_file(folder, n), *files]}
+    return sorted(n for n in _list_names(folder) if n not in known and not n.startswith('.'))
+
+
+def _list_names(folder: Path) -> list:  # none where it has gone meanwhile
+    with suppress(OSError):
+        return os.listdir(folder)
+    return []
 
 # %% ../../nbs/store/10_local.ipynb #cd52a062
-def _mapped(folder: Path, manifest: dict, i: int) -> StoredRows:
+def _map_array(folder: Path, manifest: dict, i: int) -> StoredRows:
     "Array `i` of an entry, memory-mapped."
-    field, shards = manifest['fields'][i], manifest['shards']
+    field = manifest['fields'][i]
     dtype, shape = dtype_of(field['dtype']), tuple(field['shape'])
 
-    def part(n, rows):  # a file of no bytes cannot be mapped
-        if not shards[n]['bytes'][i]:
-            return np.empty((rows, *shape), dtype)
-        return np.memmap(_shard_file(folder, n, i), dtype, 'r', shape=(rows, *shape))
+    def part(n, shard):
+        rows = (shard['rows'], *shape)
+        if not shard['bytes'][i]:  # a file of no bytes cannot be mapped
+            return np.empty(rows, dtype)
+        return np.memmap(_shard_file(folder, n, i), dtype, 'r', shape=rows)
 
-    return StoredRows([part(n, s['rows']) for n, s in enumerate(shards)])
+    return StoredRows([part(n, s) for n, s in enumerate(manifest['shards'])])
 
 
+def _make_entry(folder: Path, manifest: dict) -> Entry:
+    fields, shards = manifest['fields'], manifest['shards']
+    arrays = {f['name']: _map_array(folder, manifest, i) for i, f in enumerate(fields)}
+    rows, nbytes = sum(s['rows'] for s in shards), sum(sum(s['bytes']) for s in shards)
+    return Entry(folder, arrays, fields, manifest['about'], rows, nbytes)
+
+# %% ../../nbs/store/10_local.ipynb #7d6c91e5
 def read(
     folder: Path,  # of one entry
 ) -> Entry | None:  # None where there is no whole entry
-    "An entry, each byte of it checked. Raises Damaged where it is not as it was written."
-    manifest = _manifest(folder)
+    """An entry, each byte of it checked. Raises Damaged where it is not as it was written,
+    NewerFormat where a newer version wrote it.
+    """
+    manifest = _read_manifest(folder)
     if manifest is None:
         return None
-    if faults := _faults(folder, manifest):
-        raise Damaged(folder, faults)
-    os.utime(folder / 'manifest.json')  # used now
-    return _entry(folder, manifest)
-
-# %% ../../nbs/store/10_local.ipynb #7d6c91e5
-def _entry(folder, manifest) -> Entry:
-    fields, shards = manifest['fields'], manifest['shards']
-    arrays = {f['name']: _mapped(folder, manifest, i) for i, f in enumerate(fields)}
-    return Entry(
-        folder,
-        arrays,
-        fields,
-        manifest['about'],
-        sum(s['rows'] for s in shards),
-        sum(sum(s['bytes']) for s in shards),
-    )
+    faults = _find_faults(folder, manifest)
+    if not faults:
+        with suppress(OSError):
+            entry = _make_entry(folder, manifest)
+            _touch(folder)
+            return entry
+    if _read_manifest(folder) is None:
+        return None  # removed while it was being read
+    raise Damaged(folder, faults or ['files that cannot be read'])
 
 
-def begun(
+def _touch(folder: Path) -> None:  # used now, where the store may be written
+    with suppress(OSError):
+        os.utime(folder / 'manifest.json')
+
+
+def read_begun(
     folder: Path,  # of one entry
 ) -> Entry | None:  # what a killed writer left whole; None where there is nothing
     "The shards that are whole in a folder without a manifest; `about` is the note of the last one."
-    record = _read_json(_record_file(folder, 0))
-    shards = _whole_shards(folder, record['fields']) if record else []
-    return (
-        _entry(folder, {'fields': record['fields'], 'shards': shards, 'about': shards[-1]['note']})
-        if shards
-        else None
-    )
+    shards = _read_shards(folder, folder.name)
+    if not shards:
+        return None
+    about = shards[-1]['note']
+    return _make_entry(folder, {'fields': shards[0]['fields'], 'shards': shards, 'about': about})
 
 # %% ../../nbs/store/10_local.ipynb #496e5590
-def finish(
-    writer: Writer,  # with all its rows
-    about: dict,  # plain values to keep beside the arrays
-) -> None:
-    "Seal the last shard, then write the manifest: now the entry is there."
-    writer.seal()
-    _write_json(writer.folder / 'manifest.json', manifest_of(writer, about))
-
-
-def manifest_of(writer: Writer, about: dict) -> dict:
+def make_manifest(writer: Writer, about: dict) -> dict:
     return {
         'format': FORMAT,
+        'entry': writer.entry,
         'about': about,
         'rows': writer.rows,
         'fields': writer.fields,
         'shards': writer.shards,
     }
 
+
+def finish(
+    writer: Writer,  # with all its rows
+    about: dict,  # plain values to keep beside the arrays
+) -> None:
+    "Seal the last shard, then write the manifest: now the entry is there."
+    writer.seal()
+    path = writer.folder / 'manifest.json'
+    _set_aside_folder(path)
+    _write_json(path, make_manifest(writer, about))
+
 # %% ../../nbs/store/10_local.ipynb #b9583e5d
-def append_shard(
+def _append_shard(
     writer: Writer,  # of the entry that grows
-    piece: Path,  # a whole entry of one shard
+    piece: Path,  # a whole entry of one shard, which was checked
     more: list = (),  # an array for each field that the piece lacks, the last ones
 ) -> None:
-    """Make the shard of `piece` the next one of `writer`. It is not read again: check a piece from
-    elsewhere with `read` first.
-    """
+    "Make the shard of `piece` the next one of `writer`."
     writer.seal()
-    (record,), number = _manifest(piece)['shards'], len(writer.shards)
+    number = len(writer.shards)
+    (record,) = _read_json(piece / 'manifest.json')['shards']
     for i in range(len(record['fields'])):
-        _linked(_shard_file(piece, 0, i), _shard_file(writer.folder, number, i))
+        _link(_shard_file(piece, 0, i), _shard_file(writer.folder, number, i))
     added = [np.ascontiguousarray(a).tobytes() for a in more]
     for i, data in enumerate(added, len(record['fields'])):
         with atomic_path(_shard_file(writer.folder, number, i)) as part:
             part.write_bytes(data)
-    record = widened(writer, record, added)
-    _write_json(_record_file(writer.folder, number), record)
-    writer.shards.append(record)
-
-# %% ../../nbs/store/10_local.ipynb #cc433a35
-def widened(
-    writer: Writer, record: dict, added: list
-) -> dict:  # the record of a piece as one of `writer`, with the bytes of more fields
-    return {
-        **record,
-        'note': writer.note,
-        'fields': writer.fields,
-        'bytes': record['bytes'] + [len(data) for data in added],
-        'sha256': record['sha256'] + [hashlib.sha256(data).hexdigest() for data in added],
-    }
+    writer._keep(relabel_record(writer, record, added), [])
 
 
-def _linked(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)
+def _link(source: Path, target: Path) -> None:
+    _remove(target)
     try:
         os.link(source, target)
     except OSError:  # a filesystem without hard links
         with atomic_path(target) as part:
             shutil.copyfile(source, part)
+
+# %% ../../nbs/store/10_local.ipynb #cc433a35
+def relabel_record(
+    writer: Writer,  # of the entry that grows
+    record: dict,  # of a piece
+    added: list,  # the bytes of each field that it lacks
+) -> dict:
+    "The record of a piece as that of the next shard of `writer`."
+    return {
+        **record,
+        'entry': writer.entry,
+        'shard': len(writer.shards),
+        'note': dict(writer.note),
+        'fields': writer.fields,
+        'bytes': record['bytes'] + [len(data) for data in added],
+        'sha256': record['sha256'] + [hashlib.sha256(data).hexdigest() for data in added],
+    }
+
+# %% ../../nbs/store/10_local.ipynb #ae1bc586
+def write_piece(
+    folder: Path,  # where the piece will be
+    entry: str,  # what it calls itself
+    chunks,  # gives (fields, arrays, note), one after the other
+    about: dict,  # plain values to keep with it
+) -> dict:  # the same, with the last note, `rows` and `fields`
+    "Write rows as an entry of one shard, whole or absent. What was there before stays."
+    part = folder.with_name(f'.{folder.name}~{uuid.uuid4().hex[:12]}')
+    writer, note = None, {}
+    for fields, arrays, note in chunks:
+        writer = writer or Writer(part, fields, 1 << 62, entry)  # one shard, however large
+        writer.add(arrays)
+    if writer is None:
+        return {**about, **note, 'rows': 0, 'fields': None}
+    about = {**about, **note, 'rows': writer.rows, 'fields': writer.fields}
+    finish(writer, about)
+    try:
+        part.rename(folder)
+    except OSError:
+        shutil.rmtree(part, ignore_errors=True)  # somebody else's lies there
+    return about
+
+# %% ../../nbs/store/10_local.ipynb #5b2e00db
+@dataclass(frozen=True)
+class LocalPieces:
+    "Shards of an entry that several processes write, in a folder that all machines see."
+
+    folder: Path  # of the entry
+
+    def __str__(self):
+        return str(self.folder.parent)  # the store
+
+    def path(self, tag: str) -> Path:
+        return self.folder / '.pieces' / tag
+
+    def entry(self, tag: str) -> str:
+        return f'{self.folder.name}/{tag}'
+
+    def read(self, tag: str) -> Entry | None:
+        "A piece that is there and whole; one that is damaged is removed."
+        path = self.path(tag)
+        manifest = _read_json(path / 'manifest.json')
+        if manifest and manifest.get('entry') == self.entry(tag):
+            if not _find_faults(path, manifest):
+                return _make_entry(path, manifest)
+        self.drop(tag)
+
+    def drop(self, tag: str) -> None:
+        shutil.rmtree(self.path(tag), ignore_errors=True)
+
+    def write(self, tag: str, chunks, about: dict) -> dict:
+        self.path(tag).parent.mkdir(parents=True, exist_ok=True)
+        return write_piece(self.path(tag), self.entry(tag), chunks, about)
+
+    def names(self) -> set:
+        return {p.name for p in (self.folder / '.pieces').glob('[!.]*')}
+
+    def sees(self, about: dict) -> bool:  # what a worker on another machine has written?
+        return (self.path(about['tag']) / 'manifest.json').exists()
+
+    def join(self, writer: Writer, about: dict, more: list) -> None:
+        _append_shard(writer, self.path(about['tag']), more)
+
+    def clear(self) -> None:
+        shutil.rmtree(self.folder / '.pieces', ignore_errors=True)
 
 # %% ../../nbs/store/10_local.ipynb #151febc4
 def home(
@@ -520,16 +715,15 @@ def home(
     """Where entries lie. Raises NotADirectoryError where `root` is a file, ValueError where it is a
     URL.
     """
-    default = (
-        os.environ.get('TRANSFERLIT_CACHE')
-        or platformdirs.user_cache_path('transferlit') / 'features'
-    )
-    path = Path(default if root is None or root is True else root).expanduser()
+    if root is None or root is True:
+        default = platformdirs.user_cache_path('transferlit') / 'features'
+        root = os.environ.get('TRANSFERLIT_CACHE') or default
     if re.match(r'\w[\w+.-]+:/', str(root)):
         raise ValueError(
             'A store in a folder is wanted here. For a URL use `RemoteStore(url)`: it has'
             f' `listing`, `size` and `prune`, too. Received: {str(root)!r}.'
         )
+    path = Path(root).expanduser()
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(
             'A store must be a folder. Name a folder, or a path where one can be made. Received:'
@@ -538,90 +732,66 @@ def home(
     return path
 
 # %% ../../nbs/store/10_local.ipynb #173fddab
-def place(root: Path, key: str) -> Path:
-    return root / key[:32]  # the folder of an entry
+def entry_folder(root: Path, key: str) -> Path:
+    return root / key[:32]
 
 
-def find_entries(
-    root: Path,
-) -> list:  # folders that are entries, whole or not; nothing else in `root` is ever touched
-    found = (
-        [p for p in root.iterdir() if re.fullmatch('[0-9a-f]{32}', p.name) and p.is_dir()]
-        if root.is_dir()
-        else []
-    )
-    return [
-        p
-        for p in found
-        if all(_OURS.fullmatch(f.name) or f.name.startswith('.') for f in p.iterdir())
-        or (p / 'manifest.json').exists()
-    ]
+def find_entries(root: Path) -> list:
+    "Folders that are entries, whole or not; nothing else in `root` is ever touched."
+    found = [root / n for n in _list_names(root) if re.fullmatch('[0-9a-f]{32}', n)]
+    return sorted(p for p in found if p.is_dir() and _looks_like_entry(p))
+
+
+def _looks_like_entry(folder: Path) -> bool:
+    names = _list_names(folder)
+    ours = all(_OURS.fullmatch(n) or n.startswith('.') for n in names)
+    return ours or 'manifest.json' in names
 
 # %% ../../nbs/store/10_local.ipynb #84e100fd
 def discard(
     folder: Path,  # of one entry
 ) -> None:
     """Remove an entry; the manifest goes first, and files that are not part of an entry are moved
-    to `foreign/`, not removed.
+    to `foreign/`, not removed. Raises PermissionError where the store cannot be written.
     """
-    for path in sorted(folder.iterdir(), key=lambda p: p.name != 'manifest.json'):
-        if _OURS.fullmatch(path.name):
-            path.unlink()
-        elif path.name.startswith('.'):
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            aside = folder.parent / 'foreign'
-            aside.mkdir(exist_ok=True)
-            shutil.move(path, aside / f'{folder.name}-{path.name}')
+    names = sorted(_list_names(folder), key=lambda name: name != 'manifest.json')
+    try:
+        for name in names:
+            _remove(folder / name)
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise
+        raise PermissionError(error.errno, _say_read_only(folder.parent)) from error
     with suppress(OSError):
         folder.rmdir()
 
+
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def _say_read_only(root: Path) -> str:
+    return (
+        'A store must be writable to add to it or to remove from it. Change its permissions, or'
+        f' name another store. Received: {str(root)!r}'
+    )
+
 # %% ../../nbs/store/10_local.ipynb #61f738af
-_UNITS = {
-    '': 1,
-    'B': 1,
-    'KB': 10**3,
-    'MB': 10**6,
-    'GB': 10**9,
-    'TB': 10**12,
-    'KIB': 2**10,
-    'MIB': 2**20,
-    'GIB': 2**30,
-    'TIB': 2**40,
-}
+_UNITS = {'': 1, 'B': 1} | {f'{p}B': 1000**n for n, p in enumerate('KMGT', 1)}
+_UNITS |= {f'{p}IB': 1024**n for n, p in enumerate('KMGT', 1)}
 
 
-def size_of(
+def parse_size(
     text: str | int | None,  # `20 GB`, `512 MiB`, a number of bytes, or None
 ) -> int | None:  # bytes
     "A size as people write it. Raises ValueError for anything else."
     if text is None or isinstance(text, int) and text >= 0:
         return text
-    found = re.fullmatch(r'\s*([\d.]+)\s*([A-Za-z]*)\s*', str(text))
+    found = re.fullmatch(r'\s*(\d+\.?\d*|\.\d+)\s*([A-Za-z]*)\s*', str(text))
     if not found or found[2].upper() not in _UNITS:
         raise ValueError(
             f'A size must be a number of bytes, or a text such as "20 GB". Received: {text!r}.'
         )
     return int(float(found[1]) * _UNITS[found[2].upper()])
-
-# %% ../../nbs/store/10_local.ipynb #3437ec65
-def age_of(
-    text: str | float | timedelta | None,  # `30d`, `12h`, a number of days, or None
-) -> float | None:  # seconds
-    "An age as people write it. Raises ValueError for anything else."
-    if text is None:
-        return None
-    if isinstance(text, timedelta):
-        return text.total_seconds()
-    found = re.fullmatch(r'\s*([\d.]+)\s*([smhdw]?)\w*\s*', str(text))
-    if not found:
-        raise ValueError(
-            'An age must be a number of days, or a text such as "30d" or "12h". Received:'
-            f' {text!r}.'
-        )
-    return (
-        float(found[1]) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 604800, '': 86400}[found[2]]
-    )
 
 
 def bytes_text(n: int) -> str:  # `11.0 MB`
@@ -632,46 +802,79 @@ def bytes_text(n: int) -> str:  # `11.0 MB`
 def entries_text(n: int) -> str:
     return f'{n} entr{"y" if n == 1 else "ies"}'  # `1 entry`
 
+# %% ../../nbs/store/10_local.ipynb #3437ec65
+_SECONDS = {'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 604800, '': 86400}
+
+
+def parse_age(
+    text: str | float | timedelta | None,  # `30d`, `12h`, a number of days, or None
+) -> float | None:  # seconds
+    "An age as people write it. Raises ValueError for anything else."
+    if text is None:
+        return None
+    if isinstance(text, timedelta):
+        return text.total_seconds()
+    found = re.fullmatch(r'\s*(\d+\.?\d*|\.\d+)\s*([smhdw]?)\w*\s*', str(text))
+    if not found:
+        raise ValueError(
+            'An age must be a number of days, or a text such as "30d" or "12h". Received:'
+            f' {text!r}.'
+        )
+    return float(found[1]) * _SECONDS[found[2]]
+
 # %% ../../nbs/store/10_local.ipynb #5a86e887
+def _stat(path) -> os.stat_result | None:  # None where it has gone meanwhile
+    with suppress(OSError):
+        return os.stat(path)
+
+
 def _size(folder: Path) -> int:
-    return sum(p.stat().st_size for p in folder.rglob('*') if p.is_file())
+    paths = [os.path.join(at, n) for at, _, names in os.walk(folder) for n in names]
+    return sum(stat.st_size for stat in map(_stat, paths) if stat)
 
 
-def _used(folder: Path) -> float:
-    return max((p.stat().st_mtime for p in [folder, *folder.glob('*.json')]), default=0.0)
+def _used(folder: Path) -> float:  # seconds since 1970
+    paths = [folder, *(folder / n for n in _list_names(folder) if n.endswith('.json'))]
+    return max((stat.st_mtime for stat in map(_stat, paths) if stat), default=0.0)
+
+
+def _time_text(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds).isoformat(' ', 'minutes')
+    except (ValueError, OverflowError, OSError):
+        return 'unknown'  # a clock far off
+
+# %% ../../nbs/store/10_local.ipynb #e5a10707
+def _describe(folder: Path) -> tuple:
+    "The manifest, or None, and the state of an entry."
+    try:
+        manifest = _read_manifest(folder)
+    except Damaged:
+        return None, 'damaged'
+    except NewerFormat as newer:
+        return None, f'of format {newer.format}, newer than {FORMAT}'
+    return manifest, 'whole' if manifest else 'unfinished'
+
+
+def _list_row(folder: Path) -> dict:
+    manifest, state = _describe(folder)
+    manifest = manifest or {'about': {}}
+    return {
+        'entry': folder.name[:12],
+        'model': manifest['about'].get('model'),
+        'rows': manifest.get('rows'),
+        'bytes': _size(folder),
+        'last used': _time_text(_used(folder)),
+        'state': state,
+    }
 
 
 def listing(
     root: str | os.PathLike | None = None,  # of the store; None is the user's cache folder
 ) -> Table:
     "The entries of a store, the last used first."
-
-    def row(folder):
-        try:
-            manifest, state = _manifest(folder), 'whole'
-        except Damaged:
-            manifest, state = None, 'damaged'
-        about = (manifest or {}).get('about', {})
-        return {
-            'entry': folder.name[:12],
-            'model': about.get('model'),
-            'rows': (manifest or {}).get('rows'),
-            'bytes': _size(folder),
-            'last used': datetime.fromtimestamp(_used(folder)).isoformat(' ', 'minutes'),
-            'state': state if manifest or state == 'damaged' else 'unfinished',
-        }
-
-    folder = home(root)
-    rows = [row(p) for p in sorted(find_entries(folder), key=_used, reverse=True)]
+    rows = [_list_row(p) for p in sorted(find_entries(home(root)), key=_used, reverse=True)]
     return Table(rows, f'{entries_text(len(rows))}, {bytes_text(sum(r["bytes"] for r in rows))}')
-
-# %% ../../nbs/store/10_local.ipynb #e5a10707
-def abouts(root: Path, most: int) -> list:  # what was written about the last used entries
-    found = [
-        _read_json(p / 'manifest.json')
-        for p in sorted(find_entries(root), key=_used, reverse=True)[:most]
-    ]
-    return [m['about'] for m in found if m and m.get('format') == FORMAT]
 
 
 def size(
@@ -681,11 +884,24 @@ def size(
     return sum(map(_size, find_entries(home(root))))
 
 # %% ../../nbs/store/10_local.ipynb #2009d35f
-def _remove(folder: Path) -> bool:  # False where a process is writing it
+def _is_newer(folder: Path) -> bool:
+    try:
+        _read_manifest(folder)
+    except NewerFormat:
+        return True
+    except Damaged:
+        return False
+    return False
+
+
+def _remove_entry(folder: Path) -> bool:
+    "False where a process is writing it, a newer version wrote it, or it cannot be removed."
+    if _is_newer(folder):
+        return False
     try:
         with locked(folder, timeout=0):
             discard(folder)
-    except TimeoutError:
+    except (TimeoutError, OSError):
         return False
     with suppress(OSError):
         (folder.parent / f'.{folder.name}.lock').unlink()
@@ -700,80 +916,168 @@ def prune(
     ) = None,  # spare what was used since: `30d`, `12h`, days
     limit: str | int | None = None,  # spare what fits, the last used first: `20 GB`, bytes
 ) -> Table:  # what was removed
-    """Remove entries that nothing spares, the least recently used first. Raises ValueError where no
-    rule is given.
+    """Remove entries that nothing spares, the least recently used first; passed over are those that
+    a process is writing, or a newer version wrote. Raises ValueError where no rule is given.
     """
-    return pruned(
-        [(_used(p), _size(p), p) for p in find_entries(home(root))],
-        _remove,
-        keep,
-        older_than,
-        limit,
-    )
+    rules = PruneRules(keep, older_than, limit)
+    found = [(_used(p), _size(p), p) for p in find_entries(home(root))]
+    return rules.apply(found, _remove_entry)
 
 # %% ../../nbs/store/10_local.ipynb #9aba606c
-def pruned(
-    found: list, remove, keep, older_than, limit
-) -> Table:  # what was removed of (last use, bytes, entry)
-    "Call `remove` for each entry that nothing spares; it says whether it could."
-    if keep is None and older_than is None and limit is None:
-        raise ValueError(
-            'Say what may go: `keep=` a number, `older_than=` an age or `limit=` a size; `keep=0`'
-            ' removes all. Received: none of them.'
-        )
-    gone, room, oldest, now = [], size_of(limit), age_of(older_than), time.time()
-    for i, (used, bytes_, entry) in enumerate(sorted(found, key=lambda f: f[0], reverse=True)):
-        spared = [
-            keep is not None and i < keep,
-            oldest is not None and now - used <= oldest,
-            room is not None and bytes_ <= room,
+class PruneRules:
+    "What is spared. Raises ValueError where no rule is given."
+
+    def __init__(self, keep: int | None, older_than, limit):
+        if keep is None and older_than is None and limit is None:
+            raise ValueError(
+                'Say what may go: `keep=` a number, `older_than=` an age or `limit=` a size;'
+                ' `keep=0` removes all. Received: none of them.'
+            )
+        self.keep, self.oldest, self.limit = keep, parse_age(older_than), parse_size(limit)
+
+    def choose(self, found: list) -> list:
+        "Those of (last use, bytes, entry) that nothing spares."
+        chosen, left, now = [], self.limit, time.time()
+        for i, (used, nbytes, entry) in enumerate(sorted(found, key=_last_first)):
+            young = self.oldest is not None and now - used <= self.oldest
+            fits = left is not None and nbytes <= left
+            if fits:
+                left -= nbytes
+            if not (young or fits or self.keep is not None and i < self.keep):
+                chosen.append((entry, nbytes))
+        return chosen
+
+    def apply(self, found: list, remove) -> Table:
+        "Call `remove` for each of these; it says whether it could."
+        gone = [
+            {'entry': entry.name[:12], 'bytes': nbytes}
+            for entry, nbytes in self.choose(found)
+            if remove(entry)
         ]
-        if room is not None:
-            room -= bytes_ if bytes_ <= room else 0
-        if not any(spared) and remove(entry):
-            gone.append({'entry': entry.name[:12], 'bytes': bytes_})
-    return Table(
-        gone, f'{entries_text(len(gone))} removed, {bytes_text(sum(r["bytes"] for r in gone))}'
-    )
+        nbytes = sum(r['bytes'] for r in gone)
+        return Table(gone, f'{entries_text(len(gone))} removed, {bytes_text(nbytes)}')
+
+
+def _last_first(found: tuple) -> float:
+    return -found[0]
 
 # %% ../../nbs/store/10_local.ipynb #47f29cd1
+class Store(Protocol):
+    """What keeps entries: named arrays with rows in common, each under a key. An entry is whole or
+    absent, and what it says it is was compared with where it lies.
+
+    `place` is where an entry lies, a folder or something like one. Who writes or discards holds its
+    lock; who reads needs none. `read` and `discard` may run beside `prune`.
+    """
+
+    def place(self, key: str):
+        "Where the entry of a key lies, whether it is there or not."
+
+    def locked(self, place, timeout: float = -1):
+        "A context with one writer at a time. Raises TimeoutError after `timeout` seconds."
+
+    def read(self, place) -> Entry | None:
+        "A whole entry, or None. Raises Damaged or NewerFormat."
+
+    def read_begun(self, place) -> Entry | None:
+        "The rows that a killed writer has left whole, or None; `about` is its last note."
+
+    def writer(self, place, fields: list) -> Writer:
+        "Puts rows behind those that are there, if they have the same fields."
+
+    def pieces(self, place):
+        "Shards of the entry that several processes write, and `join` to one writer's."
+
+    def finish(self, writer: Writer, about: dict) -> None:
+        "Make the entry whole."
+
+    def discard(self, place) -> None:
+        "Remove the entry, whole or not."
+
+    def check(self, need: int) -> None:
+        "Raises ValueError where so many bytes are more than the store may take."
+
+    def prepare(self, need: int | None) -> None:
+        "Raises OSError before any work where so many bytes can't be written; None: not known."
+
+    def trim(self, keep: int | None = None) -> None:
+        "Remove what is over the limit; the last `keep` entries stay."
+
+    def read_abouts(self) -> list:
+        "What was written about the entries used last."
+
+    def listing(self) -> Table:
+        "The entries, the last used first."
+
+    def size(self) -> int:
+        "Bytes of all entries."
+
+    def prune(self, keep: int | None = None, older_than=None, limit=None) -> Table:
+        "Remove entries that nothing spares. Never raises because of what others do meanwhile."
+
+# %% ../../nbs/store/10_local.ipynb #e75cda72
 class LocalStore:
     "The store in a folder of this machine."
 
-    def __init__(self, root=None, cap: int | None = None):  # bytes that it may take
-        self.root, self.cap = home(root), cap
-        self.root.mkdir(parents=True, exist_ok=True)
+    def __init__(self, root=None, cap: str | int | None = None):  # bytes that it may take
+        self.root, self.cap = home(root), parse_size(cap)
+
+    def __fspath__(self):
+        return str(self.root)
+
+    def __repr__(self):
+        return f'LocalStore({str(self.root)!r})'
 
     def place(self, key: str) -> Path:
-        return place(self.root, key)
+        return entry_folder(self.root, key)
 
-    def read(self, folder: Path) -> Entry | None:
-        return read(folder)
+    @contextmanager
+    def locked(self, place: Path, timeout: float = -1):
+        with ExitStack() as stack:
+            try:
+                self.root.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(place, timeout))
+            except OSError as error:  # a folder that can be read only: nobody writes there
+                if isinstance(error, TimeoutError) or error.errno not in _READ_ONLY:
+                    raise
+            yield
 
-    def begun(self, folder: Path) -> Entry | None:
-        return begun(folder)
+    def read(self, place: Path) -> Entry | None:
+        return read(place)
 
-    def writer(self, folder: Path, fields: list) -> Writer:
-        return Writer(folder, fields)
+    def read_begun(self, place: Path) -> Entry | None:
+        return read_begun(place)
+
+    def writer(self, place: Path, fields: list) -> Writer:
+        return Writer(place, fields)
+
+    def pieces(self, place: Path) -> LocalPieces:
+        return LocalPieces(place)
 
     def finish(self, writer: Writer, about: dict) -> None:
         finish(writer, about)
 
-    def discard(self, folder: Path) -> None:
-        discard(folder)
+    def discard(self, place: Path) -> None:
+        discard(place)
 
-    def abouts(self) -> list:
-        return abouts(self.root, 50)
+    def listing(self) -> Table:
+        return listing(self.root)
 
-    def locked(self, folder: Path, timeout: float = -1):
-        return locked(folder, timeout)
+    def size(self) -> int:
+        return size(self.root)
 
-    def trim(self, keep: int | None = None) -> None:  # to what it may take
+    def prune(self, keep: int | None = None, older_than=None, limit=None) -> Table:
+        return prune(self.root, keep, older_than, limit)
+
+    def trim(self, keep: int | None = None) -> None:
         if self.cap is not None:
-            prune(self.root, keep=keep, limit=self.cap)
+            self.prune(keep, limit=self.cap)
 
-    def check(self, need: int) -> None:  # bytes that are to come, or have come
-        "Raises ValueError or OSError where they do not fit."
+    def read_abouts(self) -> list:
+        folders = sorted(find_entries(self.root), key=_used, reverse=True)[:_REMEMBERED]
+        return [m['about'] for m, _ in map(_describe, folders) if m]
+
+    def check(self, need: int) -> None:
         if self.cap is not None and need > self.cap:
             raise ValueError(
                 'Features must fit the limit of the store. Raise `limit`, or store a smaller'
@@ -781,13 +1085,27 @@ class LocalStore:
                 f' {bytes_text(self.cap)}.'
             )
 
-    def prepare(
-        self, need: int | None
-    ) -> None:  # before any work: is there room? None where it is not known how much will come
+    def prepare(self, need: int | None) -> None:
         self.check(need or 0)
+        _probe(self.root)
         free = shutil.disk_usage(self.root).free
         if need and need > free:
             raise OSError(
                 'Features must fit on the disk. Free some space, or name another store. Received:'
                 f' {bytes_text(need)} for {bytes_text(free)} of free space.'
             )
+
+
+_REMEMBERED = 50  # entries that are looked at to say what differs
+
+
+def _probe(root: Path) -> None:
+    "Raises PermissionError where nothing can be written into a folder."
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        if error.errno in _READ_ONLY:
+            raise PermissionError(error.errno, _say_read_only(root)) from error
+        raise

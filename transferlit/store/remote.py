@@ -7,9 +7,12 @@ Docs: https://transferlit.github.io/transferlit/store/remote.html.md"""
 # %% ../../nbs/store/30_remote.ipynb #a0bf8ec6
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import socket
+import tempfile
 import time
 import uuid
 from collections import deque
@@ -21,18 +24,17 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-
 from . import local as disk
-from .blob_cache import Blob, Copies, enough
+from .blob_cache import Blob, BlobCache, check_limit
 from ..files import content_hash, locked
 from ..tables import Table
 
 # %% auto #0
-__all__ = ['filesystem', 'Files', 'listed', 'blob_file', 'longest', 'Distant', 'Place', 'entry_of', 'RemoteWriter',
-           'append_remote_shard', 'finish_remote', 'RemoteStore', 'read_remote', 'is_remote']
+__all__ = ['open_filesystem', 'Files', 'list_files', 'blob_file', 'longest_chain', 'RemoteRows', 'Place', 'open_entry',
+           'RemoteWriter', 'RemotePieces', 'finish_remote', 'RemoteStore', 'open_store']
 
 # %% ../../nbs/store/30_remote.ipynb #c3869270
-def filesystem(
+def open_filesystem(
     url: str,  # `s3://bucket/features`; with a filesystem given, a path in it
     given=None,  # of fsspec or pyarrow
     **options,  # of the filesystem, as fsspec takes them
@@ -48,11 +50,11 @@ def filesystem(
             f" Received: {error}."
         ) from None
     if given is not None:
-        return _wrapped(given), str(url).partition('://')[2] or str(url)
+        return _wrap_filesystem(given), str(url).partition('://')[2] or str(url)
     try:
         return fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
-        raise ImportError(_unpacked(url.partition('://')[0], error)) from None
+        raise ImportError(_say_missing(url.partition('://')[0], error)) from None
     except ValueError as error:
         known = 's3, gs, abfs, hdfs, sftp, file'
         raise ValueError(
@@ -61,7 +63,7 @@ def filesystem(
         ) from None
 
 # %% ../../nbs/store/30_remote.ipynb #15ffee20
-def _unpacked(protocol, error) -> str:
+def _say_missing(protocol, error) -> str:
     package = (
         re.search(r'[Ii]nstall (?:the )?["`]?([\w-]+)', str(error)) or [None, 'that package']
     )[1]
@@ -71,7 +73,7 @@ def _unpacked(protocol, error) -> str:
     )
 
 
-def _wrapped(given):  # as one of fsspec
+def _wrap_filesystem(given):  # as one of fsspec
     if not type(given).__module__.startswith('pyarrow'):
         return given
     from fsspec.implementations.arrow import ArrowFSWrapper
@@ -81,17 +83,10 @@ def _wrapped(given):  # as one of fsspec
 # %% ../../nbs/store/30_remote.ipynb #a9f84cd5
 _THREADS = 8  # requests at once
 _PAUSES = 0.1, 0.5, 2.0  # seconds before it is tried again
-_RENAMES = {
-    'file',
-    'local',
-    'sftp',
-    'ssh',
-    'smb',
-    'hdfs',
-    'arrow_hdfs',
-    'webhdfs',
-}  # folders, where files can be seen while they grow
 _IN_ONE = 1 << 26  # bytes that are sent in one request
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk of this machine: to try again is of no use
+# Folders, where files can be seen while they grow.
+_RENAMES = {'file', 'local', 'sftp', 'ssh', 'smb', 'hdfs', 'arrow_hdfs', 'webhdfs'}
 
 # %% ../../nbs/store/30_remote.ipynb #aa846592
 @dataclass(frozen=True)
@@ -112,13 +107,15 @@ class Files:
         for pause in (*_PAUSES, None):
             try:
                 return getattr(self.fs, verb)(*args, **more)
-            except (FileNotFoundError, NotImplementedError):
+            except (FileNotFoundError, IsADirectoryError, NotImplementedError):
                 raise
             except PermissionError as error:
-                raise PermissionError(_unreached(self.url, error)) from error
+                raise PermissionError(_say_unreached(self.url, error)) from error
             except Exception as error:  # what the client of a cloud raises is of many kinds
+                if getattr(error, 'errno', None) in _FULL:
+                    raise
                 if pause is None:
-                    raise OSError(_unreached(self.url, error)) from error
+                    raise OSError(_say_unreached(self.url, error)) from error
             time.sleep(pause)
 
     def get(self, name: str, path: Path) -> None:
@@ -128,34 +125,50 @@ class Files:
         _put(self, self.path(name), content)
 
     def read(self, name: str) -> bytes | None:  # None where there is no such file
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, IsADirectoryError):
             return self.call('cat_file', self.path(name))
 
 # %% ../../nbs/store/30_remote.ipynb #c1ff339a
 def _put(files, path, content) -> None:
-    protocol = files.fs.protocol
-    renames = _RENAMES & {protocol} if isinstance(protocol, str) else _RENAMES & {*protocol}
-    part = f'{path}~{uuid.uuid4().hex[:12]}' if renames else path
-    if renames:
-        files.call('makedirs', path.rpartition('/')[0], exist_ok=True)
+    if not _grows_visibly(files.fs):
+        return _send(files, path, content)
+    part = f'{path}~{uuid.uuid4().hex[:12]}'
+    files.call('makedirs', path.rpartition('/')[0], exist_ok=True)
+    _set_aside_folder(files, path)
+    _send(files, part, content)
+    files.call('mv', part, path)
+
+
+def _set_aside_folder(files, path) -> None:  # a file would be moved into it
+    if not files.call('isdir', path):
+        return
+    aside = files.path('foreign')
+    name = path.removeprefix(files.path('')).replace('/', '-')
+    files.call('makedirs', aside, exist_ok=True)
+    files.call('mv', path, f'{aside}/{name}~{uuid.uuid4().hex[:12]}', recursive=True)
+
+
+def _grows_visibly(fs) -> bool:
+    protocols = {fs.protocol} if isinstance(fs.protocol, str) else {*fs.protocol}
+    return bool(_RENAMES & protocols)
+
+
+def _send(files, path, content) -> None:
     if isinstance(content, Path) and content.stat().st_size > _IN_ONE:
-        files.call('put_file', str(content), part)
-    else:
-        files.call(
-            'pipe_file', part, content if isinstance(content, bytes) else content.read_bytes()
-        )
-    if renames:
-        files.call('mv', part, path)
+        return files.call('put_file', str(content), path)
+    data = content if isinstance(content, bytes) else content.read_bytes()
+    files.call('pipe_file', path, data)
 
 # %% ../../nbs/store/30_remote.ipynb #fb42b091
-def _unreached(url, error) -> str:
+def _say_unreached(url, error) -> str:
     return (
         'A remote store must be reachable. Check the URL, the network and the rights. Received:'
         f' {url}: {type(error).__name__}: {" ".join(str(error).split())[:300]}.'
     )
 
 
-def listed(files: Files, folder: str = '') -> dict:  # bytes of each file below `folder`, by name
+def list_files(files: Files, folder: str = '') -> dict:
+    "Bytes of each file below `folder`, by name."
     path = files.path(folder).rstrip('/')
     files.fs.invalidate_cache()  # others write there as well
     try:
@@ -182,7 +195,7 @@ def _reach(files: Files) -> None:
     try:
         files.put(name, b'here')
     except FileNotFoundError as error:
-        raise FileNotFoundError(_unreached(files.url, error)) from error
+        raise FileNotFoundError(_say_unreached(files.url, error)) from error
     _remove(files, [name])
 
 # %% ../../nbs/store/30_remote.ipynb #6d23267c
@@ -197,45 +210,44 @@ def blob_file(sha256: str) -> str:
     return f'{sha256[:32]}.bin'
 
 
-def _link(record: dict) -> str:
+def _link_of(record: dict) -> str:
     return content_hash(json.dumps(record, sort_keys=True))[:16]  # what the next record knows it by
 
 
-def _there(record: dict, sizes: dict) -> bool:  # all bytes that it vouches for
-    return all(
-        sizes.get(blob_file(h)) == b for h, b in zip(record['sha256'], record['bytes'], strict=True)
-    )
+def _has_bytes(record: dict, sizes: dict) -> bool:  # all that it vouches for
+    pairs = zip(record['sha256'], record['bytes'])
+    return all(sizes.get(blob_file(h)) == b for h, b in pairs)
 
 # %% ../../nbs/store/30_remote.ipynb #6bbe7876
-def longest(
+def longest_chain(
     records: dict,  # by name of their file
     sizes: dict,  # of the files that are there
+    entry: str,  # the name of the entry they lie in
 ) -> list:  # the longest chain that begins at the beginning; each with `after`
     "Follow the records from the first one on, as far as they and their bytes are whole."
-    before, depth = {None: None}, {None: 0}
+    found, depth = {}, {None: 0}
     for name in sorted(records):
-        number, mine = _RECORD.fullmatch(name).groups()
+        number, link = int(name[:5]), _RECORD.fullmatch(name)[2]
         record = records[name]
-        if (
-            record is None
-            or _link(record) != mine
-            or depth.get(record['after']) != int(number)
-            or not _there(record, sizes)
-        ):
-            continue
-        before[mine], depth[mine] = record, int(number) + 1
-    chain, at = [], max(depth, key=lambda h: (depth[h], h or ''))
+        if _is_link(record, link, entry, number) and depth.get(record.get('after')) == number:
+            if _has_bytes(record, sizes):
+                found[link], depth[link] = record, number + 1
+    chain, at = [], max(depth, key=lambda link: (depth[link], link or ''))
     while at:
-        chain.append(before[at])
-        at = before[at]['after']
+        chain.append(found[at])
+        at = found[at]['after']
     return chain[::-1]
+
+
+def _is_link(record: dict | None, link: str, entry: str, number: int) -> bool:
+    return disk.is_record(record, entry, number) and _link_of(record) == link
 
 # %% ../../nbs/store/30_remote.ipynb #c7398c02
 @dataclass(frozen=True, eq=False)
-class Distant:
+class RemoteRows:
     "Rows of a shard that are fetched when they are read. Read, they are in memory."
 
-    copies: Copies
+    cache: BlobCache
     blob: Blob
     dtype: np.dtype
     whole: tuple  # shape of the shard
@@ -254,29 +266,31 @@ class Distant:
         return len(self.whole)
 
     def __array__(self, dtype=None, copy=None):
-        return _read(self, slice(None), dtype)
+        return self.read(slice(None), dtype)
 
     def __getitem__(self, rows):
         if not isinstance(rows, slice) or rows.step not in (None, 1):
-            return _read(self, rows)
+            return self.read(rows)
         start, stop, _ = rows.indices(len(self))
         return replace(self, start=self.start + start, stop=self.start + max(start, stop))
 
-    def hold(self):  # fetch it now; call what this gives to let it go
-        if not self.blob.size:
-            return lambda: None
-        self.copies.hold(self.blob)
-        return partial(self.copies.release, self.blob)
+    def read(self, rows, dtype=None) -> np.ndarray:
+        if not (len(self) and self.blob.size):
+            return np.empty(self.shape, self.dtype)[rows]
+        with self.cache.using(self.blob) as data:
+            shard = data.view(self.dtype).reshape(self.whole)
+            return np.array(shard[self.start : self.stop][rows], dtype)
 
-# %% ../../nbs/store/30_remote.ipynb #39d5e3f8
-def _read(distant, rows, dtype=None) -> np.ndarray:
-    if not (len(distant) and distant.blob.size):
-        return np.empty(distant.shape, distant.dtype)[rows]
-    with distant.copies.using(distant.blob) as data:
-        return np.array(
-            data.view(distant.dtype).reshape(distant.whole)[distant.start : distant.stop][rows],
-            dtype,
-        )
+    def pin(self):
+        "Fetch it now; call what comes back to release it."
+        if not self.blob.size:
+            return _do_nothing
+        self.cache.pin(self.blob)
+        return partial(self.cache.release, self.blob)
+
+
+def _do_nothing() -> None:
+    "Nothing was pinned."
 
 # %% ../../nbs/store/30_remote.ipynb #edd65227
 @dataclass(frozen=True)
@@ -285,7 +299,7 @@ class Place:
 
     files: Files
     name: str  # 32 hexadecimal digits of its key
-    copies: Copies
+    cache: BlobCache
 
     def __str__(self):
         return f'{self.files.url}/{self.name}'
@@ -294,117 +308,89 @@ class Place:
         return f'{self.name}/{name}'
 
     def sizes(self) -> dict:
-        return listed(self.files, self.name)
+        return list_files(self.files, self.name)
 
-    def read(self, name: str) -> dict | None:  # None where it is missing or damaged
-        return disk.unsealed(self.files.read(self.file(name)) or b'')
+    def read(self, name: str) -> dict | None:
+        "A file of JSON; None where it is missing or damaged."
+        return disk.load_sealed(self.files.read(self.file(name)) or b'')
 
     def write(self, name: str, content: dict) -> None:
-        self.files.put(self.file(name), disk.sealed(content).encode())
+        self.files.put(self.file(name), disk.dump_sealed(content).encode())
 
     def blob(self, sha256: str, size: int) -> Blob:
         return Blob(self.files, self.file(blob_file(sha256)), sha256, size)
 
-    def holds(self, record: dict) -> bool:
-        return _holds(self, record)  # all bytes that it vouches for
-
-    def send(self, piece: Path) -> dict:
-        return _sent(self, piece)  # the bytes of an entry of one shard on this machine; its record
-
     def manifest(self, sizes: dict) -> dict | None:
-        return _manifest(self, sizes)  # None where there is no whole entry
+        """The manifest; None where there is no whole entry. Raises Damaged where it is not as it
+        was written or without its bytes, NewerFormat where a newer version wrote it.
+        """
+        if 'manifest.json' not in sizes:
+            return None
+        content = self.files.read(self.file('manifest.json'))
+        if content is None:
+            return None  # removed since
+        found = disk.check_manifest(disk.load_sealed(content), self)
+        lacking = (
+            [n for n, s in enumerate(found['shards']) if not _has_bytes(s, sizes)] if found else []
+        )
+        if lacking:
+            raise disk.Damaged(self, [f'shard {n} is not whole' for n in lacking])
+        return found
 
-    def chain(self, sizes: dict) -> list:  # what killed writers have left whole
+    def chain(self, sizes: dict) -> list:
+        "Records of what killed writers have left whole."
         names = [n for n in sizes if _RECORD.fullmatch(n)]
         with ThreadPoolExecutor(_THREADS) as pool:
-            return longest(dict(zip(names, pool.map(self.read, names))), sizes)
-
-# %% ../../nbs/store/30_remote.ipynb #69cbb0c5
-def _manifest(place, sizes) -> dict | None:
-    "Raises Damaged where there is a manifest, but not as it was written, or without its bytes."
-    if 'manifest.json' not in sizes:
-        return None
-    found = place.read('manifest.json')
-    if found is None:
-        raise disk.Damaged(place, ['manifest.json has changed'])
-    if found.get('format') != disk.FORMAT:
-        return None
-    lacking = [n for n, s in enumerate(found['shards']) if not _there(s, sizes)]
-    if lacking:
-        raise disk.Damaged(place, [f'shard {n} is not whole' for n in lacking])
-    return found
-
-
-def _holds(place, record) -> bool:
-    def size(digest):
-        try:
-            return place.files.call('info', place.files.path(place.file(blob_file(digest))))['size']
-        except FileNotFoundError:
-            return None
-
-    return [size(h) for h in record['sha256']] == record['bytes']
-
-
-def _sent(place, piece) -> dict:
-    (record,) = disk.unsealed((piece / 'manifest.json').read_bytes())['shards']
-    for i, digest in enumerate(record['sha256']):
-        place.files.put(place.file(blob_file(digest)), piece / f'00000.{i}.bin')
-    return record
+            records = dict(zip(names, pool.map(self.read, names)))
+        return longest_chain(records, sizes, self.name)
 
 # %% ../../nbs/store/30_remote.ipynb #4c3711d8
-def entry_of(place: Place, manifest: dict) -> disk.Entry:
-    """An entry whose rows are fetched when they are read. Raises ValueError where the copies have
-    too little room.
+def open_entry(place: Place, manifest: dict) -> disk.Entry:
+    """An entry whose rows are fetched when they are read. Raises ValueError where the limit of the
+    cache is too small.
     """
     fields, shards = manifest['fields'], manifest['shards']
     nbytes = [sum(s['bytes']) for s in shards]
-    enough(place.copies.limit, max(nbytes, default=0), sum(nbytes))
-
-    def part(s, i):
-        whole = (s['rows'], *fields[i]['shape'])
-        return Distant(
-            place.copies,
-            place.blob(s['sha256'][i], s['bytes'][i]),
-            disk.dtype_of(fields[i]['dtype']),
-            whole,
-            0,
-            s['rows'],
-        )
-
+    check_limit(place.cache.limit, max(nbytes, default=0), sum(nbytes))
     arrays = {
-        f['name']: disk.StoredRows([part(s, i) for s in shards]) for i, f in enumerate(fields)
+        f['name']: disk.StoredRows([_open_part(place, f, s, i) for s in shards])
+        for i, f in enumerate(fields)
     }
-    return disk.Entry(
-        place, arrays, fields, manifest['about'], sum(s['rows'] for s in shards), sum(nbytes)
-    )
+    rows = sum(s['rows'] for s in shards)
+    return disk.Entry(place, arrays, fields, manifest['about'], rows, sum(nbytes))
+
+
+def _open_part(place: Place, field: dict, shard: dict, i: int) -> RemoteRows:
+    rows, blob = shard['rows'], place.blob(shard['sha256'][i], shard['bytes'][i])
+    shape = (rows, *field['shape'])
+    return RemoteRows(place.cache, blob, disk.dtype_of(field['dtype']), shape, 0, rows)
 
 # %% ../../nbs/store/30_remote.ipynb #603918b1
 _WAITING = 2  # shards that wait to be sent
 
 # %% ../../nbs/store/30_remote.ipynb #15f5dd0a
-class _Sending:
+class _Sender:
     "Sends shards in a thread of its own: bytes first, then the record that vouches for them."
 
     def __init__(self, place: Place, sizes: dict):
         self.place, self.sizes, self.waiting = place, sizes, deque()
         self.thread = ThreadPoolExecutor(1, 'transferlit-sending')
 
-    def add(
-        self, number: int, record: dict, contents: list
-    ) -> None:  # the record with `after`; bytes, files, or None for what is there already
+    def add(self, record: dict, contents: list) -> None:
+        "A record with `after`; bytes, files, or None for what is there already."
         while len(self.waiting) >= _WAITING:
             self.waiting.popleft().result()
-        self.waiting.append(self.thread.submit(self._send, number, record, contents))
+        self.waiting.append(self.thread.submit(self._send, record, contents))
 
-    def _send(self, number, record, contents):
+    def _send(self, record, contents):
         for content, size, digest in zip(contents, record['bytes'], record['sha256']):
             if content is None:
                 continue
             if self.sizes.get(blob_file(digest)) != size:
                 self.place.files.put(self.place.file(blob_file(digest)), content)
             if isinstance(content, Path):
-                self.place.copies.take(self.place.blob(digest, size), content)
-        self.place.write(f'{number:05d}-{_link(record)}.json', record)
+                self.place.cache.adopt(self.place.blob(digest, size), content)
+        self.place.write(f'{record["shard"]:05d}-{_link_of(record)}.json', record)
 
     def check(self) -> None:  # raises what went wrong so far
         while self.waiting and self.waiting[0].done():
@@ -422,66 +408,49 @@ class RemoteWriter(disk.Writer):
     "Puts rows into an entry far away, shard after shard. A context, as `Writer` is."
 
     def __init__(self, place: Place, fields: list, shard_bytes: int | None = None):
-        self.place, self.fields, self.shard_bytes, self.open, self.note = (
-            place,
-            fields,
-            shard_bytes or disk.shard_limits.bytes,
-            None,
-            {},
-        )
-        self.stack, self.folder = ExitStack(), None
+        self.place, self.entry, self.fields = place, place.name, fields
+        self.shard_bytes = shard_bytes or disk.shard_limits.bytes
+        self.open, self.folder, self.stack = None, None, ExitStack()
         self.announce()
         sizes = place.sizes()
-        self.sending = _Sending(place, sizes)
-        self._go_on([r for r in place.chain(sizes) if r['fields'] == fields])
-
-    def _go_on(self, chain) -> None:  # behind what is there
-        self.last = _link(chain[-1]) if chain else None
-        self.shards = [{k: v for k, v in r.items() if k != 'after'} for r in chain]
-        if chain:
-            self.note = dict(chain[-1]['note'])
+        self.sender = _Sender(place, sizes)
+        chain = place.chain(sizes)
+        self._go_on([{k: v for k, v in r.items() if k != 'after'} for r in chain])
+        self.last = _link_of(chain[-1]) if self.shards else None
 
     def announce(self) -> None:
-        self.place.write(f'writers/{_machine(self.place)}.json', {})
+        self.place.write(f'writers/{_machine_name(self.place)}.json', {})
 
     def add(self, arrays) -> None:
-        self.sending.check()
+        self.sender.check()
         super().add(arrays)
 
     def _begin(self):
-        self.folder = self.folder or self.stack.enter_context(self.place.copies.scratch())
+        self.folder = self.folder or self.stack.enter_context(self.place.cache.scratch())
         return super()._begin()
 
-    def seal(self) -> None:
-        if not self.open:
-            return
-        (record, files), self.open = self.open.close(self.note), None
-        self.append(record, files)
-
-    def append(
-        self, record: dict, contents: list
-    ) -> None:  # a shard that is complete; None for bytes that are there already
+    def _keep(self, record: dict, files: list) -> None:  # None for bytes that are there already
         linked = {**record, 'after': self.last}
-        self.sending.add(len(self.shards), linked, contents)
-        self.shards, self.last = [*self.shards, record], _link(linked)
+        self.sender.add(linked, files)
+        self.shards.append(record)
+        self.last = _link_of(linked)
 
     def __exit__(self, *error):
         try:
             super().__exit__(*error)
             if error[0] in (None, KeyboardInterrupt):
-                self.sending.wait()
+                self.sender.wait()
         finally:
             self.close()
 
     def close(self) -> None:  # everything that was sealed is sent, or has failed
-        self.sending.close()
+        self.sender.close()
         self.stack.close()
 
 # %% ../../nbs/store/30_remote.ipynb #809b3b74
-def _machine(
-    place,
-) -> str:  # one name for each folder of copies: who writes there one after the other is one writer
-    path = place.copies.folder / 'id'
+def _machine_name(place) -> str:
+    "One for each folder of copies: who writes there one after the other is one writer."
+    path = place.cache.folder / 'id'
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path):
@@ -490,14 +459,74 @@ def _machine(
     return f'{socket.gethostname()}-{path.read_text()}'
 
 # %% ../../nbs/store/30_remote.ipynb #e97b946c
-def append_remote_shard(
-    writer: RemoteWriter,  # of the entry that grows
-    record: dict,  # of a shard whose bytes lie in the entry's place
-    more: list = (),  # an array for each field that it lacks, the last ones
-) -> None:
-    "Make a shard the next one of `writer`."
-    added = [np.ascontiguousarray(a).tobytes() for a in more]
-    writer.append(disk.widened(writer, record, added), [None] * len(record['bytes']) + added)
+@dataclass(frozen=True)
+class RemotePieces:
+    "Shards of an entry far away that several processes write."
+
+    place: Place  # of the entry
+
+    def __str__(self):
+        return self.place.files.url  # the store
+
+    def file(self, tag: str) -> str:
+        return f'pieces/{tag}.json'
+
+    def entry(self, tag: str) -> str:
+        return f'{self.place.name}/{tag}'
+
+    def read(self, tag: str) -> disk.Entry | None:
+        "A piece that is there, whole."
+        about = self.place.read(self.file(tag))
+        if not about or not about.get('rows'):
+            return None
+        record = about.get('record')
+        if disk.is_record(record, self.entry(tag), 0) and self._has_bytes(record):
+            manifest = {'fields': record['fields'], 'shards': [record], 'about': about}
+            return open_entry(self.place, manifest)
+
+    def _has_bytes(self, record: dict) -> bool:
+        names = map(blob_file, record['sha256'])
+        return [_size_of(self.place, n) for n in names] == record['bytes']
+
+    def drop(self, tag: str) -> None:
+        _remove(self.place.files, [self.place.file(self.file(tag))])
+
+    def write(self, tag: str, chunks, about: dict) -> dict:
+        "Write the rows on this machine, send them, then the record."
+        with tempfile.TemporaryDirectory() as folder:
+            piece = Path(folder) / tag
+            about = disk.write_piece(piece, self.entry(tag), chunks, about)
+            if about['rows']:
+                about = {**about, 'record': _send_piece(self.place, piece)}
+        self.place.write(self.file(tag), about)
+        return about
+
+    def names(self) -> set:
+        return {n[7:-5] for n in self.place.sizes() if n.startswith('pieces/')}
+
+    def sees(self, about: dict) -> bool:
+        return self.place.read(self.file(about['tag'])) is not None
+
+    def join(self, writer: RemoteWriter, about: dict, more: list) -> None:
+        writer.seal()
+        record, added = about['record'], [np.ascontiguousarray(a).tobytes() for a in more]
+        files = [None] * len(record['bytes']) + added
+        writer._keep(disk.relabel_record(writer, record, added), files)
+
+    def clear(self) -> None:
+        "To tidy up is for whoever puts the manifest."
+
+# %% ../../nbs/store/30_remote.ipynb #f349a7c6
+def _size_of(place: Place, name: str) -> int | None:  # None where it is missing
+    with suppress(FileNotFoundError):
+        return place.files.call('info', place.files.path(place.file(name)))['size']
+
+
+def _send_piece(place: Place, piece: Path) -> dict:  # its record
+    (record,) = disk.load_sealed((piece / 'manifest.json').read_bytes())['shards']
+    for i, digest in enumerate(record['sha256']):
+        place.files.put(place.file(blob_file(digest)), piece / f'00000.{i}.bin')
+    return record
 
 # %% ../../nbs/store/30_remote.ipynb #49852c89
 _LONG_GONE = 86400  # seconds after which a writer's name is taken for that of a dead one
@@ -511,22 +540,26 @@ def finish_remote(
     bytes have been removed meanwhile.
     """
     writer.seal()
-    writer.sending.wait()
+    writer.sender.wait()
     writer.announce()
     place, found = writer.place, writer.place.sizes()
-    if not _beaten(place, found):
-        lost = [n for n, s in enumerate(writer.shards) if not _there(s, found)]
-        if lost:
-            raise OSError(
-                f'What was written must still be there. Make it anew. Received: {place} without'
-                f' {len(lost)} of {len(writer.shards)} shards.'
-            )
-        place.write('manifest.json', disk.manifest_of(writer, about))
+    if not _is_finished(place, found):
+        _check_sent(writer, found)
+        place.write('manifest.json', disk.make_manifest(writer, about))
     writer.close()
     _tidy(place)
 
+
+def _check_sent(writer, found) -> None:
+    lost = [n for n, s in enumerate(writer.shards) if not _has_bytes(s, found)]
+    if lost:
+        raise OSError(
+            f'What was written must still be there. Make it anew. Received: {writer.place} without'
+            f' {len(lost)} of {len(writer.shards)} shards.'
+        )
+
 # %% ../../nbs/store/30_remote.ipynb #1f841dbf
-def _beaten(place, found) -> bool:  # by another machine
+def _is_finished(place, found) -> bool:  # by another machine
     try:
         return place.manifest(found) is not None
     except disk.Damaged:
@@ -535,33 +568,33 @@ def _beaten(place, found) -> bool:  # by another machine
 # %% ../../nbs/store/30_remote.ipynb #85f00f7b
 def _tidy(place) -> None:
     "Remove what the manifest does not name, where nobody else is writing."
-    mine, found = f'writers/{_machine(place)}.json', place.sizes()
-    manifest, others = (
-        place.read('manifest.json'),
-        [n for n in found if n.startswith('writers/') and n != mine],
-    )
-    if manifest is None or any(_writes(place, n, mine) for n in others):
+    mine, found = f'writers/{_machine_name(place)}.json', place.sizes()
+    manifest = place.read('manifest.json')
+    others = [n for n in found if n.startswith('writers/') and n != mine]
+    if manifest is None or any(_is_writing(place, n, mine) for n in others):
         return _remove(place.files, [place.file(mine)])
     named = {'manifest.json', *(blob_file(h) for s in manifest['shards'] for h in s['sha256'])}
-    _remove(place.files, [place.file(n) for n in found if n not in named and _OURS.fullmatch(n)])
+    extra = [n for n in found if n not in named and _OURS.fullmatch(n)]
+    _remove(place.files, map(place.file, extra))
 
 
-def _writes(place, name, mine) -> bool:  # by the clock of the store, which saw both names
-    def when(file):
-        return place.files.call('modified', place.files.path(place.file(file)))
-
+def _is_writing(place, name, mine) -> bool:
+    "By the clock of the store, which saw both names."
     try:
-        return (when(mine) - when(name)).total_seconds() < _LONG_GONE
+        apart = _modified(place, mine) - _modified(place, name)
     except FileNotFoundError:
         return False  # gone meanwhile
     except (OSError, NotImplementedError):
         return True  # a filesystem without times
+    return apart < _LONG_GONE
+
+
+def _modified(place, name: str) -> float:  # seconds since 1970, when it was put
+    return place.files.call('modified', place.files.path(place.file(name))).timestamp()
 
 # %% ../../nbs/store/30_remote.ipynb #243d5064
 class RemoteStore:
     "A store on a filesystem far away, with copies on this machine."
-
-    cap = None  # it may take what it takes: the limit is for the copies
 
     def __init__(
         self,
@@ -575,17 +608,15 @@ class RemoteStore:
         **storage_options,  # of the filesystem: `anon=True`, `endpoint_url=...`
     ):
         self.url = str(url).rstrip('/')
-        fs, root = _filesystem(self.url, filesystem, **storage_options)
+        fs, root = open_filesystem(self.url, filesystem, **storage_options)
         self.files = Files(fs, root, self.url)
-        self.copies = Copies(
-            Path(cache).expanduser() if cache else disk.home() / 'copies', disk.size_of(limit)
-        )
+        folder = Path(cache).expanduser() if cache else disk.home() / 'copies'
+        self.cache = BlobCache(folder, disk.parse_size(limit))
 
-    def within(
-        self, limit: str | int
-    ) -> RemoteStore:  # the same store, with another limit for its copies
+    def within(self, limit: str | int) -> RemoteStore:
+        "The same store, with another limit for its copies."
         other = copy(self)
-        other.copies = Copies(self.copies.folder, disk.size_of(limit))
+        other.cache = BlobCache(self.cache.folder, disk.parse_size(limit))
         return other
 
     def __fspath__(self):
@@ -593,180 +624,174 @@ class RemoteStore:
 
     def __repr__(self):
         return (
-            f'RemoteStore({self.url!r}, cache={str(self.copies.folder)!r},'
-            f' limit={disk.bytes_text(self.copies.limit)!r})'
+            f'RemoteStore({self.url!r}, cache={str(self.cache.folder)!r},'
+            f' limit={disk.bytes_text(self.cache.limit)!r})'
         )
 
     def place(self, key: str) -> Place:
-        return Place(self.files, key[:32], self.copies)
+        return Place(self.files, key[:32], self.cache)
+
+    def locked(self, place: Place, timeout: float = -1):
+        "Of this machine's processes one writes; between machines no lock is needed."
+        self.cache.folder.mkdir(parents=True, exist_ok=True)
+        return locked(self.cache.folder / place.name, timeout)
+
+    def read(self, place: Place) -> disk.Entry | None:
+        "Its bytes are fetched and checked when they are used."
+        manifest = place.manifest(place.sizes())
+        return manifest and open_entry(place, manifest)
+
+    def read_begun(self, place: Place) -> disk.Entry | None:
+        chain = place.chain(place.sizes())
+        if not chain:
+            return None
+        fields, about = chain[0]['fields'], chain[-1]['note']
+        return open_entry(place, {'fields': fields, 'shards': chain, 'about': about})
 
     def writer(self, place: Place, fields: list) -> RemoteWriter:
         return RemoteWriter(place, fields)
 
+    def pieces(self, place: Place) -> RemotePieces:
+        return RemotePieces(place)
+
     def finish(self, writer: RemoteWriter, about: dict) -> None:
         finish_remote(writer, about)
 
-    def locked(
-        self, place: Place, timeout: float = -1
-    ):  # of this machine's processes one writes; between machines no lock is needed
-        self.copies.folder.mkdir(parents=True, exist_ok=True)
-        return locked(self.copies.folder / place.name, timeout)
-
-    def read(self, place: Place) -> disk.Entry | None:
-        return read_remote(place)
-
-    def begun(self, place: Place) -> disk.Entry | None:
-        return _begun(place)  # what a killed writer left whole
-
-    def discard(self, place: Place | str) -> None:
-        _discard(self, place)  # or the first digits of an entry, as `listing` shows them
+    def discard(self, place: Place | str) -> None:  # or the first digits, as `listing` shows them
+        "The manifest goes first; what is not part of an entry stays."
+        place = _find_place(self, place) if isinstance(place, str) else place
+        found = [n for n in place.sizes() if _OURS.fullmatch(n)]
+        for names in (['manifest.json'] if 'manifest.json' in found else [], found):
+            _remove(self.files, map(place.file, names))
 
     def find_entries(self) -> dict:
-        return _entries(self.files)  # sizes of the files of each
+        "Sizes of the files of each entry, by its name."
+        found = {}
+        for name, size in list_files(self.files).items():
+            entry, _, file = name.partition('/')
+            if re.fullmatch('[0-9a-f]{32}', entry) and file:
+                found.setdefault(entry, {})[file] = size
+        return found
 
-    def abouts(self) -> list:
-        return [m['about'] for _, m in _manifests(self, [*self.find_entries()][:_ALIKE]) if m]
+    def read_abouts(self) -> list:
+        found = _describe_all(self, [*self.find_entries()][:_REMEMBERED])
+        return [manifest['about'] for manifest, _ in found if manifest]
 
     def listing(self) -> Table:
-        return _listing(self)  # the entries, the last written first
+        return _list_entries(self)
 
     def size(self) -> int:
-        return sum(
-            sum(found.values()) for found in self.find_entries().values()
-        )  # bytes of all entries
+        return sum(sum(found.values()) for found in self.find_entries().values())
 
     def prune(self, keep: int | None = None, older_than=None, limit=None) -> Table:
-        return _pruned(self, keep, older_than, limit)  # as `prune` of a folder
-
-    def check(self, need: int) -> None:
-        "What is stored far away has no limit here."
+        return _prune(self, disk.PruneRules(keep, older_than, limit))
 
     def trim(self, keep: int | None = None) -> None:
-        "Nor is anything removed there unasked."
+        "Nothing is removed far away unasked."
 
-    def prepare(self, need: int | None) -> None:  # before any work
-        """Raises OSError, PermissionError or FileNotFoundError where nothing can be written,
-        ValueError where the copies have too little room.
-        """
-        enough(self.copies.limit, disk.shard_limits.bytes, need or 1 << 62)
+    def check(self, need: int) -> None:
+        "What is stored far away has no limit here; the limit is for the copies."
+
+    def prepare(self, need: int | None) -> None:
+        check_limit(self.cache.limit, disk.shard_limits.bytes, need or 1 << 62)
         _reach(self.files)
 
-# %% ../../nbs/store/30_remote.ipynb #f5d5ebca
-def read_remote(
-    place: Place,  # of an entry
-) -> disk.Entry | None:  # None where there is no whole entry
-    """An entry whose bytes are fetched and checked when they are used. Raises Damaged where it is
-    not whole.
-    """
-    manifest = place.manifest(place.sizes())
-    return manifest and entry_of(place, manifest)
-
-
-def _begun(place) -> disk.Entry | None:
-    chain = place.chain(place.sizes())
-    return (
-        entry_of(place, {'fields': chain[0]['fields'], 'shards': chain, 'about': chain[-1]['note']})
-        if chain
-        else None
-    )
-
-
-def _discard(store, place) -> None:  # the manifest goes first; what is not part of an entry stays
-    if isinstance(place, str):
-        place = _named(store, place)
-    found = [n for n in place.sizes() if _OURS.fullmatch(n)]
-    for names in ([n for n in found if n == 'manifest.json'], found):
-        _remove(store.files, map(place.file, names))
-
 # %% ../../nbs/store/30_remote.ipynb #8385a3ad
-def _named(store, digits) -> Place:
-    names = [n for n in store.find_entries() if n.startswith(digits)]
+def _find_place(store, digits: str) -> Place:
+    found = store.find_entries()
+    names = [n for n in found if n.startswith(digits)]
     if len(names) != 1:
         raise ValueError(
             'An entry must be named by its first digits. Choose among'
-            f' {", ".join(n[:12] for n in store.find_entries()) or "none: the store is empty"}.'
+            f' {", ".join(n[:12] for n in found) or "none: the store is empty"}.'
             f' Received: {digits!r}.'
         )
     return store.place(names[0])
 
 
-def is_remote(store) -> bool:
-    return isinstance(store, RemoteStore) or isinstance(store, str) and '://' in store
+def open_store(
+    store,  # a folder, True for the user's cache folder, a URL or a `RemoteStore`
+    limit: str | int | None = None,  # what it may take on this machine
+) -> disk.Store:
+    "The store that somebody names."
+    if isinstance(store, str) and '://' in store:
+        store = RemoteStore(store)
+    if isinstance(store, RemoteStore):
+        return store if limit is None else store.within(limit)
+    if limit is None and store is True:
+        limit = os.environ.get('TRANSFERLIT_CACHE_LIMIT', _LIMIT)
+    return disk.LocalStore(store, limit)
 
 
-_filesystem = filesystem  # by another name, where an argument has this one
+_LIMIT = '20 GB'  # for the user's cache folder where nothing else is said
 
 # %% ../../nbs/store/30_remote.ipynb #64090930
-_ALIKE = 8  # entries that are looked at to say what differs
+_REMEMBERED = 8  # entries that are looked at to say what differs
 
 
-def _entries(files) -> dict:
-    found = {}
-    for name, size in listed(files).items():
-        entry, _, file = name.partition('/')
-        if re.fullmatch('[0-9a-f]{32}', entry) and file:
-            found.setdefault(entry, {})[file] = size
-    return found
-
-
-def _manifests(store, names):  # (name, manifest) of each; None where it is not whole
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return [*zip(names, pool.map(lambda n: store.place(n).read('manifest.json'), names))]
-
-
-def _modified(
-    store, name, file='manifest.json'
-) -> float:  # seconds since 1970, when it was put; now where that is not known
+def _describe(place: Place) -> tuple:
+    "The manifest, or None, and the state of an entry."
     try:
-        return store.files.call('modified', store.files.path(f'{name}/{file}')).timestamp()
+        content = place.files.read(place.file('manifest.json'))
+        if content is None:
+            return None, 'unfinished'
+        manifest = disk.check_manifest(disk.load_sealed(content), place)
+    except disk.Damaged:
+        return None, 'damaged'
+    except disk.NewerFormat as newer:
+        return None, f'of format {newer.format}, newer than {disk.FORMAT}'
+    return manifest, 'whole' if manifest else 'unfinished'
+
+
+def _describe_all(store, names) -> list:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return [*pool.map(_describe, map(store.place, names))]
+
+
+def _last_written(place: Place, file: str = 'manifest.json') -> float:
+    "Seconds since 1970; now where that is not known."
+    try:
+        return _modified(place, file)
     except (OSError, NotImplementedError):
         return time.time()
 
 # %% ../../nbs/store/30_remote.ipynb #ac19f067
-def _pruned(
-    store, keep, older_than, limit
-) -> Table:  # entries that somebody writes are passed over
-    def written(name, files):
-        return any(
-            time.time() - _modified(store, name, f) < _LONG_GONE
-            for f in files
-            if f.startswith('writers/')
-        )
+def _prune(store, rules: disk.PruneRules) -> Table:
+    "Entries that somebody is writing are passed over, and those of a newer version."
+    found = []
+    for name, files in store.find_entries().items():
+        place = store.place(name)
+        if not _has_writer(place, files):
+            found.append((_last_written(place), sum(files.values()), place))
+    return rules.apply(found, partial(_remove_entry, store))
 
-    def goes(place):
-        store.discard(place)
-        return True
 
-    found = {n: files for n, files in store.find_entries().items() if not written(n, files)}
-    return disk.pruned(
-        [(_modified(store, n), sum(files.values()), store.place(n)) for n, files in found.items()],
-        goes,
-        keep,
-        older_than,
-        limit,
-    )
+def _has_writer(place: Place, files: dict) -> bool:
+    names = [f for f in files if f.startswith('writers/')]
+    return any(time.time() - _last_written(place, n) < _LONG_GONE for n in names)
+
+
+def _remove_entry(store, place: Place) -> bool:
+    if 'newer' in _describe(place)[1]:
+        return False
+    store.discard(place)
+    return True
 
 # %% ../../nbs/store/30_remote.ipynb #42fd3626
-def _listing(store) -> Table:
+def _list_entries(store) -> Table:
     found = store.find_entries()
-
-    def row(name, manifest):
-        state = (
-            'whole' if manifest else 'damaged' if 'manifest.json' in found[name] else 'unfinished'
+    names = sorted(found, key=lambda n: -_last_written(store.place(n)))
+    rows = []
+    for name, (manifest, state) in zip(names, _describe_all(store, names)):
+        manifest = manifest or {'about': {}}
+        rows.append(
+            {
+                'entry': name[:12],
+                'model': manifest['about'].get('model'),
+                'rows': manifest.get('rows'),
+                'bytes': sum(found[name].values()),
+                'state': state,
+            }
         )
-        return {
-            'entry': name[:12],
-            'model': (manifest or {}).get('about', {}).get('model'),
-            'rows': (manifest or {}).get('rows'),
-            'bytes': sum(found[name].values()),
-            'state': state,
-        }
-
-    rows = [
-        row(*pair) for pair in _manifests(store, sorted(found, key=lambda n: -_modified(store, n)))
-    ]
-    return Table(
-        rows,
-        f'{disk.entries_text(len(rows))}, {disk.bytes_text(sum(r["bytes"] for r in rows))} at'
-        f' {store.url}',
-    )
+    total = disk.bytes_text(sum(r['bytes'] for r in rows))
+    return Table(rows, f'{disk.entries_text(len(rows))}, {total} at {store.url}')

@@ -1,0 +1,252 @@
+"""What the key of features sees: code behind code, objects, data that code reads; and views of a pipeline."""
+import enum
+import functools
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers as L
+
+from transferlit.cut import lower
+from transferlit.features import Features, precompute
+
+X = np.random.default_rng(0).normal(size=(96, 6)).astype("float32")
+Y = np.arange(96) % 3
+FACTOR, TABLE, WORDS, helpers = 2.0, {"by": 2.0}, {2}, types.ModuleType("somebodys_helpers")
+exec("BY = 2.0\ndef inner(t): return t * BY\ndef outer(t): return inner(t)", vars(helpers))
+for function in (helpers.inner, helpers.outer):
+    function.__module__ = "somebodys_helpers"
+
+
+class Scale:
+    by = 1.0
+
+    def __init__(self, own):
+        self.own = own
+
+    def apply(self, t):
+        return t * self.own * self.by
+
+
+class Slotted:
+    __slots__ = ("own",)
+
+    def __init__(self, own):
+        self.own = own
+
+    def __call__(self, t):
+        return t * self.own
+
+
+class Mode(enum.Enum):
+    LOW, HIGH = 2.0, 3.0
+
+
+class Held(L.Layer):
+    """Hands its work to whatever it was given."""
+
+    def __init__(self, work, **kwargs):
+        super().__init__(**kwargs)
+        self.work = work
+
+    def call(self, t):
+        work = self.work
+        return t * float(sum(work)) if isinstance(work, set) else work(t)
+
+
+def multiply(t, *, by=2.0):
+    return t * by
+
+
+def through_a_global(t):
+    return multiply_by_factor(t)
+
+
+def multiply_by_factor(t):
+    return t * FACTOR
+
+
+@functools.wraps(multiply_by_factor)
+def wrapped(t):
+    return multiply_by_factor(t)
+
+
+def put(name, value):
+    return lambda layer: globals().__setitem__(name, value)
+
+
+SCALE, MODE, MULTIPLY = Scale(2.0), [Mode.LOW], multiply
+KINDS = {  # a layer, and what changes behind it
+    "keyword-only default": (lambda: L.Lambda(lambda t, *, by=2.0: t * by), lambda l: l.function.__kwdefaults__.update(by=3.0)),
+    "default of a helper": (lambda: L.Lambda(lambda t: multiply(t)), lambda l: multiply.__kwdefaults__.update(by=3.0)),
+    "a global": (lambda: L.Lambda(lambda t: t * FACTOR), put("FACTOR", 3.0)),
+    "a global behind two helpers": (lambda: L.Lambda(lambda t: through_a_global(t)), put("FACTOR", 3.0)),
+    "a global behind a decorator": (lambda: L.Lambda(wrapped), put("FACTOR", 3.0)),
+    "a dictionary": (lambda: L.Lambda(lambda t: t * TABLE["by"]), lambda l: TABLE.update(by=3.0)),
+    "a set": (lambda: L.Lambda(lambda t: t * float(sum(WORDS))), lambda l: WORDS.add(7)),
+    "a module of one's own": (lambda: L.Lambda(lambda t: helpers.outer(t)), lambda l: setattr(helpers, "BY", 3.0)),
+    "a method": (lambda: L.Lambda(Scale(2.0).apply), lambda l: setattr(l.function.__self__, "own", 3.0)),
+    "a class behind an object": (lambda: L.Lambda(lambda t: SCALE.apply(t)), lambda l: setattr(Scale, "by", 3.0)),
+    "slots": (lambda: L.Lambda(Slotted(2.0)), lambda l: setattr(l.function, "own", 3.0)),
+    "a member": (lambda: L.Lambda(lambda t: t * MODE[0].value), lambda l: MODE.__setitem__(0, Mode.HIGH)),
+    "a partial": (lambda: L.Lambda(functools.partial(multiply, by=2.0)), lambda l: setattr(l, "function", functools.partial(multiply, by=3.0))),
+    "a partial as activation": (lambda: L.Dense(6, functools.partial(multiply, by=2.0)), lambda l: setattr(l, "activation", functools.partial(multiply, by=3.0))),
+    "an object as activation": (lambda: L.Dense(6, Slotted(2.0)), lambda l: setattr(l.activation, "own", 3.0)),
+    "a function in a closure": (lambda: (lambda f: L.Lambda(lambda t: f(t)))((lambda held: lambda t: t * held[0])([2.0])),
+                                lambda l: l.function.__closure__[0].cell_contents.__closure__[0].cell_contents.__setitem__(0, 3.0)),
+    "a layer in a closure": (lambda: (lambda inner: L.Lambda(lambda t: inner(t)))(L.LeakyReLU(0.3)),
+                             lambda l: setattr(l.function.__closure__[0].cell_contents, "negative_slope", 0.9)),
+    "an object held by a layer": (lambda: Held(Slotted(2.0)), lambda l: setattr(l.work, "own", 3.0)),
+    "a set held by a layer": (lambda: Held({1, 2}), lambda l: l.work.add(9)),
+    "a lambda held by a layer": (lambda: Held(lambda t: t * 2.0), lambda l: setattr(l, "work", lambda t: t * 3.0)),
+    "a dtype policy": (lambda: L.Dense(6), lambda l: setattr(l, "dtype_policy", keras.DTypePolicy("mixed_bfloat16"))),
+    "a method of one layer": (lambda: L.Dense(6), lambda l: setattr(l, "call", types.MethodType(lambda self, t, training=None: t * 3.0, l))),
+}
+
+
+@pytest.fixture(autouse=True)
+def as_it_was():
+    yield
+    globals().update(FACTOR=2.0, TABLE={"by": 2.0}, WORDS={2}, MODE=[Mode.LOW])
+    multiply.__kwdefaults__["by"] = helpers.BY = 2.0
+    Scale.by = 1.0
+
+
+def model_on(layer):
+    keras.utils.set_random_seed(0)
+    start = keras.Input((6,))
+    made = keras.Model(start, L.Dense(3, name="head")(L.Dense(8, "tanh", name="body")(layer(start))))
+    layer.trainable = made.get_layer("body").trainable = False
+    return made
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_key_sees(kind, tmp_path):
+    make, change = KINDS[kind]
+    layer = make()
+    model = model_on(layer)
+    before = precompute(model, X, store=tmp_path, verbose=False)
+    assert precompute(model, X, store=tmp_path, verbose=False).note.startswith("Reused")
+    change(layer)
+    truth = np.asarray(lower(model, "body")(X))
+    assert np.abs(truth - before.arrays[0]).max() > 1e-3
+    after = precompute(model, X, store=tmp_path, verbose=False)
+    assert after.key != before.key
+    np.testing.assert_allclose(np.asarray(after.arrays[0]), truth, atol=1e-5)
+
+
+def test_a_lambda_from_a_file_is_somebodys_own(tmp_path):
+    def saved(by):
+        path = tmp_path / f"{by}.keras"
+        keras.Sequential([keras.Input((6,)), L.Lambda(lambda t: t * by, name="scale"), L.Dense(4, trainable=False), L.Dense(2)]).save(path)
+        keras.utils.set_random_seed(0)
+        return keras.models.load_model(path, safe_mode=False)
+    one, other = (precompute(saved(by), X, verbose=False) for by in (2.0, 3.0))
+    assert one.parts["layers"][0][1] != other.parts["layers"][0][1]
+
+
+def test_what_cannot_be_seen_is_noted_and_compared(tmp_path):
+    file = tmp_path / "scale"
+    file.write_text("2.0")
+    model = model_on(L.Lambda(lambda t: t * float(open(file).read())))
+    first = precompute(model, X, store=tmp_path / "store", verbose=False)
+    assert "cannot see what `open` reads" in first.note and "`open`" not in precompute(model_on(L.ReLU()), X, verbose=False).note
+    file.write_text("3.0")
+    with pytest.raises(ValueError, match="what the model makes"):
+        first.verify(1)
+    assert "not what the model makes now" in precompute(model, X, store=tmp_path / "store", verbose=False).note
+
+
+def test_rows_compared_on_reuse_are_the_telling_ones(tmp_path):
+    """A limit that only the largest values reach, changed where no key can see it."""
+    x, file = X.copy(), tmp_path / "limit"
+    x[41] *= 9
+    file.write_text("8.0")
+    model = model_on(L.Lambda(lambda t: keras.ops.minimum(t, float(open(file).read()))))
+    model.get_layer("body").activation = keras.activations.linear
+    precompute(model, x, store=tmp_path / "store", verbose=False)
+    file.write_text("9.0")
+    assert x.max() > 9
+    again = precompute(model, x, store=tmp_path / "store", verbose=False)
+    np.testing.assert_allclose(np.asarray(again.arrays[0]), np.asarray(lower(model, "body")(x)), atol=1e-5)
+
+
+def flip(x, seed):
+    rng = np.random.default_rng(seed)
+    return keras.tree.map_structure(lambda a: a + rng.normal(0, 0.1, a.shape).astype("float32"), x)
+
+
+class Jitter(Slotted):
+    def __call__(self, x, seed):
+        return x + self.own * np.random.default_rng(seed).normal(size=x.shape).astype("float32")
+
+
+def test_the_key_sees_what_augments(tmp_path):
+    how = Jitter(0.1)
+    model = model_on(L.ReLU())
+    one = precompute(model, X, augment=how, verbose=False)
+    how.own = 0.2
+    assert precompute(model, X, augment=how, verbose=False).key != one.key
+    by = [precompute(model, X, augment=functools.partial(flip), verbose=False).key for _ in range(2)]
+    assert by[0] == by[1] != one.key
+
+
+def as_dataset(x, shuffled=False):
+    made = tf.data.Dataset.from_tensor_slices((x, Y))
+    return (made.shuffle(96, reshuffle_each_iteration=True) if shuffled else made).batch(16)
+
+
+@pytest.mark.parametrize("augment", [flip, keras.Sequential([L.GaussianNoise(0.1)])], ids=["function", "layers"])
+@pytest.mark.parametrize("stored", [False, True], ids=["memory", "disk"])
+def test_views_of_a_dataset(augment, stored, tmp_path):
+    """Labels once, views in one order, and each row augmented as in any other order."""
+    model = model_on(L.ReLU())
+    how = dict(views=3, augment=augment, verbose=False, store=tmp_path if stored else None)
+    made, mixed = (precompute(model, as_dataset(X, shuffled), **how) for shuffled in (False, not stored))
+    assert isinstance(made, Features) and made.n == len(made.y) == 96 and len(made.row_ids) == 96
+    views = [np.asarray(made.view(k).arrays[0]) for k in range(3)]
+    assert all(np.abs(views[0] - v).max() > 1e-3 for v in views[1:])
+    truth = np.asarray(lower(model, "body")(X))
+    for k, view in enumerate(views):
+        assert np.abs(view - truth).mean() < 0.2, "a row of another place"
+        order = np.argsort(np.asarray(mixed.prints))[np.argsort(np.argsort(np.asarray(made.prints)))]
+        np.testing.assert_allclose(np.asarray(mixed.view(k).arrays[0])[order], view, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(made.y), Y)
+    assert made.verify() < 1e-4
+
+
+def test_views_of_a_dataset_go_on_in_another_order(tmp_path, monkeypatch):
+    from transferlit.store import local
+    model, calls, add = model_on(L.ReLU()), [], local.Writer.add
+    how = dict(views=2, augment=flip, verbose=False, store=tmp_path, batch_size=16)
+
+    def stopped(self, arrays):
+        add(self, arrays)
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(local.Writer, "add", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        precompute(model, as_dataset(X, True), **how)
+    made = precompute(model, as_dataset(X, True), **how)
+    assert made.note.startswith("Went on at row 80")
+    whole = precompute(model, as_dataset(X), **{**how, "store": None})
+    place = np.argsort(np.argsort(np.asarray(whole.prints)))
+    for k in range(2):
+        np.testing.assert_allclose(np.asarray(made.view(k).arrays[0])[np.argsort(np.asarray(made.prints))][place], whole.view(k).arrays[0], atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(made.y)[np.argsort(np.asarray(made.prints))][place], Y)
+
+
+def test_dictionary_inputs_in_views(tmp_path):
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+    half = L.Dense(4, trainable=False, name="body")(L.Concatenate()([a, b]))
+    model = keras.Model({"a": a, "b": b}, L.Dense(3)(half))
+    x = {"a": X[:, :3], "b": X[:, 3:]}
+    pipeline = tf.data.Dataset.from_tensor_slices((x, Y)).batch(16)
+    for given in ((x, Y), (pipeline,)):
+        made = precompute(model, *given, views=2, augment=flip, verbose=False)
+        assert made.n == len(made.y) == 96 and made.verify() < 1e-4
