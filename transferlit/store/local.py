@@ -201,7 +201,7 @@ def _find_file_fault(path: Path, size: int, digest: str) -> str | None:
         if hashlib.file_digest(file, 'sha256').hexdigest() != digest:
             return f'the content of {path.name} has changed'
 
-# %% ../../nbs/store/10_local.ipynb #8c736fc7
+# %% ../../nbs/store/10_local.ipynb #681368a9
 def _shard_nbytes(field: dict, rows: int) -> int:
     return rows * math.prod(field['shape']) * dtype_of(field['dtype']).itemsize
 
@@ -300,7 +300,7 @@ def _remove(path: Path) -> None:
     else:
         path.unlink(missing_ok=True)
 
-# %% ../../nbs/store/10_local.ipynb #a6e8a71e
+# %% ../../nbs/store/10_local.ipynb #c9575afc
 def _read_shards(folder: Path, entry: str) -> list:
     "Records of the shards at the beginning that are whole, of this entry and of one kind."
     shards = []
@@ -639,7 +639,7 @@ def relabel_record(
         'sha256': record['sha256'] + [hashlib.sha256(data).hexdigest() for data in added],
     }
 
-# %% ../../nbs/store/10_local.ipynb #ae1bc586
+# %% ../../nbs/store/10_local.ipynb #19b8d034
 def write_piece(
     folder: Path,  # where the piece will be
     entry: str,  # what it calls itself
@@ -662,7 +662,7 @@ def write_piece(
         shutil.rmtree(part, ignore_errors=True)  # somebody else's lies there
     return about
 
-# %% ../../nbs/store/10_local.ipynb #5b2e00db
+# %% ../../nbs/store/10_local.ipynb #d90ba096
 @dataclass(frozen=True)
 class LocalPieces:
     "Shards of an entry that several processes write, in a folder that all machines see."
@@ -901,11 +901,9 @@ def _remove_entry(folder: Path) -> bool:
     try:
         with locked(folder, timeout=0):
             discard(folder)
-    except (TimeoutError, OSError):
+    except OSError:  # TimeoutError is one
         return False
-    with suppress(OSError):
-        (folder.parent / f'.{folder.name}.lock').unlink()
-    return True
+    return True  # the lock's file stays: somebody may be waiting at it
 
 # %% ../../nbs/store/10_local.ipynb #c60dc0c8
 def prune(
@@ -1015,7 +1013,7 @@ class Store(Protocol):
     def prune(self, keep: int | None = None, older_than=None, limit=None) -> Table:
         "Remove entries that nothing spares. Never raises because of what others do meanwhile."
 
-# %% ../../nbs/store/10_local.ipynb #e75cda72
+# %% ../../nbs/store/10_local.ipynb #7dd0b3d9
 class LocalStore:
     "The store in a folder of this machine."
 
