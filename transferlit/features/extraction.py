@@ -480,7 +480,7 @@ def _versions() -> dict:
         'keras': keras.__version__,
         'tensorflow': tf.__version__,
         'features': _FORMAT,
-        'store': disk.FORMAT,
+        'store': disk.Store.format,
     }
 
 # %% ../../nbs/features/30_extraction.ipynb #c213dbf9
