@@ -13,7 +13,7 @@ import numpy as np
 from transferlit.store import Damaged, RemoteStore, open_store, shard_limits
 
 FIELDS = [{"name": "v", "shape": [4], "dtype": "float32"}, {"name": "label", "shape": [], "dtype": "int64"}]
-ROWS, STEP = 600, 20
+ROWS, STEP = 300, 20
 
 
 def opened(url, cache):
@@ -57,6 +57,7 @@ def slowly(seed):
 
 
 def serve():
+    import fsspec.implementations.local  # noqa: F401  once, so that each writer begins at once
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who has ended is gone at once
     for line in sys.stdin:
         url, cache, key, seed = line.split()

@@ -1,11 +1,10 @@
 """Arrays kept under a key, on this machine or far away: whole or absent, checked before use."""
-from .local import Damaged, FORMAT, Store, StoredRows, bytes_text, home, shard_limits
+from .local import Damaged, Store, StoredRows, bytes_text, home, shard_limits
 from .remote import RemoteStore, open_store
 
 __all__ = [
     "bytes_text",
     "Damaged",
-    "FORMAT",
     "home",
     "open_store",
     "RemoteStore",

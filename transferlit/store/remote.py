@@ -516,7 +516,7 @@ class RemotePieces:
     def clear(self) -> None:
         "To tidy up is for whoever puts the manifest."
 
-# %% ../../nbs/store/30_remote.ipynb #f349a7c6
+# %% ../../nbs/store/30_remote.ipynb #9e0cf2ae
 def _size_of(place: Place, name: str) -> int | None:  # None where it is missing
     with suppress(FileNotFoundError):
         return place.files.call('info', place.files.path(place.file(name)))['size']
@@ -595,6 +595,8 @@ def _modified(place, name: str) -> float:  # seconds since 1970, when it was put
 # %% ../../nbs/store/30_remote.ipynb #243d5064
 class RemoteStore:
     "A store on a filesystem far away, with copies on this machine."
+
+    format = disk.FORMAT
 
     def __init__(
         self,
@@ -772,8 +774,11 @@ def _has_writer(place: Place, files: dict) -> bool:
 
 
 def _remove_entry(store, place: Place) -> bool:
-    if 'newer' in _describe(place)[1]:
-        return False
+    with suppress(disk.Damaged):
+        try:
+            place.manifest(place.sizes())
+        except disk.NewerFormat:
+            return False
     store.discard(place)
     return True
 
