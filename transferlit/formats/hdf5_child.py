@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['NAMES', 'LONGEST', 'dump']
+__all__ = ['NAMES', 'AGAIN', 'LONGEST', 'dump']
 
 # %% ../../nbs/formats/30_hdf5_child.ipynb #2823ef5f
 class _Window(io.RawIOBase):
@@ -78,30 +78,42 @@ def _dataset(path: str, data, out, left: int) -> dict:
     return {**found, 'dumped': out.tell() - data.nbytes, 'bytes': data.nbytes}
 
 # %% ../../nbs/formats/30_hdf5_child.ipynb #289bc4b9
-NAMES = 100_000  # the most that a file may hold
+NAMES, AGAIN = 100_000, 1000  # the most that a file may hold, and second names of the same
 LONGEST = 1 << 26  # bytes of names and attributes
 
 
-def _walk(group, out, limit: int, path: str = '') -> list:
-    rows = [dict(path=path, attrs={k: _plain(v) for k, v in group.attrs.items()})]
-    for name in group:
-        rows += _child(group, name, out, limit, f'{path}/{name}'.lstrip('/'))
-        if len(rows) > NAMES:
-            raise ValueError(f'reading a file may take {NAMES:,} names')
-    return rows
+class _Walk:
+    "Collects a row for each group and dataset; `out` takes arrays that must be decoded."
 
+    def __init__(self, out, limit: int):
+        self.out, self.limit, self.rows, self.seen = out, limit, [], set()
 
-def _child(group, name: str, out, limit: int, path: str) -> list:
-    "The rows of one member of a group, and of what is below it."
-    import h5py
+    def visit(self, group, path: str = '') -> None:
+        self.rows.append(dict(path=path, attrs={k: _plain(v) for k, v in group.attrs.items()}))
+        for name in group:
+            self._child(group, name, f'{path}/{name}'.lstrip('/'))
 
-    links = h5py.SoftLink, h5py.ExternalLink
-    if path.count('/') > 50 or isinstance(group.get(name, getlink=True), links):
-        return [dict(path=path, outside='link')]
-    child = group[name]
-    if isinstance(child, h5py.Dataset):
-        return [_dataset(path, child, out, limit - out.tell())]
-    return _walk(child, out, limit, path) if isinstance(child, h5py.Group) else []
+    def _child(self, group, name: str, path: str) -> None:
+        import h5py
+
+        links = h5py.SoftLink, h5py.ExternalLink
+        if isinstance(group.get(name, getlink=True), links):
+            return self.rows.append(dict(path=path, outside='link'))
+        child = group[name]
+        self._count(h5py.h5o.get_info(child.id).addr, path)
+        if isinstance(child, h5py.Dataset):
+            self.rows.append(_dataset(path, child, self.out, self.limit - self.out.tell()))
+        elif isinstance(child, h5py.Group):
+            self.visit(child, path)
+
+    def _count(self, address: int, path: str) -> None:
+        self.seen.add(address)
+        if len(self.rows) > NAMES or len(self.rows) - len(self.seen) > AGAIN:
+            raise ValueError(
+                f'a file may take {NAMES:,} names, {AGAIN:,} of them for what has one already'
+            )
+        if path.count('/') > 100:
+            raise ValueError('a group lies within itself')
 
 # %% ../../nbs/formats/30_hdf5_child.ipynb #a81cbd2c
 def _serve(start: int, size: int, limit: int) -> None:
@@ -110,8 +122,9 @@ def _serve(start: int, size: int, limit: int) -> None:
     _bound(size, limit)
     out = sys.stdout.buffer
     with h5py.File(_Window(0, start, size), 'r') as file:
-        rows = _walk(file, out, limit)
-    text = json.dumps(rows).encode()
+        walk = _Walk(out, limit)
+        walk.visit(file)
+    text = json.dumps(walk.rows).encode()
     if len(text) > LONGEST:
         raise ValueError(f'names and attributes may take {LONGEST:,} bytes')
     out.write(text + len(text).to_bytes(8, 'little'))
@@ -168,7 +181,7 @@ def _failure(done, size: int) -> str:  # of a child that did not end well
     if done.returncode < 0:
         return f'the HDF5 library died of signal {-done.returncode}'
     said = done.stderr.decode(errors='replace').strip().splitlines()
-    return said[-1] if said else 'the HDF5 library failed'
+    return said[-1].removeprefix('ValueError: ') if said else 'the HDF5 library failed'
 
 # %% ../../nbs/formats/30_hdf5_child.ipynb #fdddda7a
 if __name__ == '__main__' and Path(sys.argv[0]).name == 'hdf5_child.py':
