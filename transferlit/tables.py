@@ -18,6 +18,8 @@ __all__ = ['Table']
 
 # %% ../nbs/floor/30_tables.ipynb #af732388
 def _width(text: str) -> int:  # columns that `text` takes in a terminal
+    if text.isascii():
+        return len(text)
     return sum(2 if east_asian_width(c) in 'WF' else 1 for c in text)
 
 
@@ -64,7 +66,8 @@ class Table:
         return [printable(str(c)) for c in self.columns]
 
     def _cells(self):
-        return [[_text(row.get(c)) for c in self.columns] for row in self.rows]
+        columns = self.columns  # worked out once: there may be thousands of rows
+        return [[_text(row.get(c)) for c in columns] for row in self.rows]
 
     def _right(self, column) -> bool:
         kinds = {type(row.get(column)) for row in self.rows} - {type(None)}

@@ -1,4 +1,4 @@
-"""What lies at a path: a weight file, a checkpoint by any of its files, a graph, a folder; or what it is instead, and what to do with that.
+"""What lies at a path: weights, a checkpoint by any of its files, a graph; or what else it is.
 
 Docs: https://transferlit.github.io/transferlit/formats/location.html.md"""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from .entries import CHARACTERS, NAMES, Allowance, explain_faults, kind_of
 
 # %% auto #0
-__all__ = ['varint', 'fields', 'message', 'text', 'integers', 'signed', 'object_names', 'read_meta', 'read_saved_model']
+__all__ = ['varint', 'fields', 'message', 'first', 'text', 'integers', 'signed', 'object_names', 'read_meta', 'read_saved_model']
 
 # %% ../../nbs/formats/60_object_graph.ipynb #1a1d7cdc
 def varint(data: bytes, at: int) -> tuple:  # the number and where it ends
@@ -62,6 +62,14 @@ def message(data: bytes) -> dict:  # field number to the list of its values
     for number, value in fields(data):
         found.setdefault(number, []).append(value)
     return found
+
+
+def first(
+    found: dict,  # of `message`
+    field: int,  # its number
+    default=0,  # where the message leaves it out
+):  # the first value of a field
+    return found[field][0] if field in found else default
 
 
 def text(values: list) -> str:  # of the last value, or nothing

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from transferlit.formats.object_graph import (
+    first,
     integers,
     message,
     object_names,
@@ -87,7 +88,10 @@ def _advance(
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #ad6992d4
 def _step(words: np.ndarray, table: np.ndarray) -> np.ndarray:  # each advanced as `table` says
     b = words.view(np.uint8).reshape(-1, 4)
-    return table[0][b[:, 0]] ^ table[1][b[:, 1]] ^ table[2][b[:, 2]] ^ table[3][b[:, 3]]
+    state = table[0][b[:, 0]]
+    for place in (1, 2, 3):
+        state = state ^ table[place][b[:, place]]
+    return state
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #8bba665b
 _DEGREE, _TAPS = 10269, (0, 837, 1304)
@@ -170,32 +174,40 @@ def _unsnapped(data: bytes) -> bytes:
     "Undo snappy. Raises ValueError where the data does not come to the announced size."
     size, at = varint(data, 0)
     out = bytearray()
-    while at < len(data):
-        tag = data[at]
-        at += 1
-        if tag & 3 == 0:  # what follows, as it is
-            length = (tag >> 2) + 1
-            if length > 60:
-                more = length - 60
-                length, at = int.from_bytes(data[at : at + more], 'little') + 1, at + more
-            out += data[at : at + length]
-            at += length
-            continue
-        bytes_of_offset = (0, 1, 2, 4)[tag & 3]
-        length = (tag >> 2 & 7) + 4 if tag & 3 == 1 else (tag >> 2) + 1
-        back = int.from_bytes(data[at : at + bytes_of_offset], 'little') | (
-            tag >> 5 << 8 if tag & 3 == 1 else 0
-        )
-        at += bytes_of_offset
-        if not 0 < back <= len(out):
-            raise ValueError('snappy points before the beginning')
-        piece = out[-back : len(out) - back + length]
-        out += (piece * (length // len(piece) + 1))[:length]
-        if len(out) > size:
-            break
+    while at < len(data) and len(out) <= size:
+        if data[at] & 3:
+            length, back, at = _copy_tag(data, at)
+            _repeat(out, back, length)
+        else:  # what follows, as it is
+            start, at = _literal_tag(data, at)
+            out += data[start:at]
     if len(out) != size:
         raise ValueError(f'snappy comes to {len(out)} bytes where {size} are announced')
     return bytes(out)
+
+
+def _literal_tag(data: bytes, at: int) -> tuple:  # where it begins and ends
+    length, at = (data[at] >> 2) + 1, at + 1
+    if length > 60:
+        more = length - 60
+        length = int.from_bytes(data[at : at + more], 'little') + 1
+        at += more
+    return at, at + length
+
+
+def _copy_tag(data: bytes, at: int) -> tuple:  # length, how far back, where the next tag is
+    tag, size = data[at], (0, 1, 2, 4)[data[at] & 3]
+    back = int.from_bytes(data[at + 1 : at + 1 + size], 'little')
+    if tag & 3 == 1:
+        return (tag >> 2 & 7) + 4, back | tag >> 5 << 8, at + 2
+    return (tag >> 2) + 1, back, at + 1 + size
+
+
+def _repeat(out: bytearray, back: int, length: int) -> None:
+    if not 0 < back <= len(out):
+        raise ValueError('snappy points before the beginning')
+    piece = out[-back : len(out) - back + length]
+    out += (piece * (length // len(piece) + 1))[:length]
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #a0b93f00
 def _entries(block: bytes, allowance: Allowance) -> Iterable:  # pairs of key and value
@@ -228,9 +240,12 @@ class SortedTable:
             raise ValueError('the end of a table is missing')
         self.source, self.limit, self._last = source, limit, (None, b'')
         foot = source.read(source.size - 48, 40)
-        at = varint(foot, varint(foot, 0)[1])[1]
-        index = list(_entries(self._read(*_handle(foot[at:])), self._allowance()))
-        self.lasts, self.handles = [k for k, _ in index], [_handle(v) for _, v in index]
+        _, at = varint(foot, 0)
+        _, at = varint(foot, at)
+        self.lasts, self.handles = [], []
+        for last, handle in _entries(self._read(*_handle(foot[at:])), self._allowance()):
+            self.lasts.append(last)
+            self.handles.append(_handle(handle))
         check_apart([(start, start + size) for start, size in self.handles], source.path)
 
     def _allowance(self) -> Allowance:
@@ -297,19 +312,24 @@ def _dtype(number: int) -> np.dtype | None:  # None for resources and variants, 
 
 
 def _shape(data: bytes) -> tuple:  # of a `TensorShapeProto`
-    return check_shape(signed(message(d).get(1, [0])[0]) for d in message(data).get(2, []))
+    return check_shape(signed(first(message(d), 1)) for d in message(data).get(2, []))
 
 
 def _slice(
     data: bytes, shape: tuple
 ) -> tuple:  # of a `TensorSliceProto`: (start, length) in each dimension, -1 for a whole one
-    extents = [message(e) for e in message(data).get(1, [])]
-    found = tuple((signed(e.get(1, [0])[0]), signed(e[2][0]) if 2 in e else -1) for e in extents)
-    if len(found) != len(shape) or any(
-        a < 0 or length < -1 or a + length > n for (a, length), n in zip(found, shape)
-    ):
+    found = []
+    for extent in map(message, message(data).get(1, [])):
+        length = signed(extent[2][0]) if 2 in extent else -1
+        found.append((signed(first(extent, 1)), length))
+    if len(found) != len(shape) or not all(map(_is_within, found, shape)):
         raise ValueError(f'a slice {found} of {shape}')
-    return found
+    return tuple(found)
+
+
+def _is_within(extent: tuple, size: int) -> bool:
+    start, length = extent
+    return start >= 0 and length >= -1 and start + length <= size
 
 
 def _ranges(extents: tuple, shape: tuple) -> tuple:  # of slices
@@ -357,9 +377,15 @@ def _joined(
 
 def _check_volume(shape: tuple, ranges: list) -> None:
     "Cheap, and before anything is read. Raises ValueError where slices cannot come to the whole."
-    volumes = [math.prod(r.stop - r.start for r in each) for each in ranges]
-    if sum(volumes) != math.prod(shape):
-        raise ValueError(f'slices of {sum(volumes):,} numbers for {math.prod(shape):,}')
+    there, needed = 0, math.prod(shape)
+    for each in ranges:
+        there += math.prod(_sizes(each))
+    if there != needed:
+        raise ValueError(f'slices of {there:,} numbers for {needed:,}')
+
+
+def _sizes(ranges: tuple) -> tuple:  # the shape of a slice
+    return tuple(r.stop - r.start for r in ranges)
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #ff6d3ee9
 @dataclass(frozen=True)
@@ -392,17 +418,23 @@ class _Bundle:
     def __init__(self, prefix: Prefix):
         self.prefix, self.path, self.shards = prefix, str(prefix.file('.index')), {}
         self.source = Source(self.path)
-        entries = {bytes(k): bytes(v) for k, v in SortedTable(self.source).items()}
-        head = message(entries.pop(b''))
-        self.count, self.order = head.get(1, [1])[0], '>' if head.get(2, [0])[0] else '<'
-        self.slices = {k: message(v) for k, v in entries.items() if k[:1] == b'\0'}
-        self.entries = {k.decode(): message(v) for k, v in entries.items() if k[:1] != b'\0'}
+        table = SortedTable(self.source)
+        entries = {bytes(k): message(v) for k, v in table.items()}
+        head = entries.pop(b'')
+        self.count = first(head, 1, 1)
+        self.swapped = bool(first(head, 2))  # written by a computer of the other byte order
+        self.slices, self.entries = {}, {}
+        for key, entry in entries.items():
+            if key[:1] == b'\0':
+                self.slices[key] = entry
+            else:
+                self.entries[key.decode()] = entry
 
     def stored(self) -> list:  # what has bytes of its own; field 7 says: in slices
         return [e for e in (*self.entries.values(), *self.slices.values()) if 7 not in e]
 
     def numbers(self) -> list:  # of the data files that the index names
-        return sorted({e.get(3, [0])[0] for e in self.stored()})
+        return sorted({first(e, 3) for e in self.stored()})
 
     def names(self) -> set:  # of these files
         return {self.prefix.file(self.suffix(number)).name for number in self.numbers()}
@@ -459,8 +491,8 @@ def _open_data(bundle: _Bundle) -> None:
     "Raises BadFile where two tensors share bytes."
     spans = {number: [] for number in bundle.numbers()}
     for entry in bundle.stored():
-        start, size = (entry.get(field, [0])[0] for field in (4, 5))
-        spans[entry.get(3, [0])[0]].append((start, start + size))
+        start, size = (first(entry, field) for field in (4, 5))
+        spans[first(entry, 3)].append((start, start + size))
     for number, pieces in spans.items():
         check_apart(pieces, bundle.shard(number).path)
 
@@ -476,7 +508,7 @@ class _Piece:
     shape: tuple
     dtype: np.dtype
     crc: int
-    swapped: bool  # written by a computer of the other byte order
+    swapped: bool  # as of `_Bundle`
 
     def __call__(self) -> np.ndarray:
         return _read_texts(self) if self.dtype == object else _read_numbers(self)
@@ -484,12 +516,12 @@ class _Piece:
 
 def _piece(bundle: _Bundle, name: str, entry: dict, dtype: np.dtype) -> _Piece:
     """Raises BadFile where the file is too short, ValueError where sizes disagree."""
-    shard, start, size, crc = (entry.get(field, [0])[0] for field in (3, 4, 5, 6))
-    shape, source = _shape(entry.get(2, [b''])[0]), bundle.shard(shard)
+    shard, start, size, crc = (first(entry, field) for field in (3, 4, 5, 6))
+    shape, source = _shape(first(entry, 2, b'')), bundle.shard(shard)
     source.holds(start, size)
     if dtype != object and size != math.prod(shape) * dtype.itemsize:
         raise ValueError(f'{name}: {shape} of {dtype} does not take {size} bytes')
-    return _Piece(name, source, start, size, shape, dtype, crc, bundle.order == '>')
+    return _Piece(name, source, start, size, shape, dtype, crc, bundle.swapped)
 
 
 def _read_numbers(piece: _Piece) -> np.ndarray:
@@ -508,25 +540,33 @@ def _compare(piece: _Piece, crc: int) -> None:
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #e99bc04b
 def _read_texts(piece: _Piece) -> np.ndarray:  # of bytes objects
     data, count = piece.source.read(piece.start, piece.size), math.prod(piece.shape)
-    if count > len(data):
-        raise ValueError(f'{piece.name}: {piece.shape} texts in {len(data)} bytes')
-    lengths, at = [], 0
-    for _ in range(count):
-        length, at = varint(data, at)
-        lengths.append(length)
-    ends = [at + 4, *itertools.accumulate(lengths, initial=at + 4)][1:]
-    if ends[-1] != len(data):
-        raise ValueError(f'{piece.name}: the lengths do not come to {len(data)} bytes')
+    lengths, at = _lengths(data, count)
     heads = b''.join(n.to_bytes(4 if n < 1 << 32 else 8, 'little') for n in lengths)
     _compare(piece, crc32c(data[at:], crc32c(heads)))
     array = np.empty(count, object)
-    array[:] = [data[a:b] for a, b in zip(ends, ends[1:])]
+    at += 4  # the checksum of the lengths
+    for i, length in enumerate(lengths):
+        array[i] = data[at : at + length]
+        at += length
     return array.reshape(piece.shape)
+
+
+def _lengths(data: bytes, count: int) -> tuple:  # of the texts, and where these numbers end
+    "Raises ValueError where they do not come to the size of the data."
+    lengths, at = [], 0
+    if count > len(data):
+        raise ValueError(f'{count} texts in {len(data)} bytes')
+    for _ in range(count):
+        length, at = varint(data, at)
+        lengths.append(length)
+    if at + 4 + sum(lengths) != len(data):
+        raise ValueError(f'texts that do not come to {len(data)} bytes')
+    return lengths, at
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #3f57eec2
 def _bundle_entry(bundle: _Bundle, key: str, about: dict, named: tuple = ()) -> Stored:
     entry, (name, kind) = bundle.entries[key], named or (key, '')
-    dtype, shape = _dtype(entry.get(1, [0])[0]), _shape(entry.get(2, [b''])[0])
+    dtype, shape = _dtype(first(entry, 1)), _shape(first(entry, 2, b''))
     if dtype is None:
         load = partial(_no_array, key, bundle.path)
         return Stored(name, key, shape, np.dtype(object), load, 'other')
@@ -540,12 +580,14 @@ def _bundle_entry(bundle: _Bundle, key: str, about: dict, named: tuple = ()) -> 
 
 def _join_slices(bundle: _Bundle, key: str, shape: tuple, dtype: np.dtype):
     "A function that reads a tensor that lies in slices."
-    extents = [_slice(data, shape) for data in bundle.entries[key][7]]
-    ranges = [_ranges(e, shape) for e in extents]
-    _check_volume(shape, ranges)
-    found = [bundle.slices[_slice_key(key, e)] for e in extents]
-    pieces = [_piece(bundle, key, entry, dtype) for entry in found]
-    return partial(_joined, shape, dtype, list(zip(ranges, pieces)))
+    pieces = []
+    for data in bundle.entries[key][7]:
+        extents = _slice(data, shape)
+        entry = bundle.slices[_slice_key(key, extents)]
+        piece = _piece(bundle, key, entry, dtype)
+        pieces.append((_ranges(extents, shape), piece))
+    _check_volume(shape, [ranges for ranges, _ in pieces])
+    return partial(_joined, shape, dtype, pieces)
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #07131b12
 def _no_array(key: str, path: str):
@@ -578,7 +620,10 @@ def _natural(name: str) -> list:  # so that `variables/10` comes after `variable
 
 def _counted(entries: list) -> dict:  # the value of the step counter, where there is one
     steps = [e for e in entries if e.kind == 'step' and e.size == 1 and e.dtype.kind == 'i']
-    return {'step': int(np.asarray(steps[0]).reshape(()))} if len(steps) == 1 else {}
+    if len(steps) != 1:
+        return {}
+    value = np.asarray(steps[0])
+    return {'step': int(value.reshape(()))}
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #484870e9
 def _kind(name: str, about: dict, shape: tuple, dtype: np.dtype) -> str:
@@ -666,20 +711,24 @@ def _packed(proto: dict, number: int, stored: str) -> np.ndarray:
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #0ecbdb03
 def _v1_pieces(table: SortedTable, name: str, shape: tuple, dtype: np.dtype, slices: list) -> list:
-    def piece(extents):
-        saved = message(message(table[_slice_key(name, extents)])[2][0])
-        sizes = tuple(r.stop - r.start for r in _ranges(extents, shape))
-        return _tensor(saved[3][0], math.prod(sizes), dtype).reshape(sizes)
+    found = []
+    for extents in (_slice(s, shape) for s in slices):
+        ranges, key = _ranges(extents, shape), _slice_key(name, extents)
+        found.append((ranges, partial(_v1_piece, table, key, _sizes(ranges), dtype)))
+    return found
 
-    found = [_slice(s, shape) for s in slices]
-    return [(_ranges(extents, shape), partial(piece, extents)) for extents in found]
+
+def _v1_piece(table: SortedTable, key: bytes, shape: tuple, dtype: np.dtype) -> np.ndarray:
+    [saved] = message(table[key])[2]
+    [tensor] = message(saved)[3]
+    return _tensor(tensor, math.prod(shape), dtype).reshape(shape)
 
 
 def _v1_variables(table: SortedTable) -> Iterable:  # (name, shape, dtype, pieces)
     for data in message(message(table[b''])[1][0]).get(1, []):
         meta = message(data)
-        name, shape = text(meta[1]), _shape(meta.get(2, [b''])[0])
-        dtype = _dtype(meta.get(3, [0])[0])
+        name, shape = text(meta[1]), _shape(first(meta, 2, b''))
+        dtype = _dtype(first(meta, 3))
         if dtype is None:
             raise ValueError(f'{name} is no array')
         yield name, shape, dtype, _v1_pieces(table, name, shape, dtype, meta.get(4, []))

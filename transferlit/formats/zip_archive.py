@@ -1,4 +1,4 @@
-"""The archive that `.npz` and `.keras` files are: members read in place, nothing extracted, every size checked.
+"""The archive that `.npz` and `.keras` files are: read in place, nothing extracted.
 
 Docs: https://transferlit.github.io/transferlit/formats/zip_archive.html.md"""
 
