@@ -24,7 +24,7 @@ from transferlit.tf1.graph_files import (
     Values,
     attr,
     check_nodes,
-    locate,
+    find_graph,
     read_collections,
     read_graph,
     safe,
@@ -465,7 +465,7 @@ class Revived:
     def __init__(
         self,
         path,  # of the file
-        source,  # what `locate` found there
+        source,  # what `find_graph` found there
         meta,  # its `MetaGraphDef`
         averages=False,  # this and what follows as for `revive`
         feeds=None,  # by name
@@ -990,16 +990,7 @@ def revive(
     (`tf.train.import_meta_graph`). Raises FileNotFoundError where there is nothing, ValueError
     where what is there is no model.
     """
-    source = locate(path)
+    source = find_graph(path)
     if source.kind in ('hdf5', 'keras'):
         return RevivedKeras(source.graph, custom_objects)
-    if source.graph is None:
-        raise ValueError(_arrays_only(path))
     return Revived(path, source, read_graph(source.graph), averages, feeds, shapes)
-
-
-def _arrays_only(path) -> str:
-    return (
-        'A file must hold a graph to be revived; this one holds arrays only. Build the model and'
-        f' use `restore`, or put the `.meta` beside it. Received: {Path(path).name!r}.'
-    )

@@ -8,13 +8,18 @@ Docs: https://transferlit.github.io/transferlit/guides/sharing.html.md"""
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
 
 from .checkpoint import restore, save
-from .files import atomic_path, file_hash, readable
+from .files import atomic_path, file_hash, locked, readable
+from .formats import open_weights
 from .paths import by_path
 
 # %% auto #0
@@ -61,13 +66,33 @@ def _first_layer(variables: dict) -> str:  # a pattern that shows how part of it
     return next((path.partition('/')[0] for path in variables), '.*')
 
 # %% ../nbs/guides/30_sharing.ipynb #99eb0548
-def _describe(model, weights: Path) -> dict:
+_WEIGHTS = 'model.safetensors'
+
+
+def _by_fingerprint(sha256: str) -> str:  # what weights are called until they have their place
+    return f'model-{sha256[:16]}.safetensors'
+
+
+def _weights(folder: Path, config: dict) -> Path:
+    "The weights with the fingerprint of `config`; those of a `share` that was cut short, too."
+    sha256 = config['sha256']
+    for name in (config['weights'], _by_fingerprint(sha256)):
+        if (folder / name).is_file() and file_hash(folder / name) == sha256:
+            return folder / name
+    found = file_hash(folder / config['weights'])
+    raise ValueError(
+        'The weights must be those the folder was shared with. Fetch or share it again. Received:'
+        f' SHA-256 {found}, where config.json has {sha256}.'
+    )
+
+# %% ../nbs/guides/30_sharing.ipynb #1f82eaff
+def _describe(model, sha256: str) -> dict:
     "The content of `config.json`."
     return {
         'library': 'transferlit',
         'keras_version': keras.__version__,
-        'weights': weights.name,
-        'sha256': file_hash(weights),
+        'weights': _WEIGHTS,
+        'sha256': sha256,
         'architecture': json.loads(model.to_json()),
     }
 
@@ -88,12 +113,34 @@ def _card(model, weights: Path, config: dict, about: str, license: str | None) -
 
 # %% ../nbs/guides/30_sharing.ipynb #5e63fb51
 def _write(model, folder: Path, about: str, license: str | None) -> None:
-    weights = save(model, folder / 'model.safetensors')
-    config = _describe(model, weights)
+    "Of a folder that is cut short anywhere in here, `shared` gives the old model or the new one."
+    _clear_unfinished(folder)
+    new = save(model, folder / '.new.safetensors')
+    config = _describe(model, file_hash(new))
+    card = _card(model, new, config, about, license)
+    new = new.replace(folder / _by_fingerprint(config['sha256']))
     with atomic_path(folder / 'config.json') as part:
         part.write_text(json.dumps(config, indent=1) + '\n', encoding='utf-8')
+    os.replace(new, folder / _WEIGHTS)
     with atomic_path(folder / 'README.md') as part:
-        part.write_text(_card(model, weights, config, about, license), encoding='utf-8')
+        part.write_text(card, encoding='utf-8')
+    _clear_unfinished(folder)
+
+
+def _clear_unfinished(folder: Path) -> None:
+    "Remove what a `share` that was cut short left, once `config.json` does not need it."
+    try:
+        weights = _weights(folder, json.loads((folder / 'config.json').read_text('utf-8')))
+    except (OSError, ValueError, KeyError, TypeError):
+        weights = None
+    if weights is not None and weights.name != _WEIGHTS:
+        weights.replace(folder / _WEIGHTS)
+    for left in folder.iterdir():
+        if left.name == '.new.safetensors' or _UNFINISHED.fullmatch(left.name):
+            left.unlink(missing_ok=True)
+
+
+_UNFINISHED = re.compile(r'model-[0-9a-f]{16}\.safetensors')
 
 # %% ../nbs/guides/30_sharing.ipynb #ca262c3b
 def share(
@@ -114,12 +161,13 @@ def share(
             'A shared model is a folder. Name a folder, or a path where one can be made. Received:'
             f' {folder.name!r}, a file.'
         )
-    if folder.is_dir():
-        _write(model, folder, about, license)
-    else:
-        with atomic_path(folder) as part:
-            part.mkdir()
-            _write(model, part, about, license)
+    with locked(folder):
+        if folder.is_dir():
+            _write(model, folder, about, license)
+        else:
+            with atomic_path(folder) as part:
+                part.mkdir()
+                _write(model, part, about, license)
     return folder
 
 
@@ -156,13 +204,13 @@ def _folder(source) -> Path:
 
 # %% ../nbs/guides/30_sharing.ipynb #74a63f4e
 def _config(folder: Path) -> dict:
-    "The description of a shared folder, with the weight file checked against it."
+    "The description of a shared folder. Raises ValueError for a folder of another kind."
     path = readable(folder / 'config.json')
     try:
         config = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
         raise ValueError(f'`config.json` must be JSON. Fetch it again. Received: {error}') from None
-    if not {'architecture', 'weights', 'sha256'} <= set(config):
+    if not isinstance(config, dict) or not {'architecture', 'weights', 'sha256'} <= set(config):
         raise ValueError(
             'A shared folder must have been written by `share`. Read the weights of others with'
             f' `tl.restore`. Received: config.json with {", ".join(sorted(config)[:6])}.'
@@ -171,12 +219,57 @@ def _config(folder: Path) -> dict:
         raise ValueError(
             f'The weight file must lie in the folder itself. Received: {config["weights"]!r}.'
         )
-    if (found := file_hash(folder / config['weights'])) != config['sha256']:
-        raise ValueError(
-            'The weights must be those the folder was shared with. Fetch or share it again.'
-            f' Received: SHA-256 {found}, where config.json has {config["sha256"]}.'
-        )
     return config
+
+# %% ../nbs/guides/30_sharing.ipynb #b61db091
+_SPARE = 1_000_000  # values that a model has and no weight file: seeds, tables of its own
+
+
+@contextmanager
+def _at_most(values: int, weights: Path):
+    """Variables made within take memory for so many values. Raises ValueError before one takes
+    more; other threads are left alone.
+    """
+    initialize, thread, made = (
+        keras.Variable._initialize_with_initializer,
+        threading.get_ident(),
+        [],
+    )
+
+    def initialize_within(variable, initializer):
+        made.append(math.prod(variable.shape))
+        if threading.get_ident() == thread and sum(made) > values + _SPARE:
+            raise ValueError(_too_large(sum(made), values, weights))
+        initialize(variable, initializer)
+
+    keras.Variable._initialize_with_initializer = initialize_within
+    try:
+        yield
+    finally:
+        keras.Variable._initialize_with_initializer = initialize
+
+
+def _too_large(needed: int, there: int, weights: Path) -> str:
+    return (
+        'An architecture must not have more values than its weights. Do not trust this folder, or'
+        f' share it again. Received: at least {needed:,} values for {there:,} in {weights.name!r}.'
+    )
+
+# %% ../nbs/guides/30_sharing.ipynb #ea3564df
+def _make(architecture: dict, custom_objects: dict) -> keras.Model:
+    "The layers, without weights. Raises ValueError where one is not known here, or would run code."
+    try:
+        with keras.saving.custom_object_scope(custom_objects):
+            return keras.models.model_from_json(json.dumps(architecture))
+    except (TypeError, ValueError) as error:
+        if 'more values than its weights' in str(error):
+            raise
+        # Keras shows the whole configuration around the sentence that says what is wrong.
+        said = str(error).rpartition('Exception encountered: ')[2].partition('. ')[0]
+        raise ValueError(
+            'A shared model must be of layers that are known here and run no code. Give classes of'
+            f' its own as `custom_objects=`. Received: {said}.'
+        ) from error
 
 # %% ../nbs/guides/30_sharing.ipynb #1708063a
 def shared(
@@ -191,20 +284,13 @@ def shared(
     """
     folder = _folder(source)
     config = _config(folder)
-    model = _made(config['architecture'], custom_objects or {})
-    restore(model, folder / config['weights'])
+    weights = _weights(folder, config)
+    with _at_most(_count_values(weights), weights):
+        model = _make(config['architecture'], custom_objects or {})
+    restore(model, weights)
     return model
 
 
-def _made(architecture: dict, custom_objects: dict) -> keras.Model:
-    "The layers, without weights. Raises ValueError where one is not known here, or would run code."
-    try:
-        with keras.saving.custom_object_scope(custom_objects):
-            return keras.models.model_from_json(json.dumps(architecture))
-    except (TypeError, ValueError) as error:
-        # Keras shows the whole configuration around the sentence that says what is wrong.
-        said = str(error).rpartition('Exception encountered: ')[2].partition('. ')[0]
-        raise ValueError(
-            'A shared model must be of layers that are known here and run no code. Give classes of'
-            f' its own as `custom_objects=`. Received: {said}.'
-        ) from error
+def _count_values(weights: Path) -> int:
+    with open_weights(weights) as found:
+        return sum(v.size for v in found.values())

@@ -18,6 +18,8 @@ __all__ = ['Table']
 
 # %% ../nbs/floor/30_tables.ipynb #af732388
 def _width(text: str) -> int:  # columns that `text` takes in a terminal
+    if text.isascii():
+        return len(text)
     wide = [c for c in text if east_asian_width(c) in 'WF']
     return len(text) + len(wide)
 

@@ -23,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import tensorflow as tf
 
+import hostile_files
 import transferlit as tl
 from transferlit.formats.entries import BadFile, MissingPart, UnsafeFile
 
@@ -131,3 +132,45 @@ def test_mutations(files, tmp_path, kind):
                 for row in done.of("restored"):
                     assert np.array_equal(np.asarray(variables[row["path"]]), np.asarray(weights[row["file"]]), equal_nan=True)
     print(f"{kind}: {MUTATIONS} mutations, {refused} refused")
+
+
+COST = 3, 500 << 20  # seconds of computing and bytes of memory, the most that one file may take
+
+
+def read_in_a_child(paths):
+    """Outcome and seconds of each file, read under a limit of memory in a process of its own."""
+    script = Path(__file__).parents[1] / "processes" / "reading.py"
+    done = subprocess.run([sys.executable, str(script), str(COST[1])], input="\n".join(map(str, paths)), capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(tl.__file__).parents[1]), os.environ.get("PYTHONPATH")]))})
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == len(paths), f"died at {paths[len(rows)].name}: {done.stderr[-500:]}"
+    return rows
+
+
+def faults(rows):
+    return [row for row in rows if not row[1].startswith(("read", "refused", "FileNotFoundError")) or row[2] > COST[0] or "MemoryError" in row[1]]
+
+
+def test_small_files_cost_little(tmp_path):
+    """Names, links, blocks and bytes that are named again and again: refused, or read at the cost that a file may have."""
+    rows = read_in_a_child(hostile_files.costly(tmp_path))
+    assert not faults(rows), faults(rows)
+    said = {name: outcome for name, outcome, _ in rows}
+    assert all("must lie apart" in said[name] for name in ("place.index", "overlap.npz", "block.index")), said
+    assert all("may take" in said[name] for name in ("doubled.h5", "keys.index", "chain.index", "lists.h5", "json.keras")), said
+    assert all("refused" in said[name] for name in ("over.index", "gap.index", "twice.index", "shifted.index")), "numbers that nobody saved"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_structures_that_lie(files, tmp_path, kind):
+    """Offsets, counts, sizes and names are changed where the format has them, and checksums made right again."""
+    count = MUTATIONS // 20 + 1 if kind == "newer.h5" else MUTATIONS
+    whole, paths = (files / kind).read_bytes(), []
+    for seed in range(count):
+        shutil.copytree(files, tmp_path / str(seed), copy_function=os.link)
+        paths.append(tmp_path / str(seed) / kind)
+        paths[-1].unlink()
+        paths[-1].write_bytes(hostile_files.changed(kind, whole, seed, tmp_path))
+    rows = read_in_a_child(paths)
+    assert not faults(rows), faults(rows)
+    print(f"{kind}: {count} files, {sum(row[1].startswith('refused') for row in rows)} refused, at most {max(row[2] for row in rows)} s")

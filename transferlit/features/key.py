@@ -54,7 +54,7 @@ def library_versions() -> dict:
         'keras': keras.__version__,
         'tensorflow': tf.__version__,
         'features': _FORMAT,
-        'store': disk.FORMAT,
+        'store': disk.Store.format,
     }
 
 # %% ../../nbs/features/30_key.ipynb #c213dbf9

@@ -16,6 +16,7 @@ import struct
 import threading
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,8 +26,9 @@ import numpy as np
 from ..files import printable
 
 # %% auto #0
-__all__ = ['KINDS', 'LIMIT', 'BadFile', 'MissingPart', 'UnsafeFile', 'explain_faults', 'Stored', 'Loader', 'Weights',
-           'unique_names', 'kind_of', 'Source', 'aligned', 'array_at', 'check_expansion', 'dtype_named']
+__all__ = ['KINDS', 'LIMIT', 'NAMES', 'CHARACTERS', 'BadFile', 'MissingPart', 'UnsafeFile', 'explain_faults', 'Stored', 'Loader',
+           'Weights', 'unique_names', 'kind_of', 'Source', 'aligned', 'array_at', 'check_expansion', 'Allowance',
+           'check_apart', 'check_shape', 'dtype_named']
 
 # %% ../../nbs/formats/10_entries.ipynb #da64ef86
 class BadFile(ValueError):
@@ -230,24 +232,14 @@ def unique_names(
 ) -> dict:  # name to `Stored`; entries that share a name go by their key
     "Raises BadFile where two entries have one key."
     entries = list(entries)
-    if len({e.key for e in entries}) < len(entries):
-        twice = next(
-            e.key for i, e in enumerate(entries) if any(e.key == other.key for other in entries[:i])
-        )
+    keys, count = Counter(e.key for e in entries), Counter(e.name for e in entries)
+    if len(keys) < len(entries):
+        twice = keys.most_common(1)[0][0]
         raise BadFile(
             f'A file must hold each variable once. Write it again. Received: {twice!r} twice.'
         )
-    count = {}
-    for e in entries:
-        count[e.name] = count.get(e.name, 0) + 1
-    return {
-        (e.name if count[e.name] == 1 else e.key): e if count[e.name] == 1 else _renamed(e)
-        for e in entries
-    }
-
-
-def _renamed(entry: Stored) -> Stored:
-    return Stored(**{**vars(entry), 'name': entry.key})
+    unique = [e if count[e.name] == 1 else replace(e, name=e.key) for e in entries]
+    return {e.name: e for e in unique}
 
 # %% ../../nbs/formats/10_entries.ipynb #6d82fc6c
 KINDS = {
@@ -429,6 +421,8 @@ def _cut_short(path, needed, there) -> str:
 def aligned(shape: tuple, dtype) -> np.ndarray:  # C order, not initialised
     "An array whose data starts at a multiple of 64 bytes."
     dtype = np.dtype(dtype)
+    if dtype.hasobject:
+        return np.full(shape, None, dtype)
     size = math.prod(shape) * dtype.itemsize
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
@@ -448,7 +442,7 @@ def array_at(
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder('='))
 
 # %% ../../nbs/formats/10_entries.ipynb #59280b90
-LIMIT = 1 << 30  # bytes
+LIMIT = 1 << 28  # bytes
 
 
 def check_expansion(
@@ -465,6 +459,59 @@ def check_expansion(
         f' file, call `open_weights(path, limit={expanded})`. Received: {str(path)!r}, {stored:,}'
         f' bytes that expand to {expanded:,}.'
     )
+
+# %% ../../nbs/formats/10_entries.ipynb #9cf1ea6b
+NAMES, CHARACTERS = 100_000, 1 << 24  # the most that a file may hold, and what its names may take
+
+
+class Allowance:
+    "Counts what reading one file takes."
+
+    def __init__(
+        self,
+        path: str | os.PathLike,  # the file, for the message
+        **most: int,  # what is counted, an underscore for a space, and how much there may be
+    ):
+        self.path, self.most, self.used = str(path), most, dict.fromkeys(most, 0)
+
+    def use(
+        self,
+        what: str,  # one of the names that were given
+        count: int = 1,  # how much more
+    ) -> None:
+        "Raises UnsafeFile beyond the limit."
+        self.used[what] += count
+        if self.used[what] > self.most[what]:
+            raise UnsafeFile(
+                f'Reading a file may take {self.most[what]:,} {what.replace("_", " ")}. Do not'
+                f' trust this file, or save its arrays in another format. Received: {self.path!r},'
+                ' which takes more.'
+            )
+
+# %% ../../nbs/formats/10_entries.ipynb #6e052f60
+def check_apart(
+    spans: Iterable,  # pairs of where a piece begins and ends
+    path: str | os.PathLike,  # the file
+) -> None:
+    "Raises BadFile where two pieces share bytes."
+    end = 0
+    for begin, finish in sorted(spans):
+        if begin < end:
+            raise BadFile(
+                f'Pieces of a file must lie apart. Do not trust it. Received: {str(path)!r}, whose'
+                f' bytes {begin:,} to {min(end, finish):,} are named twice.'
+            )
+        end = finish
+
+
+def check_shape(
+    shape: Iterable,  # as the file has it
+) -> tuple:  # of integers
+    "Raises ValueError for what is no shape of an array."
+    shape = tuple(shape)
+    if len(shape) > 64 or any(type(n) is not int or not 0 <= n < 1 << 63 for n in shape):
+        raise ValueError('a shape must be at most 64 natural numbers')
+    return shape
 
 # %% ../../nbs/formats/10_entries.ipynb #928b3348
 def dtype_named(name: str) -> np.dtype:

@@ -12,20 +12,25 @@ import math
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 
 import numpy as np
 
-from . import hdf5_child as sandbox
+from . import hdf5_child
 from transferlit.formats.entries import (
+    CHARACTERS,
     LIMIT,
+    NAMES,
+    Allowance,
     Loader,
     Source,
     UnsafeFile,
     aligned,
     array_at,
+    check_apart,
     check_expansion,
+    check_shape,
     dtype_named,
 )
 
@@ -42,7 +47,7 @@ class H5Array:
     dtype: np.dtype | None  # None where the type is none that we read
     load: Callable = field(repr=False)
     attrs: dict = field(default_factory=dict)
-    stored: int = 0  # bytes that it takes in the file
+    cost: int = 0  # bytes that reading it takes
 
 
 @dataclass
@@ -75,7 +80,7 @@ class Group:
 
 # %% ../../nbs/formats/40_hdf5.ipynb #d4da3f11
 class Modern(Exception):
-    "Part of a newer HDF5 layout: a matter for the sandbox."
+    "Part of a newer HDF5 layout: a matter for the child process."
 
 
 class Tape:
@@ -179,7 +184,26 @@ def _dataspace(t: Tape) -> tuple | None:  # None: no data at all
         raise Modern
     elif t.number(1) == 2:
         return None
-    return t.numbers(f'{rank}Q')
+    return check_shape(t.numbers(f'{rank}Q'))
+
+# %% ../../nbs/formats/40_hdf5.ipynb #7c7f24f8
+class _File:
+    "The bytes of an HDF5 file, and what has been read of its structure."
+
+    def __init__(self, source: Source):
+        self.source, self.path = source, source.path
+        self.objects, self.texts = {}, _Texts(self)
+        self.allowance = Allowance(
+            source.path,
+            names=NAMES,
+            characters_of_names=CHARACTERS,
+            bytes_of_structure=2 * source.size + 65_536,
+        )
+
+    def head(self, start: int, size: int) -> bytes:  # of what describes arrays
+        "Raises BadFile where the file ends before, UnsafeFile where it was asked too much."
+        self.allowance.use('bytes_of_structure', size)
+        return self.source.read(start, size)
 
 # %% ../../nbs/formats/40_hdf5.ipynb #d600c44b
 (
@@ -199,13 +223,13 @@ def _dataspace(t: Tape) -> tuple | None:  # None: no data at all
 ) = (1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 16, 17, 21)
 
 # %% ../../nbs/formats/40_hdf5.ipynb #1b166cc1
-def _messages(source: Source, address: int) -> list:  # pairs of type and content
-    version, _, count, _, size = struct.unpack('<BBHII', source.read(address, 12))
+def _messages(file: _File, address: int) -> list:  # pairs of type and content
+    version, _, count, _, size = struct.unpack('<BBHII', file.head(address, 12))
     if version != 1:
         raise Modern
     blocks, found = [(address + 16, size)], []
     for start, size in blocks:
-        t = Tape(source.read(start, size))
+        t = Tape(file.head(start, size))
         while t.left >= 8 and len(found) < count:
             kind, size, flags = t.numbers('HHB3x')
             content = t.take(size)
@@ -219,31 +243,39 @@ def _messages(source: Source, address: int) -> list:  # pairs of type and conten
 
 # %% ../../nbs/formats/40_hdf5.ipynb #a8f26730
 class _Texts:
-    "The texts of a file's global heaps; each heap is taken apart once."
+    "The texts of a file's global heaps; each heap is taken apart once, and so is each text."
 
-    def __init__(self, source: Source):
-        self.source, self.heaps = source, {}
+    def __init__(self, file: _File):
+        self.file, self.heaps, self.found = file, {}, {}
 
     def __call__(self, reference: bytes) -> str:
         "Raises KeyError or ValueError where the text is not there."
-        length, address, index = struct.unpack('<IQI', reference)
+        if reference not in self.found:
+            self.found[reference] = self._read(*struct.unpack('<IQI', reference))
+        return self.found[reference]
+
+    def _read(self, length: int, address: int, index: int) -> str:
         if not length:
             return ''
         if address not in self.heaps:
             self.heaps[address] = self._heap(address)
-        return self.heaps[address][index][:length].decode()
+        text = self.heaps[address][index][:length]
+        self.file.allowance.use('bytes_of_structure', len(text))
+        return text.decode()
 
     def _heap(self, address: int) -> dict:  # number to bytes
-        head = self.source.read(address, 16)
+        head = self.file.source.read(address, 16)
         if head[:4] != b'GCOL':
             raise ValueError('a heap of texts is not where it should be')
-        t, found = Tape(self.source.read(address + 16, int.from_bytes(head[8:], 'little') - 16)), {}
+        size, found = int.from_bytes(head[8:], 'little') - 16, {}
+        t = Tape(self.file.source.read(address + 16, size))
         while t.left >= 16:
             number, size = t.numbers('H6xQ')
             if not number:
                 break  # the rest is free
             found[number] = t.take(size)
             t.take(min(-size % 8, t.left))
+        self.file.allowance.use('bytes_of_structure', t.at)
         return found
 
 # %% ../../nbs/formats/40_hdf5.ipynb #489a987b
@@ -339,23 +371,22 @@ def _filters(content: bytes) -> list:  # filter numbers, in the order of writing
 def _fletcher32(data: bytes) -> int:
     words = np.frombuffer(data + bytes(len(data) % 2), '>u2').astype(np.uint64)
     low, high = int(words.sum()), int((words * np.arange(len(words), 0, -1, dtype=np.uint64)).sum())
-    fold = lambda n: (n % 65535) or (65535 if n else 0)
-    return fold(high) << 16 | fold(low)
+    return _fold(high) << 16 | _fold(low)
+
+
+def _fold(n: int) -> int:
+    return (n % 65535) or (65535 if n else 0)
 
 # %% ../../nbs/formats/40_hdf5.ipynb #01c206da
-def _unfiltered(data: bytes, filters: list, mask: int, dtype: np.dtype, size: int) -> bytes:
-    "Undo the filters of one chunk. Raises ValueError where it does not come to `size` bytes."
+def _undo_filters(data: bytes, filters: list, mask: int, dtype: np.dtype, size: int) -> bytes:
+    "The bytes of one chunk. Raises ValueError where they do not come to `size`."
     for i, number in reversed(list(enumerate(filters))):
         if mask >> i & 1:
             continue
         if number == 1:
             data = zlib.decompressobj().decompress(data, size + 4)
         if number == 2 and dtype.itemsize > 1:
-            whole = len(data) // dtype.itemsize * dtype.itemsize
-            data = (
-                np.frombuffer(data[:whole], np.uint8).reshape(dtype.itemsize, -1).T.tobytes()
-                + data[whole:]
-            )
+            data = _unshuffle(data, dtype.itemsize)
         if number == 3:
             data, announced = data[:-4], int.from_bytes(data[-4:], 'little')
             if _fletcher32(data) != announced:
@@ -364,9 +395,16 @@ def _unfiltered(data: bytes, filters: list, mask: int, dtype: np.dtype, size: in
         raise ValueError(f'a chunk comes to {len(data)} bytes where it must be {size}')
     return data
 
+
+def _unshuffle(data: bytes, itemsize: int) -> bytes:
+    "First bytes of all numbers, then their second bytes, ...: back to number by number."
+    whole = len(data) // itemsize * itemsize
+    numbers = np.frombuffer(data[:whole], np.uint8).reshape(itemsize, -1)
+    return numbers.T.tobytes() + data[whole:]
+
 # %% ../../nbs/formats/40_hdf5.ipynb #a51423a9
 def _chunks(
-    source: Source, address: int, rank: int, most: int
+    file: _File, address: int, rank: int, most: int
 ) -> list:  # (stored size, mask, offsets, address)
     "Raises ValueError where the tree is not one, or has more than `most` leaves."
     nodes, found, seen = [address] if address != _NOWHERE else [], [], set()
@@ -374,71 +412,92 @@ def _chunks(
         if node in seen:
             raise ValueError('a tree of chunks bites its tail')
         seen.add(node)
-        signature, kind, level, count = struct.unpack('<4sBBH', source.read(node, 8))
-        if signature != b'TREE' or kind != 1:
-            raise ValueError('a tree of chunks is not where it should be')
-        t = Tape(source.read(node + 24, count * (16 + 8 * rank)))
-        for _ in range(count):
-            size, mask, *offsets, child = t.numbers(f'II{rank}QQ')
-            if level:
-                nodes.append(child)
-            elif offsets[-1]:
-                raise ValueError('a chunk begins within an element')
-            else:
-                found.append((size, mask, offsets[:-1], child))
+        level, entries = _chunk_node(file, node, rank)
+        if level:
+            nodes += [child for *_, child in entries]
+        else:
+            found += entries
         if len(found) > most:
             raise ValueError(f'more than {most} chunks')
     places = [offsets for _, _, offsets, _ in found]
     if any(a >= b for a, b in zip(places, places[1:])):
         raise ValueError('the chunks are out of order')
+    check_apart([(child, child + size) for size, _, _, child in found], file.path)
     return found
 
+
+def _chunk_node(file: _File, node: int, rank: int) -> tuple:  # level, and entries as of `_chunks`
+    signature, kind, level, count = struct.unpack('<4sBBH', file.head(node, 8))
+    if signature != b'TREE' or kind != 1:
+        raise ValueError('a tree of chunks is not where it should be')
+    t, entries = Tape(file.head(node + 24, count * (16 + 8 * rank))), []
+    for _ in range(count):
+        size, mask, *offsets, child = t.numbers(f'II{rank}QQ')
+        if offsets[-1] and not level:
+            raise ValueError('a chunk begins within an element')
+        entries.append((size, mask, offsets[:-1], child))
+    return level, entries
+
 # %% ../../nbs/formats/40_hdf5.ipynb #1e7b8c3f
-def _assemble(
-    source: Source,
-    shape: tuple,
-    dtype: np.dtype,
-    chunks: list,
-    chunk: tuple,
-    filters: list,
-    fill: bytes,
-) -> np.ndarray:
-    array = aligned(shape, dtype)
-    array[...] = np.frombuffer(fill, dtype)[0]
-    size = math.prod(chunk) * dtype.itemsize
-    for stored, mask, offsets, address in chunks:
-        data = _unfiltered(source.read(address, stored), filters, mask, dtype, size)
-        ends = [min(o + c, n) for o, c, n in zip(offsets, chunk, shape)]
-        if any(o >= n or o % c for o, c, n in zip(offsets, chunk, shape)):
+@dataclass(frozen=True)
+class _Chunked:
+    "An array in chunks; a call reads it. What was never written is `fill`."
+
+    source: Source
+    shape: tuple
+    dtype: np.dtype
+    fill: bytes  # one element
+    chunk: tuple = ()  # its shape
+    chunks: list = ()  # as of `_chunks`
+    filters: list = ()
+
+    def __call__(self) -> np.ndarray:
+        self.source.check()
+        array = aligned(self.shape, self.dtype)
+        array[...] = np.frombuffer(self.fill, self.dtype)[0]
+        for stored, mask, offsets, address in self.chunks:
+            data = self.source.read(address, stored)
+            self._put(
+                array, offsets, _undo_filters(data, self.filters, mask, self.dtype, self.size)
+            )
+        return array if self.dtype.isnative else array.astype(self.dtype.newbyteorder('='))
+
+    size = property(lambda self: math.prod(self.chunk) * self.dtype.itemsize)  # of a chunk
+
+    def _put(self, array: np.ndarray, offsets: list, data: bytes) -> None:
+        "Raises ValueError for a chunk that lies off the grid."
+        place = list(zip(offsets, self.chunk, self.shape))
+        if any(o >= n or o % c for o, c, n in place):
             raise ValueError('a chunk lies off the grid of its array')
+        ends = [min(o + c, n) for o, c, n in place]
         inside = tuple(slice(0, e - o) for o, e in zip(offsets, ends))
-        array[tuple(map(slice, offsets, ends))] = np.frombuffer(data, dtype).reshape(chunk)[inside]
-    return array if dtype.isnative else array.astype(dtype.newbyteorder('='))
+        chunk = np.frombuffer(data, self.dtype).reshape(self.chunk)
+        array[tuple(map(slice, offsets, ends))] = chunk[inside]
 
 # %% ../../nbs/formats/40_hdf5.ipynb #98e02ddc
-def _dataset(source: Source, texts: _Texts, path: str, messages: list) -> H5Array:
+def _dataset(file: _File, path: str, messages: list) -> H5Array:
     """Raises UnsafeFile for an array in another file, ValueError for one whose size and place
     disagree.
     """
     if any(kind == _OUTSIDE for kind, _ in messages):
-        raise UnsafeFile(_outside('storage', path, source.path))
-    attrs = dict(_attribute(texts, content) for kind, content in messages if kind == _ATTRIBUTE)
-    found = dict(messages)
+        raise UnsafeFile(_outside('storage', path, file.path))
+    attrs, found = _attributes(file, messages), dict(messages)
     shape, dtype = _dataspace(Tape(found[_DATASPACE])), _datatype(Tape(found[_DATATYPE]))
     if shape is None or dtype is None:
         return H5Array(path, shape or (), None, lambda: None, attrs)
     dtype = _tagged(dtype, attrs)
-    load, stored = _loader(source, texts, shape, dtype, found)
-    return H5Array(path, shape, dtype, load, attrs, stored)
+    load, cost = _loader(file, shape, dtype, found)
+    return H5Array(path, shape, dtype, load, attrs, cost)
+
+
+def _attributes(file: _File, messages: list) -> dict:
+    return dict(_attribute(file.texts, content) for kind, content in messages if kind == _ATTRIBUTE)
 
 
 def _tagged(dtype: np.dtype, attrs: dict) -> np.dtype:
     "Keras stores bfloat16 as two plain bytes and says so in an attribute, or says nothing."
-    return (
-        dtype_named('bfloat16')
-        if dtype == 'V2' and attrs.get('dtype', 'bfloat16') == 'bfloat16'
-        else dtype
-    )
+    halves = dtype == 'V2' and attrs.get('dtype', 'bfloat16') == 'bfloat16'
+    return dtype_named('bfloat16') if halves else dtype
 
 # %% ../../nbs/formats/40_hdf5.ipynb #886aeb53
 def _outside(what: str, path: str, file: str) -> str:
@@ -449,114 +508,119 @@ def _outside(what: str, path: str, file: str) -> str:
 
 # %% ../../nbs/formats/40_hdf5.ipynb #def3c940
 def _loader(
-    source: Source, texts: _Texts, shape: tuple, dtype: np.dtype, found: dict
-) -> tuple:  # a function that reads, and the stored size
+    file: _File, shape: tuple, dtype: np.dtype, found: dict
+) -> tuple:  # a function that reads, and the bytes that this takes
     kind, address, more = _layout(found[_LAYOUT])
     filters = _filters(found[_FILTERS]) if _FILTERS in found else []
-    size = math.prod(shape) * (16 if dtype.hasobject else dtype.itemsize)
     if kind == 'chunked':
-        rank, chunk = len(more), more[:-1]
-        if rank != len(shape) + 1 or more[-1] != dtype.itemsize or not all(more) or dtype.hasobject:
-            raise Modern
-        most = math.prod(-(-n // c) for n, c in zip(shape, chunk))
-        chunks = _chunks(source, address, rank, most)
-        return (
-            lambda: (
-                source.check()
-                or _assemble(source, shape, dtype, chunks, chunk, filters, _fill(found, dtype))
-            )
-        ), sum(c[0] for c in chunks)
+        tree = _Chunked(file.source, shape, dtype, _fill(found, dtype), more[:-1], (), filters)
+        return _chunked_loader(file, tree, address, more[-1])
     if filters:
         raise ValueError('filters are for chunks only')
-    if kind == 'compact':
-        if len(more) < size:
-            raise ValueError(f'{len(more)} bytes where {size} are needed')
-        return Loader(lambda: _small(texts, more[:size], shape, dtype), before=source.check), size
-    if address == _NOWHERE:
-        return (
-            Loader(
-                lambda: _assemble(source, shape, dtype, [], (), [], _fill(found, dtype)),
-                before=source.check,
-            ),
-            0,
-        )
-    if more not in (None, size):
-        raise ValueError(f'{more} bytes where {size} are needed')
+    size = math.prod(shape) * (16 if dtype.hasobject else dtype.itemsize)
+    if kind == 'contiguous' and address == _NOWHERE:
+        return _Chunked(file.source, shape, dtype, _fill(found, dtype)), size
+    if kind == 'contiguous':
+        return _contiguous_loader(file, shape, dtype, (address, size, more)), size
+    if len(more) < size:
+        raise ValueError(f'{len(more)} bytes where {size} are needed')
+    read = partial(_small, file.texts, shape, dtype, lambda: more[:size])
+    return Loader(read, before=file.source.check), size
+
+
+def _chunked_loader(file: _File, tree: _Chunked, address: int, itemsize: int) -> tuple:
+    grid, dtype = tree.chunk, tree.dtype
+    if len(grid) != len(tree.shape) or itemsize != dtype.itemsize or not all(grid):
+        raise Modern
+    if dtype.hasobject:
+        raise Modern
+    most = math.prod(-(-n // c) for n, c in zip(tree.shape, grid))
+    tree = replace(tree, chunks=_chunks(file, address, len(grid) + 1, most))
+    return tree, max(math.prod(tree.shape) * itemsize, len(tree.chunks) * tree.size)
+
+
+def _contiguous_loader(file: _File, shape: tuple, dtype: np.dtype, place: tuple) -> Loader:
+    address, size, announced = place
+    if announced not in (None, size):
+        raise ValueError(f'{announced} bytes where {size} are needed')
+    source, touch = file.source, partial(file.source.touch, address, size)
     source.holds(address, size)
     if dtype.hasobject:
-        return (
-            Loader(
-                lambda: _small(texts, source.read(address, size), shape, dtype), before=source.check
-            ),
-            size,
-        )
-    return (
-        Loader(
-            partial(array_at, source, address, shape, dtype),
-            before=source.check,
-            touch=partial(source.touch, address, size),
-        ),
-        size,
-    )
+        read = partial(_small, file.texts, shape, dtype, partial(source.read, address, size))
+    else:
+        read = partial(array_at, source, address, shape, dtype)
+    return Loader(read, before=source.check, touch=touch)
 
 # %% ../../nbs/formats/40_hdf5.ipynb #bd5de89c
-def _small(texts: _Texts, data: bytes, shape: tuple, dtype: np.dtype) -> np.ndarray:
+def _small(texts: _Texts, shape: tuple, dtype: np.dtype, read: Callable) -> np.ndarray:
     if not dtype.hasobject:
-        return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder('='))
-    return np.array(_values(texts, dtype, shape, data), object).reshape(shape)
+        return np.frombuffer(read(), dtype).reshape(shape).astype(dtype.newbyteorder('='))
+    return np.array(_values(texts, dtype, shape, read()), object).reshape(shape)
 
 # %% ../../nbs/formats/40_hdf5.ipynb #18c05f2b
-def _names(source: Source, tree: int, heap: int, path: str) -> dict:  # name to address
-    signature, _, size, _, start = struct.unpack('<4s4sQQQ', source.read(heap, 32))
+_LONGEST_NAME = 4096  # bytes
+
+
+def _names(file: _File, tree: int, heap: int, path: str) -> dict:  # name to address
+    signature, _, size, _, start = struct.unpack('<4s4sQQQ', file.head(heap, 32))
     if signature != b'HEAP':
         raise ValueError('a heap of names is not where it should be')
-    texts, nodes, found, seen = source.read(start, size), [tree], {}, set()
+    texts, nodes, found, seen = file.head(start, size), [tree], {}, set()
     for node in nodes:
         if node in seen:
             raise ValueError('a tree of names bites its tail')
         seen.add(node)
-        if (head := source.read(node, 8))[:4] == b'SNOD':
-            found |= _entries(source, node, texts, path)
+        head = file.head(node, 8)
+        if head[:4] == b'SNOD':
+            found |= _entries(file, node, texts, path)
         elif head[:5] == b'TREE\0':
-            nodes += struct.unpack(
-                f'<{"8xQ" * (n := int.from_bytes(head[6:], "little"))}',
-                source.read(node + 24, 16 * n),
-            )
+            count = int.from_bytes(head[6:], 'little')
+            nodes += struct.unpack(f'<{"8xQ" * count}', file.head(node + 24, 16 * count))
         else:
             raise ValueError('a tree of names is not where it should be')
     return found
 
 # %% ../../nbs/formats/40_hdf5.ipynb #08e029d2
-def _entries(source: Source, node: int, texts: bytes, path: str) -> dict:
-    t = Tape(source.read(node + 8, 40 * int.from_bytes(source.read(node + 6, 2), 'little')))
-    found = {}
+def _entries(file: _File, node: int, texts: bytes, path: str) -> dict:
+    count = int.from_bytes(file.source.read(node + 6, 2), 'little')
+    t, found = Tape(file.head(node + 8, 40 * count)), {}
     while t.left:
         at, address, cache = t.numbers('QQI20x')
-        name = texts[at : texts.index(b'\0', at)].decode()
+        name = texts[at : texts.index(b'\0', at, at + _LONGEST_NAME)].decode()
         if cache == 2:
-            raise UnsafeFile(_outside('soft link', f'{path}/{name}'.lstrip('/'), source.path))
+            raise UnsafeFile(_outside('soft link', f'{path}/{name}'.lstrip('/'), file.path))
         if cache > 2 or not name or '/' in name:
             raise ValueError(f'{name!r} is no entry of a group')
         found[name] = address
     return found
 
 # %% ../../nbs/formats/40_hdf5.ipynb #8e0f93bf
-def _node(source: Source, texts: _Texts, path: str, address: int, above: tuple) -> Group | H5Array:
+def _node(file: _File, path: str, address: int, above: tuple) -> Group | H5Array:
     "A group with all that is below it, or a dataset."
     if address in above or len(above) > 100:
         raise ValueError('a group lies within itself')
-    messages = _messages(source, address)
+    file.allowance.use('names')
+    file.allowance.use('characters_of_names', len(path))
+    if address not in file.objects:
+        file.objects[address] = _object(file, path, address)
+    found, names = file.objects[address]
+    if names is None:
+        return replace(found, path=path)
+    group = Group(path, found.attrs)
+    for name, child in names.items():
+        below = f'{path}/{name}'.lstrip('/')
+        group.children[name] = _node(file, below, child, (*above, address))
+    return group
+
+
+def _object(file: _File, path: str, address: int) -> tuple:
+    "A group without its children, and their names with addresses; or a dataset, and None."
+    messages = _messages(file, address)
     table = next((content for kind, content in messages if kind == _TABLE), None)
     if table is None:
-        return _dataset(source, texts, path, messages)
-    group = Group(
-        path, dict(_attribute(texts, content) for kind, content in messages if kind == _ATTRIBUTE)
-    )
-    for name, child in _names(source, *struct.unpack('<QQ', table[:16]), path).items():
-        group.children[name] = _node(
-            source, texts, f'{path}/{name}'.lstrip('/'), child, (*above, address)
-        )
-    return group
+        return _dataset(file, path, messages), None
+    group = Group(path, _attributes(file, messages))
+    return group, _names(file, *struct.unpack('<QQ', table[:16]), path)
 
 # %% ../../nbs/formats/40_hdf5.ipynb #04e3eb66
 def open_tree(
@@ -570,24 +634,19 @@ def open_tree(
     """
     try:
         inner, root = _superblock(source)
-        tree = _node(inner, _Texts(inner), '', root, ())
+        tree = _node(_File(inner), '', root, ())
     except Modern:
-        tree = _from_sandbox(source, limit)
+        tree = _from_child(source, limit)
     if not isinstance(tree, Group):
         raise ValueError('the root is no group')
-    data = [d for d in tree.datasets() if d.dtype is not None]
-    check_expansion(
-        source.path,
-        source.size,
-        sum(n for d in data if (n := math.prod(d.shape) * d.dtype.itemsize) > d.stored),
-        limit,
-    )
+    # An array under several names counts for each: whoever reads all of them reads it as often.
+    check_expansion(source.path, source.size, sum(d.cost for d in tree.datasets()), limit)
     return tree
 
 # %% ../../nbs/formats/40_hdf5.ipynb #6a8bff24
-def _from_sandbox(source: Source, limit: int) -> Group:
+def _from_child(source: Source, limit: int) -> Group:
     with source.exclusive() as file:
-        rows, out = sandbox.dump(file, source.start, source.size, max(limit, 20 * source.size))
+        rows, out = hdf5_child.dump(file, source.start, source.size, max(limit, 20 * source.size))
     arrays, root = Source(source.path, out), Group('', {})
     for row in rows:
         *parents, name = row['path'].split('/')
@@ -606,20 +665,12 @@ def _from_sandbox(source: Source, limit: int) -> Group:
 def _dumped(source: Source, arrays: Source, row: dict, limit: int) -> H5Array:
     if row['dtype'] is None:
         return H5Array(row['path'], (), None, lambda: None, row['attrs'])
-    shape, dtype = tuple(row['shape']), _tagged(np.dtype(row['dtype']), row['attrs'])
+    shape, dtype = check_shape(row['shape']), _tagged(np.dtype(row['dtype']), row['attrs'])
     if 'bytes' in row and 'dumped' not in row:
         check_expansion(source.path, source.size, max(row['bytes'], limit + 1), limit)
     where, at = (arrays, row['dumped']) if 'dumped' in row else (source, row['offset'])
-    where.holds(at, size := math.prod(shape) * dtype.itemsize)
-    return H5Array(
-        row['path'],
-        shape,
-        dtype,
-        Loader(
-            partial(array_at, where, at, shape, dtype),
-            before=source.check,
-            touch=partial(where.touch, at, size),
-        ),
-        row['attrs'],
-        size,
-    )
+    size = math.prod(shape) * dtype.itemsize
+    where.holds(at, size)
+    read, touch = partial(array_at, where, at, shape, dtype), partial(where.touch, at, size)
+    load = Loader(read, before=source.check, touch=touch)
+    return H5Array(row['path'], shape, dtype, load, row['attrs'], size)

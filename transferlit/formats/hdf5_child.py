@@ -13,10 +13,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['dump']
+__all__ = ['NAMES', 'AGAIN', 'LONGEST', 'dump']
 
 # %% ../../nbs/formats/30_hdf5_child.ipynb #2823ef5f
 class _Window(io.RawIOBase):
@@ -56,6 +57,8 @@ def _plain(value):
 # %% ../../nbs/formats/30_hdf5_child.ipynb #eb370002
 def _dataset(path: str, data, out, left: int) -> dict:
     "Where the array of one dataset is: in the file, or from now on in `out`."
+    import numpy as np
+
     if data.external or data.is_virtual:
         return dict(path=path, outside='storage')
     found = dict(
@@ -71,42 +74,79 @@ def _dataset(path: str, data, out, left: int) -> dict:
         return {**found, 'offset': offset or 0}
     if data.nbytes > left:
         return {**found, 'bytes': data.nbytes}
-    out.write(data[()].tobytes())
+    out.write(np.ascontiguousarray(data[()]).reshape(-1).view(np.uint8))
     return {**found, 'dumped': out.tell() - data.nbytes, 'bytes': data.nbytes}
 
 # %% ../../nbs/formats/30_hdf5_child.ipynb #289bc4b9
-def _walk(group, out, limit: int, path: str = '', depth: int = 0) -> list:
-    import h5py
+NAMES, AGAIN = 100_000, 1000  # the most that a file may hold, and second names of the same
+LONGEST = 1 << 26  # bytes of names and attributes
 
-    rows = [dict(path=path, attrs={k: _plain(v) for k, v in group.attrs.items()})]
-    for name in group:
-        here = f'{path}/{name}'.lstrip('/')
-        if depth > 50 or isinstance(
-            group.get(name, getlink=True), (h5py.SoftLink, h5py.ExternalLink)
-        ):
-            rows.append(dict(path=here, outside='link'))
-        elif isinstance(child := group[name], h5py.Dataset):
-            rows.append(_dataset(here, child, out, limit - out.tell()))
+
+class _Walk:
+    "Collects a row for each group and dataset; `out` takes arrays that must be decoded."
+
+    def __init__(self, out, limit: int):
+        self.out, self.limit, self.rows, self.seen = out, limit, [], set()
+
+    def visit(self, group, path: str = '') -> None:
+        self.rows.append(dict(path=path, attrs={k: _plain(v) for k, v in group.attrs.items()}))
+        for name in group:
+            self._child(group, name, f'{path}/{name}'.lstrip('/'))
+
+    def _child(self, group, name: str, path: str) -> None:
+        import h5py
+
+        links = h5py.SoftLink, h5py.ExternalLink
+        if isinstance(group.get(name, getlink=True), links):
+            return self.rows.append(dict(path=path, outside='link'))
+        child = group[name]
+        self._count(h5py.h5o.get_info(child.id).addr, path)
+        if isinstance(child, h5py.Dataset):
+            self.rows.append(_dataset(path, child, self.out, self.limit - self.out.tell()))
         elif isinstance(child, h5py.Group):
-            rows += _walk(child, out, limit, here, depth + 1)
-    return rows
+            self.visit(child, path)
+
+    def _count(self, address: int, path: str) -> None:
+        self.seen.add(address)
+        if len(self.rows) > NAMES or len(self.rows) - len(self.seen) > AGAIN:
+            raise ValueError(
+                f'a file may take {NAMES:,} names, {AGAIN:,} of them for what has one already'
+            )
+        if path.count('/') > 100:
+            raise ValueError('a group lies within itself')
 
 # %% ../../nbs/formats/30_hdf5_child.ipynb #a81cbd2c
 def _serve(start: int, size: int, limit: int) -> None:
     import h5py
 
+    _bound(size, limit)
+    out = sys.stdout.buffer
+    with h5py.File(_Window(0, start, size), 'r') as file:
+        walk = _Walk(out, limit)
+        walk.visit(file)
+    text = json.dumps(walk.rows).encode()
+    if len(text) > LONGEST:
+        raise ValueError(f'names and attributes may take {LONGEST:,} bytes')
+    out.write(text + len(text).to_bytes(8, 'little'))
+
+
+def _seconds(size: int) -> int:  # of computing
+    return 2 + size // 50_000_000
+
+
+def _bound(size: int, limit: int) -> None:
+    "From here on this process gets so much memory and time, and leaves no core behind."
     try:
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (limit + (8 << 30),) * 2)
+        pages = int(Path('/proc/self/statm').read_text().split()[0])
+        memory = pages * resource.getpagesize() + 2 * limit + (256 << 20)
+        spent = int(time.process_time()) + 1
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_CPU, (spent + _seconds(size),) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    except (ImportError, ValueError):
+    except (ImportError, OSError, ValueError):
         pass  # no such limits on this system
-    out = sys.stdout.buffer
-    with h5py.File(_Window(0, start, size), 'r') as file:
-        rows = _walk(file, out, limit)
-    text = json.dumps(rows).encode()
-    out.write(text + len(text).to_bytes(8, 'little'))
 
 # %% ../../nbs/formats/30_hdf5_child.ipynb #b4bafcc9
 def dump(
@@ -127,19 +167,21 @@ def dump(
         raise ValueError(
             f'the HDF5 library did not come back within {patience:.0f} seconds'
         ) from None
-    if done.returncode < 0:
-        raise ValueError(f'the HDF5 library died of signal {-done.returncode}')
     if done.returncode:
-        raise ValueError(
-            (
-                done.stderr.decode(errors='replace').strip().splitlines()
-                or ['the HDF5 library failed']
-            )[-1]
-        )
+        raise ValueError(_failure(done, size))
     end = out.seek(-8, os.SEEK_END)
     length = int.from_bytes(out.read(8), 'little')
     out.seek(end - length)
     return json.loads(out.read(length)), out
+
+# %% ../../nbs/formats/30_hdf5_child.ipynb #6100e485
+def _failure(done, size: int) -> str:  # of a child that did not end well
+    if done.returncode in (-24, -9):  # SIGXCPU, and what follows it
+        return f'the HDF5 library may take {_seconds(size)} seconds'
+    if done.returncode < 0:
+        return f'the HDF5 library died of signal {-done.returncode}'
+    said = done.stderr.decode(errors='replace').strip().splitlines()
+    return said[-1].removeprefix('ValueError: ') if said else 'the HDF5 library failed'
 
 # %% ../../nbs/formats/30_hdf5_child.ipynb #fdddda7a
 if __name__ == '__main__' and Path(sys.argv[0]).name == 'hdf5_child.py':

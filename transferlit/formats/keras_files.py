@@ -10,24 +10,33 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from . import hdf5
-from .archives import Archive, member_source, shard_beside
 from transferlit.formats.entries import (
+    CHARACTERS,
     LIMIT,
+    NAMES,
+    Allowance,
     BadFile,
     MissingPart,
     Source,
     Stored,
     Weights,
-    kind_of,
     explain_faults,
+    kind_of,
 )
+from .safetensors import shard_beside
+from .zip_archive import Archive, member_source
 
 # %% auto #0
-__all__ = ['legacy_name', 'keras3_entries', 'hdf5_entries', 'open_hdf5', 'open_keras', 'read_keras', 'open_keras_shards']
+__all__ = ['legacy_name', 'keras3_entries', 'hdf5_entries', 'open_hdf5', 'open_keras', 'read_keras', 'open_keras_shards',
+           'read_model_config', 'read_legacy_arrays', 'copy_keras']
 
 # %% ../../nbs/formats/50_keras_files.ipynb #55bf3ae6
 def legacy_name(
@@ -59,6 +68,11 @@ def _has_list(group, name: str) -> bool:
     return name in group.attrs or f'{name}0' in group.attrs
 
 # %% ../../nbs/formats/50_keras_files.ipynb #d0694f5e
+def _allowance(path) -> Allowance:
+    "Lists of names may repeat one name as often as they like; each time counts."
+    return Allowance(path, names=NAMES, characters_of_names=CHARACTERS)
+
+
 def _stored(data, name: str, kind: str = 'model', **more) -> Stored:
     "Raises BadFile for an array of a type that is none of numbers."
     if data.dtype is None:
@@ -66,40 +80,35 @@ def _stored(data, name: str, kind: str = 'model', **more) -> Stored:
             f'A variable must be an array of numbers. Leave it out. Received: {data.path!r}, of'
             ' another HDF5 type.'
         )
-    return Stored(
-        name,
-        data.path,
-        data.shape,
-        data.dtype,
-        data.load,
-        'other' if data.dtype.hasobject else kind,
-        **more,
-    )
+    kind = 'other' if data.dtype.hasobject else kind
+    return Stored(name, data.path, data.shape, data.dtype, data.load, kind, **more)
 
 # %% ../../nbs/formats/50_keras_files.ipynb #3c9158bd
-def _legacy_layers(group) -> list:
+def _legacy_layers(group, allowance: Allowance) -> list:
     "Every variable that the lists announce. Raises KeyError for one that is not there."
     found = []
-    for layer in _text_list(group, 'layer_names'):
-        for number, weight in enumerate(_text_list(group[layer], 'weight_names')):
-            found.append(
-                _stored(
-                    group[layer][weight], legacy_name(layer, weight), place=f'{layer}#/{number}'
-                )
-            )
+    for layer, number, weight, data in _legacy_weights(group, allowance):
+        name, place = legacy_name(layer, weight), f'{layer}#/{number}'
+        found.append(_stored(data, name, place=place))
     top = group.children.get('top_level_model_weights')
     for weight in _text_list(top, 'weight_names') if top else ():
+        allowance.use('names')
         found.append(_stored(top[weight], legacy_name('', weight).strip('/')))
     return found
 
 
+def _legacy_weights(group, allowance: Allowance):  # of layer, number, weight's name and dataset
+    for layer in _text_list(group, 'layer_names'):
+        for number, weight in enumerate(_text_list(group[layer], 'weight_names')):
+            allowance.use('names')
+            allowance.use('characters_of_names', len(layer) + len(weight))
+            yield layer, number, weight, group[layer][weight]
+
+
 def _legacy_optimizer(tree) -> list:
     group = tree.children.get('optimizer_weights')
-    return (
-        [_stored(d, re.sub(r':\d+$', '', d.path), 'optimizer') for d in group.datasets()]
-        if group
-        else []
-    )
+    data = group.datasets() if group else ()
+    return [_stored(d, re.sub(r':\d+$', '', d.path), 'optimizer') for d in data]
 
 
 def _oldest(tree) -> list:
@@ -259,20 +268,36 @@ def _guessed(
     )
 
 # %% ../../nbs/formats/50_keras_files.ipynb #285f0a0c
+@dataclass(frozen=True)
+class _Owner:
+    "A layer, or what holds variables within one."
+
+    steps: tuple  # its path in the file
+    chain: str  # the layer's path by names
+    real: bool  # are these names of its own, and no numbers?
+    names: list | None  # of its variables, in the order of saving, where they are settled
+
+
 def keras3_entries(
     tree: hdf5.Group,  # the root of a `.weights.h5`
     config: dict | None = None,  # what `config.json` says
+    path: str | os.PathLike = '',  # the file, for messages
 ) -> list:  # of `Stored`
     "Every variable, with the layer's real name where the file or the configuration has one."
     owners, known = _vars_of(tree), _configured(config or {})
-    entries = []
-    for owner, (_, data) in owners.items():
-        layer, chain, real = known.get(owner), *_chain(owner, owners, known)
-        names = _variable_names(layer.kind, layer.config, len(data)) if layer else None
-        names = names or _guessed(owner, chain, len(data))
+    entries, allowance = [], _allowance(path)
+    for steps, (_, data) in owners.items():
+        owner = _owner(steps, owners, known, len(data))
         for number, d in data.items():
-            entries.append(_entry(d, owner, number, chain, real, names))
+            allowance.use('characters_of_names', len(owner.chain))
+            entries.append(_entry(d, owner, number))
     return entries
+
+
+def _owner(steps: tuple, owners: dict, known: dict, count: int) -> _Owner:
+    layer, (chain, real) = known.get(steps), _chain(steps, owners, known)
+    names = _variable_names(layer.kind, layer.config, count) if layer else None
+    return _Owner(steps, chain, real, names or _guessed(steps, chain, count))
 
 # %% ../../nbs/formats/50_keras_files.ipynb #0fdc5441
 def _chain(
@@ -290,23 +315,22 @@ def _chain(
     return '/'.join(steps), real
 
 # %% ../../nbs/formats/50_keras_files.ipynb #3b86629b
-def _entry(d, owner: tuple, number: str, chain: str, real: bool, names: list | None) -> Stored:
-    if owner[:1] == ('optimizer',):
-        return _stored(d, '/'.join((*owner, number)), 'optimizer')
-    kind = (
-        'seed'
-        if any(step.startswith('seed_generator') for step in owner)
-        else 'metric'
-        if 'metrics' in owner[:1]
-        else 'model'
-    )
+def _entry(d, owner: _Owner, number: str) -> Stored:
+    if owner.steps[:1] == ('optimizer',):
+        return _stored(d, '/'.join((*owner.steps, number)), 'optimizer')
+    kind = _kind_by_steps(owner.steps)
     if isinstance(path := d.attrs.get('path'), str):
         return _stored(d, path, kind)
-    short = (
-        names[int(number)] if names and number.isdigit() and int(number) < len(names) else number
-    )
-    place = f'{chain}/{number}'.lstrip('/')
-    return _stored(d, f'{chain}/{short}'.lstrip('/'), kind, place=place, positional=not real)
+    known = owner.names and number.isdigit() and int(number) < len(owner.names)
+    name = owner.names[int(number)] if known else number
+    full, place = (f'{owner.chain}/{last}'.lstrip('/') for last in (name, number))
+    return _stored(d, full, kind, place=place, positional=not owner.real)
+
+
+def _kind_by_steps(steps: tuple) -> str:
+    if any(step.startswith('seed_generator') for step in steps):
+        return 'seed'
+    return 'metric' if 'metrics' in steps[:1] else 'model'
 
 # %% ../../nbs/formats/50_keras_files.ipynb #43d47178
 def _about(group, tree) -> dict:
@@ -319,26 +343,23 @@ def _about(group, tree) -> dict:
     return found | ({'layers': layers} if (layers := _text_list(group, 'layer_names')) else {})
 
 # %% ../../nbs/formats/50_keras_files.ipynb #1352b0cb
-def hdf5_entries(tree: hdf5.Group) -> tuple:  # format in words, entries, what else it says
+def hdf5_entries(
+    tree: hdf5.Group,  # the root
+    path: str | os.PathLike = '',  # the file, for messages
+) -> tuple:  # format in words, entries, what else it says
     "Tells the layouts apart by what the root holds."
     group = tree.children.get('model_weights', tree)
     if isinstance(group, hdf5.Group) and _has_list(group, 'layer_names'):
         about = _about(group, tree)
         whole = 'whole model' if group is not tree else 'weights'
-        return (
-            f'Keras {about.get("keras_version", "")} HDF5, {whole}'.replace('  ', ' '),
-            _legacy_layers(group) + _legacy_optimizer(tree),
-            about,
-        )
+        words = f'Keras {about.get("keras_version", "")} HDF5, {whole}'.replace('  ', ' ')
+        return words, _legacy_layers(group, _allowance(path)) + _legacy_optimizer(tree), about
     if _vars_of(tree):
-        return 'Keras 3 HDF5, weights', keras3_entries(tree), {}
+        return 'Keras 3 HDF5, weights', keras3_entries(tree, path=path), {}
     if 'nb_layers' in tree.attrs:
         return 'Keras 0 HDF5, weights', _oldest(tree), {}
-    return (
-        'HDF5',
-        [_stored(d, d.path, kind_of(d.path)) for d in tree.datasets() if d.dtype is not None],
-        {},
-    )
+    numbers = [d for d in tree.datasets() if d.dtype is not None]
+    return 'HDF5', [_stored(d, d.path, kind_of(d.path)) for d in numbers], {}
 
 # %% ../../nbs/formats/50_keras_files.ipynb #9f724e78
 def open_hdf5(
@@ -348,7 +369,7 @@ def open_hdf5(
     "Raises BadFile for a damaged file, UnsafeFile for one that leads elsewhere."
     source = Source(path)
     with explain_faults(path, 'an HDF5 file'):
-        words, entries, about = hdf5_entries(hdf5.open_tree(source, limit))
+        words, entries, about = hdf5_entries(hdf5.open_tree(source, limit), path)
         return Weights(path, words, entries, about, [source])
 
 # %% ../../nbs/formats/50_keras_files.ipynb #c4674676
@@ -379,28 +400,28 @@ def read_keras(
 ) -> Weights:
     "Raises as `open_keras` does."
     path = archive.source.path
+    with explain_faults(path, 'a `.keras` file'):
+        source = _weights_member(archive)
+        metadata, config = _json(archive, 'metadata.json'), _json(archive, 'config.json')
+        entries = keras3_entries(hdf5.open_tree(source, archive.limit), config, path)
+        layers = [v.name for at, v in _configured(config).items() if at[-2:-1] == ('layers',)]
+        words = f'Keras {metadata.get("keras_version", "3")} archive'
+        sources = [archive, archive.source, source]
+        return Weights(path, words, entries, {**metadata, 'layers': layers}, sources)
+
+
+def _weights_member(archive: Archive) -> Source:
+    "Raises MissingPart where there are none."
     if 'model.weights.h5' not in archive.members:
         raise MissingPart(
-            'A `.keras` file must hold `model.weights.h5`. Save it again with Keras 3. '
-            f'Received: {path!r} with {", ".join(sorted(archive.members)[:10]) or "nothing"}.'
+            'A `.keras` file must hold `model.weights.h5`. Save it again with Keras 3. Received:'
+            f' {archive.source.path!r} with'
+            f' {", ".join(sorted(archive.members)[:10]) or "nothing"}.'
         )
-    with explain_faults(path, 'a `.keras` file'):
-        metadata, config = _json(archive, 'metadata.json'), _json(archive, 'config.json')
-        source = member_source(archive, 'model.weights.h5')
-        if source.size <= _AT_ONCE:
-            source.check()
-        entries = keras3_entries(hdf5.open_tree(source, archive.limit), config)
-        about = {
-            **metadata,
-            'layers': [v.name for at, v in _configured(config).items() if at[-2:-1] == ('layers',)],
-        }
-        return Weights(
-            path,
-            f'Keras {metadata.get("keras_version", "3")} archive',
-            entries,
-            about,
-            [archive, archive.source, source],
-        )
+    source = member_source(archive, 'model.weights.h5')
+    if source.size <= _AT_ONCE:
+        source.check()
+    return source
 
 # %% ../../nbs/formats/50_keras_files.ipynb #956a3f9e
 def open_keras_shards(
@@ -411,24 +432,20 @@ def open_keras_shards(
     path = Path(path)
     with explain_faults(path, 'an index of Keras shards'):
         index = json.loads(path.read_text(encoding='utf-8'))
-        where = {
-            group.strip('/'): [shards] if isinstance(shards, str) else shards
-            for group, shards in index['weight_map'].items()
-        }
-        names = list(dict.fromkeys(s for shards in where.values() for s in shards))
+        where = {group.strip('/'): _listed(names) for group, names in index['weight_map'].items()}
+        names = list(dict.fromkeys(name for listed in where.values() for name in listed))
         sources = {name: Source(shard_beside(path, name)) for name in names}
         whole = hdf5.Group('', {})
         for name, source in sources.items():
             _merge(whole, hdf5.open_tree(source, limit), name)
         for group in where:
             _announced(whole, group, path)
-        return Weights(
-            path,
-            f'Keras 3 HDF5, weights in {len(names)} shards',
-            keras3_entries(whole),
-            index.get('metadata'),
-            sources.values(),
-        )
+        words, about = f'Keras 3 HDF5, weights in {len(names)} shards', index.get('metadata')
+        return Weights(path, words, keras3_entries(whole, path=path), about, sources.values())
+
+
+def _listed(names: str | list) -> list:
+    return [names] if isinstance(names, str) else names
 
 # %% ../../nbs/formats/50_keras_files.ipynb #367c1772
 def _merge(whole, part, shard: str) -> None:
@@ -454,3 +471,100 @@ def _announced(whole, group: str, path: Path) -> None:
             'A shard must hold what the index says. Download the shards again. Received:'
             f' {str(path)!r}, no {group!r}.'
         ) from None
+
+# %% ../../nbs/formats/50_keras_files.ipynb #fe5c005b
+def read_model_config(
+    path: str | os.PathLike,  # a `.h5` or `.keras` file
+) -> tuple:  # configuration of the model, version of Keras, name of the loss or None
+    "What a file says of its model. Raises ValueError where it holds weights only, BadFile."
+    with explain_faults(path, 'a file of Keras'):
+        read = _config_in_zip if zipfile.is_zipfile(path) else _config_in_h5
+        config, version, loss = read(path)
+    if not isinstance(config, dict):
+        raise ValueError(
+            'A file must hold a configuration to become a model; this one holds weights only. Build'
+            f' the model and `restore` the weights. Received: {Path(path).name!r}.'
+        )
+    return config, version, loss
+
+
+def _config_in_zip(path) -> tuple:
+    archive = Archive(path)
+    try:
+        config, metadata = _json(archive, 'config.json'), _json(archive, 'metadata.json')
+        loss = (config.get('compile_config') or {}).get('loss')
+        return config or None, metadata.get('keras_version', ''), loss
+    finally:
+        archive.close()
+
+
+def _config_in_h5(path) -> tuple:
+    tree = _open_h5(path)
+    found, training = (json.loads(tree.attrs.get(f'{k}_config', 'null')) for k in _CONFIGS)
+    inner = tree.children.get('model_weights', tree)
+    version = tree.attrs.get('keras_version', inner.attrs.get('keras_version', ''))
+    return found, version, (training or {}).get('loss')
+
+
+_CONFIGS = ('model', 'training')
+
+
+def _open_h5(path) -> hdf5.Group:  # its structure; arrays are not to be read from it
+    source = Source(path)
+    try:
+        return hdf5.open_tree(source)
+    finally:
+        source.close()
+
+# %% ../../nbs/formats/50_keras_files.ipynb #92ab90ec
+def read_legacy_arrays(
+    path: str | os.PathLike,  # an `.h5` file of a whole model, or of its weights
+) -> dict:  # layer to its arrays by name, in their order; layers without any are left out
+    "The arrays of an `.h5` file. Raises BadFile, UnsafeFile for one that leads elsewhere."
+    source, found = Source(path), {}
+    with explain_faults(path, 'an HDF5 file of Keras'):
+        tree = hdf5.open_tree(source)
+        group = tree.children.get('model_weights', tree)
+        for layer, _, weight, data in _legacy_weights(group, _allowance(path)):
+            found.setdefault(layer, {})[weight] = np.asarray(_stored(data, weight))
+    source.close()
+    return found
+
+# %% ../../nbs/formats/50_keras_files.ipynb #2b5e5620
+def copy_keras(
+    path: str | os.PathLike,  # a `.keras` file
+    target: str | os.PathLike,  # where the copy goes
+    config: dict,  # the configuration of the copy
+) -> None:
+    "Write a `.keras` file anew, from what was read of another. Raises as `open_keras` does."
+    archive = Archive(path)
+    with explain_faults(path, 'a `.keras` file'), tempfile.TemporaryDirectory() as folder:
+        weights, tree = Path(folder) / 'model.weights.h5', _weights_member(archive)
+        _write_tree(weights, hdf5.open_tree(tree, archive.limit))
+        with zipfile.ZipFile(target, 'w') as new:
+            new.writestr('config.json', json.dumps(config))
+            new.writestr('metadata.json', json.dumps(_json(archive, 'metadata.json')))
+            new.write(weights, weights.name)
+            for name in archive.members:
+                if name.startswith('assets/'):
+                    new.writestr(name, archive.text(name))
+    archive.close()
+
+
+def _write_tree(path: Path, tree: hdf5.Group) -> None:
+    import h5py
+
+    with h5py.File(path, 'w') as file:
+        _put(file, tree)
+
+
+def _put(group, tree: hdf5.Group) -> None:  # what is below one group
+    group.attrs.update({k: v for k, v in tree.attrs.items() if v is not None})
+    for name, child in tree.children.items():
+        if isinstance(child, hdf5.Group):
+            _put(group.create_group(name), child)
+        elif child.dtype is not None:
+            array = np.asarray(child.load())
+            halves = array.dtype.name == 'bfloat16'  # which HDF5 lacks: two bytes, as Keras does
+            data = group.create_dataset(name, data=array.view('V2') if halves else array)
+            data.attrs.update({k: v for k, v in child.attrs.items() if v is not None})

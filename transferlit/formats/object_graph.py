@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from .entries import kind_of, explain_faults
+from .entries import CHARACTERS, NAMES, Allowance, explain_faults, kind_of
 
 # %% auto #0
-__all__ = ['varint', 'fields', 'message', 'text', 'integers', 'signed', 'object_names', 'read_meta', 'read_saved_model']
+__all__ = ['varint', 'fields', 'message', 'first', 'text', 'integers', 'signed', 'object_names', 'read_meta', 'read_saved_model']
 
 # %% ../../nbs/formats/60_object_graph.ipynb #1a1d7cdc
 def varint(data: bytes, at: int) -> tuple:  # the number and where it ends
@@ -64,6 +64,14 @@ def message(data: bytes) -> dict:  # field number to the list of its values
     return found
 
 
+def first(
+    found: dict,  # of `message`
+    field: int,  # its number
+    default=0,  # where the message leaves it out
+):  # the first value of a field
+    return found[field][0] if field in found else default
+
+
 def text(values: list) -> str:  # of the last value, or nothing
     "A field of text. Raises UnicodeDecodeError."
     return bytes(values[-1]).decode() if values else ''
@@ -100,10 +108,13 @@ _ASIDE = {
 }
 
 
-def _nodes(graph: bytes) -> list:  # of (children, attributes, slots), for each node
+def _nodes(
+    graph: bytes, allowance: Allowance
+) -> list:  # of (children, attributes, slots), for each node
     found = []
     for node in message(graph).get(1, []):
         node = message(node)
+        allowance.use('objects_and_links', 1 + sum(map(len, node.values())))
         children = [(text(c.get(2, [])), c.get(1, [0])[0]) for c in map(message, node.get(1, []))]
         attributes = [
             (text(a.get(2, [])), text(a.get(3, []))) for a in map(message, node.get(2, []))
@@ -114,8 +125,9 @@ def _nodes(graph: bytes) -> list:  # of (children, attributes, slots), for each 
 
 # %% ../../nbs/formats/60_object_graph.ipynb #0352d9f3
 def _paths(
-    nodes: list,
+    nodes: list, allowance: Allowance
 ) -> dict:  # node to (path, kind): the shortest, through what belongs to the model first
+    counters = {i for i, (below, *_) in enumerate(nodes) if _COUNTERS & {name for name, _ in below}}
     found, waves = {}, {'model': [(0, '')], 'metric': [], 'optimizer': []}
     for kind, wave in waves.items():
         for node, path in wave:
@@ -123,68 +135,68 @@ def _paths(
                 continue
             found[node] = path, kind
             for name, child in nodes[node][0]:
-                optimizer = child < len(nodes) and _COUNTERS & {
-                    attribute for attribute, _ in nodes[child][0]
-                }
-                here = (
-                    kind
-                    if kind != 'model'
-                    else 'optimizer'
-                    if optimizer
-                    else _ASIDE.get(name, kind)
-                )
-                waves[here].append((child, f'{path}/{name}'.lstrip('/')))
+                if child not in found:
+                    allowance.use('characters_of_names', len(path) + len(name) + 1)
+                    here = _side(kind, name, child in counters)
+                    waves[here].append((child, f'{path}/{name}'.lstrip('/')))
     return found
+
+
+def _side(kind: str, name: str, counter: bool) -> str:
+    "What an object belongs to, by what holds it and by its name there."
+    if kind != 'model':
+        return kind
+    return 'optimizer' if counter else _ASIDE.get(name, kind)
 
 # %% ../../nbs/formats/60_object_graph.ipynb #2fee5c56
 def object_names(
     graph: bytes,  # the tensor `_CHECKPOINTABLE_OBJECT_GRAPH`
+    file: str | os.PathLike = '',  # where it lies, for messages
 ) -> dict:  # checkpoint key to (name, kind)
     """What people call the variables of a TF2 checkpoint. Raises ValueError or IndexError for a
-    damaged graph.
+    damaged graph, UnsafeFile for one that takes too long to read.
     """
-    nodes = _nodes(graph)
-    paths, slots = _paths(nodes), {slot for *_, more in nodes for slot in more}
+    allowance = Allowance(file, objects_and_links=3 * NAMES, characters_of_names=CHARACTERS)
+    nodes = _nodes(graph, allowance)
+    paths, slots = _paths(nodes, allowance), {slot for *_, more in nodes for slot in more}
     found = {}
     for i, (_, attributes, _) in enumerate(nodes):
-        path, kind = paths.get(i, ('', 'optimizer' if i in slots else 'model'))
+        path, kind = paths.get(i, ('', 'model'))
+        kind = 'optimizer' if i in slots else kind if kind != 'model' else kind_of(path)
         for full, key in attributes:
             full = re.sub(r':\d+$', '', full)
             name = full if not _GENERIC.fullmatch(full) else path or full or key
-            found[key] = (
-                name,
-                path,
-                'optimizer' if i in slots else kind if kind != 'model' else kind_of(path),
-            )
-    return _settled(found)
+            found[key] = name, path, kind
+    return _settle(found)
 
 
-def _settled(found: dict) -> dict:
+def _settle(found: dict) -> dict:
     """A name that two variables were made with gives way to the path through the objects.
 
     Keras 3's `export` writes every variable twice; of as many twins on private paths as on public
     ones, the public are the model's.
     """
-    twins = {}
+    twins, public = {}, {}
     for key, (name, path, _) in found.items():
-        twins.setdefault(name, []).append((key, path.startswith('_')))
+        twins.setdefault(name, []).append(key)
+        if not path.startswith('_'):
+            public.setdefault(name, set()).add(key)
     settled = {}
     for key, (name, path, kind) in found.items():
-        public = [k for k, private in twins[name] if not private]
-        copied = 2 * len(public) == len(twins[name])
-        if len(twins[name]) == 1 or copied and public == [key]:
+        open_, count = public.get(name, set()), len(twins[name])
+        copied = 2 * len(open_) == count
+        if count == 1 or copied and open_ == {key}:
             settled[key] = name, kind
         else:
-            settled[key] = (
-                re.sub(r'/_(?=[^/]+$)', '/', path) or key,
-                'other' if copied and key not in public and kind == 'model' else kind,
-            )
+            copy = copied and key not in open_ and kind == 'model'
+            settled[key] = re.sub(r'/_(?=[^/]+$)', '/', path) or key, 'other' if copy else kind
     return settled
 
 # %% ../../nbs/formats/60_object_graph.ipynb #383ec3c7
-def _collection(data: bytes) -> list:  # names, or numbers
+def _collection(data: bytes, allowance: Allowance) -> list:  # names, or numbers
     [(kind, value)] = [(k, v[0]) for k, v in message(data).items()] or [(1, b'')]
     values = message(value).get(1, [])
+    allowance.use('names', len(values))
     if kind == 1:
         return [bytes(v).decode() for v in values]
     if kind == 2:
@@ -201,11 +213,11 @@ def _variable_name(data: bytes) -> str:  # nothing where the bytes are not a `Va
         return ''
 
 # %% ../../nbs/formats/60_object_graph.ipynb #03314a48
-def _meta_graph(data: bytes) -> dict:
-    meta = message(data)
+def _meta_graph(data: bytes, path) -> dict:
+    meta, allowance = message(data), Allowance(path, names=NAMES)
     info = message(meta[1][0]) if 1 in meta else {}
     entries = [message(e) for e in meta.get(4, [])]
-    collections = {text(e.get(1, [])): _collection(e[2][0]) for e in entries if 2 in e}
+    collections = {text(e.get(1, [])): _collection(e[2][0], allowance) for e in entries if 2 in e}
     found = dict(
         tensorflow_version=text(info.get(5, [])),
         tags=[bytes(t).decode() for t in info.get(4, [])],
@@ -219,7 +231,7 @@ def read_meta(
 ) -> dict:  # `tensorflow_version`, `collections`: name to list
     "Raises BadFile for a damaged file."
     with explain_faults(path, 'a `MetaGraphDef`'):
-        return _meta_graph(Path(path).read_bytes())
+        return _meta_graph(Path(path).read_bytes(), path)
 
 
 def read_saved_model(
@@ -228,4 +240,4 @@ def read_saved_model(
     "Raises BadFile for a damaged file."
     with explain_faults(path, 'a `SavedModel`'):
         graphs = message(Path(path).read_bytes()).get(2, [])
-        return _meta_graph(graphs[0]) if graphs else {}
+        return _meta_graph(graphs[0], path) if graphs else {}

@@ -11,169 +11,44 @@ import json
 import os
 from pathlib import Path
 
-from . import archives
-from . import tf_checkpoint as bundles
-from . import keras_files as layouts
-from ..files import printable, readable
-from .hdf5 import SIGNATURE
+from ..files import printable
+from .entries import LIMIT, Weights, explain_faults
+from .keras_files import open_hdf5, open_keras, open_keras_shards
+from .location import Location, explain_no_values, has_values, locate
+from .npz import open_npz
+from .safetensors import open_safetensors, open_safetensors_index
+from .tf_checkpoint import open_bundle, open_v1
+from .zip_archive import Archive
 from ..tables import Table
-from transferlit.formats.entries import (
-    LIMIT,
-    BadFile,
-    MissingPart,
-    Source,
-    UnsafeFile,
-    Weights,
-    explain_faults,
-)
 
 # %% auto #0
 __all__ = ['open_weights', 'peek']
 
 # %% ../../nbs/formats/80_reading.ipynb #4bf142cf
-def _impostor(path: Path, head: bytes) -> Exception:
-    "What a file that is none of the formats is instead."
-    received = f'Received: {str(path)!r}.'
-    if not head:
-        return BadFile(
-            f'A weight file must hold something. Copy or download it again; it is empty. {received}'
-        )
-    if head.startswith(b'version https://git-lfs'):
-        return MissingPart(
-            f'A Git LFS pointer is not the file. Run `git lfs pull` where it came from. {received}'
-        )
-    if head.lstrip().lower().startswith((b'<!doctype', b'<html')):
-        return BadFile(f'A web page is not a weight file. Download the file itself. {received}')
-    if head[:1] == b'\x80' and head[1] <= 5:
-        return UnsafeFile(
-            'A pickle runs code when it is read. Save the arrays as `.npz` or `.safetensors` where'
-            f' you trust the code. {received}'
-        )
-    return BadFile(
-        'A weight file must be HDF5, a `.keras` archive, safetensors, npz or a TensorFlow'
-        f' checkpoint, by its content. Check what wrote it; the file begins with {head[:8]!r}.'
-        f' {received}'
-    )
-
-# %% ../../nbs/formats/80_reading.ipynb #0d8b8d84
-def _open_zip(source: Source, limit: int) -> Weights:
-    archive = archives.Archive(source.path, limit, source)
-    names = list(archive.members)
-    if names and all(n.endswith('.npy') for n in names):
-        return archives.read_npz(archive)
-    if any(n.endswith('.pkl') for n in names):
-        raise UnsafeFile(
-            'A PyTorch archive holds a pickle, which runs code when it is read. Save it as'
-            f' `.safetensors` where you trust the code. Received: {source.path!r}.'
-        )
-    return layouts.read_keras(archive)
-
-
 def _open_index(path: Path, limit: int) -> Weights:  # a JSON file that names shards
     with explain_faults(path, 'an index of shards'):
         shards = json.loads(path.read_text(encoding='utf-8'))['weight_map'].values()
-        keras = all(
-            s.endswith('.h5')
-            for group in shards
-            for s in ([group] if isinstance(group, str) else group)
-        )
-    return (
-        layouts.open_keras_shards(path, limit) if keras else archives.open_safetensors_index(path)
-    )
+        names = [n for group in shards for n in ([group] if isinstance(group, str) else group)]
+        keras = all(name.endswith('.h5') for name in names)
+    return open_keras_shards(path, limit) if keras else open_safetensors_index(path)
 
-# %% ../../nbs/formats/80_reading.ipynb #999fd64b
-def _open_file(path: Path, limit: int) -> Weights:
-    "One file, told by its content; of a TensorFlow checkpoint any of its files."
-    source = Source(path)
-    head, table = source.read(0, min(64, source.size)), bundles.is_table(source)
-    starts = [
-        s
-        for s in (0, *(512 << i for i in range(8)))
-        if source.size >= s + 8 and source.read(s, 8) == SIGNATURE
-    ]
-    zipped = not starts and head[:4] in (b'PK\x03\x04', b'PK\x05\x06')
-    if zipped:
-        return _open_zip(source, limit)
-    source.close()
-    prefix = bundles.without_suffix(path)
-    if path.name == 'saved_model.pb' and (path.parent / 'variables').is_dir():
-        return _open_folder(path.parent, limit)
-    if starts:
-        return layouts.open_hdf5(path, limit)
-    if bundles.is_state(path):
-        return _open_prefix(bundles.latest(path), limit)
-    if prefix != path:
-        return _open_prefix(prefix, limit)
-    if table:
-        return bundles.open_v1(path, limit)
-    if head[8:9] == b'{' or path.suffix == '.safetensors' and head:
-        return archives.open_safetensors(path)
-    if head.lstrip()[:1] == b'{':
-        return _open_index(path, limit)
-    raise _impostor(path, head)
 
-# %% ../../nbs/formats/80_reading.ipynb #9910305d
-def _open_prefix(prefix: Path, limit: int) -> Weights:
-    "Raises MissingPart, naming it, where the index of a checkpoint is not there."
-    if Path(f'{prefix}.index').is_file():
-        return bundles.open_bundle(prefix)
-    if prefix.is_file() and not prefix.name.endswith('.meta'):
-        return _open_file(prefix, limit)
-    if bundles.v1_shards(prefix):
-        return bundles.open_v1(prefix, limit)
-    there = sorted(p.name for p in prefix.parent.glob('*') if p.name.startswith(prefix.name + '.'))
-    if there:
-        raise MissingPart(
-            f'A checkpoint needs its index. Copy {prefix.name + ".index"!r} there. Received:'
-            f' {str(prefix)!r} with {", ".join(there)} only.'
-        )
-    others = (
-        [p.name for p in bundles.prefixes(prefix.parent) if p.name.startswith(prefix.name)]
-        if prefix.parent.is_dir()
-        else []
-    )
-    if others:
-        raise MissingPart(
-            f'A path must lead to one checkpoint. Choose among: {", ".join(others)}. Received:'
-            f' {str(prefix)!r}.'
-        )
-    return readable(prefix)  # raises, with what lies beside
+def _open_zip(path: Path, limit: int) -> Weights:  # neither `.keras` nor npz
+    Archive(path, limit).close()  # raises BadFile for one that is damaged, or not to be trusted
+    raise explain_no_values(Location('zip', path))
 
-# %% ../../nbs/formats/80_reading.ipynb #16b5bc71
-_SUFFIXES = (
-    '.keras',
-    '.h5',
-    '.hdf5',
-    '.safetensors',
-    '.npz',
-    '.weights.json',
-    '.safetensors.index.json',
-)
 
-# %% ../../nbs/formats/80_reading.ipynb #a6646fa3
-def _open_folder(folder: Path, limit: int) -> Weights:
-    "A SavedModel, the checkpoint that `checkpoint` names, or the only weight file there is."
-    if (folder / 'saved_model.pb').is_file() or (folder / 'variables').is_dir():
-        return _open_prefix(folder / 'variables' / 'variables', limit)
-    if (folder / 'checkpoint').is_file():
-        return _open_file(folder / 'checkpoint', limit)
-    files = [p for p in sorted(folder.iterdir()) if p.name.endswith(_SUFFIXES) and p.is_file()]
-    found = bundles.prefixes(folder) + (
-        [p for p in files if p.name.endswith(_SUFFIXES[-2:])] or files
-    )
-    if len(found) == 1:
-        return _open_prefix(found[0], limit)
-    choices = ', '.join(p.name for p in found) or 'there is no weight file in it'
-    raise BadFile(
-        f'A folder must hold one checkpoint. Give the path of one: {choices}. Received:'
-        f' {str(folder)!r}.'
-    )
+_OPEN = {
+    'hdf5': open_hdf5,
+    'keras': open_keras,
+    'npz': open_npz,
+    'zip': _open_zip,
+    'index': _open_index,
+}
 
 # %% ../../nbs/formats/80_reading.ipynb #584fd47a
 def open_weights(
-    path: (
-        str | os.PathLike
-    ),  # a weight file of any kind, the prefix of a checkpoint, or a folder that holds one
+    path: str | os.PathLike,  # a weight file of any kind, the prefix of a checkpoint, or a folder
     # bytes that compressed parts may expand to; 20 times the file's size is always allowed
     limit: int = LIMIT,
 ) -> Weights:  # variable path to array, read when asked for
@@ -183,12 +58,14 @@ def open_weights(
     `UnsafeFile` for a file that asks for more than reading arrays, `BadFile` (all three are
     ValueErrors of `entries`) for damage.
     """
-    path = Path(path).expanduser()
-    if path.is_file():
-        return _open_file(readable(path), limit)
-    if path.is_dir() and not Path(f'{path}.index').is_file():
-        return _open_folder(readable(path), limit)
-    return _open_prefix(path, limit)
+    at = locate(path)
+    if not has_values(at):
+        raise explain_no_values(at)
+    if at.kind in ('checkpoint', 'saved_model'):
+        return open_bundle(at.checkpoint)
+    if at.kind == 'v1':
+        return open_v1(at.checkpoint, limit)
+    return open_safetensors(at.path) if at.kind == 'safetensors' else _OPEN[at.kind](at.path, limit)
 
 # %% ../../nbs/formats/80_reading.ipynb #5037a5a1
 def peek(
@@ -199,18 +76,19 @@ def peek(
     `open_weights` does.
     """
     with open_weights(path, limit) as weights:
-        rows = [
-            dict(
-                path=v.name,
-                shape=v.shape,
-                dtype='text' if v.dtype == object else v.dtype.name,
-                bytes=v.nbytes,
-                kind=v.kind,
-                stored_as=v.key,
-            )
-            for v in weights.values()
-        ]
+        rows = [_row(v) for v in weights.values()]
         return Table(rows, f'{weights.format}: {printable(Path(path).name)}', _notes(weights))
+
+
+def _row(variable) -> dict:
+    return dict(
+        path=variable.name,
+        shape=variable.shape,
+        dtype='text' if variable.dtype == object else variable.dtype.name,
+        bytes=variable.nbytes,
+        kind=variable.kind,
+        stored_as=variable.key,
+    )
 
 
 def _notes(weights: Weights) -> str:
@@ -223,11 +101,8 @@ def _notes(weights: Weights) -> str:
         'model': 'model',
         'fingerprint': 'fingerprint',
     }
-    parts = [
-        f'{word} {printable(str(weights.about[key]))}'
-        for key, word in told.items()
-        if key in weights.about
-    ]
+    about = {word: str(weights.about[key]) for key, word in told.items() if key in weights.about}
+    parts = [f'{word} {printable(said)}' for word, said in about.items()]
     if any(v.positional for v in weights.values()):
         parts.append('some names are positions: the file has no real ones')
     return '; '.join([f'{len(weights):,} variables, {weights.nbytes:,} bytes', *parts])

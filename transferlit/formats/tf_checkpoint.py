@@ -16,12 +16,14 @@ import re
 import struct
 from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
 from transferlit.formats.object_graph import (
+    first,
     integers,
     message,
     object_names,
@@ -32,7 +34,10 @@ from transferlit.formats.object_graph import (
     varint,
 )
 from transferlit.formats.entries import (
+    CHARACTERS,
     LIMIT,
+    NAMES,
+    Allowance,
     BadFile,
     MissingPart,
     Source,
@@ -40,15 +45,17 @@ from transferlit.formats.entries import (
     Weights,
     aligned,
     array_at,
+    check_apart,
     check_expansion,
+    check_shape,
     dtype_named,
     explain_faults,
     kind_of,
 )
 
 # %% auto #0
-__all__ = ['OBJECT_GRAPH', 'crc32c', 'is_table', 'SortedTable', 'open_bundle', 'open_v1', 'v1_shards', 'is_state', 'latest',
-           'has_checkpoint', 'prefixes', 'without_suffix', 'data_files', 'write_bundle']
+__all__ = ['OBJECT_GRAPH', 'crc32c', 'is_table', 'SortedTable', 'Prefix', 'open_bundle', 'open_v1', 'v1_shards', 'data_files',
+           'missing_data', 'stored_names', 'write_bundle']
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #e78b2d97
 @lru_cache(None)
@@ -81,7 +88,10 @@ def _advance(
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #ad6992d4
 def _step(words: np.ndarray, table: np.ndarray) -> np.ndarray:  # each advanced as `table` says
     b = words.view(np.uint8).reshape(-1, 4)
-    return table[0][b[:, 0]] ^ table[1][b[:, 1]] ^ table[2][b[:, 2]] ^ table[3][b[:, 3]]
+    state = table[0][b[:, 0]]
+    for place in (1, 2, 3):
+        state = state ^ table[place][b[:, place]]
+    return state
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #8bba665b
 _DEGREE, _TAPS = 10269, (0, 837, 1304)
@@ -164,48 +174,60 @@ def _unsnapped(data: bytes) -> bytes:
     "Undo snappy. Raises ValueError where the data does not come to the announced size."
     size, at = varint(data, 0)
     out = bytearray()
-    while at < len(data):
-        tag = data[at]
-        at += 1
-        if tag & 3 == 0:  # what follows, as it is
-            length = (tag >> 2) + 1
-            if length > 60:
-                more = length - 60
-                length, at = int.from_bytes(data[at : at + more], 'little') + 1, at + more
-            out += data[at : at + length]
-            at += length
-            continue
-        bytes_of_offset = (0, 1, 2, 4)[tag & 3]
-        length = (tag >> 2 & 7) + 4 if tag & 3 == 1 else (tag >> 2) + 1
-        back = int.from_bytes(data[at : at + bytes_of_offset], 'little') | (
-            tag >> 5 << 8 if tag & 3 == 1 else 0
-        )
-        at += bytes_of_offset
-        if not 0 < back <= len(out):
-            raise ValueError('snappy points before the beginning')
-        piece = out[-back : len(out) - back + length]
-        out += (piece * (length // len(piece) + 1))[:length]
-        if len(out) > size:
-            break
+    while at < len(data) and len(out) <= size:
+        if data[at] & 3:
+            length, back, at = _copy_tag(data, at)
+            _repeat(out, back, length)
+        else:  # what follows, as it is
+            start, at = _literal_tag(data, at)
+            out += data[start:at]
     if len(out) != size:
         raise ValueError(f'snappy comes to {len(out)} bytes where {size} are announced')
     return bytes(out)
 
+
+def _literal_tag(data: bytes, at: int) -> tuple:  # where it begins and ends
+    length, at = (data[at] >> 2) + 1, at + 1
+    if length > 60:
+        more = length - 60
+        length = int.from_bytes(data[at : at + more], 'little') + 1
+        at += more
+    return at, at + length
+
+
+def _copy_tag(data: bytes, at: int) -> tuple:  # length, how far back, where the next tag is
+    tag, size = data[at], (0, 1, 2, 4)[data[at] & 3]
+    back = int.from_bytes(data[at + 1 : at + 1 + size], 'little')
+    if tag & 3 == 1:
+        return (tag >> 2 & 7) + 4, back | tag >> 5 << 8, at + 2
+    return (tag >> 2) + 1, back, at + 1 + size
+
+
+def _repeat(out: bytearray, back: int, length: int) -> None:
+    if not 0 < back <= len(out):
+        raise ValueError('snappy points before the beginning')
+    piece = out[-back : len(out) - back + length]
+    out += (piece * (length // len(piece) + 1))[:length]
+
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #a0b93f00
-def _entries(block: bytes) -> Iterable:  # pairs of key and value
+def _entries(block: bytes, allowance: Allowance) -> Iterable:  # pairs of key and value
     "Raises IndexError, struct.error or ValueError for a damaged block."
     restarts = struct.unpack('<I', block[-4:])[0]
-    end, at, key = len(block) - 4 - 4 * restarts, 0, b''
+    end, at, key = len(block) - 4 - 4 * restarts, 0, None
     if end < 0:
-        raise ValueError('a block without room for its entries')
+        raise ValueError('a block without space for its entries')
     view = memoryview(block)
     while at < end:
         shared, at = varint(block, at)
         fresh, at = varint(block, at)
         size, at = varint(block, at)
-        if shared > len(key) or at + fresh + size > end:
+        if shared > len(key or b'') or at + fresh + size > end:
             raise ValueError('an entry that goes beyond its block')
-        key = key[:shared] + block[at : at + fresh]
+        allowance.use('names')
+        allowance.use('characters_of_names', shared + fresh)
+        before, key = key, (key or b'')[:shared] + block[at : at + fresh]
+        if before is not None and key <= before:
+            raise ValueError('keys that are out of order')
         yield key, view[at + fresh : at + fresh + size]
         at += fresh + size
 
@@ -216,27 +238,40 @@ class SortedTable:
     def __init__(self, source: Source, limit: int = LIMIT):
         if not is_table(source):
             raise ValueError('the end of a table is missing')
-        self.source, self.limit = source, limit
+        self.source, self.limit, self._last = source, limit, (None, b'')
         foot = source.read(source.size - 48, 40)
-        at = varint(foot, varint(foot, 0)[1])[1]
-        blocks = [(key, value) for key, value in _entries(self._read(foot[at:]))]
-        self.lasts, self.handles = [k for k, _ in blocks], [bytes(v) for _, v in blocks]
+        _, at = varint(foot, 0)
+        _, at = varint(foot, at)
+        self.lasts, self.handles = [], []
+        for last, handle in _entries(self._read(*_handle(foot[at:])), self._allowance()):
+            self.lasts.append(last)
+            self.handles.append(_handle(handle))
+        check_apart([(start, start + size) for start, size in self.handles], source.path)
 
-    def _read(self, handle: bytes) -> bytes:
-        start, at = varint(handle, 0)
-        return _block(self.source, start, varint(handle, at)[0], self.limit)
+    def _allowance(self) -> Allowance:
+        return Allowance(self.source.path, names=NAMES, characters_of_names=CHARACTERS)
+
+    def _read(self, start: int, size: int) -> bytes:
+        return _block(self.source, start, size, self.limit)
 
     def items(self):
+        allowance = self._allowance()
         for handle in self.handles:
-            yield from _entries(self._read(handle))
+            yield from _entries(self._read(*handle), allowance)
 
     def __getitem__(self, key: bytes) -> bytes:
         "Raises KeyError."
         at = bisect.bisect_left(self.lasts, key)
-        for found, value in _entries(self._read(self.handles[at])) if at < len(self.lasts) else ():
-            if found == key:
-                return value
-        raise KeyError(key)
+        if at == len(self.lasts):
+            raise KeyError(key)
+        if self._last[0] != at:  # neighbours are often asked for one after the other
+            self._last = at, dict(_entries(self._read(*self.handles[at]), self._allowance()))
+        return self._last[1][key]
+
+
+def _handle(data: bytes) -> tuple:  # where a block begins, and its size
+    start, at = varint(data, 0)
+    return start, varint(data, at)[0]
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #e53ad18e
 _DTYPES = {
@@ -277,22 +312,24 @@ def _dtype(number: int) -> np.dtype | None:  # None for resources and variants, 
 
 
 def _shape(data: bytes) -> tuple:  # of a `TensorShapeProto`
-    sizes = tuple(signed(message(d).get(1, [0])[0]) for d in message(data).get(2, []))
-    if any(n < 0 for n in sizes):
-        raise ValueError(f'a shape of {sizes}')
-    return sizes
+    return check_shape(signed(first(message(d), 1)) for d in message(data).get(2, []))
 
 
 def _slice(
     data: bytes, shape: tuple
 ) -> tuple:  # of a `TensorSliceProto`: (start, length) in each dimension, -1 for a whole one
-    extents = [message(e) for e in message(data).get(1, [])]
-    found = tuple((signed(e.get(1, [0])[0]), signed(e[2][0]) if 2 in e else -1) for e in extents)
-    if len(found) != len(shape) or any(
-        a < 0 or length < -1 or a + length > n for (a, length), n in zip(found, shape)
-    ):
+    found = []
+    for extent in map(message, message(data).get(1, [])):
+        length = signed(extent[2][0]) if 2 in extent else -1
+        found.append((signed(first(extent, 1)), length))
+    if len(found) != len(shape) or not all(map(_is_within, found, shape)):
         raise ValueError(f'a slice {found} of {shape}')
-    return found
+    return tuple(found)
+
+
+def _is_within(extent: tuple, size: int) -> bool:
+    start, length = extent
+    return start >= 0 and length >= -1 and start + length <= size
 
 
 def _ranges(extents: tuple, shape: tuple) -> tuple:  # of slices
@@ -326,33 +363,81 @@ def _slice_key(name: str, extents: tuple) -> bytes:
 def _joined(
     shape: tuple, dtype: np.dtype, pieces: list
 ) -> np.ndarray:  # pieces: pairs of ranges and a function that reads
-    "Raises ValueError where the pieces do not cover the whole."
-    array, covered = aligned(shape, dtype), 0
+    "Raises ValueError where the pieces do not cover the whole, or overlap."
+    array, missing = aligned(shape, dtype), np.ones(shape, bool)
     for ranges, load in pieces:
-        piece = array[ranges] = load()
-        covered += piece.size
-    if covered != array.size:
-        raise ValueError(f'{covered} of {array.size} numbers are there')
+        piece = load()
+        if piece.shape != missing[ranges].shape or not missing[ranges].all():
+            raise ValueError('slices that overlap, or are not as large as their place')
+        array[ranges], missing[ranges] = piece, False
+    if missing.any():
+        raise ValueError(f'slices that leave out {missing.sum():,} of {missing.size:,} numbers')
     return array
+
+
+def _check_volume(shape: tuple, ranges: list) -> None:
+    "Cheap, and before anything is read. Raises ValueError where slices cannot come to the whole."
+    there, needed = 0, math.prod(shape)
+    for each in ranges:
+        there += math.prod(_sizes(each))
+    if there != needed:
+        raise ValueError(f'slices of {there:,} numbers for {needed:,}')
+
+
+def _sizes(ranges: tuple) -> tuple:  # the shape of a slice
+    return tuple(r.stop - r.start for r in ranges)
+
+# %% ../../nbs/formats/70_tf_checkpoint.ipynb #ff6d3ee9
+@dataclass(frozen=True)
+class Prefix:
+    "What the files of a checkpoint have in common: a folder, and a name that may be empty."
+
+    folder: Path
+    name: str
+
+    @classmethod
+    def of(cls, path: str | os.PathLike) -> Prefix:
+        "`folder/` leads to the files without a name in `folder`."
+        if isinstance(path, cls):
+            return path
+        folder, name = os.path.split(os.path.expanduser(os.fspath(path)))
+        return cls(Path(folder), name)
+
+    def file(self, suffix: str) -> Path:  # `.index`, `.meta`
+        return self.folder / f'{self.name}{suffix}'
+
+    def __fspath__(self) -> str:
+        return str(self.folder / self.name) if self.name else os.path.join(self.folder, '')
+
+    __str__ = __fspath__
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #65b8e748
 class _Bundle:
     "The table and the data files of a V2 checkpoint."
 
-    def __init__(self, prefix: Path):
-        self.prefix, self.path, self.shards = prefix, f'{prefix}.index', {}
+    def __init__(self, prefix: Prefix):
+        self.prefix, self.path, self.shards = prefix, str(prefix.file('.index')), {}
         self.source = Source(self.path)
-        entries = {bytes(k): bytes(v) for k, v in SortedTable(self.source).items()}
-        head = message(entries.pop(b''))
-        self.count, self.order = head.get(1, [1])[0], '>' if head.get(2, [0])[0] else '<'
-        self.slices = {k: message(v) for k, v in entries.items() if k[:1] == b'\0'}
-        self.entries = {k.decode(): message(v) for k, v in entries.items() if k[:1] != b'\0'}
+        table = SortedTable(self.source)
+        entries = {bytes(k): message(v) for k, v in table.items()}
+        head = entries.pop(b'')
+        self.count = first(head, 1, 1)
+        self.swapped = bool(first(head, 2))  # written by a computer of the other byte order
+        self.slices, self.entries = {}, {}
+        for key, entry in entries.items():
+            if key[:1] == b'\0':
+                self.slices[key] = entry
+            else:
+                self.entries[key.decode()] = entry
+
+    def stored(self) -> list:  # what has bytes of its own; field 7 says: in slices
+        return [e for e in (*self.entries.values(), *self.slices.values()) if 7 not in e]
 
     def numbers(self) -> list:  # of the data files that the index names
-        stored = [
-            e for e in (*self.entries.values(), *self.slices.values()) if 7 not in e
-        ]  # 7: stored in slices
-        return sorted({e.get(3, [0])[0] for e in stored})
+        return sorted({first(e, 3) for e in self.stored()})
+
+    def names(self) -> set:  # of these files
+        return {self.prefix.file(self.suffix(number)).name for number in self.numbers()}
 
     def suffix(self, number: int) -> str:
         return f'.data-{number:05}-of-{self.count:05}'
@@ -365,7 +450,7 @@ class _Bundle:
     def _open(self, suffix: str) -> Source:
         "The data lies beside the index or, where that is a link, beside what it leads to."
         linked = os.path.realpath(self.path).removesuffix('.index')
-        for path in (f'{self.prefix}{suffix}', f'{linked}{suffix}'):
+        for path in (self.prefix.file(suffix), f'{linked}{suffix}'):
             try:
                 if Path(path).is_file():
                     return Source(path)
@@ -388,13 +473,12 @@ class _Bundle:
 _TRIES = 20  # each takes a save that came between
 
 
-def _open_whole(prefix: Path) -> _Bundle:  # with its data open
+def _open_whole(prefix: Prefix) -> _Bundle:  # with its data open
     "Raises MissingPart where data is missing and no new index has come."
     for left in reversed(range(_TRIES)):
         bundle = _Bundle(prefix)
         try:
-            for number in bundle.numbers():
-                bundle.shard(number)
+            _open_data(bundle)
             return bundle
         except BaseException as error:
             again = isinstance(error, MissingPart) and left and bundle.replaced()
@@ -402,91 +486,108 @@ def _open_whole(prefix: Path) -> _Bundle:  # with its data open
             if not again:
                 raise
 
+
+def _open_data(bundle: _Bundle) -> None:
+    "Raises BadFile where two tensors share bytes."
+    spans = {number: [] for number in bundle.numbers()}
+    for entry in bundle.stored():
+        start, size = (first(entry, field) for field in (4, 5))
+        spans[first(entry, 3)].append((start, start + size))
+    for number, pieces in spans.items():
+        check_apart(pieces, bundle.shard(number).path)
+
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #864e2146
-def _check(data, crc: int, name: str, path: str) -> None:
-    if _masked(crc32c(data)) != crc:
+@dataclass(frozen=True)
+class _Piece:
+    "One tensor, or a slice of one, in a data file; a call reads it."
+
+    name: str
+    source: Source
+    start: int
+    size: int
+    shape: tuple
+    dtype: np.dtype
+    crc: int
+    swapped: bool  # as of `_Bundle`
+
+    def __call__(self) -> np.ndarray:
+        return _read_texts(self) if self.dtype == object else _read_numbers(self)
+
+
+def _piece(bundle: _Bundle, name: str, entry: dict, dtype: np.dtype) -> _Piece:
+    """Raises BadFile where the file is too short, ValueError where sizes disagree."""
+    shard, start, size, crc = (first(entry, field) for field in (3, 4, 5, 6))
+    shape, source = _shape(first(entry, 2, b'')), bundle.shard(shard)
+    source.holds(start, size)
+    if dtype != object and size != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f'{name}: {shape} of {dtype} does not take {size} bytes')
+    return _Piece(name, source, start, size, shape, dtype, crc, bundle.swapped)
+
+
+def _read_numbers(piece: _Piece) -> np.ndarray:
+    array = array_at(piece.source, piece.start, piece.shape, piece.dtype)
+    _compare(piece, crc32c(array.reshape(-1).view(np.uint8)))
+    return array.byteswap() if piece.swapped else array
+
+
+def _compare(piece: _Piece, crc: int) -> None:
+    if _masked(crc) != piece.crc:
         raise BadFile(
             'A variable must have the checksum that its index gives. Copy or download the'
-            f' checkpoint again. Received: {name!r} in {path!r}.'
+            f' checkpoint again. Received: {piece.name!r} in {piece.source.path!r}.'
         )
-
-
-def _bundle_piece(bundle: _Bundle, name: str, entry: dict, shape: tuple, dtype: np.dtype):
-    """A function that reads one tensor. Raises BadFile where the file is too short, ValueError
-    where sizes disagree.
-    """
-    shard, start, size = (
-        bundle.shard(entry.get(3, [0])[0]),
-        entry.get(4, [0])[0],
-        entry.get(5, [0])[0],
-    )
-    shard.holds(start, size)
-    if dtype == object:
-        return partial(_texts, shard, start, size, shape, entry.get(6, [0])[0], name)
-    if size != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f'{name}: {shape} of {dtype} does not take {size} bytes')
-
-    def load():
-        array = array_at(shard, start, shape, dtype)
-        _check(array.reshape(-1).view(np.uint8), entry.get(6, [0])[0], name, shard.path)
-        return array if bundle.order == '<' else array.byteswap()
-
-    return load
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #e99bc04b
-def _texts(
-    shard: Source, start: int, size: int, shape: tuple, crc: int, name: str
-) -> np.ndarray:  # of bytes objects
-    data, lengths, at = shard.read(start, size), [], 0
-    if math.prod(shape) > size:
-        raise ValueError(f'{name}: {shape} texts in {size} bytes')
-    for _ in range(math.prod(shape)):
+def _read_texts(piece: _Piece) -> np.ndarray:  # of bytes objects
+    data, count = piece.source.read(piece.start, piece.size), math.prod(piece.shape)
+    lengths, at = _lengths(data, count)
+    heads = b''.join(n.to_bytes(4 if n < 1 << 32 else 8, 'little') for n in lengths)
+    _compare(piece, crc32c(data[at:], crc32c(heads)))
+    array = np.empty(count, object)
+    at += 4  # the checksum of the lengths
+    for i, length in enumerate(lengths):
+        array[i] = data[at : at + length]
+        at += length
+    return array.reshape(piece.shape)
+
+
+def _lengths(data: bytes, count: int) -> tuple:  # of the texts, and where these numbers end
+    "Raises ValueError where they do not come to the size of the data."
+    lengths, at = [], 0
+    if count > len(data):
+        raise ValueError(f'{count} texts in {len(data)} bytes')
+    for _ in range(count):
         length, at = varint(data, at)
         lengths.append(length)
-    if at + 4 + sum(lengths) != size:
-        raise ValueError(f'{name}: the lengths do not come to {size} bytes')
-    heads = b''.join(n.to_bytes(4 if n < 1 << 32 else 8, 'little') for n in lengths)
-    if _masked(crc32c(data[at:], crc32c(heads))) != crc:
-        _check(b'', ~_masked(crc32c(b'')), name, shard.path)
-    at, found = at + 4, []
-    for n in lengths:
-        found.append(data[at : at + n])
-        at += n
-    array = np.empty(len(found), object)
-    array[:] = found
-    return array.reshape(shape)
+    if at + 4 + sum(lengths) != len(data):
+        raise ValueError(f'texts that do not come to {len(data)} bytes')
+    return lengths, at
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #3f57eec2
-def _bundle_entry(
-    bundle: _Bundle, key: str, entry: dict, about: dict, name: str = '', kind: str = ''
-) -> Stored:
-    dtype, shape = _dtype(entry.get(1, [0])[0]), _shape(entry.get(2, [b''])[0])
-    name = name or key
+def _bundle_entry(bundle: _Bundle, key: str, about: dict, named: tuple = ()) -> Stored:
+    entry, (name, kind) = bundle.entries[key], named or (key, '')
+    dtype, shape = _dtype(first(entry, 1)), _shape(first(entry, 2, b''))
     if dtype is None:
-        return Stored(
-            name, key, shape, np.dtype(object), partial(_no_array, key, bundle.path), 'other'
-        )
+        load = partial(_no_array, key, bundle.path)
+        return Stored(name, key, shape, np.dtype(object), load, 'other')
     kind = 'other' if dtype == object else kind or _kind(key, about, shape, dtype)
-    if 7 not in entry:
-        return Stored(
-            name, key, shape, dtype, _bundle_piece(bundle, key, entry, shape, dtype), kind
-        )
-    pieces = []
-    for data in entry[7]:
-        extents = _slice(data, shape)
-        part = bundle.slices[_slice_key(key, extents)]
-        pieces.append(
-            (
-                _ranges(extents, shape),
-                _bundle_piece(bundle, key, part, _shape(part.get(2, [b''])[0]), dtype),
-            )
-        )
-
-    def load():
-        with explain_faults(bundle.path, 'a checkpoint'):
-            return _joined(shape, dtype, pieces)
-
+    if 7 in entry:
+        load = _join_slices(bundle, key, shape, dtype)
+    else:
+        load = _piece(bundle, key, entry, dtype)
     return Stored(name, key, shape, dtype, load, kind)
+
+
+def _join_slices(bundle: _Bundle, key: str, shape: tuple, dtype: np.dtype):
+    "A function that reads a tensor that lies in slices."
+    pieces = []
+    for data in bundle.entries[key][7]:
+        extents = _slice(data, shape)
+        entry = bundle.slices[_slice_key(key, extents)]
+        piece = _piece(bundle, key, entry, dtype)
+        pieces.append((_ranges(extents, shape), piece))
+    _check_volume(shape, [ranges for ranges, _ in pieces])
+    return partial(_joined, shape, dtype, pieces)
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #07131b12
 def _no_array(key: str, path: str):
@@ -500,9 +601,9 @@ OBJECT_GRAPH = '_CHECKPOINTABLE_OBJECT_GRAPH'
 
 
 def _beside(
-    prefix: Path,
+    prefix: Prefix,
 ) -> dict:  # what `.meta` or `saved_model.pb` says; nothing where there is none
-    meta, saved = Path(f'{prefix}.meta'), prefix.parent.parent / 'saved_model.pb'
+    meta, saved = prefix.file('.meta'), prefix.folder.parent / 'saved_model.pb'
     try:
         if meta.is_file():
             return read_meta(meta)
@@ -519,7 +620,10 @@ def _natural(name: str) -> list:  # so that `variables/10` comes after `variable
 
 def _counted(entries: list) -> dict:  # the value of the step counter, where there is one
     steps = [e for e in entries if e.kind == 'step' and e.size == 1 and e.dtype.kind == 'i']
-    return {'step': int(np.asarray(steps[0]).reshape(()))} if len(steps) == 1 else {}
+    if len(steps) != 1:
+        return {}
+    value = np.asarray(steps[0])
+    return {'step': int(value.reshape(()))}
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #484870e9
 def _kind(name: str, about: dict, shape: tuple, dtype: np.dtype) -> str:
@@ -543,19 +647,19 @@ def open_bundle(
     Raises MissingPart where data files are not there, BadFile where anything disagrees with its
     checksum or size.
     """
-    prefix = Path(prefix)
-    with explain_faults(f'{prefix}.index', 'the index of a TensorFlow checkpoint'):
+    prefix = Prefix.of(prefix)
+    with explain_faults(prefix.file('.index'), 'the index of a TensorFlow checkpoint'):
         bundle, about = _open_whole(prefix), _beside(prefix)
         names = {}
         if OBJECT_GRAPH in bundle.entries:
-            graph = _bundle_entry(bundle, OBJECT_GRAPH, bundle.entries[OBJECT_GRAPH], about)
-            names = object_names(np.asarray(graph).item())
+            graph = np.asarray(_bundle_entry(bundle, OBJECT_GRAPH, about))
+            names = object_names(graph.item(), bundle.path)
         entries = [
-            _bundle_entry(bundle, key, bundle.entries[key], about, *names.get(key, ()))
+            _bundle_entry(bundle, key, about, names.get(key, ()))
             for key in sorted(bundle.entries, key=_natural)
         ]
         words = 'TensorFlow 2 objects' if names else 'TensorFlow V2 checkpoint'
-        if prefix.name == 'variables' and (prefix.parent.parent / 'saved_model.pb').is_file():
+        if prefix.name == 'variables' and (prefix.folder.parent / 'saved_model.pb').is_file():
             words = 'SavedModel'
         return Weights(prefix, words, entries, {**about, **_counted(entries)}, [bundle])
 
@@ -578,54 +682,53 @@ _INTEGERS = {
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #bfd0ce3a
 def _tensor(data: bytes, size: int, dtype: np.dtype) -> np.ndarray:  # flat
     "The numbers of a `TensorProto`. Raises ValueError where there are not `size` of them."
-    proto = message(data)
-    if dtype == object:
-        found = np.array([bytes(v) for v in proto.get(8, [])], object)
-    elif 4 in proto and len(proto[4][0]):
-        found = np.frombuffer(proto[4][0], dtype)
-    elif dtype.name in _FIELDS:
-        number, stored = _FIELDS[dtype.name]
-        packed = [
-            v if not isinstance(v, int) else v.to_bytes(np.dtype(stored).itemsize, 'little')
-            for v in proto.get(number, [])
-        ]
-        found = np.frombuffer(b''.join(packed), stored)
-    else:
-        values = np.array(
-            [signed(n) for n in integers(proto.get(_INTEGERS.get(dtype.name, 7), []))], np.int64
-        )
-        found = (
-            values.astype(np.uint16).view(dtype)
-            if dtype.name in ('float16', 'bfloat16')
-            else values.astype(dtype)
-        )
+    found = _proto_values(message(data), dtype)
     if len(found) == 1 < size:
         found = np.repeat(found, size)  # the last number counts for the rest
     if len(found) != size:
         raise ValueError(f'{len(found)} numbers where {size} are needed')
     return found
 
+
+def _proto_values(proto: dict, dtype: np.dtype) -> np.ndarray:
+    if dtype == object:
+        return np.array([bytes(v) for v in proto.get(8, [])], object)
+    if 4 in proto and len(proto[4][0]):
+        return np.frombuffer(proto[4][0], dtype)
+    if dtype.name in _FIELDS:
+        return _packed(proto, *_FIELDS[dtype.name])
+    numbers = integers(proto.get(_INTEGERS.get(dtype.name, 7), []))
+    values = np.array([signed(n) for n in numbers], np.int64)
+    halves = dtype.name in ('float16', 'bfloat16')
+    return values.astype(np.uint16).view(dtype) if halves else values.astype(dtype)
+
+
+def _packed(proto: dict, number: int, stored: str) -> np.ndarray:
+    size = np.dtype(stored).itemsize
+    values = proto.get(number, [])
+    packed = [v.to_bytes(size, 'little') if isinstance(v, int) else v for v in values]
+    return np.frombuffer(b''.join(packed), stored)
+
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #0ecbdb03
 def _v1_pieces(table: SortedTable, name: str, shape: tuple, dtype: np.dtype, slices: list) -> list:
-    def piece(extents):
-        saved = message(message(table[_slice_key(name, extents)])[2][0])
-        sizes = tuple(r.stop - r.start for r in _ranges(extents, shape))
-        return _tensor(saved[3][0], math.prod(sizes), dtype).reshape(sizes)
+    found = []
+    for extents in (_slice(s, shape) for s in slices):
+        ranges, key = _ranges(extents, shape), _slice_key(name, extents)
+        found.append((ranges, partial(_v1_piece, table, key, _sizes(ranges), dtype)))
+    return found
 
-    return [
-        (_ranges(extents, shape), partial(piece, extents))
-        for extents in (_slice(s, shape) for s in slices)
-    ]
+
+def _v1_piece(table: SortedTable, key: bytes, shape: tuple, dtype: np.dtype) -> np.ndarray:
+    [saved] = message(table[key])[2]
+    [tensor] = message(saved)[3]
+    return _tensor(tensor, math.prod(shape), dtype).reshape(shape)
 
 
 def _v1_variables(table: SortedTable) -> Iterable:  # (name, shape, dtype, pieces)
     for data in message(message(table[b''])[1][0]).get(1, []):
         meta = message(data)
-        name, shape, dtype = (
-            text(meta[1]),
-            _shape(meta.get(2, [b''])[0]),
-            _dtype(meta.get(3, [0])[0]),
-        )
+        name, shape = text(meta[1]), _shape(first(meta, 2, b''))
+        dtype = _dtype(first(meta, 3))
         if dtype is None:
             raise ValueError(f'{name} is no array')
         yield name, shape, dtype, _v1_pieces(table, name, shape, dtype, meta.get(4, []))
@@ -643,58 +746,52 @@ def open_v1(
     limit: int = LIMIT,  # bytes that compressed blocks may expand to
 ) -> Weights:
     "Raises BadFile for a damaged file, MissingPart where shards are missing."
-    paths = v1_shards(Path(prefix))
-    prefix, found, sources = _unsharded(Path(prefix)), {}, []
+    paths, prefix = v1_shards(prefix), _unsharded(Prefix.of(prefix))
     with explain_faults(prefix, 'a TensorFlow V1 checkpoint'):
-        for path in paths:
-            sources.append(Source(path))
-            for name, shape, dtype, pieces in _v1_variables(SortedTable(sources[-1], limit)):
-                if found.setdefault(name, (shape, dtype, []))[:2] != (shape, dtype):
-                    raise ValueError(f'{name} differs between shards')
-                found[name][2].extend(pieces)
-        stored = sum(s.size for s in sources)
-        check_expansion(
-            prefix,
-            stored,
-            sum(math.prod(shape) * dtype.itemsize for shape, dtype, _ in found.values()),
-            limit,
-        )
+        sources = [Source(path) for path in paths]
+        found = _gather_shards([SortedTable(s, limit) for s in sources], prefix)
+        expanded = sum(math.prod(shape) * dtype.itemsize for shape, dtype, _ in found.values())
+        check_expansion(prefix, sum(s.size for s in sources), expanded, limit)
         about = _beside(prefix)
+        entries = [_v1_entry(name, *rest, about) for name, rest in found.items()]
+        about |= _counted(entries)
+        return Weights(prefix, 'TensorFlow V1 checkpoint', entries, about, sources)
 
-        def entry(name, shape, dtype, pieces):
-            def load():
-                with explain_faults(prefix, 'a TensorFlow V1 checkpoint'):
-                    return _joined(shape, dtype, pieces)
 
-            return Stored(
-                name,
-                name,
-                shape,
-                dtype,
-                load,
-                'other' if dtype == object else _kind(name, about, shape, dtype),
-            )
+def _gather_shards(tables: list, prefix: Prefix) -> dict:  # name to shape, dtype and pieces
+    "Raises ValueError where shards disagree, or slices cannot come to the whole."
+    found, allowance = {}, Allowance(prefix, names=NAMES)
+    for name, shape, dtype, pieces in itertools.chain(*map(_v1_variables, tables)):
+        allowance.use('names', 1 + len(pieces))
+        if found.setdefault(name, (shape, dtype, []))[:2] != (shape, dtype):
+            raise ValueError(f'{name} differs between shards')
+        found[name][2].extend(pieces)
+    for shape, _, pieces in found.values():
+        _check_volume(shape, [ranges for ranges, _ in pieces])
+    return found
 
-        entries = [entry(name, *rest) for name, rest in found.items()]
-        return Weights(
-            prefix, 'TensorFlow V1 checkpoint', entries, {**about, **_counted(entries)}, sources
-        )
+
+def _v1_entry(name: str, shape: tuple, dtype: np.dtype, pieces: list, about: dict) -> Stored:
+    kind = 'other' if dtype == object else _kind(name, about, shape, dtype)
+    return Stored(name, name, shape, dtype, partial(_joined, shape, dtype, pieces), kind)
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #d3ec3dbe
-def _unsharded(path: Path) -> Path:
-    return path.with_name(_SHARD.sub('', path.name))
+def _unsharded(prefix: Prefix) -> Prefix:
+    return Prefix(prefix.folder, _SHARD.sub('', prefix.name))
 
 
-def v1_shards(prefix: Path) -> list:  # paths
-    """The files of a V1 checkpoint, by its prefix or by one of them; empty where there are none.
-    Raises MissingPart where some are missing.
+def v1_shards(
+    prefix: str | os.PathLike,  # a prefix, or one of the files
+) -> list:  # paths
+    """The files of a V1 checkpoint; empty where there are none. Raises MissingPart where some are
+    missing.
     """
-    whole = _unsharded(prefix)
-    if whole == prefix and prefix.is_file():
-        return [prefix]
-    shards = sorted(
-        p for p in prefix.parent.glob('*') if p.name != whole.name and _unsharded(p) == whole
-    )
+    prefix = Prefix.of(prefix)
+    folder, name = prefix.folder, _unsharded(prefix).name
+    if name == prefix.name and name and (folder / name).is_file():
+        return [folder / name]
+    beside = sorted(p for p in folder.iterdir() if p.name != name) if folder.is_dir() else []
+    shards = [p for p in beside if _SHARD.sub('', p.name) == name]
     if shards and len(shards) != (count := int(shards[0].name[-5:])):
         raise MissingPart(
             'A checkpoint needs all its shards. Copy them beside one another. Received:'
@@ -702,60 +799,35 @@ def v1_shards(prefix: Path) -> list:  # paths
         )
     return shards
 
-# %% ../../nbs/formats/70_tf_checkpoint.ipynb #8508557b
-_SUFFIX = re.compile(r'\.(?:index|meta|data-\d{5}-of-\d{5})$')
-
-
-def is_state(path: Path) -> bool:  # is this the small text file that names the latest checkpoint?
-    with open(path, 'rb') as file:
-        return file.read(22) == b'model_checkpoint_path:'
-
-
-def latest(
-    state: Path,  # a file `checkpoint`
-) -> Path:  # the prefix it names, beside it
-    "Raises MissingPart, with what is there, where it is not."
-    quoted = re.match(rb'model_checkpoint_path:\s*(["\'])(.*?)\1', state.read_bytes())
-    raw = quoted[2] if quoted else b''
-    name = re.sub(
-        rb'\\([0-7]{3})|\\(.)', lambda m: bytes([int(m[1], 8) & 255]) if m[1] else m[2], raw
-    ).decode('utf-8', 'replace')
-    name = _SHARD.sub('', re.split(r'[/\\]', name)[-1])
-    prefix = state.parent / name
-    if name and has_checkpoint(prefix):
-        return prefix
-    raise MissingPart(
-        f'The checkpoint that {state.name!r} names must lie beside it. Give the path of one that is'
-        f' there: {", ".join(p.name for p in prefixes(state.parent)) or "there is none"}. Received:'
-        f' {str(state)!r}, which names {name!r}.'
-    )
-
-
-def has_checkpoint(prefix: Path) -> bool:
-    return Path(f'{prefix}.index').is_file() or bool(v1_shards(prefix))
-
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #b952431e
-def prefixes(folder: Path) -> list:  # paths
-    "Every V2 checkpoint in a folder, by its index."
-    return sorted(p.with_name(p.name.removesuffix('.index')) for p in folder.glob('*.index'))
-
-
-def without_suffix(path: Path) -> Path:  # `m.ckpt.index`: `m.ckpt`
-    "The prefix that a file of a checkpoint belongs to."
-    return path.with_name(_SUFFIX.sub('', path.name))
-
-
 def data_files(
-    prefix: Path,  # of a V2 checkpoint
+    prefix: str | os.PathLike,  # of a V2 checkpoint
 ) -> set:  # names
     """The data files that the index names, whether they are there or not. Raises BadFile for a
     damaged index.
     """
+    prefix = Prefix.of(prefix)
     with (
-        explain_faults(f'{prefix}.index', 'the index of a TensorFlow checkpoint'),
+        explain_faults(prefix.file('.index'), 'the index of a TensorFlow checkpoint'),
         closing(_Bundle(prefix)) as bundle,
     ):
-        return {f'{prefix.name}{bundle.suffix(number)}' for number in bundle.numbers()}
+        return bundle.names()
+
+
+def missing_data(
+    prefix: str | os.PathLike,  # of a V2 checkpoint
+) -> list:  # names
+    "The data files that the index names and that are not beside it. Raises as `data_files` does."
+    folder = Prefix.of(prefix).folder
+    return [name for name in sorted(data_files(prefix)) if not (folder / name).exists()]
+
+
+def stored_names(
+    prefix: str | os.PathLike,  # of a V2 checkpoint
+) -> list:  # as the index has them
+    "The variables that the index names, whether their data is there or not."
+    with closing(_Bundle(Prefix.of(prefix))) as bundle:
+        return list(bundle.entries)
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #70a7cdad
 def _varint(number: int) -> bytes:

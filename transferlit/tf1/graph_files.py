@@ -7,7 +7,6 @@ Docs: https://transferlit.github.io/transferlit/tf1/graph_files.html.md"""
 # %% ../../nbs/tf1/10_graph_files.ipynb #da9d4ad7
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +19,12 @@ from tensorflow.core.framework import graph_pb2, variable_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
-from ..formats import data_files
+from ..formats import explain_no_graph, locate, missing_data, open_weights, stored_names
 from ..files import readable
 from ..formats import UnsafeFile
 
 # %% auto #0
-__all__ = ['COMPUTES', 'VARIABLES', 'ASSIGN', 'GraphFile', 'locate', 'read_graph', 'read_collections', 'to_ref', 'to_text',
+__all__ = ['COMPUTES', 'VARIABLES', 'ASSIGN', 'GraphFile', 'find_graph', 'read_graph', 'read_collections', 'to_ref', 'to_text',
            'op_def', 'attr', 'check_nodes', 'computes', 'safe', 'unfold', 'restores', 'Values']
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #47e484ef
@@ -33,135 +32,28 @@ __all__ = ['COMPUTES', 'VARIABLES', 'ASSIGN', 'GraphFile', 'locate', 'read_graph
 class GraphFile:
     "What lies under a path: a graph, its values, or a Keras file."
 
-    kind: str  # 'meta', 'saved_model', 'graph', 'checkpoint', 'hdf5' or 'keras'
+    kind: str  # 'meta', 'saved_model', 'graph', 'hdf5' or 'keras'
     graph: Path | None = None  # the file that holds the graph or the Keras model
     checkpoint: str | None = None  # prefix of the files that hold the values
     notes: list = field(default_factory=list)  # what had to be decided
 
-# %% ../../nbs/tf1/10_graph_files.ipynb #79f3fc42
-def _has_values(prefix: Path) -> bool:  # a V2 checkpoint, or a V1 file
-    return Path(f'{prefix}.index').exists() or prefix.is_file()
-
-
-def _of_prefix(prefix: Path) -> GraphFile | None:
-    "The checkpoint `prefix`, with the graph beside it; None where there is neither."
-    meta, values = Path(f'{prefix}.meta'), _has_values(prefix)
-    if meta.exists():
-        return GraphFile('meta', meta, str(prefix) if values else None)
-    if not values:
-        return None
-    # `write_meta_graph=False`: later checkpoints of a run share the `.meta` of its first.
-    run = re.sub(r'-\d+$', '', prefix.name)
-    others = [
-        p
-        for p in sorted(prefix.parent.glob('*.meta'))
-        if re.sub(r'(-\d+)?\.meta$', '', p.name) == run
-    ]
-    if others:
-        return GraphFile(
-            'meta', others[0], str(prefix), [f'the graph was read from {others[0].name}']
-        )
-    return GraphFile('checkpoint', None, str(prefix))
-
-# %% ../../nbs/tf1/10_graph_files.ipynb #ac2edbff
-def _of_folder(folder: Path) -> GraphFile:
-    "A SavedModel, the last checkpoint of a `checkpoint` file, or the only model in the folder."
-    for name in ('saved_model.pb', 'saved_model.pbtxt'):
-        if (folder / name).exists():
-            return GraphFile('saved_model', folder / name, str(folder / 'variables' / 'variables'))
-    if (folder / 'checkpoint').is_file():
-        for name in _state(folder / 'checkpoint'):
-            if found := _of_prefix(folder / name):
-                return found
-    found = [s for s in map(_of_file, _candidates(folder)) if s]
-    if len(found) == 1:
-        return found[0]
-    names = (
-        ', '.join(Path(str(s.graph or s.checkpoint)).name for s in found)
-        or 'nothing that holds a model'
-    )
-    raise FileNotFoundError(
-        f'A folder must hold one model. Name the file itself; there is: {names}. Received:'
-        f' {str(folder)!r}.'
-    )
-
-# %% ../../nbs/tf1/10_graph_files.ipynb #96e13d37
-def _state(path: Path) -> list:
-    """Names in a `checkpoint` file, the last first. Their folders are of the machine that wrote
-    them, so they are dropped.
-    """
-    text = path.read_text(errors='replace')
-    names = re.findall(r'^\s*(?:all_)?model_checkpoint_paths?:\s*"([^"]+)"', text, re.M)
-    last = names[:1] + names[:0:-1]
-    return list(dict.fromkeys(re.split(r'[\\/]', n)[-1] for n in last))
-
-# %% ../../nbs/tf1/10_graph_files.ipynb #9dcf18ab
-def _candidates(folder: Path) -> list:
-    "Files that may hold a model, one a model; exports in numbered folders below, too."
-    here = [
-        p
-        for p in sorted(folder.iterdir())
-        if p.suffix in ('.meta', '.pb', '.pbtxt', '.h5', '.hdf5', '.keras')
-    ]
-    if not here:
-        here = sorted(folder.glob('*.index'))
-    return here or [p.parent for p in sorted(folder.glob('*/saved_model.pb*'))]
-
-# %% ../../nbs/tf1/10_graph_files.ipynb #51acc38d
-def _of_file(path: Path) -> GraphFile | None:
-    "What one existing file is, by its content first and its name second."
-    if path.is_dir():
-        return _of_folder(path)
-    with open(path, 'rb') as file:
-        head = file.read(8)
-    if head == b'\x89HDF\r\n\x1a\n':
-        return GraphFile('hdf5', path)
-    if head[:4] == b'PK\x03\x04':
-        return GraphFile('keras', path)
-    if path.name == 'checkpoint':
-        return _of_folder(path.parent)
-    if path.name.startswith('saved_model.pb'):
-        return _of_folder(path.parent)
-    if part := re.fullmatch(r'(.+)\.(index|data-\d+-of-\d+)', path.name):
-        return _of_prefix(path.parent / part[1])
-    if path.suffix == '.meta':
-        return _of_meta(path)
-    return _of_prefix(path) if _is_table(path) else GraphFile('graph', path)
-
-# %% ../../nbs/tf1/10_graph_files.ipynb #43e348b5
-def _of_meta(path: Path) -> GraphFile:
-    "A `.meta`, with the checkpoint of its name or else the only one beside it."
-    prefix = path.with_suffix('')
-    if _has_values(prefix):
-        return GraphFile('meta', path, str(prefix))
-    others = [p.with_suffix('') for p in sorted(path.parent.glob('*.index'))]
-    if len(others) != 1:
-        return GraphFile('meta', path, None)
-    return GraphFile('meta', path, str(others[0]), [f'the values were read from {others[0].name}'])
-
-
-def _is_table(path: Path) -> bool:
-    "Does the file end as a checkpoint of the first format (a sorted table) does?"
-    with open(path, 'rb') as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - 8))
-        return file.read() == bytes.fromhex('57fb808b247547db')
-
 # %% ../../nbs/tf1/10_graph_files.ipynb #b2344755
-def locate(
+def find_graph(
     path,  # a `.meta`, a checkpoint prefix, a folder, a SavedModel, a `.pb`, a Keras file
 ) -> GraphFile:  # where the graph and the values are
-    """Find the model that `path` points at. Raises FileNotFoundError with what lies beside it.
+    """Find the model that `path` points at. Raises FileNotFoundError with what lies beside it,
+    ValueError with what is there instead.
 
     A folder may hold a `checkpoint` file (as `tf.train.latest_checkpoint` reads it), a SavedModel,
     or one model.
     """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        return _of_folder(path)
-    if Path(f'{path}.index').exists() or Path(f'{path}.meta').exists():
-        return _of_prefix(path)
-    return _of_file(readable(path))
+    at = locate(path, graph=True)
+    if at.kind in ('hdf5', 'keras'):
+        return GraphFile(at.kind, at.path)
+    if at.graph is None:
+        raise explain_no_graph(at)
+    kind = at.kind if at.kind in ('saved_model', 'graph') else 'meta'
+    return GraphFile(kind, at.graph, at.checkpoint and str(at.checkpoint), list(at.notes))
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #ce1064fd
 _KINDS = saved_model_pb2.SavedModel, meta_graph_pb2.MetaGraphDef, graph_pb2.GraphDef
@@ -708,33 +600,18 @@ def restores(
     return found
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #34ca2ce2
-def _open(prefix: str) -> Mapping:
-    "The arrays of a checkpoint by key, read when asked for."
-    return _Checkpoint(tf.train.load_checkpoint(prefix))
-
-
-class _Checkpoint(Mapping):
-    def __init__(self, reader):
-        self.reader, self.shapes = reader, reader.get_variable_to_shape_map()
-
-    def __getitem__(self, key):
-        return np.asarray(self.reader.get_tensor(key))
-
-    def __iter__(self):
-        return iter(self.shapes)
-
-    def __len__(self):
-        return len(self.shapes)
-
-    def __contains__(self, key):
-        return key in self.shapes
+def _open(prefix: str, absent: list) -> Mapping:
+    "The arrays of a checkpoint by key, read when asked for; only their names where data is absent."
+    if absent:
+        return dict.fromkeys(stored_names(prefix))
+    return {v.key: v for v in open_weights(prefix).values()}
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #7e7c7241
 def _missing_shards(prefix: str) -> list:
     "The data files that a checkpoint's index names and that are not there."
     if not Path(f'{prefix}.index').exists():
         return []
-    return [n for n in sorted(data_files(Path(prefix))) if not Path(prefix).with_name(n).exists()]
+    return missing_data(prefix)
 
 
 def _cut(array, spec: str):
@@ -761,7 +638,7 @@ class Values(Mapping):
         self.names = {n.name: _name(n) for n in nodes.values() if n.op in VARIABLES}
         self.prefix, self.averages, self.saved = prefix, averages, restores(nodes)
         self.absent = _missing_shards(prefix) if prefix else []
-        self.arrays = {} if prefix is None else _open(prefix)
+        self.arrays = {} if prefix is None else _open(prefix, self.absent)
         self.nodes, self.cache = nodes, {}
         self.hollow = bool(
             self.absent or prefix is None and self.names
@@ -799,7 +676,7 @@ class Values(Mapping):
             )
         if key is None:
             return _initial(node, self.nodes, self)
-        return _cut(self.arrays[key], part)
+        return _cut(np.asarray(self.arrays[key]), part)
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #8c282680
 def _name(node) -> str:

@@ -8,63 +8,20 @@ Docs: https://transferlit.github.io/transferlit/tf1/keras2.html.md"""
 from __future__ import annotations
 
 import inspect
-import json
 import tempfile
 import zipfile
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 
 from ..files import readable
 from .layers import Compute, Formula
 from ..paths import renew
-from ..formats import UnsafeFile
+from ..formats import UnsafeFile, copy_keras, read_legacy_arrays, read_model_config
 
 # %% auto #0
-__all__ = ['read_config', 'Mender', 'operation_layer', 'mend', 'fill', 'load_old']
-
-# %% ../../nbs/tf1/70_keras2.ipynb #19387106
-def _decoded(value):
-    return value.decode() if isinstance(value, bytes) else value
-
-# %% ../../nbs/tf1/70_keras2.ipynb #edb42bcd
-def read_config(
-    path,  # a `.h5` or `.keras` file
-) -> tuple:  # configuration of the model, version of Keras, name of the loss or None
-    "The configuration in a Keras file. Raises ValueError where the file holds weights only."
-    path = readable(path)
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as file:
-            if 'config.json' not in file.namelist():
-                raise ValueError(_no_config(path))
-            config, about = (
-                json.loads(file.read('config.json')),
-                json.loads(file.read('metadata.json')),
-            )
-        return (
-            config,
-            about.get('keras_version', ''),
-            (config.get('compile_config') or {}).get('loss'),
-        )
-    with h5py.File(path) as file:
-        if 'model_config' not in file.attrs:
-            raise ValueError(_no_config(path))
-        training = json.loads(_decoded(file.attrs.get('training_config', '{}')))
-        version = _decoded(
-            file.attrs.get(
-                'keras_version', file.get('model_weights', file).attrs.get('keras_version', '')
-            )
-        )
-        return json.loads(_decoded(file.attrs['model_config'])), version, training.get('loss')
-
-# %% ../../nbs/tf1/70_keras2.ipynb #660907c8
-def _no_config(path):
-    return (
-        'A file must hold a configuration to become a model; this one holds weights only. Build'
-        f' the model and use `restore`. Received: {path.name!r}.'
-    )
+__all__ = ['Mender', 'operation_layer', 'mend', 'fill', 'load_old']
 
 # %% ../../nbs/tf1/70_keras2.ipynb #2a79d012
 _NEW_NAMES = {
@@ -522,18 +479,7 @@ def mend(
         )
     return new, mender
 
-# %% ../../nbs/tf1/70_keras2.ipynb #21baabd9
-def _groups(file) -> dict:
-    "For each layer of an `.h5` file: its arrays by name, in their order."
-    root = file['model_weights'] if 'model_weights' in file else file
-    found = {}
-    for layer in map(_decoded, root.attrs['layer_names']):
-        names = [_decoded(n) for n in root[layer].attrs.get('weight_names', [])]
-        if names:
-            found[layer] = {n: np.asarray(root[layer][n]) for n in names}
-    return found
-
-
+# %% ../../nbs/tf1/70_keras2.ipynb #5d0f2aa0
 def _targets(layer) -> list:  # in the order that Keras 2 wrote
     return (
         [*(v for v in layer.weights if v.trainable), *(v for v in layer.weights if not v.trainable)]
@@ -541,7 +487,7 @@ def _targets(layer) -> list:  # in the order that Keras 2 wrote
         else [*layer.trainable_weights, *layer.non_trainable_weights]
     )
 
-# %% ../../nbs/tf1/70_keras2.ipynb #5d0f2aa0
+
 def fill(
     model: keras.Model,  # built from the configuration of the same file
     path,  # the `.h5` file
@@ -549,8 +495,7 @@ def fill(
     """Put the arrays of an `.h5` file into the layers of their names. Raises ValueError where names
     or shapes differ; nothing is written then.
     """
-    with h5py.File(readable(path)) as file:
-        groups = _groups(file)
+    groups = read_legacy_arrays(readable(path))
     pairs, by_name = [], {l.name: l for l in model.layers}
     for name, arrays in groups.items():
         weights = _targets(by_name[name]) if name in by_name else []
@@ -586,7 +531,7 @@ def load_old(
     understood.
     """
     path = readable(path)
-    config, version, loss = read_config(path)
+    config, version, loss = read_model_config(path)
     home = (
         'keras.src.models.functional' if config['class_name'] == 'Functional' else 'keras'
     )  # an .h5 file of Keras 3 does not say
@@ -626,9 +571,7 @@ def _from_zip(path, config, custom_objects):
     "A `.keras` file, with its configuration replaced."
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / 'm.keras'
-        with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, 'w') as new:
-            for name in old.namelist():
-                new.writestr(name, json.dumps(config) if name == 'config.json' else old.read(name))
+        copy_keras(path, copy, config)
         try:
             return keras.saving.load_model(
                 copy, custom_objects=custom_objects, compile=False, safe_mode=True
