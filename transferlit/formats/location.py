@@ -22,8 +22,8 @@ from .object_graph import fields, message, text
 from .tf_checkpoint import Prefix, is_table, v1_shards
 
 # %% auto #0
-__all__ = ['LOCATIONS', 'Location', 'read_state', 'holds_graph', 'has_values', 'locate', 'explain_kind', 'explain_no_values',
-           'explain_no_graph']
+__all__ = ['LOCATIONS', 'ZIP', 'Location', 'read_state', 'zip_kind', 'holds_graph', 'has_values', 'locate', 'explain_kind',
+           'explain_no_values', 'explain_no_graph']
 
 # %% ../../nbs/formats/75_location.ipynb #b947fbf8
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _run(name: str) -> str:  # `m.ckpt-2000.meta`: `m.ckpt`
 
 # %% ../../nbs/formats/75_location.ipynb #adfb653f
 _PART = re.compile(r'(.*)\.(?:index|meta|data-\d{5}-of-\d{5})', re.S)
-_ZIP = (b'PK\x03\x04', b'PK\x05\x06')
+ZIP = (b'PK\x03\x04', b'PK\x05\x06')
 _HDF5_STARTS = (0, *(512 << i for i in range(8)))
 
 
@@ -186,8 +186,8 @@ def _peek_bytes(path: Path) -> tuple:  # its first bytes, and whether it ends as
 def _kind(path: Path, head: bytes) -> str:  # of a file that is one by itself
     if head.startswith(SIGNATURE):
         return 'hdf5'
-    if head[:4] in _ZIP:
-        return _zip_kind(_zip_names(path))
+    if head[:4] in ZIP:
+        return zip_kind(_zip_names(path))
     if head[8:9] == b'{' and int.from_bytes(head[:8], 'little') < 1 << 32:
         return 'safetensors'
     if head.lstrip()[:1] == b'{' and b'"weight_map"' in _content(path)[: 1 << 24]:
@@ -195,7 +195,7 @@ def _kind(path: Path, head: bytes) -> str:  # of a file that is one by itself
     return 'other'
 
 
-def _zip_kind(names: list) -> str:
+def zip_kind(names: list) -> str:
     if {'config.json', 'model.weights.h5'} & set(names):
         return 'keras'
     arrays = [n for n in names if not n.endswith('/') and not n.startswith('__MACOSX/')]
@@ -512,7 +512,7 @@ _EMPTY = _Foreign('A weight file must hold something; it is empty.', 'Copy or do
 def _recognize(path: Path, head: bytes) -> _Foreign:
     if not head:
         return _EMPTY
-    if head[:4] in _ZIP:
+    if head[:4] in ZIP:
         return _PYTORCH if any(n.endswith('.pkl') for n in _zip_names(path)) else _ARCHIVE
     for kind in _BY_CONTENT:
         if kind.sign and re.match(kind.sign, head):

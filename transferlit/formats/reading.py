@@ -11,11 +11,18 @@ import json
 import os
 from pathlib import Path
 
-from ..files import printable
-from .entries import LIMIT, Weights, explain_faults
-from .keras_files import open_hdf5, open_keras, open_keras_shards
-from .location import Location, explain_no_values, has_values, locate
-from .npz import open_npz
+from ..files import printable, readable
+from .entries import LIMIT, Source, Weights, explain_faults
+from .keras_files import open_hdf5, open_keras_shards, read_keras
+from transferlit.formats.location import (
+    ZIP,
+    Location,
+    explain_no_values,
+    has_values,
+    locate,
+    zip_kind,
+)
+from .npz import read_npz
 from .safetensors import open_safetensors, open_safetensors_index
 from .tf_checkpoint import open_bundle, open_v1
 from .zip_archive import Archive
@@ -33,18 +40,20 @@ def _open_index(path: Path, limit: int) -> Weights:  # a JSON file that names sh
     return open_keras_shards(path, limit) if keras else open_safetensors_index(path)
 
 
-def _open_zip(path: Path, limit: int) -> Weights:  # neither `.keras` nor npz
-    Archive(path, limit).close()  # raises BadFile for one that is damaged, or not to be trusted
-    raise explain_no_values(Location('zip', path))
+def _open_if_zip(path: Path, limit: int) -> Weights | None:  # None for a file of another kind
+    "From one opening: a save that comes between two would mix two files."
+    source = Source(path)
+    if source.read(0, min(4, source.size)) not in ZIP:
+        return source.close()
+    archive = Archive(path, limit, source)
+    kind = zip_kind(list(archive.members))
+    if kind == 'zip':
+        archive.close()
+        raise explain_no_values(Location(kind, path))
+    return read_npz(archive) if kind == 'npz' else read_keras(archive)
 
 
-_OPEN = {
-    'hdf5': open_hdf5,
-    'keras': open_keras,
-    'npz': open_npz,
-    'zip': _open_zip,
-    'index': _open_index,
-}
+_OPEN = {'hdf5': open_hdf5, 'index': _open_index}
 
 # %% ../../nbs/formats/80_reading.ipynb #584fd47a
 def open_weights(
@@ -58,7 +67,12 @@ def open_weights(
     `UnsafeFile` for a file that asks for more than reading arrays, `BadFile` (all three are
     ValueErrors of `entries`) for damage.
     """
+    given = Path(path).expanduser()
+    if given.is_file() and (found := _open_if_zip(readable(given), limit)) is not None:
+        return found
     at = locate(path)
+    if at.kind in ('keras', 'npz', 'zip'):
+        return _open_if_zip(at.path, limit)
     if not has_values(at):
         raise explain_no_values(at)
     if at.kind in ('checkpoint', 'saved_model'):
