@@ -22,7 +22,7 @@ from keras.src.backend.tensorflow.trainer import TFEpochIterator
 
 # %% auto #0
 __all__ = ['flat', 'map_flat', 'array', 'tensors', 'refuse', 'check_count', 'check_numbers', 'check_lengths', 'weigh', 'Arrays',
-           'take', 'split_at', 'by_input', 'is_pipeline', 'why_not_tensors', 'Pipeline', 'mark_rows']
+           'take', 'split_at', 'by_input', 'is_pipeline', 'why_not_tensors', 'Pipeline', 'gather', 'mark_rows']
 
 # %% ../nbs/floor/70_data.ipynb #b3bac539
 def flat(a) -> list:  # the leaves of a structure, without None
@@ -255,7 +255,7 @@ def why_not_tensors(
             return 'x holds text'
     return None
 
-# %% ../nbs/floor/70_data.ipynb #94b242a6
+# %% ../nbs/floor/70_data.ipynb #1eceda7f
 class Pipeline:
     "The batches of a dataset or loader, drawn pass by pass as `Model.fit` draws them."
 
@@ -273,6 +273,18 @@ class Pipeline:
     @property
     def steps(self) -> int | None:  # of a pass, where that is known
         return self._draws.num_batches
+
+    @property
+    def unfit(self) -> str | None:
+        "Why its batches cannot become dense tensors of numbers; None where they can."
+        for spec in tree.flatten(self.form):
+            if not isinstance(spec, tf.TensorSpec):
+                return 'its batches are sparse or ragged, or have parts that are missing'
+            if spec.dtype in (tf.string, tf.variant, tf.resource):
+                return 'its batches hold text'
+            if not spec.shape.rank:
+                return 'its elements are not batches of rows'
+        return None
 
     def batches(self) -> Iterator:
         "The batches of the next pass."
@@ -310,7 +322,20 @@ def _has_own(x, hook: str) -> bool:
     plain = getattr(keras.utils.PyDataset, hook, None)
     return isinstance(x, keras.utils.PyDataset) and getattr(type(x), hook) is not plain
 
-# %% ../nbs/floor/70_data.ipynb #35534950
+# %% ../nbs/floor/70_data.ipynb #9254f47a
+def gather(
+    pipeline: Pipeline,
+) -> tuple:  # `Arrays`, and the rows of its first batch
+    "All rows of one pass, in memory."
+    batches = [keras.utils.unpack_x_y_sample_weight(batch) for batch in pipeline.batches()]
+    if not batches:
+        rule, fix = 'There must be at least one row.', 'Check how the dataset was made.'
+        refuse(rule, fix, 'a dataset without batches')
+    parts = map(tree.lists_to_tuples, batches)
+    joined = tree.map_structure(lambda *a: None if a[0] is None else tf.concat(a, 0), *parts)
+    return take(*joined), len(flat(batches[0])[0])
+
+# %% ../nbs/floor/70_data.ipynb #1851a48e
 def mark_rows(
     data,  # arrays or tensors with one row a sample each, in any structure
 ) -> np.ndarray:  # a number for each row, over all its arrays; comparable within this process
