@@ -22,7 +22,8 @@ from keras.src.backend.tensorflow.trainer import TFEpochIterator
 
 # %% auto #0
 __all__ = ['flat', 'map_flat', 'array', 'tensors', 'refuse', 'check_count', 'check_numbers', 'check_lengths', 'weigh', 'Arrays',
-           'take', 'split_at', 'by_input', 'is_pipeline', 'why_not_tensors', 'Pipeline', 'gather', 'mark_rows']
+           'take', 'split_at', 'by_input', 'is_pipeline', 'why_not_tensors', 'why_unfit', 'Pipeline', 'gather',
+           'mark_rows']
 
 # %% ../nbs/floor/70_data.ipynb #b3bac539
 def flat(a) -> list:  # the leaves of a structure, without None
@@ -255,7 +256,21 @@ def why_not_tensors(
             return 'x holds text'
     return None
 
-# %% ../nbs/floor/70_data.ipynb #1eceda7f
+# %% ../nbs/floor/70_data.ipynb #0533d706
+def why_unfit(
+    form,  # the specification of a batch
+) -> str | None:
+    "Why batches cannot become dense tensors of numbers; None where they can."
+    for spec in tree.flatten(form):
+        if not isinstance(spec, tf.TensorSpec):
+            return 'its batches are sparse or ragged, or have parts that are missing'
+        if spec.dtype in (tf.string, tf.variant, tf.resource):
+            return 'its batches hold text'
+        if not spec.shape.rank:
+            return 'its elements are not batches of rows'
+    return None
+
+# %% ../nbs/floor/70_data.ipynb #81a47db4
 class Pipeline:
     "The batches of a dataset or loader, drawn pass by pass as `Model.fit` draws them."
 
@@ -268,6 +283,7 @@ class Pipeline:
             distribute_strategy=tf.distribute.get_strategy(),
         )
         self.form = self._draws._distributed_dataset.element_spec  # of a batch
+        self.counted = self._draws.num_batches is not None  # is its length known beforehand?
         self._draws.reset()
 
     @property
@@ -275,16 +291,17 @@ class Pipeline:
         return self._draws.num_batches
 
     @property
-    def unfit(self) -> str | None:
-        "Why its batches cannot become dense tensors of numbers; None where they can."
-        for spec in tree.flatten(self.form):
-            if not isinstance(spec, tf.TensorSpec):
-                return 'its batches are sparse or ragged, or have parts that are missing'
-            if spec.dtype in (tf.string, tf.variant, tf.resource):
-                return 'its batches hold text'
-            if not spec.shape.rank:
-                return 'its elements are not batches of rows'
-        return None
+    def unfit(self) -> str | None:  # why its batches are not dense tensors of numbers
+        return why_unfit(self.form)
+
+    def past_end(self) -> Iterator:
+        "What a pass gives when all of its batches were taken: nothing, in their form."
+
+        def none(spec):
+            return tf.zeros([0, *(n or 1 for n in spec.shape[1:])], spec.dtype)
+
+        rows = tree.map_structure(none, self.form)
+        return iter(tf.data.Dataset.from_tensor_slices(rows).batch(1))
 
     def batches(self) -> Iterator:
         "The batches of the next pass."
@@ -322,7 +339,7 @@ def _has_own(x, hook: str) -> bool:
     plain = getattr(keras.utils.PyDataset, hook, None)
     return isinstance(x, keras.utils.PyDataset) and getattr(type(x), hook) is not plain
 
-# %% ../nbs/floor/70_data.ipynb #9254f47a
+# %% ../nbs/floor/70_data.ipynb #5571e8f8
 def gather(
     pipeline: Pipeline,
 ) -> tuple:  # `Arrays`, and the rows of its first batch
@@ -335,7 +352,7 @@ def gather(
     joined = tree.map_structure(lambda *a: None if a[0] is None else tf.concat(a, 0), *parts)
     return take(*joined), len(flat(batches[0])[0])
 
-# %% ../nbs/floor/70_data.ipynb #1851a48e
+# %% ../nbs/floor/70_data.ipynb #aa9d0254
 def mark_rows(
     data,  # arrays or tensors with one row a sample each, in any structure
 ) -> np.ndarray:  # a number for each row, over all its arrays; comparable within this process

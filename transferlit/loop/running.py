@@ -216,7 +216,16 @@ def _evaluate(side: _Side, hooks: _Hooks, passes: int) -> dict:
     callbacks.on_test_end(logs)
     return logs
 
-# %% ../../nbs/loop/60_running.ipynb #0b765e15
+# %% ../../nbs/loop/60_running.ipynb #15607464
+def _overrun(model, pipeline) -> None:
+    "Take the step in which Keras meets the end of data of unknown length."
+    model.make_train_function()
+    try:
+        model.train_function(pipeline.past_end())
+    except (tf.errors.OutOfRangeError, StopIteration):
+        pass
+
+# %% ../../nbs/loop/60_running.ipynb #5affaa39
 class _Run:
     "A training on its way."
 
@@ -243,8 +252,11 @@ class _Run:
 
     def steps(self, epoch: int) -> dict:
         self.train.renew(self.plan.epochs - epoch)
-        hooks = _Hooks(self.model, self.callbacks, 'train', self.each)
-        return _steps(self.train.program, self.train.source, hooks)
+        hooks, source = _Hooks(self.model, self.callbacks, 'train', self.each), self.train.source
+        logs = _steps(self.train.program, source, hooks)
+        if isinstance(source, Stream) and not source.pipeline.counted and not hooks.stopped:
+            _overrun(self.model, source.pipeline)
+        return logs
 
     def finish(self, logs) -> keras.callbacks.History:
         model = self.model
@@ -253,7 +265,7 @@ class _Run:
         self.callbacks.on_train_end(logs)
         return model.history
 
-# %% ../../nbs/loop/60_running.ipynb #d6dd66e6
+# %% ../../nbs/loop/60_running.ipynb #d8c0987c
 def _callback_list(model, plan: Plan):
     if isinstance(plan.callbacks, keras.callbacks.CallbackList):
         return plan.callbacks
@@ -281,7 +293,7 @@ _STOPS = (
     'Use hooks of epochs where they are enough.'
 )
 
-# %% ../../nbs/loop/60_running.ipynb #e8c49670
+# %% ../../nbs/loop/60_running.ipynb #5e2b3899
 def _supply(rows, parts) -> Callable:
     return rows if callable(rows) else lambda: (rows, parts)
 
@@ -307,7 +319,7 @@ def _validation(model, valid, parts, plan: Plan) -> Callable | None:
 
     return validate
 
-# %% ../../nbs/loop/60_running.ipynb #dfdfa931
+# %% ../../nbs/loop/60_running.ipynb #16d81ba4
 def run(
     model: keras.Model,  # compiled
     # `Rows`, or `Blocks` for what does not fit in memory, or a `Stream`; or a function that gives

@@ -45,6 +45,11 @@ def _through(model, parts, x, features):
     return view
 
 # %% ../../nbs/loop/20_steps.ipynb #4155e5d0
+def _inputs(x, lower) -> list:  # as `lower` is called
+    given = by_input(x, lower)
+    return [given] if len(given) > 1 else given
+
+
 def _linked(lower, x, features):
     "The features as a function of `x`."
     if not all(t.dtype.is_floating for t in flat(x)):
@@ -55,7 +60,7 @@ def _linked(lower, x, features):
         def back(*dy):
             with tf.GradientTape() as tape:
                 tape.watch(flat(x))
-                made = lower(x, training=True)
+                made = lower(*_inputs(x, lower), training=True)
             return tape.gradient(flat(made), flat(x), output_gradients=list(dy))
 
         return flat(features), back
