@@ -49,7 +49,7 @@ from .features import Features, precompute, row_marks
 __all__ = ['find_cut', 'check_labels', 'check_fits', 'Job', 'check', 'why_keras', 'by_keras', 'cap_job', 'Side', 'Feed',
            'prepare', 'plan', 'fit']
 
-# %% ../nbs/33_caching.ipynb #a0db91e8
+# %% ../nbs/33_caching.ipynb #9417282b
 _SPLITS = weakref.WeakKeyDictionary()  # model to (its state, split)
 
 
@@ -81,7 +81,7 @@ def _cut_of(model, kept: Features):
         return cut
     return split(model, at=cut, inference=cut.inference)
 
-# %% ../nbs/33_caching.ipynb #fc6721ed
+# %% ../nbs/33_caching.ipynb #6bcbc52f
 def _is_sparse(loss) -> bool:
     kind = keras.losses.SparseCategoricalCrossentropy
     return loss == 'sparse_categorical_crossentropy' or isinstance(loss, kind)
@@ -105,7 +105,7 @@ def check_labels(model: keras.Model, y) -> None:
         fix = 'Renumber them, or give the output more units.'
         refuse(rule, fix, f'y from {low} to {high}')
 
-# %% ../nbs/33_caching.ipynb #156c6a40
+# %% ../nbs/33_caching.ipynb #5aa9989b
 def _error_like(error: Exception) -> type:
     "A ValueError that is also of the type of `error`."
     kind = next((k for k in (TypeError, KeyError) if isinstance(error, k)), None)
@@ -126,7 +126,7 @@ def check_fits(model: keras.Model, *data) -> None:
             f' Received: (x, y, sample_weight) of shapes {shapes}.'
         ) from error
 
-# %% ../nbs/33_caching.ipynb #63e4e2f6
+# %% ../nbs/33_caching.ipynb #0f96a42e
 @dataclass(frozen=True, eq=False)
 class Job:
     "The arguments of a `fit`, as those of `Model.fit`."
@@ -157,7 +157,7 @@ class Job:
     def for_keras(self) -> dict:
         return {name: v for name, v in vars(self).items() if name not in ('cache', 'jit')}
 
-# %% ../nbs/33_caching.ipynb #5f250810
+# %% ../nbs/33_caching.ipynb #936ae944
 _COUNTS = {
     'batch_size': 1,
     'validation_batch_size': 1,
@@ -192,7 +192,7 @@ def _check_model(model) -> None:
         received = f'{model.name!r} with {len(model.variables)} variables, all frozen'
         refuse('Something must train.', 'Thaw a layer: `thaw(model, pattern)`.', received)
 
-# %% ../nbs/33_caching.ipynb #867f92c7
+# %% ../nbs/33_caching.ipynb #bc10a48e
 def _check_views(job: Job) -> None:
     "Validation is on rows as they are, not on augmented ones."
     kept, held = job.features, job.validation_data
@@ -213,7 +213,7 @@ def check(model: keras.Model, job: Job) -> None:
         rule = 'A dataset holds its labels and weights.'
         refuse(rule, 'Leave y and sample_weight out.', 'both')
 
-# %% ../nbs/33_caching.ipynb #95341144
+# %% ../nbs/33_caching.ipynb #673cd301
 def _overrides(model, *names) -> str | None:
     "The first of these methods that the model, or its class, has of its own."
     return next((n for n in names if n in vars(model) or _is_changed(type(model), n)), None)
@@ -234,7 +234,7 @@ def _why_model(model) -> str | None:
     own = _overrides(model, 'fit', 'make_train_function')
     return f'it has a `{own}` of its own' if own else None
 
-# %% ../nbs/33_caching.ipynb #a1b9161b
+# %% ../nbs/33_caching.ipynb #7539b02b
 def _why_data(*given) -> str | None:
     "Why the loop cannot take data; None where it can."
     plain = (a for a in given if not isinstance(a, Features))
@@ -264,7 +264,7 @@ def by_keras(model: keras.Model, job: Job, why: str) -> keras.callbacks.History:
     warnings.warn(f'This trains with `Model.fit`, which is slower: {why}.', stacklevel=3)
     return model.fit(**job.for_keras())
 
-# %% ../nbs/33_caching.ipynb #577b00f6
+# %% ../nbs/33_caching.ipynb #5a8d4aee
 def _steps(given: int | None) -> int | None:
     "Steps an epoch, capped by `keras.config.set_max_steps_per_epoch`."
     cap = getattr(keras.config, 'max_steps_per_epoch', lambda: None)()
@@ -283,7 +283,7 @@ def cap_job(job: Job) -> Job:
     steps, held = _steps(job.steps_per_epoch), _steps(job.validation_steps)
     return replace(job, steps_per_epoch=steps, validation_steps=held)
 
-# %% ../nbs/33_caching.ipynb #e8a22907
+# %% ../nbs/33_caching.ipynb #fb5cb4f1
 @dataclass(frozen=True, eq=False)
 class Side:
     "Rows to train or to validate on, with features of each view where they were made before."
@@ -317,7 +317,7 @@ def _beside(features: Features, x, y, sample_weight, batch_size: int) -> Side:
     check_numbers('x', x)
     return Side(Arrays(x, *views[0][1:]), batch_size, tuple(views))
 
-# %% ../nbs/33_caching.ipynb #78bc05bf
+# %% ../nbs/33_caching.ipynb #43245ce0
 def _size(job: Job, rows: int) -> int:
     if job.batch_size:
         return job.batch_size
@@ -340,7 +340,7 @@ def _held_out(job: Job, given: tuple) -> Side:
     size = size or _size(replace(job, steps_per_epoch=job.validation_steps), len(rows))
     return Side(rows, size)
 
-# %% ../nbs/33_caching.ipynb #d4fd49e3
+# %% ../nbs/33_caching.ipynb #9b014c1b
 def _made(model, cut, side: Side, job: Job):
     """What the loop trains on: features where the model is cut, each view in its turn; `x` itself
     where it is not.
@@ -373,7 +373,7 @@ def _extract(cut, side: Side, job: Job) -> tuple:
     kept = precompute(cut, x, store=_store(job), batch_size=size, verbose=_store(job) is not None)
     return tuple(kept.arrays)
 
-# %% ../nbs/33_caching.ipynb #146dc278
+# %% ../nbs/33_caching.ipynb #1dc20bc8
 def _mark(variables) -> tuple:
     "A checksum of each value: cheap enough for every epoch."
     return tuple(zlib.crc32(np.ascontiguousarray(v).tobytes()) for v in variables)
@@ -411,7 +411,7 @@ class Feed:
         (flags, marks), (was, marks_before) = self._state(), self._was
         return marks != marks_before or None not in (flags, was) and flags != was
 
-# %% ../nbs/33_caching.ipynb #89ac899f
+# %% ../nbs/33_caching.ipynb #b6a6ccdc
 def _uncached(model) -> None:
     "Say why nothing is cached of a model that has a frozen part."
     layers = model._flatten_layers()
@@ -440,7 +440,7 @@ def _cutter(model, job: Job, train: bool = True) -> Callable:
 
     return cut
 
-# %% ../nbs/33_caching.ipynb #85f3204b
+# %% ../nbs/33_caching.ipynb #f1ad99c0
 _SMALL = 1 << 28  # bytes of x that are kept where there are no features to keep
 
 
@@ -471,7 +471,7 @@ def _streamed(model, cut, pipeline: Pipeline, passes: int, job: Job) -> loop.Str
     made = loop.Made(cut.lower if cut else None, beside=own)
     return loop.Stream(pipeline, made, passes, free if cut else min(free, _SMALL), stored)
 
-# %% ../nbs/33_caching.ipynb #cbd758e2
+# %% ../nbs/33_caching.ipynb #fd9acbff
 def _feed_of_pipeline(model, job: Job, x, passes: int, **draws) -> tuple | None:
     "A feed of a dataset, and its steps; None where the loop cannot take its batches."
     pipeline = Pipeline(x, **draws)
@@ -489,7 +489,7 @@ def _feed_of_arrays(model, job: Job, side: Side, train: bool) -> tuple:
     feed = Feed(model, _cutter(model, job, train), make, job.features if train else None)
     return feed, math.ceil(len(side.rows) / side.batch_size)
 
-# %% ../nbs/33_caching.ipynb #67bdaa80
+# %% ../nbs/33_caching.ipynb #5f2e9a18
 def _evaluate(model, job: Job, given: tuple, callbacks) -> dict:
     "What `Model.fit` does to validate."
     x, y, weight = keras.utils.unpack_x_y_sample_weight(given)
@@ -514,7 +514,7 @@ def _validated_by_keras(model, job: Job, given: tuple) -> bool:
     cut_short = is_pipeline(given[0]) and job.validation_steps
     return bool(own or cut_short or _why_data(*given))
 
-# %% ../nbs/33_caching.ipynb #8b75cda5
+# %% ../nbs/33_caching.ipynb #d12b8eb2
 def _validation(model, job: Job, given: tuple):
     "What `loop.run` validates on."
     keras_does = loop.ByKeras(partial(_evaluate, model, job, given))
@@ -539,7 +539,7 @@ def _given(job: Job) -> tuple | None:
         return (data,)
     return keras.utils.unpack_x_y_sample_weight(data)
 
-# %% ../nbs/33_caching.ipynb #d518a48e
+# %% ../nbs/33_caching.ipynb #54f47172
 def _split_off(model, job: Job, side: Side):
     "What `validation_split` sets aside, as `loop.run` validates on it."
     rows = side.rows
@@ -550,7 +550,7 @@ def _split_off(model, job: Job, side: Side):
     size = size or _size(replace(job, steps_per_epoch=job.validation_steps), len(rows))
     return _feed_of_arrays(model, job, replace(side, batch_size=size), False)[0]
 
-# %% ../nbs/33_caching.ipynb #55644148
+# %% ../nbs/33_caching.ipynb #37035179
 def _from_pipeline(model, job: Job) -> tuple | None:
     given = _given(job)
     if job.validation_split and given is None:
@@ -577,7 +577,7 @@ def prepare(model: keras.Model, job: Job) -> tuple | None:
     feed, steps = _feed_of_arrays(model, job, side.weighted(job.class_weight), True)
     return feed, valid, steps
 
-# %% ../nbs/33_caching.ipynb #1aec29e6
+# %% ../nbs/33_caching.ipynb #175123db
 def plan(job: Job, steps: int | None) -> dict:
     "What of the arguments `loop.run` takes."
     names = 'epochs', 'initial_epoch', 'steps_per_epoch', 'validation_steps', 'validation_freq'
@@ -585,7 +585,7 @@ def plan(job: Job, steps: int | None) -> dict:
     shuffle = False if is_pipeline(job.x) else job.shuffle
     return {n: getattr(job, n) for n in names} | {'shuffle': shuffle, 'steps': steps}
 
-# %% ../nbs/33_caching.ipynb #ced5a5d7
+# %% ../nbs/33_caching.ipynb #5aad69e6
 def fit(
     model: keras.Model,  # compiled; trained in place
     x=None,  # arrays, rows first; a finite dataset; None with `cache=features`

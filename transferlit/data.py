@@ -1,4 +1,4 @@
-"""One way in for arrays and pipelines: checked, converted as Keras converts them, and drawn as Keras draws them.
+"""One way in for arrays and pipelines: checked, converted and drawn as Keras does it.
 
 Docs: https://transferlit.github.io/transferlit/floor/data.html.md"""
 
@@ -77,18 +77,25 @@ def check_count(
         rule = f'`{name}` must be a whole number, {least} or more.'
         refuse(rule, 'Correct it, or leave it out.', f'{name}={value!r}')
 
-# %% ../nbs/floor/70_data.ipynb #0fa1e1f4
+# %% ../nbs/floor/70_data.ipynb #39a5372b
 def _blocks(a, rows: int = 1 << 14):
     "Some rows at a time: enough to be fast, little enough for what is larger than memory."
-    row = math.prod(a.shape[1:]) * getattr(a.dtype, 'itemsize', 8)
-    step = max(1, min(rows, (1 << 26) // max(1, row)))
-    return (np.asarray(a[i : i + step]) for i in range(0, a.shape[0], step))
+    size = getattr(a.dtype, 'itemsize', 8)
+    row = max(1, math.prod(a.shape[1:]) * size)
+    most = (1 << 26) // row
+    step = max(1, min(rows, most))
+    for start in range(0, a.shape[0], step):
+        yield np.asarray(a[start : start + step])
 
 
 def _count_nan(a) -> int:  # rows with a NaN
     # The smallest of numbers with a NaN among them is NaN: one fast pass finds out.
-    bad = (b for b in _blocks(a) if b.size and np.isnan(np.min(b)))
-    return sum(int(np.isnan(b.reshape(len(b), -1)).any(1).sum()) for b in bad)
+    found = 0
+    for block in _blocks(a):
+        if block.size and np.isnan(np.min(block)):
+            flat_rows = block.reshape(len(block), -1)
+            found += int(np.isnan(flat_rows).any(1).sum())
+    return found
 
 
 def check_numbers(
@@ -119,15 +126,18 @@ def check_lengths(
         rule = 'There must be at least one row.'
         refuse(rule, 'Check how the rows were read or chosen.', ', '.join(told))
 
-# %% ../nbs/floor/70_data.ipynb #1a676bc2
+# %% ../nbs/floor/70_data.ipynb #6e2d3a79
 def _by_class(y, class_weight: dict):
     "The weight of each row by its class."
     labels = np.asarray(y)
     if labels.ndim > 1:
-        labels = labels.argmax(-1) if labels.shape[-1] > 1 else labels[..., 0]
-    values, place = np.unique(np.round(labels).astype('int32'), return_inverse=True)
+        one_hot = labels.shape[-1] > 1
+        labels = labels.argmax(-1) if one_hot else labels[..., 0]
+    classes = np.round(labels).astype('int32')
+    values, place = np.unique(classes, return_inverse=True)
     weights = [class_weight.get(int(v), 1.0) for v in values]
-    return tf.constant(np.array(weights, keras.config.floatx())[place.reshape(labels.shape)])
+    weights = np.array(weights, keras.config.floatx())
+    return tf.constant(weights[place.reshape(labels.shape)])
 
 
 def _by_output(y, class_weight: dict):
@@ -352,7 +362,7 @@ def gather(
     joined = tree.map_structure(lambda *a: None if a[0] is None else tf.concat(a, 0), *parts)
     return take(*joined), len(flat(batches[0])[0])
 
-# %% ../nbs/floor/70_data.ipynb #aa9d0254
+# %% ../nbs/floor/70_data.ipynb #271e4795
 def mark_rows(
     data,  # arrays or tensors with one row a sample each, in any structure
 ) -> np.ndarray:  # a number for each row, over all its arrays; comparable within this process
@@ -367,5 +377,7 @@ def _mark(a) -> list:
     rows = len(a)
     if a.dtype.hasobject:
         return [hash(repr(row)) for row in a]
-    view, step = memoryview(a.tobytes()), a.nbytes // max(1, rows)
-    return [hash(view[i * step : (i + 1) * step]) for i in range(rows)]
+    view = memoryview(a.tobytes())
+    step = a.nbytes // max(1, rows)
+    starts = range(0, rows * step, step) if step else [0] * rows
+    return [hash(view[at : at + step]) for at in starts]

@@ -22,7 +22,7 @@ from .rows import Rows
 # %% auto #0
 __all__ = ['free_memory', 'count_bytes', 'hold']
 
-# %% ../../nbs/loop/45_memory.ipynb #3ff9f3c6
+# %% ../../nbs/loop/45_memory.ipynb #97a0af7b
 def _left_to_process() -> int | None:
     "Bytes up to the limit of this process; None where there is none."
     try:
@@ -43,9 +43,14 @@ def free_memory() -> int:
     if hasattr(os, 'sysconf'):
         limits = [os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')]
     lines = meminfo.read_text().splitlines() if meminfo.exists() else ()
-    limits += [int(line.split()[1]) * 1024 for line in lines if line.startswith('MemAvailable')]
+    for line in lines:
+        if line.startswith('MemAvailable'):
+            kilobytes = line.split()[1]
+            limits.append(int(kilobytes) * 1024)
     left = _left_to_process()
-    return min(limits if left is None else [*limits, left])
+    if left is not None:
+        limits.append(left)
+    return min(limits)
 
 # %% ../../nbs/loop/45_memory.ipynb #e4b80512
 def _sizes(row_bytes: int, free: int) -> dict:
@@ -79,19 +84,30 @@ def _far(arrays: list, free: int) -> dict:
     share = min(arrays[0].parts[0].copies.limit // 2, free // 4)
     return {'spans': spans, 'fetch': fetch, 'window': max(1, min(_WINDOW, share // largest))}
 
-# %% ../../nbs/loop/45_memory.ipynb #c70d7e0c
+# %% ../../nbs/loop/45_memory.ipynb #7abb7eb9
 def _blocks(data: tuple, batch_size: int, free: int) -> Blocks:
     x, y, weight, features = data
     arrays = flat((x, features))
     y, weight = map_flat(np.asarray, (y, weight))
 
     def read(part):
-        px, py, pw, pf = map_flat(lambda a: np.asarray(a[part]), (x, y, weight, features))
-        return keras.utils.pack_x_y_sample_weight(px, py, pw), pf
+        def some(a):
+            return np.asarray(a[part])
 
+        *batch, beside = map_flat(some, (x, y, weight, features))
+        return keras.utils.pack_x_y_sample_weight(*batch), beside
+
+    rows = len(arrays[0])
     far = [a for a in arrays if getattr(a, 'spans', None)]
-    row = sum(map(count_bytes, arrays)) // len(arrays[0])
-    return Blocks(read, len(arrays[0]), batch_size, **_sizes(row, free), **_far(far, free))
+    row = sum(map(count_bytes, arrays)) // rows
+    sizes = _sizes(row, free)
+    return Blocks(
+        read,
+        rows,
+        batch_size,
+        **sizes,
+        **_far(far, free),
+    )
 
 
 def hold(
@@ -101,7 +117,8 @@ def hold(
 ):  # `Rows`, or `Blocks` where all views do not fit
     "Rows in memory where they fit."
     x, y, weight, features = data
-    free, nbytes = free_memory(), sum(map(count_bytes, flat((x, features))))
+    free = free_memory()
+    nbytes = sum(map(count_bytes, flat((x, features))))
     if nbytes * views >= free // 3:
         return _blocks(data, batch_size, free // views)
     x, features = map_flat(tf.convert_to_tensor, (x, features))

@@ -65,14 +65,15 @@ class Rows:
         for _ in range(passes):
             yield leaves, draw(), 0, self.steps
 
-# %% ../../nbs/loop/10_rows.ipynb #e231334b
+# %% ../../nbs/loop/10_rows.ipynb #ab6fa8c3
 def loose_order(
     sizes: list,  # rows of each batch
     numbers,  # of the rows, batch after batch
 ):  # an int32 tensor: step `i` takes `order[order[i] : order[i + 1]]`
     "An order for batches of uneven size."
     places = len(sizes) + 1 + np.cumsum([0, *sizes])
-    return tf.constant(np.concatenate([places, numbers]).astype('int32'))
+    joined = np.concatenate([places, numbers])
+    return tf.constant(joined.astype('int32'))
 
 # %% ../../nbs/loop/10_rows.ipynb #2933333c
 def _pipeline(rows: int, batch_size: int, shuffle):

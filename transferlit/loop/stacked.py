@@ -80,14 +80,22 @@ def _pure(model, part, kind: str) -> Callable:
 
     return step
 
-# %% ../../nbs/loop/70_stacked.ipynb #b214eab0
+# %% ../../nbs/loop/70_stacked.ipynb #925bff5f
+def _as(new, old):  # of the dtype and shape that a loop carries
+    new = tf.cast(new, old.dtype)
+    return tf.ensure_shape(new, old.shape)
+
+
 class _Stacked:
     "The compiled steps of many models of one shape."
 
     def __init__(self, model, part, kind: str, rows, jit: bool):
-        self.rows, self.step = rows, _pure(model, part, kind)
+        self.rows = rows
+        self.step = _pure(model, part, kind)
         self.run = self._loop(jit)
-        self.rest = self._loop(False) if jit and not rows.even else self.run
+        self.rest = self.run
+        if jit and not rows.even:
+            self.rest = self._loop(False)
 
     def _loop(self, jit):
         def body(values, order, i, leaves):
@@ -95,8 +103,8 @@ class _Stacked:
                 return tf.vectorized_map(lambda v: self.step(v, batch), values, warn=False)
 
             made = one_step(each, self.rows, jit)(order, i, leaves)
-            pairs = [(tf.cast(new, old.dtype), old) for old, new in zip(values, made)]
-            return i + 1, [tf.ensure_shape(new, old.shape) for new, old in pairs]
+            pairs = zip(values, made)
+            return i + 1, [_as(new, old) for old, new in pairs]
 
         def loop(order, start, stop, values, leaves):
             def step(i, values):
@@ -118,10 +126,13 @@ class _Stacked:
             values = self.rest(order, *span, values, leaves)
         return values
 
-# %% ../../nbs/loop/70_stacked.ipynb #f1c9d2ff
+# %% ../../nbs/loop/70_stacked.ipynb #2cabcac5
 def _draws(part) -> bool:  # random numbers in each step
-    held = [v for layer in part._flatten_layers() for v in vars(layer).values()]
-    return any(isinstance(v, keras.random.SeedGenerator) for v in held)
+    for layer in part._flatten_layers():
+        held = vars(layer).values()
+        if any(isinstance(v, keras.random.SeedGenerator) for v in held):
+            return True
+    return False
 
 
 def stackable(
@@ -174,7 +185,7 @@ def _measures(model, variables, groups) -> list:  # of each candidate
             found.append(plain_logs(model.get_metrics_result()))
     return found
 
-# %% ../../nbs/loop/70_stacked.ipynb #49a11c79
+# %% ../../nbs/loop/70_stacked.ipynb #5c434b43
 @dataclass(frozen=True, eq=False)
 class _Candidates:
     "Values of many models of one shape, stacked, in groups of one size: a thread each."
@@ -208,24 +219,32 @@ class _Candidates:
         return _measures(self.model, self.variables, self.groups)
 
     def values(self) -> list:  # of each, by `id` of the variable
-        ids, made = [id(v) for v in self.variables], []
-        for group in [[a.numpy() for a in values] for values in self.groups]:
-            made += [dict(zip(ids, one)) for one in zip(*group)]
+        ids = [id(v) for v in self.variables]
+        made = []
+        for values in self.groups:
+            stacked = [a.numpy() for a in values]
+            made += [dict(zip(ids, one)) for one in zip(*stacked)]
         return made
 
-# %% ../../nbs/loop/70_stacked.ipynb #5b9c8fb6
+# %% ../../nbs/loop/70_stacked.ipynb #fec740f8
 def _stacked_values(variables: list, states: list) -> list:
     "One tensor a variable, with the value of each state; what no state names is the same for all."
-    return [tf.stack([state.get(id(v), v.value) for state in states]) for v in variables]
+    made = []
+    for v in variables:
+        values = [state.get(id(v), v.value) for state in states]
+        made.append(tf.stack(values))
+    return made
 
 
 def _dealt(states: list, threads: int) -> list:
     "Groups of one size, so that one program serves all."
     each = -(-len(states) // threads)
-    padded = states + states[-1:] * (each * threads - len(states))
-    return [padded[i : i + each] for i in range(0, len(padded), each)]
+    missing = each * threads - len(states)
+    padded = states + states[-1:] * missing
+    starts = range(0, len(padded), each)
+    return [padded[i : i + each] for i in starts]
 
-# %% ../../nbs/loop/70_stacked.ipynb #bce9b097
+# %% ../../nbs/loop/70_stacked.ipynb #bebd61d4
 def run_many(
     model: keras.Model,  # compiled and built, `stackable`
     states: list,  # for each candidate its own values of variables, by `id` of the variable
@@ -237,13 +256,20 @@ def run_many(
     """Train many candidates of one shape in one compiled program, in as many threads as there are
     processors.
     """
-    plan, part = Plan(**plan), parts[1] if parts else model
-    steps = plan.epochs * (plan.steps_per_epoch or rows.steps) * len(states)
-    jit = wants_xla(Work(model, parts, 'train', rows), steps, plan.jit)
-    threads, variables = min(os.cpu_count() or 1, len(states)), _variables(model, part)
+    plan = Plan(**plan)
+    part = parts[1] if parts else model
+    count = len(states)
+    epoch = plan.steps_per_epoch or rows.steps
+    work = Work(model, parts, 'train', rows)
+    jit = wants_xla(work, plan.epochs * epoch * count, plan.jit)
+    threads = min(os.cpu_count() or 1, count)
+    variables = _variables(model, part)
     groups = [_stacked_values(variables, group) for group in _dealt(states, threads)]
     with ThreadPoolExecutor(threads, 'transferlit-candidates') as pool:
-        made = _Candidates(model, part, variables, groups).train(rows, plan, jit, pool)
-        logs, checked = made.logs(), made.check(valid, plan, jit, pool)
-    logs = [a | {f'val_{name}': v for name, v in b.items()} for a, b in zip(logs, checked)]
-    return made.values()[: len(states)], logs[: len(states)]
+        made = _Candidates(model, part, variables, groups)
+        made = made.train(rows, plan, jit, pool)
+        logs = made.logs()
+        checked = made.check(valid, plan, jit, pool)
+    for log, held in zip(logs, checked):
+        log.update({f'val_{name}': value for name, value in held.items()})
+    return made.values()[:count], logs[:count]
