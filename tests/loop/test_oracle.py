@@ -275,7 +275,7 @@ def train(fit, family, optimizer, frozen, data, validation, option, callbacks, t
         model.get_layer("inner" if family == "nested" else "body").trainable = False
     model.compile(OPTIMIZERS[optimizer](), SPARSE, metrics=["accuracy"], steps_per_execution=together)
     given = {**DATA[data](), **VALIDATION[validation](), **OPTIONS[option]}
-    history = fit(model, epochs=4, verbose=0, callbacks=CALLBACKS[callbacks](), **given).history
+    history = fit(model, epochs=3, verbose=0, callbacks=CALLBACKS[callbacks](), **given).history
     return history, [v.numpy() for v in (*model.variables, *model.optimizer.variables)]
 
 
