@@ -22,7 +22,7 @@ _HOME = {
     "stop_after": "barrier",
     "Features": "features", "precompute": "features",
     "RemoteStore": "store",
-    "fit": "caching", "sweep": "caching",
+    "fit": "caching", "sweep": "sweeping",
     "Stage": "finetuning", "finetune": "finetuning",
     "share": "sharing", "shared": "sharing",
     "plot_break_even": "plot", "plot_features": "plot",
@@ -45,7 +45,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test compares it with
     from .barrier import stop_after as stop_after
     from .features import Features as Features, precompute as precompute
     from .store import RemoteStore as RemoteStore
-    from .caching import fit as fit, sweep as sweep
+    from .caching import fit as fit
+    from .sweeping import sweep as sweep
     from .finetuning import Stage as Stage, finetune as finetune
     from .sharing import share as share, shared as shared
     from .plot import plot_break_even as plot_break_even, plot_features as plot_features

@@ -21,12 +21,13 @@ import tensorflow as tf
 
 import copying
 import extraction
-from transferlit import caching, fit
+from transferlit import fit
 from transferlit.store import remote as far
 from transferlit.store import local as disk
 from transferlit.features import precompute
 from transferlit.files import locked
-from transferlit.loop.steps import Blocks
+from transferlit.loop import memory
+from transferlit.loop.blocks import Blocks
 from transferlit.store.remote import RemoteStore
 
 fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'transferlit[remote]'")
@@ -268,7 +269,7 @@ def trained(cache, shuffle, epochs=1):
 @pytest.fixture
 def tight(monkeypatch):
     """No memory for all features: they are streamed."""
-    monkeypatch.setattr(caching, "_free", lambda: 1 << 18)
+    monkeypatch.setattr(memory, "free_memory", lambda: 1 << 18)
 
 
 def test_a_url_is_a_cache(tmp_path, tight, monkeypatch):

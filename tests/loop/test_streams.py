@@ -1,0 +1,224 @@
+"""Pipelines: which rows meet in a step, how often they are drawn, and what happens when they or the model move."""
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import transferlit as tl
+
+rng = np.random.default_rng(0)
+ROWS = 24
+X = rng.normal(size=(ROWS, 5)).astype("float32")
+X[:, 0] = np.arange(ROWS)
+Y = rng.integers(0, 3, ROWS)
+SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def network(cls=keras.Model, frozen="body", **compile):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,))
+    model = cls(inputs, layers.Dense(3, name="head")(layers.Dense(8, "relu", name="body")(inputs)))
+    model.compile("adam", SPARSE, **compile)
+    if frozen:
+        tl.freeze(model, frozen)
+    return model
+
+
+def spied():
+    """A model that writes down the rows of each step."""
+    seen = []
+
+    class Spy(keras.Model):
+        def train_step(self, data):
+            tf.numpy_function(lambda x: seen.append(x[:, 0].astype(int).tolist()) or np.int64(0), [data[0]], tf.int64)
+            return super().train_step(data)
+
+    return network(Spy), seen
+
+
+def counted(dataset):
+    """The same dataset, and the rows that were read of it."""
+    read = []
+
+    def count(x, y):
+        tf.numpy_function(lambda n: read.append(int(n)) or np.int64(0), [x[0]], tf.int64)
+        return x, y
+
+    return dataset.map(count), read
+
+
+def pairs():
+    return tf.data.Dataset.from_tensor_slices((X, Y))
+
+
+def steps_of(seen, epochs):
+    each = len(seen) // epochs
+    return [seen[i * each : (i + 1) * each] for i in range(epochs)]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_shuffled_dataset_is_read_twice_and_gives_every_row_each_epoch():
+    model, seen = spied()
+    dataset, read = counted(pairs())
+    tl.fit(model, dataset.shuffle(ROWS, seed=1).batch(8), epochs=5, verbose=0)
+    ours = steps_of(seen[-15:], 5)
+    assert len(read) == 2 * ROWS
+    for epoch in ours:
+        assert sorted(sum(epoch, [])) == list(range(ROWS))
+    assert len({str(epoch) for epoch in ours}) == 5
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("frozen", ["body", None])
+def test_epochs_that_are_drawn_are_those_of_keras(frozen):
+    """A seeded order is Keras' own, so nothing was drawn before or beside it."""
+    histories = []
+    for fit in keras.Model.fit, tl.fit:
+        model = network(frozen=frozen)
+        histories.append(fit(model, pairs().shuffle(ROWS, seed=1).batch(8), epochs=2, verbose=0).history["loss"])
+    np.testing.assert_allclose(*histories, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("more", [{"steps_per_epoch": 2}, {}], ids=["steps", "text"])
+def test_what_is_left_to_keras_is_not_drawn_before(more):
+    losses = []
+    for fit in keras.Model.fit, tl.fit:
+        dataset = pairs().shuffle(ROWS, seed=1).batch(8)
+        model = network()
+        if not more:
+            inputs = {"a": keras.Input((5,), name="a"), "t": keras.Input((1,), dtype="string", name="t")}
+            model = keras.Model(inputs, model(inputs["a"]))
+            model.compile("sgd", SPARSE)
+            dataset = dataset.map(lambda x, y: ({"a": x, "t": tf.strings.as_string(x[:, :1])}, y))
+        losses.append(fit(model, dataset, epochs=2, verbose=0, **more).history["loss"])
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_batches_of_a_pydataset_stay_whole_in_the_order_of_keras():
+    class Equal(keras.utils.PyDataset):
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, i):
+            return np.full((i + 2, 5), i, "float32"), np.full(i + 2, i % 3)
+
+    orders = []
+    for fit in keras.Model.fit, tl.fit:
+        model, seen = spied()
+        keras.utils.set_random_seed(3)
+        fit(model, Equal(), epochs=4, verbose=0)
+        assert all(len(set(step)) == 1 and len(step) == step[0] + 2 for step in seen[-24:])
+        orders.append([step[0] for step in seen[-24:]])
+    assert orders[0] == orders[1]
+
+
+def test_a_thaw_in_the_middle_takes_effect():
+    class Thaw(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                tl.thaw(self.model, "body")
+
+    model = network()
+    before = model.get_layer("body").kernel.numpy()
+    tl.fit(model, X, Y, epochs=2, callbacks=[Thaw()], verbose=0)
+    np.testing.assert_array_equal(model.get_layer("body").kernel, before)
+    tl.fit(model, X, Y, epochs=3, callbacks=[Thaw()], verbose=0)
+    assert (model.get_layer("body").kernel.numpy() != before).any()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_set_while_training_reach_kept_features_of_a_dataset():
+    class Double(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            kernel = self.model.get_layer("body").kernel
+            if epoch == 3:
+                kernel.assign(kernel * 2)
+
+    losses = [fit(network(), pairs().batch(8), epochs=6, callbacks=[Double()], verbose=0).history["loss"]
+              for fit in (keras.Model.fit, tl.fit)]
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+
+
+def test_features_are_refused_where_the_model_moved_from_them():
+    class Shift(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            bias = self.model.get_layer("body").bias
+            bias.assign(bias + epoch)
+
+    model = network()
+    kept = tl.precompute(model, X, Y, verbose=False)
+    with pytest.raises(ValueError, match="body/bias"):
+        tl.fit(model, cache=kept, epochs=3, callbacks=[Shift()], verbose=0)
+
+
+def test_features_are_refused_where_only_keras_can_train():
+    kept = tl.precompute(network(), X, Y, verbose=False)
+    with pytest.raises(ValueError, match="compiled loop only, and it runs eagerly"):
+        tl.fit(network(run_eagerly=True), cache=kept, verbose=0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_dataset_with_a_folder_is_found_there(tmp_path):
+    losses = [tl.fit(network(), pairs().batch(8), epochs=3, cache=str(tmp_path), verbose=0).history["loss"] for _ in range(2)]
+    assert any(path.is_dir() for path in tmp_path.iterdir())
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
+    np.testing.assert_allclose(losses[0], network().fit(pairs().batch(8), epochs=3, verbose=0).history["loss"], rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_inputs_go_by_name_also_below_a_cut():
+    def named(fit, given):
+        keras.utils.set_random_seed(1)
+        inputs = [keras.Input((1,), name="b"), keras.Input((1,), name="a", dtype="int32")]
+        h = layers.concatenate([inputs[0], layers.Flatten()(layers.Embedding(3, 2, name="body")(inputs[1]))])
+        model = keras.Model(inputs, layers.Dense(3, name="head")(h))
+        tl.freeze(model, "body")
+        model.compile("sgd", SPARSE)
+        x = {"a": Y[:, None].astype("int32"), "b": X[:, :1], "id": np.arange(ROWS)[:, None]}
+        data = dict(x=x, y=Y, shuffle=False) if given == "arrays" else dict(x=tf.data.Dataset.from_tensor_slices((x, Y)).batch(32))
+        return fit(model, epochs=3, verbose=0, **data).history["loss"]
+
+    for given in "arrays", "dataset":
+        np.testing.assert_allclose(named(tl.fit, given), named(keras.Model.fit, given), rtol=1e-6)
+
+
+def test_classes_are_weighted_by_output():
+    inputs = keras.Input((5,))
+    h = layers.Dense(4, name="body", trainable=False)(inputs)
+    losses = []
+    for given in dict(class_weight={"a": {0: 2.0}}), dict(sample_weight={"a": np.where(Y == 0, 2.0, 1.0), "b": np.ones(ROWS)}):
+        keras.utils.set_random_seed(0)
+        model = keras.models.clone_model(keras.Model(inputs, {k: layers.Dense(3, name=k)(h) for k in "ab"}))
+        model.compile("sgd", {"a": SPARSE, "b": SPARSE})
+        losses.append(tl.fit(model, X, {"a": Y, "b": Y}, epochs=2, shuffle=False, verbose=0, **given).history["loss"])
+    assert losses[0] == losses[1]
+
+
+def test_limits_of_the_configuration_hold():
+    keras.config.set_max_epochs(2), keras.config.set_max_steps_per_epoch(2)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = [fit(network(), X, Y, batch_size=4, epochs=5, shuffle=False, verbose=0, validation_data=(X, Y)).history
+                    for fit in (keras.Model.fit, tl.fit)]
+    finally:
+        keras.config.set_max_epochs(None), keras.config.set_max_steps_per_epoch(None)
+    assert made[0] == made[1] and len(made[1]["loss"]) == 2
+
+
+@pytest.mark.parametrize("kind", [TypeError, KeyError])
+def test_errors_are_of_the_type_that_keras_raises(kind):
+    class Wrong(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            raise kind("no such thing")
+
+    for fit in keras.Model.fit, tl.fit:
+        model = network()
+        model.compile("sgd", Wrong())
+        with pytest.raises(kind, match="no such thing"):
+            fit(model, X, Y, verbose=0)
