@@ -11,6 +11,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from . import hdf5
@@ -41,6 +42,8 @@ def legacy_name(
     _, found, rest = short.partition(f'/{layer}/')
     if found:
         return f'{layer}/{rest}'
+    if '/' in short:  # a layer of a nested model, whose name may begin like its own
+        return f'{layer}/{short}'
     return f'{layer}/{short.removeprefix(layer + "_")}'  # Keras 1: dense_1_W
 
 # %% ../../nbs/formats/50_keras_files.ipynb #38bb477e
@@ -292,7 +295,9 @@ def _chain(
 # %% ../../nbs/formats/50_keras_files.ipynb #3b86629b
 def _entry(d, owner: tuple, number: str, chain: str, real: bool, names: list | None) -> Stored:
     if owner[:1] == ('optimizer',):
-        return _stored(d, '/'.join((*owner, number)), 'optimizer')
+        slot = d.attrs.get('path')
+        name = slot if isinstance(slot, str) else '/'.join((*owner, number))
+        return _stored(d, name, 'optimizer')
     kind = (
         'seed'
         if any(step.startswith('seed_generator') for step in owner)
@@ -392,6 +397,8 @@ def read_keras(
         entries = keras3_entries(hdf5.open_tree(source, archive.limit), config)
         about = {
             **metadata,
+            'config': config,
+            'members': {n: partial(archive.text, n) for n in archive.members},
             'layers': [v.name for at, v in _configured(config).items() if at[-2:-1] == ('layers',)],
         }
         return Weights(
