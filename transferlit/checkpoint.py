@@ -72,14 +72,14 @@ def plan(
     fresh: str | Iterable | None = None,
     skip: str | Iterable | None = None,  # patterns over the file's names: what to pass over
     by: str = 'name',  # or 'position': the file's order against the model's, said of each row
+    missing: str = 'error',  # or 'fresh': what the file lacks keeps its values
+    mismatched: str = 'error',  # or 'fresh': what has another shape keeps its values
+    unused: str = 'ok',  # or 'error': everything in the file must be used
     weights: str = 'model',  # or 'ema': the moving averages of a training
     # how arrays change: a mapping from patterns over paths to functions or names of `TRANSFORMS`,
     # or a library: 'torch', 'flax', 'cudnn'
     transform: str | Mapping | None = None,
     optimizer: bool = False,  # True: the optimizer's state as well, variable by variable
-    missing: str = 'error',  # or 'fresh': what the file lacks keeps its values
-    mismatched: str = 'error',  # or 'fresh': what has another shape keeps its values
-    unused: str = 'ok',  # or 'error': everything in the file must be used
 ) -> Plan:  # shown, not applied
     """What `restore` with the same arguments would write, and every problem at once.
 
@@ -88,7 +88,7 @@ def plan(
     """
     by_path(model)  # what is no model is said to be none before the file is opened
     asked = Asked(
-        only, rename, fresh, skip, by, weights, transform, optimizer, missing, mismatched, unused
+        only, rename, fresh, skip, by, missing, mismatched, unused, weights, transform, optimizer
     )
     asked.check()
     with nullcontext(path) if isinstance(path, Weights) else open_weights(path) as opened:
@@ -103,12 +103,12 @@ def restore(
     fresh: str | Iterable | None = None,  # what of the model keeps the values it has
     skip: str | Iterable | None = None,  # what of the file to pass over
     by: str = 'name',  # or 'position': the file's order against the model's
-    weights: str = 'model',  # or 'ema': the moving averages of a training
-    transform: str | Mapping | None = None,  # how arrays change on the way
-    optimizer: bool = False,  # True: the optimizer's state as well
     missing: str = 'error',  # or 'fresh': what the file lacks keeps its values
     mismatched: str = 'error',  # or 'fresh': what has another shape keeps its values
     unused: str = 'ok',  # or 'error': everything in the file must be used
+    weights: str = 'model',  # or 'ema': the moving averages of a training
+    transform: str | Mapping | None = None,  # how arrays change on the way
+    optimizer: bool = False,  # True: the optimizer's state as well
 ) -> Plan:  # what was written
     """Put weights of a file into `model` by name: all that the plan says, or nothing.
 
@@ -117,7 +117,7 @@ def restore(
     """
     by_path(model)
     asked = Asked(
-        only, rename, fresh, skip, by, weights, transform, optimizer, missing, mismatched, unused
+        only, rename, fresh, skip, by, missing, mismatched, unused, weights, transform, optimizer
     )
     asked.check()
     with open_weights(path) as opened:  # once: a save may put another file there

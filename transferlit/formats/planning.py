@@ -28,6 +28,7 @@ from transferlit.formats.matching import (
     hits_by_position,
     layer_paths,
     match_stored,
+    rename_all,
     some,
     suggest_mapping,
 )
@@ -154,12 +155,12 @@ class Asked:
     fresh: object = None
     skip: object = None
     by: str = 'name'
-    weights: str = 'model'
-    transform: object = None
-    optimizer: bool = False
     missing: str = 'error'
     mismatched: str = 'error'
     unused: str = 'ok'
+    weights: str = 'model'
+    transform: object = None
+    optimizer: bool = False
 
     def check(self) -> None:
         "Raises ValueError for a word that is no choice."
@@ -596,18 +597,20 @@ def _candidates(planner: _Planner) -> Iterable:  # pairs of words and the argume
 # %% ../../nbs/formats/96_planning.ipynb #0eed7e52
 def _renames(planner: _Planner) -> Iterable:  # what `rename` may be
     given = planner.asked.rename
-    if given is not None:
-        more = list(given) if isinstance(given, list) else [given]
-        if callable(given) or RENUMBER not in more:
-            yield [*more, RENUMBER]
-        return
-    yield RENUMBER
-    yield from (*RENAMES, list(RENAMES))
+    more = [] if given is None else list(given) if isinstance(given, list) else [given]
+    for option in ([RENUMBER], *([name] for name in RENAMES), list(RENAMES), _mapping(planner)):
+        both = [*more, *option]
+        if option and not any(o is m or o == m for o in option for m in more):
+            yield both[0] if len(both) == 1 else both
+
+
+def _mapping(planner: _Planner) -> list:  # one dictionary, where layers can be told apart
     used = used_names(planner)
     left = {n: w for n, w in planner.usable.items() if n not in used and not w.positional}
+    names = rename_all(list(planner.usable), planner.asked.rename)
     missing = {p: row['shape'] for p, row in _missing(planner).items()}
-    if mapping := suggest_mapping(missing, left):
-        yield mapping
+    found = suggest_mapping(missing, {names[n]: w for n, w in left.items()})
+    return [found] if found else []
 
 # %% ../../nbs/formats/96_planning.ipynb #aacbceeb
 class _Sources:
