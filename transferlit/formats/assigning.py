@@ -1,4 +1,4 @@
-"""All values of a file go into a model's variables, or none: checked and cast beforehand, taken back where one fails.
+"""All values of a file go into a model's variables, or none of them.
 
 Docs: https://transferlit.github.io/transferlit/formats/assigning.html.md"""
 

@@ -1,4 +1,4 @@
-"""Which variable of a file is meant for which variable of a model: by name, by number within a layer, renumbered, or by order.
+"""Which variable of a file is meant for which of a model: by name, by number, or by order.
 
 Docs: https://transferlit.github.io/transferlit/formats/matching.html.md"""
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -24,9 +24,9 @@ from .writing import ADAPTER, saved_groups
 from ..paths import by_path, match
 
 # %% auto #0
-__all__ = ['RENAMES', 'RENUMBER', 'SORTED', 'rules_of', 'is_renumbered', 'apply_rules', 'rename_all', 'some', 'match_stored',
-           'Named', 'layer_paths', 'own_variables', 'align', 'align_names', 'Hit', 'hits_by_name', 'read_names',
-           'has_order', 'hits_by_position', 'suggest_mapping']
+__all__ = ['RENAMES', 'RENUMBER', 'rules_of', 'is_renumbered', 'apply_rules', 'rename_all', 'some', 'match_stored', 'Named',
+           'layer_paths', 'own_variables', 'align', 'align_names', 'Hit', 'hits_by_name', 'read_names', 'has_order',
+           'hits_by_position', 'suggest_mapping']
 
 # %% ../../nbs/formats/90_matching.ipynb #7556fbbb
 RENAMES = {
@@ -194,7 +194,8 @@ def own_variables(layer) -> dict:  # number to variable, as Keras saves them
     if adapted := getattr(layer, 'lora_enabled', False):
         layer.lora_enabled = False  # for a moment: the kernel itself, not the sum
     try:
-        layer.save_own_variables(store)
+        with suppress(AttributeError):  # a layer that has not been adapted has nothing to save
+            layer.save_own_variables(store)
     finally:
         if adapted:
             layer.lora_enabled = True
@@ -330,9 +331,20 @@ def read_names(model, usable: dict, rename) -> dict:  # file's name to the name 
     "The file's names by the user's rules, and with numbers aligned."
     renamed = rename_all(list(usable), rename)
     known = {n: new for n, new in renamed.items() if not usable[n].positional or new != n}
+    known = _without_model(model, known)
     shapes = {new: tuple(usable[n].shape) for n, new in known.items()}
     aligned = align(model, shapes, is_renumbered(rename))
     return {n: aligned.get(new, new) for n, new in known.items()}
+
+
+def _without_model(model, known: dict) -> dict:
+    "`sequential_3/dense/kernel`, all of them: the first step is the model that was saved."
+    first = {new.partition('/')[0] for new in known.values()}
+    word = to_snake_case(type(model).__name__)
+    step = first.pop() if len(first) == 1 else ''
+    if _number(step)[0] != word or any(p.startswith(f'{step}/') for p in by_path(model)):
+        return known
+    return {n: new.partition('/')[2] or new for n, new in known.items()}
 
 # %% ../../nbs/formats/90_matching.ipynb #0634972e
 class _ByName:
@@ -457,11 +469,10 @@ def has_order(weights: Weights) -> bool:  # is the file's order that of a model?
     if kind.startswith('safetensors'):
         return weights.about.get('package') == 'transferlit' and 'model' in weights.about
     if kind.startswith('NumPy'):
-        return weights.about.get('comment') != SORTED
+        names = list(weights)
+        counted = all(re.fullmatch(r'\D*\d+', n) for n in names)
+        return names != sorted(names) or counted and names == sorted(names, key=_natural)
     return kind.startswith('Keras')
-
-
-SORTED = 'sorted by name'  # the comment of an npz file that was made of a sorted one
 
 
 def hits_by_position(
@@ -478,10 +489,8 @@ def hits_by_position(
     if any('#/' in w.place for w in usable.values()):
         return _as_keras_2_reads(model, usable)
     _check_counts(len(asked), len(usable), 'variables')
-    pairs = zip(
-        asked, sorted(usable.items(), key=_natural) if _is_numbered(usable) else usable.items()
-    )
-    return {p: [Hit(n, w, 'by position')] for p, (n, w) in pairs}
+    names = sorted(usable, key=_natural) if _is_numbered(usable) else list(usable)
+    return {p: [Hit(n, usable[n], 'by position')] for p, n in zip(asked, names)}
 
 # %% ../../nbs/formats/90_matching.ipynb #08751501
 def _no_order(weights: Weights) -> str:
@@ -504,8 +513,8 @@ def _is_numbered(usable: dict) -> bool:  # by nothing but numbers: `layer_10/par
     return all(w.positional for w in usable.values())
 
 
-def _natural(item) -> list:
-    return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', item[0])]
+def _natural(name: str) -> list:
+    return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', name)]
 
 # %% ../../nbs/formats/90_matching.ipynb #577e71de
 class _Group:

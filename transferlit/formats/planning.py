@@ -1,4 +1,4 @@
-"""What a restore would write, row by row, every problem at once, and the one argument that solves most of them.
+"""What a restore would write, every problem at once, and one argument that solves most.
 
 Docs: https://transferlit.github.io/transferlit/formats/planning.html.md"""
 
@@ -386,6 +386,8 @@ class _Planner(_Sources):
         built = build_optimizer(self.model)
         hits = optimizer_hits(self.model, self.weights, self.files)
         wanted = {p for p in self.wanted if p not in self.declared}
+        if not hits.get('optimizer/learning_rate'):  # a constant of the program that saved it
+            built.pop('optimizer/learning_rate', None)
         return [
             self.row(target, v, hits[target])
             for target, v in built.items()
@@ -767,6 +769,8 @@ class _Planner(_Sources):
         built = build_optimizer(self.model)
         hits = optimizer_hits(self.model, self.weights, self.files)
         wanted = {p for p in self.wanted if p not in self.declared}
+        if not hits.get('optimizer/learning_rate'):  # a constant of the program that saved it
+            built.pop('optimizer/learning_rate', None)
         return [
             self.row(target, v, hits[target])
             for target, v in built.items()

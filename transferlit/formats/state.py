@@ -1,4 +1,4 @@
-"""Vocabularies, bins, seeds, the scale of adapters, an optimizer's slots and moving averages: what a model needs besides its weights, and where files keep it.
+"""What a model needs besides its weights: vocabularies, bins, seeds, slots, averages.
 
 Docs: https://transferlit.github.io/transferlit/formats/state.html.md"""
 
@@ -124,8 +124,9 @@ def misfit(layer, name: str, value) -> str:  # why the layer cannot take it; not
         return ''
     inner = _lookup(layer)
     sized = inner.output_mode != 'int' and not inner.pad_to_max_tokens
-    if sized and inner._frozen_vocab_size is not None and len(mine) != len(value):
-        return f'the file has {len(value)} words, the model {len(mine)}'
+    size = inner._frozen_vocab_size if sized else None
+    if size is not None and len(value) != size - inner._token_start_index():
+        return f'the file has {len(value)} words, the model {size - inner._token_start_index()}'
     if inner.max_tokens and len(value) + inner._token_start_index() > inner.max_tokens:
         return f'the file has {len(value)} words, the model takes {inner.max_tokens}'
     return ''

@@ -1,4 +1,4 @@
-"""Arrays changed on the way into a model: transposed, kept by rows, interpolated, or read as PyTorch, Flax and cuDNN mean them.
+"""Arrays changed on the way into a model, by name or as another library means them.
 
 Docs: https://transferlit.github.io/transferlit/formats/transforms.html.md"""
 
@@ -246,12 +246,9 @@ def _beside(names: list, words: str = 'gates side by side') -> Recipe:
 
 
 def _flax_lstm(layer, variable: str) -> Recipe | None:
-    gates = 'ifgo'
-    return {
-        'kernel': _beside([f'i{g}/kernel' for g in gates]),
-        'recurrent_kernel': _beside([f'h{g}/kernel' for g in gates]),
-        'bias': _beside([f'h{g}/bias' for g in gates]),
-    }.get(variable)
+    names = {'kernel': 'i{}/kernel', 'recurrent_kernel': 'h{}/kernel', 'bias': 'h{}/bias'}
+    name = names.get(variable)
+    return _beside([name.format(gate) for gate in 'ifgo']) if name else None
 
 
 def _flax_gru(layer, variable: str) -> Recipe | None:

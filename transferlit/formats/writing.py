@@ -1,4 +1,4 @@
-"""Weight files that hold every variable under its own name, or are not written: `.keras`, `.weights.h5`, `.safetensors`, `.ckpt`.
+"""Weight files that hold every variable under its own name, or are not written.
 
 Docs: https://transferlit.github.io/transferlit/formats/writing.html.md"""
 
