@@ -329,8 +329,10 @@ def hits_by_name(
 
 def read_names(model, usable: dict, rename) -> dict:  # file's name to the name to match
     "The file's names by the user's rules, and with numbers aligned."
-    renamed = rename_all(list(usable), rename)
-    known = {n: new for n, new in renamed.items() if not usable[n].positional or new != n}
+    known = {}
+    for name, new in rename_all(list(usable), rename).items():
+        if not usable[name].positional or new != name:
+            known[name] = new
     known = _without_model(model, known)
     shapes = {new: tuple(usable[n].shape) for n, new in known.items()}
     aligned = align(model, shapes, is_renumbered(rename))
@@ -636,8 +638,11 @@ def suggest_mapping(
         wanted.setdefault(layer, {})[path] = _kind(leaf), tuple(shape)
     chosen = [_only_group(layer, parts, groups) for layer, parts in wanted.items()]
     every = Counter(name for pairs in chosen for name in pairs)
-    clear = [pairs for pairs in chosen if all(every[name] == 1 for name in pairs)]
-    return {name: path for pairs in clear for name, path in pairs.items() if name != path}
+    found = {}
+    for pairs in chosen:
+        if all(every[name] == 1 for name in pairs):
+            found |= pairs
+    return {name: path for name, path in found.items() if name != path}
 
 
 def _only_group(layer: str, parts: dict, groups: dict) -> dict:  # nothing where several fit

@@ -8,6 +8,7 @@ Docs: https://transferlit.github.io/transferlit/formats/planning.html.md"""
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -85,12 +86,18 @@ class Plan:
         all: bool = False,  # every row; otherwise a long plan is shown layer by layer
     ) -> Table:
         "The plan as a table: what is wrong first, then layers with their counts."
-        count = {s: len(self.of(s)) for s in dict.fromkeys(row['status'] for row in self.rows)}
+        rows, problems = self.rows, self.problems
+        if not all and len(rows) > _SHORT:
+            rows = _by_layer(rows)
+        if not all:
+            problems = _cut(problems, '... ({} problems in all)')
+        return Table(rows, self._title(), '\n'.join(problems))
+
+    def _title(self) -> str:
+        count = Counter(row['status'] for row in self.rows)
         verdict = 'ok' if self.ok else f'{len(self.problems)} problems'
-        counted = ', '.join(f'{n} {s}' for s, n in count.items())
-        rows = self.rows if all or len(self.rows) <= _SHORT else _by_layer(self.rows)
-        problems = self.problems if all else _cut(self.problems, '... ({} problems in all)')
-        return Table(rows, f'{verdict}: {counted}; {self.source}', '\n'.join(problems))
+        counted = ', '.join(f'{n} {status}' for status, n in count.items())
+        return f'{verdict}: {counted}; {self.source}'
 
     def to_dict(self) -> dict:
         return dict(
@@ -241,7 +248,9 @@ class _Sources:
         names = [*self.variables, *self.state]
         self.wanted = set(self.chosen(asked.only, names, names))
         self.declared = set(self.chosen(asked.fresh, names, []))
-        self.passed = set(match_stored(asked.skip, weights)) if asked.skip is not None else set()
+        self.passed = set()
+        if asked.skip is not None:
+            self.passed = set(match_stored(asked.skip, weights))
 
     def chosen(self, given, names: list, otherwise: list) -> list:
         return otherwise if given is None else match(as_patterns(self.model, given), names)
@@ -431,10 +440,13 @@ def build_optimizer(model) -> dict:
 
 # %% ../../nbs/formats/96_planning.ipynb #b5b6fe99
 def used_names(planner: _Planner) -> set:
-    hits = [hit for found in planner.hits.values() for hit in found]
-    written = {row['file'] for row in planner.rows if row['file']}
-    whole = [hit for hit in hits if ' + '.join((hit.name, *hit.also)) in written]
-    return written | {name for hit in whole for name in (hit.name, *hit.also)}
+    used = {row['file'] for row in planner.rows if row['file']}
+    for hits in planner.hits.values():
+        for hit in hits:
+            names = hit.name, *hit.also
+            if ' + '.join(names) in used:
+                used.update(names)
+    return used
 
 
 def file_rows(planner: _Planner) -> list:
@@ -599,10 +611,14 @@ def _candidates(planner: _Planner) -> Iterable:  # pairs of words and the argume
 # %% ../../nbs/formats/96_planning.ipynb #0eed7e52
 def _renames(planner: _Planner) -> Iterable:  # what `rename` may be
     given = planner.asked.rename
-    more = [] if given is None else list(given) if isinstance(given, list) else [given]
-    for option in ([RENUMBER], *([name] for name in RENAMES), list(RENAMES), _mapping(planner)):
-        both = [*more, *option]
-        if option and not any(o is m or o == m for o in option for m in more):
+    before = given if isinstance(given, list) else [given]
+    if given is None:
+        before = []
+    singles = [[name] for name in (RENUMBER, *RENAMES)]
+    for option in (*singles, list(RENAMES), _mapping(planner)):
+        both = [*before, *option]
+        new = [o for o in option if not any(o is b or o == b for b in before)]
+        if option and new == option:
             yield both[0] if len(both) == 1 else both
 
 
@@ -613,387 +629,6 @@ def _mapping(planner: _Planner) -> list:  # one dictionary, where layers can be 
     missing = {p: row['shape'] for p, row in _missing(planner).items()}
     found = suggest_mapping(missing, {names[n]: w for n, w in left.items()})
     return [found] if found else []
-
-# %% ../../nbs/formats/96_planning.ipynb #aacbceeb
-class _Sources:
-    "What of a file may go into each variable of a model."
-
-    def __init__(self, model, weights: Weights, asked: Asked):
-        self.model, self.weights, self.asked = model, weights, asked
-        self.variables, self.state = by_path(model), model_state(model)
-        names = [*self.variables, *self.state]
-        self.wanted = set(self.chosen(asked.only, names, names))
-        self.declared = set(self.chosen(asked.fresh, names, []))
-        self.passed = set(match_stored(asked.skip, weights)) if asked.skip is not None else set()
-
-    def chosen(self, given, names: list, otherwise: list) -> list:
-        return otherwise if given is None else match(as_patterns(self.model, given), names)
-
-    def is_usable(self, name: str, w: Stored) -> bool:
-        model = w.kind in ('model', 'average') or name in self.variables
-        return model and name not in self.passed and w.dtype != object
-
-    @cached_property
-    def usable(self) -> dict:  # name in the file to `Stored`
-        return {n: w for n, w in self.weights.items() if self.is_usable(n, w)}
-
-    @cached_property
-    def plain(self) -> dict:  # path to hits, before averages and transforms
-        asked = self.asked
-        if asked.by == 'position':
-            paths = [p for p in self.variables if p in self.wanted and p not in self.declared]
-            return hits_by_position(self.model, paths, self.weights, self.usable)
-        if isinstance(asked.transform, str):
-            return library_hits(self.model, self.usable, asked.transform, asked.rename)
-        return hits_by_name(self.model, self.usable, asked.rename)
-
-    @cached_property
-    def files(self) -> dict:  # path of a variable to its name in the file
-        return {p: hits[0].name for p, hits in self.plain.items() if len(hits) == 1}
-
-    @cached_property
-    def hits(self) -> dict:  # path to hits
-        found = self.averaged() if self.asked.weights == 'ema' else self.plain
-        rules = self.asked.transform
-        if rules is None or isinstance(rules, str):
-            return found
-        return {p: [self.changed(p, hit) for hit in hits] for p, hits in found.items()}
-
-    def averaged(self) -> dict:
-        averages = average_hits(self.model, self.weights, self.files)
-        aside = {p for p, v in self.variables.items() if not v.trainable}
-        return {p: averages.get(p) or (self.plain[p] if p in aside else []) for p in self.plain}
-
-    def changed(self, path: str, hit: Hit) -> Hit:
-        for pattern, rule in self.asked.transform.items():
-            if match_one(pattern, path):
-                return transformed(hit, rule, self.variables[path])
-        return hit
-
-# %% ../../nbs/formats/96_planning.ipynb #b6d234b1
-def match_one(pattern: str, path: str) -> bool:  # whole, itself or what is above it
-    parts = path.split('/')
-    above = ['/'.join(parts[:i]) for i in range(1, len(parts) + 1)]
-    return any(re.fullmatch(pattern, part) for part in above)
-
-
-def _check_transform(asked: Asked, variables: dict) -> None:
-    "Raises ValueError for a library or a name that is not known, or a pattern of nothing."
-    rules = asked.transform
-    if isinstance(rules, str):
-        if rules not in LIBRARIES or asked.by == 'position':
-            raise ValueError(unknown_transform(rules))
-    elif isinstance(rules, Mapping):
-        for pattern, rule in rules.items():
-            match(pattern, variables)
-            if not callable(rule) and rule not in TRANSFORMS:
-                raise ValueError(unknown_transform(rule))
-    elif rules is not None:
-        raise ValueError(unknown_transform(rules))
-
-# %% ../../nbs/formats/96_planning.ipynb #f50cf04c
-class _Planner(_Sources):
-    "The rows of a plan, and what each would write."
-
-    def __init__(self, model, weights: Weights, asked: Asked):
-        super().__init__(model, weights, asked)
-        _check_transform(asked, self.variables)
-        self.pairs, self.merged = [], self.find_merged()
-        rows = [self.row(p, v, self.hits.get(p, [])) for p, v in self.variables.items()]
-        self.rows = rows + self.optimizer_rows()
-        self.states = [row for row in plan_state(model, weights, asked.rename) if self.asks(row)]
-        self.states += self.scales()
-
-    def row(self, path: str, variable, hits: list) -> dict:
-        "What happens to one variable of the model, and why."
-        if path in self.merged:
-            return self.merge(path, variable)
-        status, hit, why = self.verdict(path, variable, hits)
-        if status == 'restored':
-            self.pairs.append(Pair(hit.stored, variable, path))
-        return _row(path, variable, status, hit, why)
-
-    def verdict(self, path: str, variable, hits: list) -> tuple:  # status, hit, why
-        if path in self.variables and path not in self.wanted:
-            return 'not asked for', None, ''
-        if path in self.declared:
-            return 'fresh', None, 'declared by fresh='
-        if len(hits) > 1:
-            return 'ambiguous', None, 'several in the file: ' + some(hit.name for hit in hits)
-        if not hits:
-            return self.absent(path)
-        return self.fitting(hits[0], variable)
-
-    def absent(self, path: str) -> tuple:
-        average = self.asked.weights == 'ema' and path in self.files
-        why = 'no moving average in the file' if average else 'not in the file'
-        if self.asked.missing == 'fresh':
-            return 'fresh', None, f"{why}, missing='fresh'"
-        return 'missing', None, why
-
-    def fitting(self, hit: Hit, variable) -> tuple:
-        shape, dtype = tuple(hit.stored.shape), keras.backend.standardize_dtype(variable.dtype)
-        if shape != tuple(variable.shape):
-            if self.asked.mismatched == 'fresh':
-                return 'fresh', None, f"the file has {shape}, mismatched='fresh'"
-            return 'shape differs', hit, f'the file has {shape}'
-        if not is_castable(hit.stored.dtype, dtype):
-            return 'dtype differs', hit, f'the file has {hit.stored.dtype}'
-        cast = '' if str(hit.stored.dtype) == dtype else f'cast from {hit.stored.dtype}'
-        adapter = 'adapter' if ADAPTER.fullmatch(hit.name) else ''
-        return 'restored', hit, '; '.join(filter(None, (hit.why, adapter, cast)))
-
-    def find_merged(self) -> dict:  # path of an adapter's variable to that of its kernel
-        "Adapters that the file has no part of, while it has what they add to."
-        found = {}
-        for kernel, (_, parts) in adapted_layers(self.model).items():
-            paths = [kernel, *parts]
-            open_to = set(paths) <= self.wanted and not self.declared & set(paths)
-            if open_to and self.hits.get(kernel) and not any(self.hits.get(p) for p in parts):
-                found |= dict.fromkeys(parts, kernel)
-        return found
-
-    def merge(self, path: str, variable) -> dict:
-        "The file's kernel is all there is to compute with: what the adapter adds becomes zero."
-        if path.endswith('_a'):
-            return _row(path, variable, 'merged', None, 'kept: it is multiplied by zeros')
-        dtype = np.dtype(numpy_dtype(keras.backend.standardize_dtype(variable.dtype)))
-        shape = tuple(variable.shape)
-        zeros = Stored(path, path, shape, dtype, lambda: np.zeros(shape, dtype))
-        self.pairs.append(Pair(zeros, variable, path))
-        return _row(path, variable, 'merged', None, 'zeros: the file has the sum in its kernel')
-
-    def optimizer_rows(self) -> list:
-        if not self.asked.optimizer:
-            return []
-        built = build_optimizer(self.model)
-        hits = optimizer_hits(self.model, self.weights, self.files)
-        wanted = {p for p in self.wanted if p not in self.declared}
-        if not hits.get('optimizer/learning_rate'):  # a constant of the program that saved it
-            built.pop('optimizer/learning_rate', None)
-        return [
-            self.row(target, v, hits[target])
-            for target, v in built.items()
-            if _slot_owner(target) in wanted or not _slot_owner(target)
-        ]
-
-    def asks(self, row: StateRow) -> bool:
-        return row.lost or (row.path in self.wanted and row.name != SCALE)
-
-    def scales(self) -> list:  # of adapters whose variables come from the file
-        "What the file does not say is Keras' own: the rank."
-        theirs, written, rows = file_state(self.weights), {pair.path for pair in self.pairs}, []
-        for kernel, (layer, parts) in adapted_layers(self.model).items():
-            path = f'{kernel.rpartition("/")[0]}/{SCALE}'.lstrip('/')
-            scale = theirs.get(path, layer.lora_rank)
-            if set(parts) <= written - set(self.merged) and scale != layer.lora_alpha:
-                rows.append(StateRow(path, f'restored: {scale}', layer, scale))
-        return rows
-
-# %% ../../nbs/formats/96_planning.ipynb #76521181
-def _row(path: str, variable, status: str, hit: Hit | None, why: str) -> dict:
-    shape, dtype = tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype)
-    file = ' + '.join((hit.name, *hit.also)) if hit else None
-    return dict(path=path, status=status, file=file, shape=shape, dtype=dtype, why=why)
-
-
-def _slot_owner(target: str) -> str:  # `optimizer/hidden1/kernel/momentum`: `hidden1/kernel`
-    return target.removeprefix('optimizer/').rpartition('/')[0]
-
-
-def build_optimizer(model) -> dict:
-    "Its variables by name. Raises ValueError where the model is not compiled."
-    if getattr(model, 'optimizer', None) is None:
-        raise ValueError(
-            '`optimizer=True` needs a compiled model. Call `model.compile(...)` first. Received:'
-            f' {model.name!r}, without an optimizer.'
-        )
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
-    return optimizer_variables(model)
-
-# %% ../../nbs/formats/96_planning.ipynb #87dea62c
-def used_names(planner: _Planner) -> set:
-    hits = [hit for found in planner.hits.values() for hit in found]
-    written = {row['file'] for row in planner.rows if row['file']}
-    whole = [hit for hit in hits if ' + '.join((hit.name, *hit.also)) in written]
-    return written | {name for hit in whole for name in (hit.name, *hit.also)}
-
-
-def file_rows(planner: _Planner) -> list:
-    used = used_names(planner)
-    return [_rest_row(planner, n, w) for n, w in planner.weights.items() if n not in used]
-
-
-def _rest_row(planner, name: str, w: Stored) -> dict:
-    passed = name in planner.passed
-    status = 'unused' if w.kind in ('model', 'average') else w.kind
-    if name.rpartition('/')[2] == IDF or name.endswith('num_batches_tracked'):
-        status = 'other'
-    why = 'passed over by skip=' if passed else ''
-    row = dict(path=None, status='skipped' if passed else status, file=name)
-    return row | dict(shape=tuple(w.shape), dtype=str(w.dtype), why=why)
-
-
-def state_rows(planner: _Planner) -> list:
-    found = []
-    for row in planner.states:
-        declared = row.kept and row.path in planner.declared
-        why = 'kept: declared by fresh=' if declared else row.why
-        place = dict(path=None, file=row.path) if row.lost else dict(path=row.path, file=None)
-        found.append(place | dict(status='state', shape=None, dtype='', why=why))
-    return found
-
-# %% ../../nbs/formats/96_planning.ipynb #81daeca7
-_WHY = {
-    'missing': 'the file must hold it: rename=, fresh= or missing="fresh"',
-    'shape differs': 'shapes must agree: fresh=, transform= or mismatched="fresh"',
-    'dtype differs': 'floats go to floats, integers to integers: fresh=',
-    'ambiguous': 'one variable of the file must fit: skip= the others',
-}
-
-
-def find_problems(planner: _Planner) -> list:  # in words
-    rows, rest = planner.rows, file_rows(planner)
-    found = [
-        f'{row["path"]}: {row["status"]}, {row["why"]}; {_WHY[row["status"]]}.'
-        for row in rows
-        if row['status'] in _WHY
-    ]
-    found += [*_state_problems(planner), *_adapter_problems(planner), *_turned(planner)]
-    if planner.asked.unused == 'error':
-        found += _unused_problems(planner, rest)
-    written = planner.pairs or any(row.restored for row in planner.states)
-    if not written and not found:
-        found.append(
-            'Nothing of the file would be restored; choose with only= and fresh= so that'
-            ' something is.'
-        )
-    return found
-
-# %% ../../nbs/formats/96_planning.ipynb #f49fcb5c
-def _unused_problems(planner, rest: list) -> list:
-    lost = [row.path for row in planner.states if row.lost]
-    unused = [row['file'] for row in rest if row['status'] == 'unused']
-    return [f'{n}: unused; everything in the file must be used: skip=.' for n in unused + lost]
-
-
-def _state_problems(planner) -> list:
-    "Seeds draw the next numbers only; what a layer computes with must be the file's, or declared."
-    if planner.asked.missing == 'fresh':
-        return []
-    kept = [r for r in planner.states if r.kept and r.name != SEED]
-    return [
-        f'{r.path}: {r.why}; where the model has it already, say fresh={r.path!r}.'
-        for r in kept
-        if r.path not in planner.declared
-    ]
-
-
-def _adapter_problems(planner) -> list:
-    "An adapter of the file that would be dropped, while what it adds to is restored."
-    used, found = used_names(planner), []
-    for name in planner.usable:
-        part = ADAPTER.fullmatch(name)
-        kernel = f'{name.rpartition("/")[0]}/{part[1]}'.lstrip('/') if part else ''
-        if part and name not in used and kernel in used:
-            found.append(
-                f'{name}: adds to {kernel!r}, and the model has no place for it: call'
-                ' `layer.enable_lora(rank)` first, or take the kernel without it:'
-                " skip='.*lora_.*'."
-            )
-    return found
-
-
-def _turned(planner) -> list:
-    "A kernel of PyTorch that is square fits either way, and only one is right."
-    if planner.asked.transform is not None:
-        return []
-    return [
-        f'{row["path"]}: {row["file"]!r} is named as PyTorch names its kernels, which lie (out,'
-        ' in): transform="torch", or {pattern: "same"} where it is turned already.'
-        for row in planner.rows
-        if row['status'] == 'restored'
-        and re.fullmatch(r'[^/]+\.weight', row['file'] or '')
-        and len(row['shape']) > 1
-    ]
-
-# %% ../../nbs/formats/96_planning.ipynb #a10bdb11
-def propose(planner: _Planner) -> list:  # one line, or none
-    missing = _missing(planner)
-    trials = ((n, _try(planner, change)) for n, change in _candidates(planner)) if missing else ()
-    found = [
-        (len(_missing(trial)), n) for n, trial in trials if trial and _is_better(planner, trial)
-    ]
-    if not found:
-        return _say_position(planner)
-    left, words = min(found, key=lambda pair: pair[0])
-    what = 'everything that is' if not left else f'{len(missing) - left} of {len(missing)} that are'
-    return [f'{words} would find {what} missing.']
-
-
-def _missing(planner) -> dict:  # path to row
-    return {row['path']: row for row in planner.rows if row['status'] == 'missing'}
-
-
-def _say_position(planner) -> list:
-    used = used_names(planner)
-    nameless = any(w.positional for n, w in planner.usable.items() if n not in used)
-    if planner.asked.by == 'position' or not nameless or not has_order(planner.weights):
-        return []
-    return [
-        'This file has no names of layers, only an order: say by="position", and read the plan'
-        ' with care.'
-    ]
-
-# %% ../../nbs/formats/96_planning.ipynb #fd04a5b1
-def _try(planner: _Planner, change: dict) -> _Planner | None:
-    "The plan with one argument more; None where the argument is refused."
-    try:
-        return _Planner(planner.model, planner.weights, replace(planner.asked, **change))
-    except ValueError:
-        return None
-
-
-def _is_better(planner: _Planner, trial: _Planner) -> bool:
-    "Finds more, keeps what fits, and makes no new problem."
-    before, after = ({r['path']: r for r in p.rows} for p in (planner, trial))
-    kept = all(
-        after[p]['status'] == 'restored' and after[p]['file'] == row['file']
-        for p, row in before.items()
-        if row['status'] == 'restored'
-    )
-    bad = _WHY.keys() - {'missing'}
-    new = any(r['status'] in bad and before[p]['status'] not in bad for p, r in after.items())
-    return kept and not new and len(_missing(trial)) < len(_missing(planner))
-
-
-def _candidates(planner: _Planner) -> Iterable:  # pairs of words and the argument
-    asked = planner.asked
-    if asked.by != 'name' or asked.transform is not None:
-        return
-    if library := library_of(list(planner.usable)):
-        yield f'transform={library!r}', dict(transform=library)
-    for rename in _renames(planner):
-        yield f'rename={rename!r}', dict(rename=rename)
-    if has_order(planner.weights) and asked.rename is None and not planner.pairs:
-        yield 'by="position", read with care,', dict(by='position')
-
-# %% ../../nbs/formats/96_planning.ipynb #56a92277
-def _renames(planner: _Planner) -> Iterable:  # what `rename` may be
-    given = planner.asked.rename
-    if given is not None:
-        more = list(given) if isinstance(given, list) else [given]
-        if callable(given) or RENUMBER not in more:
-            yield [*more, RENUMBER]
-        return
-    yield RENUMBER
-    yield from (*RENAMES, list(RENAMES))
-    used = used_names(planner)
-    left = {n: w for n, w in planner.usable.items() if n not in used and not w.positional}
-    missing = {p: row['shape'] for p, row in _missing(planner).items()}
-    if mapping := suggest_mapping(missing, left):
-        yield mapping
 
 # %% ../../nbs/formats/96_planning.ipynb #227c642b
 def make_plan(

@@ -116,7 +116,8 @@ def _put_words(layer, tokens: list, weights: list | None = None) -> None:
     layer.set_vocabulary(list(tokens), idf_weights=weights)
 
 
-def misfit(layer, name: str, value) -> str:  # why the layer cannot take it; nothing where it can
+def misfit(layer, name: str, value) -> str:
+    "Why the layer cannot take it; nothing where it can."
     mine = layer_state(layer).get(name)
     if name == SEED and np.shape(mine) != np.shape(value):
         return 'another generator'
@@ -151,8 +152,9 @@ def _file_seeds(weights: Weights) -> dict:
 def _configured_state(weights: Weights) -> dict:
     found, known = {}, _configured(weights.about.get('config') or {})
     for steps, layer in known.items():
-        names = [known[steps[:i]].name for i in range(1, len(steps) + 1) if steps[:i] in known]
-        path = '/'.join(name for name in names if name)
+        above = [steps[: i + 1] for i in range(len(steps))]
+        names = [known[at].name for at in above if at in known]
+        path = '/'.join(filter(None, names))
         for name, value in _layer_in_file(weights, steps, layer.config).items():
             found[f'{path}/{name}'] = value
     return found
@@ -213,10 +215,16 @@ def plan_state(
     weights: Weights,  # an open file
     rename,  # as for `hits_by_name`
 ) -> list:  # of `StateRow`
-    mine, theirs = model_state(model), _read_state(model, file_state(weights), rename)
-    rows = [_state_row(path, *pair, theirs) for path, pair in mine.items() if not _is_idf(path)]
-    lost = [p for p in theirs if p not in mine and not p.endswith((SEED, SCALE, IDF))]
-    return rows + [StateRow(p, 'lost: the model has no such layer') for p in lost]
+    mine = model_state(model)
+    theirs = _read_state(model, file_state(weights), rename)
+    rows = []
+    for path, (layer, value) in mine.items():
+        if not _is_idf(path):
+            rows.append(_state_row(path, layer, value, theirs))
+    for path in theirs:
+        if path not in mine and not path.endswith((SEED, SCALE, IDF)):
+            rows.append(StateRow(path, 'lost: the model has no such layer'))
+    return rows
 
 # %% ../../nbs/formats/92_state.ipynb #f0d5af4f
 def _is_idf(path: str) -> bool:  # goes with its words
@@ -225,8 +233,10 @@ def _is_idf(path: str) -> bool:  # goes with its words
 
 def _read_state(model, theirs: dict, rename) -> dict:
     "The file's names as they are read: by the rules, and with numbers aligned."
-    renamed = {apply_rules(rules_of(rename), path): value for path, value in theirs.items()}
-    names = align_names(model, list(renamed), list(model_state(model)), is_renumbered(rename))
+    rules = rules_of(rename)
+    renamed = {apply_rules(rules, path): value for path, value in theirs.items()}
+    mine = list(model_state(model))
+    names = align_names(model, list(renamed), mine, is_renumbered(rename))
     return {names.get(path, path): value for path, value in renamed.items()}
 
 
@@ -282,7 +292,8 @@ class _Slots:
 
     def _slot_names(self, path: str, slot: str) -> list:
         file = self.files.get(path, path)
-        v1 = _TF1_SLOTS.get(type(self.model.optimizer).__name__, {}).get(slot)
+        kind = type(self.model.optimizer).__name__
+        v1 = _TF1_SLOTS.get(kind, {}).get(slot)
         flat = self.flat.get(f'{file.replace("/", "_")}_{slot}', '')
         return [f'optimizer/{file}/{slot}', f'{file}/{v1}', flat]
 
@@ -317,17 +328,29 @@ _Slots._converted, _Slots._counted = _converted, _counted
 # %% ../../nbs/formats/92_state.ipynb #52d8a7eb
 def _numbered_slots(model, weights: Weights, files: dict) -> dict:  # target to name in the file
     "Only where each variable stands in the file where Keras would put it."
-    stored = [n for n in weights.of_kind('optimizer') if re.fullmatch(r'optimizer/\d+', n)]
-    keys, variables = keras_keys(model), by_path(model)
-    named = {p: n for p, n in files.items() if n in weights}
-    same = all(weights[n].key == keys.get(id(variables[p])) for p, n in named.items())
-    trained = {p for p, v in variables.items() if v.trainable}
+    numbers = [n for n in weights.of_kind('optimizer') if re.fullmatch(r'optimizer/\d+', n)]
     targets = optimizer_variables(model)
-    if not stored or not same or not trained <= set(named) or len(stored) != len(targets):
+    if not numbers or len(numbers) != len(targets):
         return {}
-    found = {target: f'optimizer/{keys[id(v)].rpartition("/")[2]}' for target, v in targets.items()}
-    shapes = all(tuple(weights[found[t]].shape) == tuple(v.shape) for t, v in targets.items())
-    return found if shapes else {}
+    keys = keras_keys(model)
+    if not _stands_as_keras_would(model, weights, files, keys):
+        return {}
+    found = {}
+    for target, variable in targets.items():
+        number = keys[id(variable)].rpartition('/')[2]
+        found[target] = f'optimizer/{number}'
+        if tuple(weights[found[target]].shape) != tuple(variable.shape):
+            return {}
+    return found
+
+
+def _stands_as_keras_would(model, weights: Weights, files: dict, keys: dict) -> bool:
+    variables = by_path(model)
+    named = {p: n for p, n in files.items() if n in weights}
+    trained = {p for p, v in variables.items() if v.trainable}
+    if not trained <= set(named):
+        return False
+    return all(weights[name].key == keys.get(id(variables[path])) for path, name in named.items())
 
 # %% ../../nbs/formats/92_state.ipynb #85f89ecb
 def average_hits(

@@ -43,7 +43,8 @@ def _rows(array: np.ndarray, own: np.ndarray) -> np.ndarray:
     axis = _axis(array, own)
     count = min(array.shape[axis], own.shape[axis])
     kept = np.take(array, range(count), axis)
-    return np.concatenate([kept, np.take(own, range(count, own.shape[axis]), axis)], axis)
+    more = np.take(own, range(count, own.shape[axis]), axis)
+    return np.concatenate([kept, more], axis)
 
 
 def _axis(array: np.ndarray, own: np.ndarray) -> int:
@@ -60,23 +61,39 @@ def _axis(array: np.ndarray, own: np.ndarray) -> int:
 def _resize(array: np.ndarray, own: np.ndarray) -> np.ndarray:
     "Position embeddings interpolated; a square of patches as a picture, its class token as it is."
     axis = _axis(array, own)
-    rows, count = np.moveaxis(array, axis, 0), own.shape[axis]
+    rows = np.moveaxis(array, axis, 0)
+    count = own.shape[axis]
     for extra in 0, 1:
-        old, new = math.isqrt(len(rows) - extra), math.isqrt(count - extra)
-        if old**2 == len(rows) - extra and new**2 == count - extra:
-            grid = rows[extra:].reshape(old, old, *rows.shape[1:])
-            grid = _stretch(np.swapaxes(_stretch(grid, new), 0, 1), new).swapaxes(0, 1)
-            done = np.concatenate([rows[:extra], grid.reshape(new**2, *rows.shape[1:])])
+        old, new = _side(len(rows) - extra), _side(count - extra)
+        if old and new:
+            grid = _stretch_grid(rows[extra:], old, new)
+            done = np.concatenate([rows[:extra], grid])
             return np.moveaxis(done, 0, axis)
     return np.moveaxis(_stretch(rows, count), 0, axis)
 
 
+def _side(count: int) -> int:  # of a square of so many; 0 where there is none
+    side = math.isqrt(count)
+    return side if side**2 == count else 0
+
+
+def _stretch_grid(rows: np.ndarray, old: int, new: int) -> np.ndarray:
+    rest = rows.shape[1:]
+    grid = rows.reshape(old, old, *rest)
+    tall = _stretch(grid, new).swapaxes(0, 1)
+    wide = _stretch(tall, new).swapaxes(0, 1)
+    return wide.reshape(new**2, *rest)
+
+
 def _stretch(rows: np.ndarray, count: int) -> np.ndarray:
     "Linear interpolation along the first axis, pixel centres aligned."
-    at = np.clip((np.arange(count) + 0.5) * len(rows) / count - 0.5, 0, len(rows) - 1)
+    last = len(rows) - 1
+    centres = (np.arange(count) + 0.5) * len(rows) / count - 0.5
+    at = np.clip(centres, 0, last)
     low = np.floor(at).astype(int)
-    high = np.minimum(low + 1, len(rows) - 1)
-    part = (at - low).astype(rows.dtype).reshape(-1, *[1] * (rows.ndim - 1))
+    high = np.minimum(low + 1, last)
+    ones = [1] * (rows.ndim - 1)
+    part = (at - low).astype(rows.dtype).reshape(-1, *ones)
     return rows[low] * (1 - part) + rows[high] * part
 
 
@@ -324,19 +341,24 @@ def _bases(named) -> list:  # where the file may have the layer: a cell's weight
     ends = [named.path, *sorted(named.paths - {named.path})]
     if cell or type(named.layer).__name__ == 'EinsumDense':
         above = [p.rpartition('/')[0] for p in ends]
-        ends += [*above, *(p.rpartition('/')[0] for p in above)]
+        ends += above
+        ends += [p.rpartition('/')[0] for p in above]
     return list(dict.fromkeys(ends))
 
 # %% ../../nbs/formats/95_transforms.ipynb #af74f7b9
 def _read(usable: dict, library: str, rename) -> dict:  # name as it is read to the file's name
-    read = {re.sub(r'[./]+', '/', n): n for n in usable}
+    read = {_slashed(n): n for n in usable}
     if library == 'flax':
         read = {re.sub(r'^(?:params|batch_stats)/', '', n): old for n, old in read.items()}
     if isinstance(rename, Mapping):
-        pairs = {re.sub(r'[./]+', '/', old): new for old, new in rename.items()}
+        pairs = {_slashed(old): new for old, new in rename.items()}
         return {_moved(n, pairs): old for n, old in read.items()}
     rules = rules_of(rename)
     return {apply_rules(rules, n): old for n, old in read.items()}
+
+
+def _slashed(name: str) -> str:
+    return re.sub(r'[./]+', '/', name)
 
 
 def _moved(name: str, pairs: dict) -> str:
