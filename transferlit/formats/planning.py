@@ -286,9 +286,12 @@ class _Sources:
         return {p: [self.changed(p, hit) for hit in hits] for p, hits in found.items()}
 
     def averaged(self) -> dict:
-        averages = average_hits(self.model, self.weights, self.files)
+        averages = self.open_hits(average_hits(self.model, self.weights, self.files))
         aside = {p for p, v in self.variables.items() if not v.trainable}
         return {p: averages.get(p) or (self.plain[p] if p in aside else []) for p in self.plain}
+
+    def open_hits(self, found: dict) -> dict:  # without what skip= passes over
+        return {p: [h for h in hits if h.name not in self.passed] for p, hits in found.items()}
 
     def changed(self, path: str, hit: Hit) -> Hit:
         for pattern, rule in self.asked.transform.items():
@@ -393,7 +396,7 @@ class _Planner(_Sources):
         if not self.asked.optimizer:
             return []
         built = build_optimizer(self.model)
-        hits = optimizer_hits(self.model, self.weights, self.files)
+        hits = self.open_hits(optimizer_hits(self.model, self.weights, self.files))
         wanted = {p for p in self.wanted if p not in self.declared}
         if not hits.get('optimizer/learning_rate'):  # a constant of the program that saved it
             built.pop('optimizer/learning_rate', None)
