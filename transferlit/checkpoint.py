@@ -7,781 +7,133 @@ Docs: https://transferlit.github.io/transferlit/checkpoint.html.md"""
 # %% ../nbs/21_checkpoint.ipynb #1b153b29
 from __future__ import annotations
 
-import difflib
-import math
 import os
-import re
-import shutil
-import tempfile
-import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-import h5py
 import keras
-import ml_dtypes
 import numpy as np
 
-from .formats import write_safetensors
-from .formats import data_files, write_bundle
-from .files import atomic_path, content_hash, locked, printable, sync, writable
-from .formats import open_weights, peek
-from .paths import by_path, match, renew
-from .tables import Table
-from .formats import Weights
+from transferlit.formats import (
+    RENAMES,
+    TRANSFORMS,
+    Asked,
+    Plan,
+    Weights,
+    as_patterns,
+    assign_all,
+    make_plan,
+    match_stored,
+    open_weights,
+    peek,
+    rename_all,
+    replace_file,
+    state_as_json,
+    write_arrays,
+    write_checkpoint,
+    write_model,
+    writer_for,
+)
+from .paths import by_path, match
 
 # %% auto #0
-__all__ = ['RENAMES', 'save', 'Plan', 'plan', 'restore', 'convert']
+__all__ = ['save', 'plan', 'restore', 'convert']
 
 # %% ../nbs/21_checkpoint.ipynb #fe5db6ea
 def save(
     model: keras.Model,  # any built model
     path: str | os.PathLike,  # ends in `.keras`, `.weights.h5`, `.safetensors` or `.ckpt`
-    only: str | Iterable | None = None,  # a pattern over paths: the part to save
+    only: str | Iterable | None = None,  # a pattern over paths, or layers: the part to save
 ) -> Path:  # the file; of a checkpoint its prefix
     """Write the weights of `model` under their paths; what stood at `path` is replaced only by a
-    complete file.
+    complete file, and a file holds every variable or is not written.
 
-    Today's `Saver.save` (article, section 2.1). Raises ValueError for another suffix and for a
-    pattern that matches nothing; OSError where the file cannot be written.
-    """
-    path, variables = Path(path).expanduser(), by_path(model)
-    write = _writer(path, _WRITERS)
-    if only is not None:
-        variables = {p: variables[p] for p in match(only, variables)}
-    return _replaced(path, partial(write, model, variables))
-
-# %% ../nbs/21_checkpoint.ipynb #fd6dbcb8
-def _writer(path: Path, writers: dict) -> Callable:
-    "The function that writes this suffix. Raises ValueError before anything is touched."
-    found = next((write for suffix, write in writers.items() if path.name.endswith(suffix)), None)
-    if found is None:
-        raise ValueError(
-            f'The name of a weight file must end in {", ".join(writers)}. Choose one of them, or'
-            f' `share` for a folder. Received: {path.name!r}.'
-        )
-    return found
-
-
-def _replaced(path: Path, write: Callable) -> Path:
-    if path.name.endswith('.ckpt'):
-        _replace_checkpoint(_prefix(path), write)
-    else:
-        with atomic_path(path) as part:
-            write(part, path)
-    return path
-
-
-def _replace_checkpoint(prefix: Path, write: Callable) -> None:
-    "A checkpoint is there when its index is: that is what takes the old one's place."
-    with locked(prefix):
-        with atomic_path(Path(f'{prefix}.index')) as part:
-            write(part, prefix)
-        _clear_data(prefix)
-
-# %% ../nbs/21_checkpoint.ipynb #29a1c418
-def _prefix(path: Path) -> Path:
-    """Where a checkpoint really lies: an index may be a link. Raises OSError before anything is
+    Today's `Saver.save` (article, section 2.1). Raises ValueError for another suffix, for a pattern
+    that matches nothing and for a layer that would be left out; OSError where the file cannot be
     written.
     """
-    index = writable(Path(f'{path}.index'))
-    if index.suffix != '.index':
-        raise OSError(
-            'An index that is a link must lead to another `.index`. Remove the link, or choose'
-            f' another path. Received: {str(path)!r}, which leads to {str(index)!r}.'
-        )
-    prefix = index.with_suffix('')
-    writable(Path(f'{prefix}.data-00000-of-00000'))  # the longest name to come
-    return prefix
-
-
-def _host(variable) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(variable))
-
-# %% ../nbs/21_checkpoint.ipynb #cf1c904f
-def _write_keras(model, variables, part, path) -> None:
-    "A part is the same archive, with the weights of the part only."
-    model.save(part)
-    if len(variables) == len(model.weights):
-        return
-    weights, whole = part.with_name('model.weights.h5'), part.rename(part.with_name('whole.keras'))
-    _write_h5(model, variables, weights, path)
-    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(part, 'w') as new:
-        for name in old.namelist():
-            new.write(weights, name) if name == weights.name else new.writestr(name, old.read(name))
-
-
-def _write_h5(model, variables, part, path) -> None:
-    if len(variables) == len(model.weights):
-        return model.save_weights(part)
-    with h5py.File(part, 'w') as file:
-        for p, v in variables.items():
-            _put(file, p, _host(v))
-
-
-def _write_safetensors(arrays: dict, part, path, **about) -> None:
-    "With a checksum of each array in the head, which `open_weights` checks."
-    write_safetensors(
-        part,
-        arrays,
-        dict(format='tf', package='transferlit', fingerprint=content_hash(arrays), **about),
-    )
-
-# %% ../nbs/21_checkpoint.ipynb #557a805e
-def _write_checkpoint(arrays: dict, part, path) -> None:
-    """The data goes under a name that is not in use, so that the old index keeps its own until it
-    is replaced.
-    """
-    data, index = write_bundle(part.parent, path.name, arrays, path.parent), Path(f'{path}.index')
-    if index.exists():
-        shutil.copymode(index, part.parent / data)
-    for written in (part.parent / data, part):
-        sync(written)  # a full disk shows here at the latest
-    os.replace(part.parent / data, path.parent / data)
-    sync(path.parent)
-
-
-_WRITERS = {
-    '.keras': _write_keras,
-    '.weights.h5': _write_h5,
-    '.safetensors': lambda model, variables, part, path: _write_safetensors(
-        {p: _host(v) for p, v in variables.items()}, part, path, model=model.name
-    ),
-    '.ckpt': lambda model, variables, part, path: _write_checkpoint(
-        {p: _host(v) for p, v in variables.items()}, part, path
-    ),
-}
-
-# %% ../nbs/21_checkpoint.ipynb #283b94c0
-def _put(file, path: str, array) -> None:
-    """One variable in the layout of Keras 3, with the names where readers look for them; a number
-    alone would say less in a part than in the whole.
-    """
-    *outer, name = path.split('/')
-    group = file.require_group('/'.join(f'layers/{step}' for step in outer) + '/vars')
-    group.attrs['name'] = outer[-1] if outer else ''
-    data = group.create_dataset(str(len(group)), data=array)
-    data.attrs['path'] = path
-    if array.dtype == ml_dtypes.bfloat16:
-        data.attrs['dtype'] = 'bfloat16'  # which HDF5 lacks; Keras marks it so too
-
-
-def _clear_data(prefix: Path) -> None:
-    "Remove the data that the index does not name."
-    named, data = data_files(prefix), re.compile(re.escape(prefix.name) + r'\.data-\d{5}-of-\d{5}')
-    for left in prefix.parent.iterdir():
-        if left.name in named or not data.fullmatch(left.name):
-            continue
-        with suppress(PermissionError):
-            left.unlink(missing_ok=True)  # open on Windows: the next save removes it
-
-# %% ../nbs/21_checkpoint.ipynb #be11f525
-RENAMES = {
-    'tf': [(r':\d+$', ''), (r'/read$', '')],  # `hidden1/kernel:0`
-    'slim': [
-        (r'/weights$', '/kernel'),
-        (r'/biases$', '/bias'),
-    ],  # `conv1/weights`, as slim and contrib name them
-    'scope': [(r'^[^/]+/(?=.*/)', '')],  # `dnn/hidden1/kernel` without its first scope
-    'rerun': [
-        (r'_\d+(?=/[^/]+$)', '')
-    ],  # `hidden1_1/kernel`, from a notebook cell that was run twice
-}
-
-# %% ../nbs/21_checkpoint.ipynb #1d84e109
-def _rules(rename) -> list:  # of (pattern, replacement) or functions
-    "The rules as a flat list. Raises ValueError for an unknown preset or no regular expression."
-    if rename is None:
-        return []
-    if isinstance(rename, Mapping):
-        return [(f'^{re.escape(old)}$', new.replace('\\', r'\\')) for old, new in rename.items()]
-    if callable(rename):
-        return [rename]
-    if isinstance(rename, str) or not isinstance(rename, Iterable):
-        return list(_preset(rename))
-    if (
-        len(rename) == 2
-        and all(isinstance(part, str) for part in rename)
-        and not set(rename) <= set(RENAMES)
-    ):
-        return [tuple(rename)]
-    return [
-        rule
-        for item in rename
-        for rule in (
-            _preset(item)
-            if isinstance(item, str)
-            else _rules(item)
-            if callable(item) or isinstance(item, Mapping)
-            else [tuple(item)]
-        )
-    ]
-
-# %% ../nbs/21_checkpoint.ipynb #bb686ffc
-def _preset(name) -> list:  # the rules of that name
-    if isinstance(name, str) and name in RENAMES:
-        return RENAMES[name]
-    raise ValueError(
-        f'A rename must be pairs, a mapping, a function, or one of {", ".join(map(repr, RENAMES))}.'
-        f' Received: {name!r}.'
-    )
-
-
-def _apply(rules: list, name: str) -> str:
-    for rule in rules:
-        name = rule(name) if callable(rule) else re.sub(*rule, name)
-    return name
-
-# %% ../nbs/21_checkpoint.ipynb #0d7da940
-def _renamed(names: list, rename) -> dict:  # file's name to the name to match
-    "Raises ValueError where the rules change nothing, or are no regular expressions."
-    rules = _rules(rename)
-    try:
-        found = {name: _apply(rules, name) for name in names}
-    except re.error as error:
-        raise ValueError(
-            f'A rename must be a regular expression and its replacement ({error}). Received:'
-            f' {rename!r}.'
-        ) from None
-    if rules and names and all(old == new for old, new in found.items()):
-        raise ValueError(
-            f'A rename must change at least one name of the file. It has {_some(names)}. Received:'
-            f' {rename!r}.'
-        )
-    return found
-
-
-def _some(names, most: int = 12) -> str:
-    names = list(names)
-    return (
-        ', '.join(map(printable, names[:most]))
-        + (f', ... ({len(names)} in all)' if len(names) > most else '')
-        or 'none'
-    )
-
-# %% ../nbs/21_checkpoint.ipynb #d177fe86
-@dataclass(frozen=True, repr=False)
-class Plan:
-    """What a restore writes, row by row, and what stands in its way. Made by `plan`; a restore
-    returns the one it applied.
-    """
-
-    rows: list  # dictionaries: path, status, file, shape, dtype, why
-    problems: list  # in words; nothing is written while there are any
-    source: str = ''  # the file's name and kind
-
-    @property
-    def ok(self) -> bool:
-        return not self.problems
-
-    def of(self, status: str) -> list:  # rows
-        """The rows with one status: restored, fresh, not asked for, missing, shape differs,
-        ambiguous, unused, ...
-        """
-        return [row for row in self.rows if row['status'] == status]
-
-    def table(self) -> Table:
-        count = {s: len(self.of(s)) for s in dict.fromkeys(row['status'] for row in self.rows)}
-        verdict = 'ok' if self.ok else f'{len(self.problems)} problems'
-        return Table(
-            self.rows,
-            title=f'{verdict}: '
-            + ', '.join(f'{n} {s}' for s, n in count.items())
-            + f'; {self.source}',
-            note='\n'.join(self.problems),
-        )
-
-    def to_dict(self) -> dict:
-        return dict(
-            ok=self.ok,
-            source=self.source,
-            problems=list(self.problems),
-            rows=self.table().to_dict(),
-        )
-
-    def to_frame(self):
-        return self.table().to_frame()
-
-    def __repr__(self):
-        return repr(self.table())
-
-    def _repr_html_(self):
-        return self.table()._repr_html_()
+    path, variables = Path(path).expanduser(), by_path(model)
+    chosen = None if only is None else match(as_patterns(model, only), variables)
+    state = state_as_json(model, chosen)
+    return write_model(model, path, {p: variables[p] for p in chosen or variables}, state)
 
 # %% ../nbs/21_checkpoint.ipynb #69f4c769
 def plan(
     model: keras.Model,  # any built model
     path: str | os.PathLike | Weights,  # any file that `open_weights` reads, or what it gave
-    only: str | Iterable | None = None,  # a pattern over the model's paths: what to restore
-    # how the file's names become the model's: pairs, a mapping, a function, or a preset of
-    # `RENAMES`
+    # patterns over the model's paths, or layers: what to restore
+    only: str | Iterable | None = None,
+    # how the file's names become the model's: pairs, a mapping, a function, a preset of `RENAMES`,
+    # or 'renumber' for the numbers that Keras gives
     rename=None,
-    fresh: (
-        str | Iterable | None
-    ) = None,  # a pattern over the model's paths: what keeps the values it has
-    skip: str | Iterable | None = None,  # a pattern over the file's names: what to pass over
+    # patterns over the model's paths, or layers: what keeps the values it has
+    fresh: str | Iterable | None = None,
+    skip: str | Iterable | None = None,  # patterns over the file's names: what to pass over
     by: str = 'name',  # or 'position': the file's order against the model's, said of each row
     missing: str = 'error',  # or 'fresh': what the file lacks keeps its values
     mismatched: str = 'error',  # or 'fresh': what has another shape keeps its values
     unused: str = 'ok',  # or 'error': everything in the file must be used
+    weights: str = 'model',  # or 'ema': the moving averages of a training
+    # how arrays change: a mapping from patterns over paths to functions or names of `TRANSFORMS`,
+    # or a library: 'torch', 'flax', 'cudnn'
+    transform: str | Mapping | None = None,
+    optimizer: bool = False,  # True: the optimizer's state as well, variable by variable
 ) -> Plan:  # shown, not applied
     """What `restore` with the same arguments would write, and every problem at once.
 
     Today's partial `Saver(var_list)` (article, section 3.1). Raises ValueError for a mistaken
     argument and for a damaged file; what does not fit is no exception but a problem of the plan.
     """
-    _check_choices(
-        by=(by, ('name', 'position')),
-        missing=(missing, ('error', 'fresh')),
-        mismatched=(mismatched, ('error', 'fresh')),
-        unused=(unused, ('ok', 'error')),
-    )
     by_path(model)  # what is no model is said to be none before the file is opened
-    with nullcontext(path) if isinstance(path, Weights) else open_weights(path) as weights:
-        keys = _keras_keys(model) if by == 'position' else {}
-        return _plan(
-            model,
-            weights,
-            only,
-            rename,
-            fresh,
-            skip,
-            by,
-            keys,
-            dict(missing=missing, mismatched=mismatched, unused=unused),
-        )
-
-# %% ../nbs/21_checkpoint.ipynb #7133292e
-def _check_choices(**given) -> None:
-    for name, (value, choices) in given.items():
-        if value not in choices:
-            raise ValueError(
-                f'`{name}` must be {" or ".join(map(repr, choices))}. Received: {name}={value!r}.'
-            )
-
-# %% ../nbs/21_checkpoint.ipynb #f433a852
-def _plan(model, weights, only, rename, fresh, skip, by, keys, strict) -> Plan:
-    variables = by_path(model)
-    wanted = match(only, variables) if only is not None else list(variables)
-    keep = set(match(fresh, variables)) if fresh is not None else set()
-    passed = set(match(skip, weights)) if skip is not None else set()
-    usable = {
-        n: w for n, w in weights.items() if w.kind in ('model', 'average') and n not in passed
-    }
-    asked = [p for p in wanted if p not in keep]
-    sources = (
-        _by_position(asked, usable, keys)
-        if by == 'position'
-        else _by_name(asked, model, usable, rename)
+    asked = Asked(
+        only, rename, fresh, skip, by, missing, mismatched, unused, weights, transform, optimizer
     )
-    rows = [
-        _row(p, v, sources.get(p, []), p in wanted, p in keep, strict) for p, v in variables.items()
-    ]
-    used = {row['file'] for row in rows if row['file']}
-    rest = [_unused(n, w, n in passed) for n, w in weights.items() if n not in used]
-    left = {n: w for n, w in usable.items() if n not in used}
-    problems = _problems(rows, rest, left, strict, by)
-    return Plan(rows + rest, problems, printable(f'{Path(weights.path).name}, {weights.format}'))
-
-# %% ../nbs/21_checkpoint.ipynb #b554e05c
-def _by_name(
-    asked: list, model, usable: dict, rename
-) -> dict:  # path to triples of file's name, entry and why
-    variables, targets, renamed = by_path(model), {}, _renamed(list(usable), rename)
-    other, numbered = _other_names(model, variables), _by_number(model, usable)
-    for name, w in usable.items():
-        # A name that is only an order counts where the user has said what it means.
-        if not w.positional or renamed[name] != name:
-            targets.setdefault(renamed[name], []).append((name, w, ''))
-
-    def found(p):
-        hits = targets.get(p) or [
-            (n, w, 'by its Keras name') for name in other[p] for n, w, _ in targets.get(name, ())
-        ]
-        return hits or _nearest(p, numbered.get(id(variables[p]), []))
-
-    return {p: found(p) for p in asked}
-
-
-def _other_names(model, variables: dict) -> dict:  # path to a list
-    """What Keras calls a variable, now and without nested models; a name that two variables share
-    counts for neither.
-    """
-    names = {p: {v.path, _unnested(model, p)} for p, v in variables.items()}
-    every = Counter(name for found in names.values() for name in found)
-    return {
-        p: [n for n in found if n not in variables and every[n] == 1] for p, found in names.items()
-    }
-
-# %% ../nbs/21_checkpoint.ipynb #be87f270
-def _unnested(model, path: str) -> str:  # `base/conv1/kernel`: `conv1/kernel`
-    for layer in model.layers:
-        if getattr(layer, 'layers', None) and path.startswith(f'{layer.name}/'):
-            return _unnested(layer, path[len(layer.name) + 1 :])
-    return path
-
-
-def _nearest(path: str, found: list) -> list:
-    "Where a variable is stored under two layers, the one right above it."
-    return [
-        hit for hit in found if hit[1].place.rpartition('/')[0] == path.rpartition('/')[0]
-    ] or found
-
-# %% ../nbs/21_checkpoint.ipynb #47bea3ca
-def _by_number(model, usable: dict) -> dict:  # id of a variable to triples
-    "Same layer, same number in it; only where the layer has as many variables in the file."
-    stored, found = {}, {}
-    for name, w in usable.items():
-        layer, _, number = w.place.rpartition('/')
-        if w.place and not w.positional:
-            stored.setdefault(layer, {})[number] = name, w, 'by its number in the layer'
-    for layer, numbers in (_places(model) if stored else {}).items():
-        if len(numbers) != len(stored.get(layer, ())):
-            continue
-        for number, ids in numbers.items():
-            if len(ids) == 1 and number in stored[layer]:
-                found.setdefault(*ids, []).append(stored[layer][number])
-    return found
-
-# %% ../nbs/21_checkpoint.ipynb #3f2feb01
-def _places(model) -> dict:  # layer's path to number to ids of variables
-    """Where files may keep each variable: under its layer, or in an old `.h5` among all that is in
-    a layer of the model.
-    """
-    found = {}
-
-    def put(layer, numbered):
-        for number, variable in numbered:
-            found.setdefault(layer, {}).setdefault(str(number), set()).add(id(variable))
-
-    def visit(layer, paths, above):
-        for path in paths:
-            put(path, _own(layer).items())
-        for child, names in _below(layer).values():
-            if child not in above:
-                visit(
-                    child, {f'{p}/{n}'.lstrip('/') for p in paths for n in names}, [*above, layer]
-                )
-
-    visit(model, {''}, [])
-    for layer in model.layers:
-        # The order within a nested model depends on what was frozen when it was saved.
-        if not getattr(layer, 'layers', None):
-            put(f'{layer.name}#', enumerate(layer.trainable_weights + layer.non_trainable_weights))
-    return found
-
-# %% ../nbs/21_checkpoint.ipynb #fa198c55
-def _own(layer) -> dict:  # number to variable, as Keras saves them
-    store = {}
-    layer.save_own_variables(store)
-    return {number: v for number, v in store.items() if isinstance(v, keras.Variable)}
-
-# %% ../nbs/21_checkpoint.ipynb #29d13f2f
-def _below(layer) -> dict:  # id to (layer, names)
-    """The layers right below one, and what files call each: its name, or the attribute that holds
-    it.
-    """
-    found = {}
-
-    def add(child, *names):
-        if isinstance(child, keras.Layer):
-            found.setdefault(id(child), (child, {child.name}))[1].update(names)
-
-    for child in getattr(layer, 'layers', None) or ():
-        add(child)
-    for attribute, value in list(vars(layer).items()):
-        if isinstance(layer, keras.Model) and attribute.startswith('_'):
-            continue  # what Keras keeps for itself
-        add(value, attribute.lstrip('_'))
-        for child in (
-            value.values()
-            if isinstance(value, dict)
-            else value
-            if isinstance(value, (list, tuple))
-            else ()
-        ):
-            add(child)
-    return found
-
-# %% ../nbs/21_checkpoint.ipynb #a3c9d141
-def _by_position(asked: list, usable: dict, keys: dict) -> dict:
-    """As Keras pairs its own files, by group and number; of other files the order against the
-    model's.
-    """
-    if any('vars' in w.key.split('/') for w in usable.values()):
-        at = {w.key: (n, w, 'by position') for n, w in usable.items()}
-        return {p: [at[keys[p]]] if keys.get(p) in at else [] for p in asked}
-    if len(asked) != len(usable):
-        raise ValueError(
-            'By position, model and file must have equally many variables. Narrow them with'
-            f' `only=` and `skip=`. Received: {len(asked)} of the model, {len(usable)} of the file.'
-        )
-    return {p: [(*pair, 'by position')] for p, pair in zip(asked, usable.items())}
-
-
-def _keras_keys(
-    model,
-) -> dict:  # path to the dataset of a `.weights.h5` that Keras keeps the variable in
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / 'model.weights.h5'
-        model.save_weights(path)
-        with open_weights(path) as weights:
-            found = _by_name(list(by_path(model)), model, weights.of_kind('model'), None)
-            return {p: w.key for p, hits in found.items() for _, w, _ in hits}
-
-# %% ../nbs/21_checkpoint.ipynb #8a408b40
-def _row(path: str, variable, sources: list, wanted: bool, keep: bool, strict: dict) -> dict:
-    "What happens to one variable of the model, and why."
-    shape, dtype = tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype)
-
-    def row(status, file=None, why=''):
-        return dict(path=path, status=status, file=file, shape=shape, dtype=dtype, why=why)
-
-    if not wanted:
-        return row('not asked for')
-    if keep:
-        return row('fresh', why='declared by fresh=')
-    if len(sources) > 1:
-        return row('ambiguous', why='several in the file: ' + _some(n for n, *_ in sources))
-    if not sources:
-        return (
-            row('fresh', why="not in the file, missing='fresh'")
-            if strict['missing'] == 'fresh'
-            else row('missing', why='not in the file')
-        )
-    ((name, w, how),) = sources
-    if tuple(w.shape) != shape:
-        if strict['mismatched'] == 'fresh':
-            return row('fresh', why=f"the file has {tuple(w.shape)}, mismatched='fresh'")
-        return row('shape differs', name, f'the file has {tuple(w.shape)}')
-    if not _castable(w.dtype, dtype):
-        return row('dtype differs', name, f'the file has {w.dtype}')
-    cast = '' if str(w.dtype) == dtype else f'cast from {w.dtype}'
-    return row('restored', name, '; '.join(filter(None, (how, cast))))
-
-# %% ../nbs/21_checkpoint.ipynb #f39cc9ed
-def _kind(dtype) -> str:
-    dtype = np.dtype(_numpy(str(dtype)))
-    return (
-        'float'
-        if dtype.kind in 'fV'
-        else {'i': 'int', 'u': 'int', 'b': 'bool'}.get(dtype.kind, dtype.kind)
-    )
-
-
-def _castable(file, model: str) -> bool:
-    return _kind(file) == _kind(model)  # floats to floats, integers to integers
-
-
-def _unused(name: str, w, passed: bool) -> dict:
-    status = 'skipped' if passed else 'unused' if w.kind in ('model', 'average') else w.kind
-    return dict(
-        path=None,
-        status=status,
-        file=name,
-        shape=tuple(w.shape),
-        dtype=str(w.dtype),
-        why='passed over by skip=' if passed else '',
-    )
-
-# %% ../nbs/21_checkpoint.ipynb #39f6e1a5
-_WHY = {
-    'missing': 'the file must hold it: rename=, fresh= or missing="fresh"',
-    'shape differs': 'shapes must agree: fresh= or mismatched="fresh"',
-    'dtype differs': 'floats go to floats, integers to integers: fresh=',
-    'ambiguous': 'one variable of the file must fit: skip= the others',
-}
-
-# %% ../nbs/21_checkpoint.ipynb #6f26c37c
-def _problems(rows, rest, left, strict, by) -> list:
-    found = [
-        f'{row["path"]}: {row["status"]}, {row["why"]};'
-        f' {_WHY[row["status"]]}.{_suggestion(row, left)}'
-        for row in rows
-        if row['status'] in _WHY
-    ]
-    if strict['unused'] == 'error':
-        found += [
-            f'{row["file"]}: unused; everything in the file must be used: skip=.'
-            for row in rest
-            if row['status'] == 'unused'
-        ]
-    if not any(row['status'] == 'restored' for row in rows) and not found:
-        found.append(
-            'Nothing of the file would be restored; choose with only= and fresh= so that'
-            ' something is.'
-        )
-    found += _preset_for(rows, left)
-    if found and by == 'name' and any(w.positional for w in left.values()):
-        found.append(
-            'This file has no names of layers, only an order: say by="position", and read the plan'
-            ' with care.'
-        )
-    return [printable(problem) for problem in found]
-
-# %% ../nbs/21_checkpoint.ipynb #53fbe5b3
-def _preset_for(rows, left) -> list:  # at most one line
-    "The presets of `rename` that find all that is missing, where there are such."
-    missing = {row['path']: row['shape'] for row in rows if row['status'] == 'missing'}
-    for names in (*RENAMES, list(RENAMES)) if missing else ():
-        found = {
-            p
-            for n, w in left.items()
-            if missing.get(p := _apply(_rules(names), n)) == tuple(w.shape)
-        }
-        if found == set(missing):
-            return [f'rename={names!r} would find everything that is missing.']
-    return []
-
-
-def _suggestion(row: dict, left: dict) -> str:
-    if row['status'] != 'missing':
-        return ''
-    same = [n for n, w in left.items() if tuple(w.shape) == row['shape']]
-    near = difflib.get_close_matches(row['path'], same, n=1, cutoff=0) if same else []
-    return (
-        f' The file has {near[0]!r} of the same shape; did you mean rename={{{near[0]!r}:'
-        f' {row["path"]!r}}}?'
-        if near
-        else ''
-    )
-
-# %% ../nbs/21_checkpoint.ipynb #9accd1bf
-_HELD = 1 << 24  # bytes of old values
-
-
-class _Undo:
-    "What variables held before, as far as there is room."
-
-    def __init__(self):
-        self.values, self.room = [], _HELD
-
-    def keep(self, variable) -> None:
-        if (
-            size := math.prod(variable.shape)
-            * np.dtype(_numpy(keras.backend.standardize_dtype(variable.dtype))).itemsize
-        ) <= self.room:
-            self.room -= size
-            self.values.append((variable, _host(variable).copy()))
-
-    def back(self, model) -> None:
-        for variable, old in reversed(self.values):
-            variable.assign(old)
-        renew(model, [variable for variable, _ in self.values])
-
-
-def _numpy(dtype: str):
-    return getattr(ml_dtypes, dtype, dtype)
+    asked.check()
+    with nullcontext(path) if isinstance(path, Weights) else open_weights(path) as opened:
+        return make_plan(model, opened, asked).plan
 
 # %% ../nbs/21_checkpoint.ipynb #70904491
 def restore(
     model: keras.Model,  # any built model; changed in place
     path: str | os.PathLike,  # any file that `open_weights` reads
-    **options,  # as for `plan`: only, rename, fresh, skip, by, missing, mismatched, unused
+    only: str | Iterable | None = None,  # patterns over paths, or layers: what to restore
+    rename=None,  # how the file's names become the model's
+    fresh: str | Iterable | None = None,  # what of the model keeps the values it has
+    skip: str | Iterable | None = None,  # what of the file to pass over
+    by: str = 'name',  # or 'position': the file's order against the model's
+    missing: str = 'error',  # or 'fresh': what the file lacks keeps its values
+    mismatched: str = 'error',  # or 'fresh': what has another shape keeps its values
+    unused: str = 'ok',  # or 'error': everything in the file must be used
+    weights: str = 'model',  # or 'ema': the moving averages of a training
+    transform: str | Mapping | None = None,  # how arrays change on the way
+    optimizer: bool = False,  # True: the optimizer's state as well
 ) -> Plan:  # what was written
     """Put weights of a file into `model` by name: all that the plan says, or nothing.
 
     Raises ValueError with all problems listed where the plan is not ok, or where the file is
     damaged; the model is then as it was. Article, sections 2.2 and 3.1 (`Saver.restore`).
     """
-    variables = by_path(model)
-    with open_weights(path) as weights:  # once: a save may put another file there
-        found = plan(model, weights, **options)
-        if not found.ok:
-            raise ValueError(_refused(found))
-        pairs = [
-            (weights[row['file']], variables[row['path']], row) for row in found.of('restored')
-        ]
-        for stored, _, row in pairs:
-            _sound(stored, row)
-        _write_all(model, pairs)
-    return found
+    by_path(model)
+    asked = Asked(
+        only, rename, fresh, skip, by, missing, mismatched, unused, weights, transform, optimizer
+    )
+    asked.check()
+    with open_weights(path) as opened:  # once: a save may put another file there
+        made = make_plan(model, opened, asked)
+        if not made.plan.ok:
+            raise ValueError(_refused(made.plan))
+        assign_all(model, made.pairs, made.states)
+    return made.plan
 
-# %% ../nbs/21_checkpoint.ipynb #569f33c1
-def _write_all(model, pairs: list) -> None:  # of stored, variable and row
-    undo, interrupted = _Undo(), None
-    try:
-        for stored, variable, row in pairs:
-            undo.keep(variable)
-            done = False
-            while not done:
-                try:
-                    variable.assign(_tensor(_value(stored, row)))
-                    done = True
-                except KeyboardInterrupt as interrupt:
-                    interrupted = interrupt  # half a model would be worse than a moment's delay
-        renew(model, [variable for _, variable, _ in pairs])
-    except BaseException:
-        undo.back(model)
-        raise
-    if interrupted:
-        raise interrupted
 
-# %% ../nbs/21_checkpoint.ipynb #d7e7fa6e
-def _tensor(array: np.ndarray):
-    """The array as a tensor. TensorFlow's own conversion copies twice; memory of NumPy's would
-    leave TensorFlow with what it freed.
-    """
-    if keras.backend.backend() != 'tensorflow' or not array.size or array.ctypes.data % 64:
-        return array
-    import tensorflow as tf
-
-    try:
-        return tf.raw_ops.DeepCopy(x=tf.experimental.dlpack.from_dlpack(array.__dlpack__()))
-    except BufferError:
-        return array  # bfloat16, or memory that may not be written
-
-# %% ../nbs/21_checkpoint.ipynb #5276883c
 def _refused(found: Plan) -> str:
     return (
         'A restore writes all of its plan or nothing. Solve what is listed, or look at `plan(...)`'
         f' with the same arguments. Received: {found.source}, {len(found.problems)} problems;'
         ' nothing was written.\n- ' + '\n- '.join(found.problems)
     )
-
-
-def _array(stored) -> np.ndarray:
-    "The whole array, of the shape that was announced."
-    array = np.asarray(stored)
-    if array.shape != tuple(stored.shape):
-        raise ValueError(
-            f'A variable must have the shape that its file announces, {tuple(stored.shape)}. Copy'
-            f' the file again. Received: {stored.name!r} of {array.shape}.'
-        )
-    return array
-
-
-def _sound(stored, row: dict) -> None:
-    "Raises what reading one variable would raise."
-    if str(stored.dtype) == row['dtype']:
-        stored.check()
-    else:
-        _value(stored, row)
-
-# %% ../nbs/21_checkpoint.ipynb #671efa41
-def _value(stored, row: dict) -> np.ndarray:
-    "The array in the model's dtype. Raises ValueError where that loses a number."
-    array, dtype = _array(stored), np.dtype(_numpy(row['dtype']))
-    if array.dtype == dtype:
-        return array
-    with np.errstate(over='ignore'):
-        new = array.astype(dtype)
-    lost = (
-        np.isfinite(new.astype('float64')) != np.isfinite(array.astype('float64'))
-        if _kind(dtype) == 'float'
-        else new != array
-    )
-    if np.any(lost):
-        raise ValueError(
-            'A cast must keep every number. Choose a wider dtype for the model. Received:'
-            f' {row["path"]!r}, {int(np.sum(lost))} numbers of {array.dtype} that {dtype} cannot'
-            ' hold.'
-        )
-    return new
 
 # %% ../nbs/21_checkpoint.ipynb #91c1b895
 def convert(
@@ -793,30 +145,30 @@ def convert(
     """Copy the variables of a model from any weight file; slots of optimizers and counters stay
     behind. Raises ValueError, OSError.
     """
-    out = Path(out).expanduser()
-    write = _writer(
-        out,
-        {
-            '.safetensors': partial(_write_safetensors, source=Path(path).name),
-            '.ckpt': _write_checkpoint,
-            '.npz': _write_npz,
-        },
-    )
+    out, source = Path(out).expanduser(), Path(path).name
+    writers = {
+        '.safetensors': partial(write_arrays, source=source),
+        '.ckpt': write_checkpoint,
+        '.npz': _write_npz,
+    }
+    write = writer_for(out, writers)
     with open_weights(path) as weights:
-        names = _renamed(
-            [n for n, w in weights.items() if w.kind in ('model', 'average') and w.dtype != object],
-            rename,
+        chosen = _chosen(weights, only, rename)
+        return replace_file(out, partial(write, {new: weights[old] for old, new in chosen.items()}))
+
+
+def _chosen(weights: Weights, only, rename) -> dict:  # name in the file to the new one
+    model = weights.of_kind('model', 'average')
+    names = rename_all([n for n, w in model.items() if w.dtype != object], rename)
+    kept = set(match_stored(only, names.values()) if only is not None else names.values())
+    chosen = {old: new for old, new in names.items() if new in kept}
+    if len(kept) < len(chosen):
+        new = list(chosen.values())
+        twice = sorted({n for n in new if new.count(n) > 1})
+        raise ValueError(
+            f'Names must stay different. Change rename=. Received: {", ".join(twice[:12])} twice.'
         )
-        chosen = match(only, names.values()) if only is not None else list(names.values())
-        if len(set(chosen)) < len(chosen):
-            raise ValueError(
-                'Names must stay different. Change rename=. Received:'
-                f' {_some(sorted(n for n in set(chosen) if chosen.count(n) > 1))} twice.'
-            )
-        return _replaced(
-            out,
-            partial(write, {new: weights[old] for old, new in names.items() if new in set(chosen)}),
-        )
+    return chosen
 
 
 def _write_npz(arrays: dict, part, path) -> None:

@@ -13,6 +13,7 @@ import re
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,8 @@ def legacy_name(
     _, found, rest = short.partition(f'/{layer}/')
     if found:
         return f'{layer}/{rest}'
+    if '/' in short:  # a layer of a nested model, whose name may begin like its own
+        return f'{layer}/{short}'
     return f'{layer}/{short.removeprefix(layer + "_")}'  # Keras 1: dense_1_W
 
 # %% ../../nbs/formats/50_keras_files.ipynb #38bb477e
@@ -317,7 +320,9 @@ def _chain(
 # %% ../../nbs/formats/50_keras_files.ipynb #3b86629b
 def _entry(d, owner: _Owner, number: str) -> Stored:
     if owner.steps[:1] == ('optimizer',):
-        return _stored(d, '/'.join((*owner.steps, number)), 'optimizer')
+        slot = d.attrs.get('path')
+        name = slot if isinstance(slot, str) else '/'.join((*owner.steps, number))
+        return _stored(d, name, 'optimizer')
     kind = _kind_by_steps(owner.steps)
     if isinstance(path := d.attrs.get('path'), str):
         return _stored(d, path, kind)
@@ -404,10 +409,18 @@ def read_keras(
         source = _weights_member(archive)
         metadata, config = _json(archive, 'metadata.json'), _json(archive, 'config.json')
         entries = keras3_entries(hdf5.open_tree(source, archive.limit), config, path)
-        layers = [v.name for at, v in _configured(config).items() if at[-2:-1] == ('layers',)]
         words = f'Keras {metadata.get("keras_version", "3")} archive'
-        sources = [archive, archive.source, source]
-        return Weights(path, words, entries, {**metadata, 'layers': layers}, sources)
+        about = {**metadata, **_about(archive, config)}
+        return Weights(path, words, entries, about, [archive, archive.source, source])
+
+
+def _about(archive: Archive, config) -> dict:
+    "What an archive says beside its arrays; texts of its members are read when asked for."
+    return {
+        'config': config,
+        'members': {n: partial(archive.text, n) for n in archive.members},
+        'layers': [v.name for at, v in _configured(config).items() if at[-2:-1] == ('layers',)],
+    }
 
 
 def _weights_member(archive: Archive) -> Source:

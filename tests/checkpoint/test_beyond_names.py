@@ -1,0 +1,232 @@
+"""State beside variables, adapters, optimizers, arrays changed on the way, and what is refused."""
+import os
+import warnings
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from safetensors.numpy import save_file
+
+import transferlit as tl
+
+L, v1 = keras.layers, tf.compat.v1
+SUFFIXES = ".keras", ".weights.h5", ".safetensors", ".ckpt"
+X = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
+
+
+def fill(model, seed=0):
+    rng = np.random.default_rng(seed)
+    for v in model.weights:
+        v.assign(rng.normal(size=v.shape))
+    return model
+
+
+def adapted(rank=2, alpha=None):
+    model = keras.Sequential([keras.Input((6,)), L.Dense(4, name="d"), L.Dense(2, name="h")])
+    if rank:
+        model.layers[0].enable_lora(rank, lora_alpha=alpha)
+    return model
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_adapters_compute_the_same_from_any_file(tmp_path, suffix):
+    saved, model = fill(adapted()), fill(adapted(), 1)
+    found = tl.restore(model, tl.save(saved, tmp_path / f"m{suffix}"))
+    np.testing.assert_allclose(model(X), saved(X), atol=1e-5)
+    assert found.of("merged") or "adapter" in str(found)
+    plain, plan = fill(adapted(0), 2), tl.plan(adapted(0), tmp_path / f"m{suffix}")
+    if plan.ok:
+        tl.restore(plain, tmp_path / f"m{suffix}")
+        np.testing.assert_allclose(plain(X), saved(X), atol=1e-5)
+    else:
+        assert any("enable_lora" in problem for problem in plan.problems)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_adapters_alone(tmp_path, suffix):
+    saved, model = fill(adapted()), fill(adapted())
+    for layer in model.layers:
+        for v in layer.weights:
+            if "lora" in v.name:
+                v.assign(np.zeros(v.shape))
+    tl.restore(model, tl.save(saved, tmp_path / f"m{suffix}", only=".*lora.*"), only=".*lora.*")
+    np.testing.assert_allclose(model(X), saved(X), atol=1e-5)
+
+
+def test_the_scale_of_an_adapter(tmp_path):
+    saved, model = fill(adapted(alpha=8)), fill(adapted(), 1)
+    tl.restore(model, tl.save(saved, tmp_path / "m.safetensors"))
+    np.testing.assert_allclose(model(X), saved(X), atol=1e-5)
+    with pytest.raises(ValueError, match="lora_alpha"):
+        tl.save(saved, tmp_path / "m.ckpt")
+    assert not (tmp_path / "m.ckpt.index").exists()
+
+
+def worded(texts):
+    words, x = L.TextVectorization(output_mode="tf_idf", name="words"), keras.Input((1,), dtype="string")
+    words.adapt(texts)
+    return keras.Model(x, L.Dense(2, name="d")(words(x)))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_words_and_their_weights(tmp_path, suffix):
+    saved, model, text = worded(["p q r", "p", "q q"]), worded(["r q p", "r", "r p"]), tf.constant([["p q"], ["r r p"]])
+    path = tl.save(saved, tmp_path / f"m{suffix}")
+    model.predict(text, verbose=0)
+    if suffix in (".weights.h5", ".ckpt"):
+        with pytest.raises(ValueError, match="words/vocabulary: kept"):
+            tl.restore(model, path)
+        assert "kept" in str(tl.plan(model, path, missing="fresh")) and tl.plan(model, path, fresh="words").ok
+        return
+    tl.restore(model, path)
+    np.testing.assert_allclose(model(text), saved(text), atol=1e-5)
+    np.testing.assert_allclose(model.predict(text, verbose=0), saved(text), atol=1e-5)
+
+
+def test_a_shared_folder_has_the_words(tmp_path):
+    saved, text = worded(["p q r", "p", "q q"]), tf.constant([["p q"]])
+    np.testing.assert_allclose(tl.shared(tl.share(saved, tmp_path / "s"))(text), saved(text), atol=1e-5)
+
+
+def compiled(names=("a", "b"), optimizer="adam"):
+    model = keras.Sequential([keras.Input((6,)), *(L.Dense(6, name=n) for n in names)])
+    model.compile(optimizer, "mse")
+    return model
+
+
+def slots(model):
+    from transferlit.formats.writing import optimizer_variables
+
+    return {name: v.numpy() for name, v in optimizer_variables(model).items()}
+
+
+@pytest.mark.parametrize("kind", ["tl.keras", "tl.weights.h5", "k.keras", "k.weights.h5", "objects"])
+def test_an_optimizer_goes_on(tmp_path, kind):
+    saved, model, path = compiled(), compiled(), tmp_path / kind
+    saved.fit(X, X, epochs=3, verbose=0)
+    {"t": lambda: tl.save(saved, path), "o": lambda: tf.train.Checkpoint(saved).write(str(path))}.get(
+        kind[0], lambda: saved.save(path) if kind == "k.keras" else saved.save_weights(path))()
+    tl.restore(model, path, optimizer=True)
+    for name, value in slots(saved).items():
+        np.testing.assert_array_equal(slots(model)[name], value, name)
+    part = compiled(("a", "other"), "adamw")
+    if kind.startswith("tl"):
+        tl.restore(part, path, only="a", optimizer=True)
+        np.testing.assert_array_equal(slots(part)["optimizer/a/kernel/velocity"], slots(saved)["optimizer/a/kernel/velocity"])
+
+
+def test_slots_by_number_are_not_taken_by_other_layers(tmp_path):
+    """Two layers of one shape stand in the other order: which slot is whose, a file of numbers does not say."""
+    saved = compiled()
+    saved.fit(X, X, verbose=0)
+    saved.save(tmp_path / "m.keras")
+    assert not tl.plan(compiled(("b", "a")), tmp_path / "m.keras", optimizer=True).ok
+    model = compiled(("b", "a"))
+    tl.restore(model, tl.save(saved, tmp_path / "named.keras"), optimizer=True)
+    for name, value in slots(saved).items():
+        np.testing.assert_array_equal(slots(model)[name], value, name)
+
+
+def test_slots_and_averages_of_tensorflow_1(tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, (None, 6))
+        with v1.variable_scope("a"):
+            kernel, bias = v1.get_variable("kernel", (6, 6)), v1.get_variable("bias", (6,))
+        loss = tf.reduce_mean((tf.matmul(x, kernel) + bias - 1) ** 2)
+        step = v1.train.AdamOptimizer(0.01).minimize(loss)
+        average = v1.train.ExponentialMovingAverage(0.5).apply([kernel, bias])
+        session.run(v1.global_variables_initializer())
+        for _ in range(4):
+            session.run(step, {x: X})
+            session.run(average)
+        want = session.run({v.op.name: v for v in v1.global_variables()})
+        v1.train.Saver().save(session, str(tmp_path / "m.ckpt"))
+    model = compiled(("a",))
+    tl.restore(model, tmp_path / "m.ckpt", optimizer=True)
+    assert int(model.optimizer.iterations) == 4
+    np.testing.assert_array_equal(slots(model)["optimizer/a/bias/velocity"], want["a/bias/Adam_1"])
+    tl.restore(model, tmp_path / "m.ckpt", weights="ema")
+    np.testing.assert_array_equal(model.layers[0].kernel, want["a/kernel/ExponentialMovingAverage"])
+    assert tl.plan(model, tmp_path / "m.ckpt", weights="ema", skip="a/kernel/ExponentialMovingAverage").ok is False
+    assert [r["file"] for r in tl.plan(model, tmp_path / "m.ckpt", skip="a/kernel", missing="fresh").of("skipped")] == ["a/kernel"]
+
+
+@pytest.mark.parametrize("kind", ["ckpt", "npz", "safetensors", "shared"])
+def test_position_needs_an_order(tmp_path, kind):
+    """Sorted by name, the three kernels are in another order than in the model."""
+    make = lambda names: keras.Sequential([keras.Input((6,)), *(L.Dense(6, use_bias=False, name=n) for n in names)])
+    saved, model = make("zmb"), make("abc")
+    arrays = {p: v.numpy() for p, v in tl.by_path(saved).items()}
+    path = tmp_path / f"m.{kind}"
+    if kind == "ckpt":
+        tl.save(saved, path)
+    elif kind == "npz":
+        tl.convert(tl.save(saved, tmp_path / "m.ckpt"), path)
+    elif kind == "safetensors":
+        save_file(arrays, path)
+    else:
+        path = tl.save(saved, tmp_path / "m.safetensors")  # of our own, in the model's order
+        tl.restore(model, path, by="position")
+        return np.testing.assert_array_equal(model(X), saved(X))
+    with pytest.raises(ValueError, match="order of its own"):
+        tl.restore(model, path, by="position")
+
+
+def test_old_files_of_keras_by_position(tmp_path):
+    """A nested model's variables lie trained ones first in a `.h5`; without layer names a `.weights.h5` is read as Keras does."""
+    def make():
+        inner = keras.Sequential([keras.Input((6,)), L.BatchNormalization(), L.BatchNormalization()])
+        return keras.Sequential([keras.Input((6,)), inner, L.Dense(2)])
+    saved = fill(make())
+    for v in saved.weights:
+        v.assign(np.abs(v))
+    saved.save(tmp_path / "m.h5")
+    saved.save_weights(tmp_path / "m.weights.h5")
+    with h5py.File(tmp_path / "m.weights.h5", "r+") as file:
+        file.visititems(lambda _, node: node.attrs.pop("name", None) and None)
+    for name in "m.h5", "m.weights.h5":
+        model = make()
+        tl.restore(model, tmp_path / name, by="position")
+        np.testing.assert_allclose(model(X), saved(X), atol=1e-6, err_msg=name)
+
+
+class Blocks(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.first, self.blocks = L.Dense(6), [[L.Dense(6), L.Dense(6)], [L.Dense(6)]]
+
+    def call(self, x):
+        x = self.first(x)
+        for row in self.blocks:
+            for block in row:
+                x = block(x)
+        return x
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_lists_in_lists_are_in_the_file_or_refused(tmp_path, suffix):
+    saved, model = Blocks(), Blocks()
+    saved(X), model(X)
+    tl.restore(model, tl.save(saved, tmp_path / f"m{suffix}"), rename="renumber")
+    np.testing.assert_allclose(model(X), saved(X), atol=1e-6)
+
+
+def test_arrays_change_on_the_way(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), L.Embedding(10, 4, name="e")])
+    np.savez(tmp_path / "e.npz", **{"e/embeddings": np.ones((7, 4), "float32")})
+    before = model.get_weights()[0].copy()
+    found = tl.restore(model, tmp_path / "e.npz", transform={"e": "rows"})
+    assert "rows, from (7, 4) to (10, 4)" in str(found)
+    np.testing.assert_array_equal(model.get_weights()[0], np.vstack([np.ones((7, 4)), before[7:]]))
+    for wrong in {"e": "nothing"}, {"other": "rows"}, "caffe", 5:
+        with pytest.raises(ValueError):
+            tl.plan(model, tmp_path / "e.npz", transform=wrong)
+
+
+def test_long_plans_are_short(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), *(L.Dense(4, name=f"d{i}") for i in range(60))])
+    found = tl.plan(model, tl.save(model, tmp_path / "m.safetensors"), only="d1")
+    assert len(str(found).splitlines()) < 10 and len(found.table(all=True)) == len(found.rows) == 238
