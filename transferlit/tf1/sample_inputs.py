@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from .graph_files import attr, to_text
 from .inference import SAME, Runner, numpy_dtype, order
-from .assembly import ELEMENTWISE, View
+from .formulas import ELEMENTWISE
+from .view import View
 
 # %% auto #0
 __all__ = ['input_shape', 'counts_rows', 'count_rows', 'find_samples']
