@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .tf1 import Revived, RevivedKeras, locate, read_graph
+from .tf1 import Limits, Revived, RevivedKeras, locate, read_graph
 
 # %% auto #0
 __all__ = ['revive']
@@ -21,21 +21,26 @@ def revive(
     averages: bool = False,
     feeds=None,  # values of placeholders at inference, by name, where the ones found are not right
     shapes=None,  # shapes of inputs, by name, where the graph does not say them
+    sample=None,  # arrays for inputs, by name, where made-up numbers do not fit
     custom_objects=None,  # for Keras files: name to class or function, where the file only names it
+    seconds: float = 20,  # that a graph whose end cannot be read off may take, in a child process
+    gigabytes: float = 4,  # that it may take there
 ) -> Revived:  # show it, then `to_keras` or `as_layer`
     """Find a model in an old file.
 
     Of what is in the file only operations that compute in memory are executed; where a model needs
     others, `to_keras` and `as_layer` raise UnsafeFile. Article, section 2.2
     (`tf.train.import_meta_graph`). Raises FileNotFoundError where there is nothing, ValueError
-    where what is there is no model.
+    where what is there is no model, or where it passes the limits.
     """
     source = locate(path)
     if source.kind in ('hdf5', 'keras'):
         return RevivedKeras(source.graph, custom_objects)
     if source.graph is None:
         raise ValueError(_arrays_only(path))
-    return Revived(path, source, read_graph(source.graph), averages, feeds, shapes)
+    limits = Limits(seconds, gigabytes)
+    graph = read_graph(source.graph)
+    return Revived(path, source, graph, averages, feeds, shapes, sample, limits)
 
 
 def _arrays_only(path) -> str:

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from .graph_files import brief
 from .inference import numpy_dtype
 from .layers import Compute
 from .leftovers import Leftovers, Tangled, piece_unit
@@ -168,7 +169,7 @@ def _made(view, unit) -> keras.layers.Layer:
             IndexError,
             tf.errors.OpError,
         ) as error:
-            unit.note = str(error).splitlines()[0][:200]
+            unit.note = brief(error, 200)
             continue
         found = found if isinstance(found, (list, tuple)) else [found]
         worst = max(difference(f, view.sample[r]) for f, r in zip(found, unit.outputs))

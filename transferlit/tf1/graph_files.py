@@ -8,6 +8,7 @@ Docs: https://transferlit.github.io/transferlit/tf1/graph_files.html.md"""
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +26,8 @@ from ..files import readable
 from ..formats import UnsafeFile
 
 # %% auto #0
-__all__ = ['COMPUTES', 'VARIABLES', 'ASSIGN', 'GraphFile', 'locate', 'read_graph', 'read_collections', 'to_ref', 'to_text',
-           'op_def', 'attr', 'check_nodes', 'computes', 'safe', 'unfold', 'restores', 'Values']
+__all__ = ['COMPUTES', 'VARIABLES', 'ASSIGN', 'GraphFile', 'locate', 'read_graph', 'read_collections', 'brief', 'to_ref',
+           'to_text', 'op_def', 'attr', 'check_nodes', 'computes', 'safe', 'unfold', 'restores', 'Values']
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #47e484ef
 @dataclass
@@ -235,6 +236,18 @@ def read_collections(
     return found, broken
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #f6018f5b
+def brief(
+    error,  # an exception, or a text
+    width: int = 300,  # of the whole
+) -> str:  # one line, without terminal colours, ended at a word
+    "What an error says, for another error to pass on."
+    text = re.sub(r'\x1b\[[0-9;]*m', '', str(error))
+    text = re.sub(r'Exception encountered when calling \S+\.', '', text)
+    text = re.split(r'\n\s*(?:Arguments received by|Original stack trace)', text)[0]
+    text = re.sub(r'\[\[\{\{node [^}]*\}\}\]\]|Graph execution error:', '', text)
+    return textwrap.shorten(text, width, placeholder=' ...')
+
+
 def to_ref(
     text: str,  # `scope/op:1`, or `scope/op` for its first output
 ) -> tuple:  # node name, output number

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from ..files import readable
+from .graph_files import brief
 from .layers import Compute, Formula
 from ..paths import renew
 from ..formats import UnsafeFile
@@ -618,7 +619,7 @@ def _deserialized(config, custom_objects):
         raise ValueError(
             f'A configuration must be understood by Keras {keras.__version__}. Pass what it only'
             ' names as `custom_objects=`, or build the model and `restore` its weights. Received:'
-            f' {" ".join(str(error).split())[:300]}'
+            f' {brief(error)}'
         ) from error
 
 
@@ -638,5 +639,5 @@ def _from_zip(path, config, custom_objects):
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f'A configuration must be understood by Keras {keras.__version__}. Pass what it'
-                f' only names as `custom_objects=`. Received: {" ".join(str(error).split())[:300]}'
+                f' only names as `custom_objects=`. Received: {brief(error)}'
             ) from error

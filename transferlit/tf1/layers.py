@@ -8,6 +8,7 @@ Docs: https://transferlit.github.io/transferlit/tf1/layers.html.md"""
 from __future__ import annotations
 
 import base64
+import hashlib
 import zlib
 from contextlib import ExitStack
 
@@ -17,10 +18,10 @@ import tensorflow as tf
 from keras import ops
 from tensorflow.core.framework import graph_pb2
 
-from .graph_files import safe
+from .graph_files import op_def, safe
 
 # %% auto #0
-__all__ = ['OPS', 'Formula', 'specs', 'Compute', 'LocalResponseNormalization', 'GraphLayer', 'packed']
+__all__ = ['OPS', 'Formula', 'specs', 'Compute', 'LocalResponseNormalization', 'GraphLayer', 'rename_functions', 'packed']
 
 # %% ../../nbs/tf1/40_layers.ipynb #b697b05b
 _PLAIN = '''abs add all any arccos arcsin arctan arctan2 argmax argmin broadcast_to ceil clip
@@ -311,6 +312,37 @@ def _unpacked(text: str):
     return safe(graph_pb2.GraphDef.FromString(zlib.decompress(base64.b64decode(text))))
 
 
+def rename_functions(
+    graph,  # a GraphDef
+):  # the same, whose functions bear names that no other graph has
+    """Call every function after what is in it: TensorFlow keeps the functions of all graphs of a
+    process under their names.
+    """
+    if not graph.library.function:
+        return graph
+    digest = hashlib.sha256(graph.library.SerializeToString(deterministic=True)).hexdigest()[:16]
+    names = {f.signature.name: f'{f.signature.name}_{digest}' for f in graph.library.function}
+    new = graph_pb2.GraphDef()
+    new.CopyFrom(graph)
+    for function in new.library.function:
+        function.signature.name = names[function.signature.name]
+        _rename_calls(function.node_def, names)
+    for gradient in new.library.gradient:
+        gradient.function_name = names.get(gradient.function_name, gradient.function_name)
+        gradient.gradient_func = names.get(gradient.gradient_func, gradient.gradient_func)
+    _rename_calls(new.node, names)
+    return new
+
+
+def _rename_calls(nodes, names: dict) -> None:
+    for node in nodes:
+        node.op = node.op if op_def(node.op) else names.get(node.op, node.op)
+        for value in node.attr.values():
+            for function in (value.func, *value.list.func):
+                if function.name:
+                    function.name = names.get(function.name, function.name)
+
+
 def packed(
     graph,  # a GraphDef
 ) -> str:  # for a `GraphLayer`
@@ -322,7 +354,7 @@ def _function(self, shapes):
     free = [tf.TensorShape([None, *s[1:]]) if s.rank else s for s in shapes]
     key = str(free)
     if key not in self.functions:
-        graph = _unpacked(self.graph)
+        graph = rename_functions(_unpacked(self.graph))
         types = {
             n.name: tf.as_dtype(n.attr['dtype'].type) for n in graph.node if n.op == 'Placeholder'
         }

@@ -24,8 +24,11 @@ from transferlit.tf1.graph_files import (
     VARIABLES,
     Values,
     attr,
+    brief,
     check_nodes,
+    locate,
     read_collections,
+    read_graph,
     safe,
     to_ref,
     to_text,
@@ -41,13 +44,14 @@ from transferlit.tf1.inference import (
     use_moving_averages,
 )
 from .keras2 import load_old
+from .limits import Limits, check_loops, check_sizes, try_in_child
 from .leftovers import Tangled, piece_unit
 from .outputs import SOURCES, Origins, machinery, part_of, rank, roles, switches
 from .sample_inputs import count_rows, counts_rows, find_samples, input_shape
 from .view import View, observe
 
 # %% auto #0
-__all__ = ['Revived', 'RevivedKeras']
+__all__ = ['rehearse', 'Revived', 'RevivedKeras']
 
 # %% ../../nbs/tf1/80_revived.ipynb #96928394
 def _original(meta, values, fed: dict, outputs: list, feeds: dict) -> list:
@@ -200,6 +204,7 @@ def _read(old, outputs: tuple, inputs: tuple | None = None) -> _Reading:
     if (outputs, inputs) in old.readings:
         return old.readings[outputs, inputs]
     _check(old, outputs, inputs or ())
+    _try_first(old, outputs, inputs)
     fixed = switches(old.nodes, old.values, list(outputs), old.feeds)
     fed = {**old.feeds, **{r: v for r, (v, _) in fixed.items()}}
     view = _view(old, old.nodes, fed, outputs, inputs)
@@ -222,11 +227,48 @@ def _read(old, outputs: tuple, inputs: tuple | None = None) -> _Reading:
     return old.readings[outputs, inputs]
 
 # %% ../../nbs/tf1/80_revived.ipynb #1144dd16
+def _try_first(old, outputs: tuple, inputs: tuple | None) -> None:
+    """Try a graph in a child process where what it takes cannot be read off. Raises TooLarge."""
+    if old.limits is None:
+        return  # this is the child
+    needed = _needed(old, outputs, inputs or ())
+    reasons = check_sizes(needed, old.limits)
+    if reasons + check_loops(needed, old.meta.graph_def.library):
+        arguments = old.path, old.options, outputs, inputs
+        try_in_child('transferlit.tf1.revived.rehearse', arguments, old.limits)
+
+
+def _needed(old, outputs, inputs) -> dict:
+    "The nodes between the inputs and `outputs`."
+    ends, found, waiting = {r[0] for r in inputs}, {}, [r[0] for r in outputs]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name in ends or name not in old.nodes:
+            continue
+        found[name] = old.nodes[name]
+        waiting += [to_ref(i.lstrip('^'))[0] for i in old.nodes[name].input]
+    return found
+
+
+def rehearse(
+    path,  # of the file
+    options: dict,  # of `Revived`
+    outputs: tuple,  # tensors
+    inputs: tuple | None,  # tensors
+) -> None:
+    "All that reviving runs, run once; what comes of it is dropped."
+    source = locate(path)
+    old = Revived(path, source, read_graph(source.graph), **{**options, 'limits': None})
+    reading = _read(old, outputs, inputs)
+    _expected(old, reading, outputs)
+    _lifted(old, reading, outputs)
+
+
 def _view(old, nodes, fed, outputs, inputs) -> View:
     "The graph between its inputs and `outputs`."
-    read = Inference(
-        nodes, old.values, fed, old.meta.graph_def.library, old.meta.graph_def.versions
-    )
+    graph = old.meta.graph_def
+    limits = old.limits or Limits()
+    read = Inference(nodes, old.values, fed, graph.library, graph.versions, limits)
     sources = list(inputs) if inputs else _sources(read, outputs)
     if not sources:
         raise ValueError(
@@ -240,7 +282,8 @@ def _sampled(old, view, fixed, counts) -> _Reading:
     "The view, observed on samples."
     runner = Runner(view.read, {r: None for r in view.inputs}, view.outputs)
     said = [old.shapes[r] if r in old.shapes else input_shape(view, runner, r) for r in view.inputs]
-    shapes, first, second = find_samples(view, runner, said)
+    given = {r: a for r, a in old.sample.items() if r in view.inputs}
+    shapes, first, second = find_samples(view, runner, said, given, bool(old.shapes))
     observe(view, runner, first, second)
     rows = next((s[0] for s in said if s and s[0] is not None), None)
     declared = (
@@ -356,7 +399,7 @@ def _layers(old) -> list:
             name_layers(old.kept['layers'], _scopes(old))
         except (ValueError, KeyError, OSError, Tangled, tf.errors.OpError) as error:
             old.kept['layers'] = []
-            old.notes.append(f'the layers could not be read: {str(error).splitlines()[0]}')
+            old.notes.append(f'the layers could not be read: {brief(error)}')
     return old.kept['layers']
 
 # %% ../../nbs/tf1/80_revived.ipynb #afb0baa4
@@ -385,7 +428,7 @@ def _run_graph(old, reading, outputs: tuple) -> tuple:
         try:
             return _original(old.meta, old.values, fed, list(outputs), feeds), 'the original graph'
         except (ValueError, KeyError, tf.errors.OpError) as error:
-            why = f'the graph as it is does not run here: {str(error).splitlines()[0][:160]}'
+            why = f'the graph as it is does not run here: {brief(error, 200)}'
     return reading.runner.run(view.outputs, reading.declared), f'the pruned graph, since {why}'
 
 # %% ../../nbs/tf1/80_revived.ipynb #05a5b405
@@ -460,8 +503,12 @@ class Revived:
         averages=False,  # this and what follows as for `revive`
         feeds=None,  # by name
         shapes=None,  # by name
+        sample=None,  # by name
+        limits=Limits(),  # None: none
     ):
         self.path, self.source, self.meta, self.notes = Path(path), source, meta, list(source.notes)
+        self.options = dict(averages=averages, feeds=feeds, shapes=shapes, sample=sample)
+        self.limits = limits
         self.nodes, self.settled = normalize_graph(unfold(meta.graph_def)), set()
         if averages:
             self.nodes, self.settled = use_moving_averages(self.nodes)
@@ -471,19 +518,16 @@ class Revived:
         self.candidates = sorted(
             rank(self.origins, self.lists, dict(meta.signature_def)), key=lambda c: _lacks(self, c)
         )
-        self.feeds, self.shapes, self.made, self.names, self.readings, self.kept = (
-            {},
-            {},
-            [],
-            {},
-            {},
-            {},
-        )
+        self.feeds, self.shapes, self.sample = {}, {}, {}
+        self.made, self.names, self.readings, self.kept = [], {}, {}, {}
         self.feeds = {
             _find(self, k): np.asarray(v, numpy_dtype(self.nodes[_find(self, k)[0]]).as_numpy_dtype)
             for k, v in (feeds or {}).items()
         }
         self.shapes = {_find(self, k): list(v) for k, v in (shapes or {}).items()}
+        found = {_find(self, k): np.asarray(v) for k, v in (sample or {}).items()}
+        types = {r: numpy_dtype(self.nodes[r[0]], r[1]).as_numpy_dtype for r in found}
+        self.sample = {r: a.astype(types[r]) for r, a in found.items()}
 
     def to_keras(
         self,
