@@ -486,6 +486,13 @@ def _open_end(self, node, ins):
     return True
 
 
+def _enter(self, node, ins):
+    "What goes into a loop and stays the same in it is known there, where it is known outside."
+    fixed = attr(node, 'is_constant', False) and self.kind_of(ins[0]) == 'static'
+    self.kind[node.name] = 'static' if fixed else 'data'
+    return True
+
+
 def _same(self, node, ins):
     for i in range(len(ins) if node.op == 'IdentityN' else 1):
         self.alias[node.name, i] = ins[i]
@@ -656,6 +663,7 @@ _RULES = {
     **dict.fromkeys(SHAPES, _shape),
     **dict.fromkeys(NOISE, _noise),
     **dict.fromkeys(LOOP | {'Placeholder', 'PlaceholderV2', 'PlaceholderWithDefault'}, _open_end),
+    'Enter': _enter,
     **dict.fromkeys(VARIABLES | {'Const'}, _leaf),
 }
 
@@ -705,6 +713,8 @@ def _outputs(self, ref: tuple, memo: dict) -> dict:
     if node.op in ('IsVariableInitialized', 'VarIsInitializedOp'):
         return {ref: np.bool_(True)}  # it comes from a checkpoint
     inputs = [memo[r] for r in self.ins[ref[0]]]
+    if node.op == 'Enter':
+        return {ref: inputs[0]}
     if any(i is None for i in inputs) or not inputs or node.op in CONTROL:
         return {ref: None}
     self._reckon(node, inputs)

@@ -46,7 +46,7 @@ from transferlit.tf1.inference import (
 from .keras2 import load_old
 from .limits import Limits, check_loops, check_sizes, try_in_child
 from .leftovers import Tangled, piece_unit
-from .outputs import SOURCES, Origins, machinery, part_of, rank, roles, switches
+from .outputs import SOURCES, Origins, heads, machinery, part_of, rank, roles, switches
 from .sample_inputs import count_rows, counts_rows, find_samples, input_shape
 from .view import View, observe
 
@@ -305,8 +305,12 @@ def _likely(old) -> str:
 def _find(old, name: str) -> tuple:
     "The tensor that a name means. Raises ValueError with the choices."
     ref = to_ref(name)
-    if ref[0] in old.nodes and (numpy_dtype(old.nodes[ref[0]], ref[1]) or ':' in name):
+    known = ref[0] in old.nodes and (numpy_dtype(old.nodes[ref[0]], ref[1]) or ':' in name)
+    if known and (':' in name or old.origins.of(ref)):
         return ref
+    if known:  # a variable or a constant; a layer may have its name
+        unit = next((u for u in _layers(old) if u.name == name), None)
+        return unit.outputs[0] if unit else ref
     held = [
         to_ref(v)
         for v in old.lists.get(name, [])
@@ -357,7 +361,7 @@ def _default(old) -> tuple:
         )
     best = old.candidates[0]
     if best.score < 100:
-        return (best.ref,)
+        return (best.ref,)  # `_wanted` asks where others are as likely
     signed = [
         c.ref
         for c in old.candidates
@@ -374,8 +378,42 @@ def _default(old) -> tuple:
 def _wanted(old, names) -> tuple:
     "Tensors for what the user says: nothing, a name, or several."
     if names is None:
-        return _default(old)
-    return tuple(_find(old, n) for n in ([names] if isinstance(names, str) else names))
+        found = _default(old)
+        _ask(old)
+        return found
+    names = [names] if isinstance(names, str) else list(names)
+    found = tuple(_find(old, n) for n in names)
+    for name, ref in zip(names, found):
+        if not old.origins.of(ref):
+            raise ValueError(
+                f'An output must depend on an input; this is {_constant_kind(old, ref)}. Choose'
+                f' another; likely ones: {_likely(old)}. Received: {name!r}.'
+            )
+    return found
+
+
+def _ask(old) -> None:
+    "Raises ValueError where other ends are as likely as the first; notes those that are less so."
+    equal, lower = heads(old.origins, old.candidates)
+    if equal:
+        names = [to_text(c.ref) for c in (old.candidates[0], *equal)]
+        raise ValueError(
+            f'Several heads are equally likely; name the one that you want, or a list: `outputs=`.'
+            f' They are {", ".join(names)}. Received: outputs=None.'
+        )
+    if lower:
+        others = ', '.join(to_text(c.ref) for c in lower[:8])
+        old.notes.append(
+            f'took {to_text(old.candidates[0].ref)}; other ends with weights of their own, for'
+            f' `outputs=`: {others}'
+        )
+
+
+def _constant_kind(old, ref) -> str:
+    op = old.nodes[ref[0]].op
+    if op in VARIABLES:
+        return 'a variable'
+    return 'a constant' if op == 'Const' else 'computed from constants and variables alone'
 
 # %% ../../nbs/tf1/80_revived.ipynb #e201c07c
 def _scopes(old) -> set:
@@ -455,6 +493,12 @@ def _mixed(view, layers) -> list:
     return [layer.name for layer in found]
 
 # %% ../../nbs/tf1/80_revived.ipynb #5facd808
+def _note_dropout(old, reading) -> None:
+    if reading.read.dropouts:
+        names = ', '.join(reading.read.dropouts)
+        old.notes.append(f'dropout that the graph cannot switch off was left out: {names}')
+
+
 def _record(old, kind, outputs, reading, found, units, **more) -> dict:
     "Compare with the graph and write it down. Raises ValueError where the two differ."
     expected, against = _expected(old, reading, outputs)
@@ -466,6 +510,9 @@ def _record(old, kind, outputs, reading, found, units, **more) -> dict:
             'A revived model must give what its graph gives. Use `as_layer`, and please report'
             f' this file. Received: a difference of {worst:.2g}.'
         )
+    if worst is None:
+        against = f'nothing: {", ".join(random)} draws random numbers, or mixes the rows'
+    _note_dropout(old, reading)
     entry = {
         'made': kind,
         'inputs': [to_text(r) for r in reading.view.inputs],
@@ -625,6 +672,7 @@ def _to_keras(old, outputs, inputs, name):
         layers=len(units),
         weights=dict(old.names),
     )
+    model.notes = tuple(dict.fromkeys(old.notes))
     return model
 
 # %% ../../nbs/tf1/80_revived.ipynb #b31ed255

@@ -135,7 +135,8 @@ def _nesting(view) -> dict:
             view.node(name).op,
             [nest.get(r[0], ()) + _token(view, r) for r in view.ins(name)],
         )
-        pivots = [nest.get(p, ()) for p in view.read.pivots(name)]
+        lives = [view.read.resolve((p, 0)) for p in view.read.pivots(name)]
+        pivots = [nest.get(r[0], ()) + _token(view, r) for r in lives]
         stack = max(stacks + pivots, key=len, default=())
         if op == 'Enter':
             stack += (('loop', attr(view.node(name), 'frame_name')),)
