@@ -159,12 +159,12 @@ _TURNS = 10_000  # a loop that counts up to this many is no danger
 
 
 def _ins(node) -> list:
-    return [_node_of(i) for i in node.input if i[0] != '^']
+    return [i for i in node.input if i[0] != '^']
 
 
-def has_bound(name: str, nodes: dict, depth: int = 0) -> bool:
+def has_bound(text: str, nodes: dict, depth: int = 0) -> bool:
     "Is a whole number a small constant, or one that comes from the shape of something?"
-    node = nodes.get(name)
+    node = nodes.get(_through(text, nodes))
     if node is None or depth > 60:
         return False
     ins = _ins(node)
@@ -184,16 +184,22 @@ def has_bound(name: str, nodes: dict, depth: int = 0) -> bool:
     return node.op in ('Maximum', 'Add', 'AddV2', 'Sub', 'Pack') and all(found)
 
 # %% ../../nbs/tf1/15_limits.ipynb #42767b1a
-def _through(name: str, nodes: dict) -> str:
+def _through(text: str, nodes: dict) -> str:
     "The node behind what only passes on."
-    while name in nodes and nodes[name].op in ('Identity', 'Switch', 'Enter') and nodes[name].input:
-        name = _ins(nodes[name])[0]
+    name, number = _node_of(text), text.rpartition(':')[2]
+    while name in nodes and nodes[name].op in _SAME and nodes[name].input:
+        of_many = nodes[name].op == 'IdentityN' and number.isdigit()
+        text = nodes[name].input[int(number) if of_many else 0]
+        name, number = _node_of(text), text.rpartition(':')[2]
     return name
 
 
-def _adds_one(name: str, counter: str, nodes: dict) -> bool:
+_SAME = {'Identity', 'IdentityN', 'Switch', 'Enter'}
+
+
+def _adds_one(text: str, counter: str, nodes: dict) -> bool:
     "Is a node `counter` and a constant that is not less than 1?"
-    node = nodes.get(_through(name, nodes))
+    node = nodes.get(_through(text, nodes))
     if node is None or node.op not in ('Add', 'AddV2'):
         return False
     ends = [_through(i, nodes) for i in _ins(node)]
@@ -203,9 +209,9 @@ def _adds_one(name: str, counter: str, nodes: dict) -> bool:
     return bool(np.all(tf.make_ndarray(others[0].attr['value'].tensor) >= 1))
 
 # %% ../../nbs/tf1/15_limits.ipynb #d254bfd4
-def _conditions(name: str, nodes: dict) -> list:
+def _conditions(text: str, nodes: dict) -> list:
     "The comparisons of which each alone ends a loop."
-    node = nodes.get(_through(name, nodes))
+    node = nodes.get(_through(text, nodes))
     if node is None:
         return []
     if node.op == 'LogicalAnd':
@@ -221,9 +227,9 @@ def _old_loop_ends(cond, nodes: dict) -> bool:
         if counter not in nodes or nodes[counter].op != 'Merge':
             continue
         start, back = _ins(nodes[counter])
-        grows = nodes[back].op == 'NextIteration' and _adds_one(
-            _ins(nodes[back])[0], counter, nodes
-        )
+        turn = nodes.get(_node_of(back))
+        grows = turn is not None and turn.op == 'NextIteration'
+        grows = grows and _adds_one(_ins(turn)[0], counter, nodes)
         begins = has_bound(start, nodes)
         if grows and begins and has_bound(stop, nodes):
             return True
@@ -234,13 +240,12 @@ def _is_nested(node, nodes: dict) -> bool:
     "Does a loop take something from inside another one?"
     waiting, seen = _ins(node), set()
     while waiting:
-        name = waiting.pop()
+        name = _node_of(waiting.pop())
         if name in seen or name not in nodes or nodes[name].op == 'Exit':
             continue
         seen.add(name)
-        if nodes[name].op == 'Merge' and any(
-            i in nodes and nodes[i].op == 'NextIteration' for i in _ins(nodes[name])
-        ):
+        before = [nodes.get(_node_of(i)) for i in _ins(nodes[name])]
+        if nodes[name].op == 'Merge' and any(b and b.op == 'NextIteration' for b in before):
             return True
         waiting += _ins(nodes[name])
     return False
@@ -261,21 +266,21 @@ def _new_loop_ends(node, library: dict, nodes: dict) -> bool:
         return False
     inside, names = _body_nodes(cond), [a.name for a in cond.signature.input_arg]
     (result,) = cond.ret.values()
-    for less in _conditions(_node_of(result), inside):
+    for less in _conditions(result, inside):
         counter, stop = (_through(i, inside) for i in _ins(less))
         if counter not in names or not _grows(names.index(counter), body):
             continue
-        if not has_bound(_node_of(node.input[names.index(counter)]), nodes):
+        if not has_bound(node.input[names.index(counter)], nodes):
             continue
         if stop not in names:
             return has_bound(stop, inside)
         if _stays(names.index(stop), body):
-            return has_bound(_node_of(node.input[names.index(stop)]), nodes)
+            return has_bound(node.input[names.index(stop)], nodes)
     return False
 
 # %% ../../nbs/tf1/15_limits.ipynb #0d67d94c
 def _result(number: int, body) -> str:
-    return _node_of(body.ret[body.signature.output_arg[number].name])
+    return body.ret[body.signature.output_arg[number].name]
 
 
 def _grows(number: int, body) -> bool:
