@@ -20,12 +20,26 @@ from .inference import numpy_dtype
 from .layers import Compute
 from .leftovers import Leftovers, Tangled, piece_unit
 from .patterns import match_layer
+from .recurrent import NotRecurrent, find_loops, recurrent_units
 from .view import Fresh, Unit, View, scope_of
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'recognise', 'name_layers', 'difference', 'assemble', 'lift']
 
 # %% ../../nbs/tf1/58_assembly.ipynb #8dab38fc
+def _loops(view, refused) -> list:
+    "The loops that are recurrent layers; why others are not is kept in `view.reasons`."
+    units = []
+    for loop in find_loops(view):
+        if set(loop.nodes) & set(refused):
+            continue
+        try:
+            units += recurrent_units(loop)
+        except NotRecurrent as error:
+            view.reasons[loop.frame] = str(error)
+    return units
+
+
 def recognise(
     view: View,  # observed
     refused=(),  # nodes that must stay as they are
@@ -33,7 +47,8 @@ def recognise(
     """The layers that patterns find, and the nodes that they leave as formulas or pieces of the
     graph.
     """
-    units, done = [], set(refused)
+    units, done = _loops(view, refused), set(refused)
+    done |= {n for u in units for n in u.nodes}
     for name in view.order:
         if name in done or view.inside(name):
             continue
@@ -248,4 +263,5 @@ def lift(
             refused |= unit.nodes
             why.append(f'{unit.name} is no {unit.kind.__name__}: {unit.note}')
             continue
-        return model, units, why
+        stays = 'the loop {!r} stays a piece of the graph: {}'
+        return model, units, why + [stays.format(*item) for item in view.reasons.items()]

@@ -342,10 +342,22 @@ def _at_ends(origins, weights: bool = True) -> list:
         ):
             total = name in origins.totals
             why = 'a number for the whole batch' if total else 'nothing uses it any more'
-            found.append(Candidate((name, 0), 20 if total else 50, why))
+            ref = _own_end(origins, name) if users else (name, 0)
+            found.append(Candidate(ref, 20 if total else 50, why))
     return found
 
 # %% ../../nbs/tf1/30_outputs.ipynb #0f69813a
+def _own_end(origins, name) -> tuple:
+    "The tensor before what the training did to its shape for itself."
+    ref = name, 0
+    while origins.nodes[ref[0]].op in SAME | {'ExpandDims', 'Reshape', 'Squeeze', 'Cast'}:
+        before = to_ref(origins.nodes[ref[0]].input[0])
+        if not origins.label_free(before):
+            break
+        ref = before
+    return ref
+
+
 def _after_layers(origins) -> list:
     """What the last layers give, with a bias or a reshape that follows: for graphs whose loss is
     none of those above.

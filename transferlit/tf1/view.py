@@ -87,7 +87,7 @@ class View:
         for name in self.order:
             for number, ref in enumerate(read.ins[name]):
                 self.users.setdefault(ref, []).append((name, number))
-        self.widths = {}
+        self.widths, self.reasons = {}, {}  # frame of a loop to why it is no layer
         for name, number in [*self.users, *self.outputs]:
             self.widths[name] = max(self.widths.get(name, 1), number + 1)
         self.nest = _nesting(self)
