@@ -1,4 +1,4 @@
-"""From operations back to layers: each layer checked by number, named after its variables, and put together as a model.
+"""From operations back to layers: each checked by number, named after its variables, assembled.
 
 Docs: https://transferlit.github.io/transferlit/tf1/assembly.html.md"""
 
@@ -164,6 +164,12 @@ class _Refused(Exception):
     "A unit that does not give what the graph gives."
 
 # %% ../../nbs/tf1/58_assembly.ipynb #84abe1f0
+_CANNOT_BE = (
+    *(ValueError, TypeError, NotImplementedError, AttributeError, IndexError),
+    tf.errors.OpError,
+)
+
+
 def _made(view, unit) -> keras.layers.Layer:
     "A layer with its weights that agrees with the graph on the sample. Raises _Refused."
     arrays = [tf.constant(view.sample[r]) for r in unit.inputs]
@@ -176,14 +182,7 @@ def _made(view, unit) -> keras.layers.Layer:
             layer(arrays if len(arrays) > 1 else arrays[0])
             layer.set_weights(unit.arrays)
             found = layer(arrays if len(arrays) > 1 else arrays[0])
-        except (
-            ValueError,
-            TypeError,
-            NotImplementedError,
-            AttributeError,
-            IndexError,
-            tf.errors.OpError,
-        ) as error:
+        except _CANNOT_BE as error:
             unit.note = brief(error, 200)
             continue
         found = found if isinstance(found, (list, tuple)) else [found]

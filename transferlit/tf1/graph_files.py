@@ -753,7 +753,9 @@ def _unfold_loop(flow, cond, body) -> list | None:
     given, dtypes = {}, {}
     for i, (text, dtype) in enumerate(zip(data, types)):
         text, dtypes[i] = flow.read(text, dtype) if i in fixed else (text, dtype)
-        more = dict(frame_name=frame, is_constant=fixed_flag) if i in fixed else dict(frame_name=frame)
+        more = (
+            dict(frame_name=frame, is_constant=fixed_flag) if i in fixed else dict(frame_name=frame)
+        )
         given[i] = flow.add('Enter', f'enter{i}', [text], dtypes[i], **more)
     for i in turning:
         back = f'{node.name}/next{i}'

@@ -693,6 +693,12 @@ def _is_leaf(self, ref: tuple) -> bool:
     return ref in self.fed or self.nodes[ref[0]].op in VARIABLES | {'Const'}
 
 # %% ../../nbs/tf1/20_inference.ipynb #bc6318c2
+_DOES_NOT_RUN = (
+    *(AttributeError, TypeError, ValueError, KeyError, IndexError, RuntimeError),
+    tf.errors.OpError,
+)
+
+
 def _reckon(self, node, inputs) -> None:
     "Add up what folding makes larger. Raises TooLarge."
     needed = folded_bytes(node, inputs)
@@ -720,15 +726,7 @@ def _outputs(self, ref: tuple, memo: dict) -> dict:
     self._reckon(node, inputs)
     try:
         return {ref: None, **{(ref[0], i): v for i, v in enumerate(execute(node, inputs))}}
-    except (
-        AttributeError,
-        TypeError,
-        ValueError,
-        KeyError,
-        IndexError,
-        RuntimeError,
-        tf.errors.OpError,
-    ):
+    except _DOES_NOT_RUN:
         return {ref: None}
 
 # %% ../../nbs/tf1/20_inference.ipynb #2002cf20

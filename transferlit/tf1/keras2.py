@@ -20,7 +20,13 @@ import numpy as np
 
 from ..files import readable
 from .graph_files import brief
-from .layers import AUGMENTATIONS, Compute, Formula, TensorFlowFunction, tensorflow_function
+from transferlit.tf1.layers import (
+    AUGMENTATIONS,
+    Compute,
+    Formula,
+    TensorFlowFunction,
+    tensorflow_function,
+)
 from ..paths import renew
 from ..formats import UnsafeFile
 
@@ -691,7 +697,9 @@ def from_cudnn(
     if isinstance(layer, keras.layers.Bidirectional):
         names, half = list(arrays), len(arrays) // 2
         parts = [(layer.forward_layer, names[:half]), (layer.backward_layer, names[half:])]
-        return {k: v for l, ns in parts for k, v in from_cudnn(l, {n: arrays[n] for n in ns}).items()}
+        return {
+            k: v for l, ns in parts for k, v in from_cudnn(l, {n: arrays[n] for n in ns}).items()
+        }
     gates = {keras.layers.LSTM: 4, keras.layers.GRU: 3}.get(type(layer))
     if gates is None or len(arrays) != 3:
         return arrays

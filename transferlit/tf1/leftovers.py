@@ -201,7 +201,14 @@ def _units(self) -> list:
     return [self._unit(g, wanted) for g in groups]
 
 
-Leftovers._before, Leftovers._untangle, Leftovers._levels, Leftovers._item, Leftovers._gather, Leftovers.units = (
+(
+    Leftovers._before,
+    Leftovers._untangle,
+    Leftovers._levels,
+    Leftovers._item,
+    Leftovers._gather,
+    Leftovers.units,
+) = (
     _before,
     _untangle,
     _levels,

@@ -1,4 +1,4 @@
-"""How long and how large a graph may become when it is tried: worked out beforehand, or tried in a child process.
+"""How long and how large a graph may become: worked out beforehand, or tried in a child process.
 
 Docs: https://transferlit.github.io/transferlit/tf1/limits.html.md"""
 
@@ -154,7 +154,18 @@ def _made_size(op: str, inputs: list) -> int:
     return int(size * (np.size(inputs[0]) if op in _MULTIPLIES else 1))
 
 # %% ../../nbs/tf1/15_limits.ipynb #32f62be3
-_PASS_ON = {'Identity', 'Enter', 'Cast', 'StridedSlice', 'Squeeze', 'Reshape', 'Slice', 'Exit', 'Max', 'Min'}
+_PASS_ON = {
+    'Identity',
+    'Enter',
+    'Cast',
+    'StridedSlice',
+    'Squeeze',
+    'Reshape',
+    'Slice',
+    'Exit',
+    'Max',
+    'Min',
+}
 _TURNS = 10_000  # a loop that counts up to this many is no danger
 
 

@@ -172,7 +172,10 @@ def _old_gru(gates, new, width: int) -> Cell:
     units = new.kernel.shape[1]
     r, z = np.split(gates.kernel, 2, 1)
     kernel = np.hstack([z, r, new.kernel])
-    biases = [np.zeros(p.kernel.shape[1], kernel.dtype) if p.bias is None else p.bias for p in (gates, new)]
+    biases = [
+        np.zeros(p.kernel.shape[1], kernel.dtype) if p.bias is None else p.bias
+        for p in (gates, new)
+    ]
     r, z = np.split(biases[0], 2)
     names = [gates.origin, gates.origin, gates.bias_origin or 'zeros']
     arrays = [kernel[:width], kernel[width:], np.hstack([z, r, biases[1]])]
@@ -193,7 +196,9 @@ def _keras_cell(first, second) -> Cell:
     units, columns = back.kernel.shape
     kind = {4: layers.LSTM, 3: layers.GRU, 1: layers.SimpleRNN}.get(columns // units)
     if kind is None or own.kernel.shape[1] != columns:
-        raise NotRecurrent(f'no cell is known with kernels of {own.kernel.shape} and {back.kernel.shape}')
+        raise NotRecurrent(
+            f'no cell is known with kernels of {own.kernel.shape} and {back.kernel.shape}'
+        )
     biases = [p for p in (own, back) if p.bias is not None]
     config = dict(use_bias=bool(biases))
     arrays, names = [own.kernel, back.kernel], [own.origin, back.origin]
@@ -250,8 +255,7 @@ def _is_close(a, b) -> bool:
 
 
 def _places(loop, results: list) -> dict:
-    """What leaves the loop, to the layer and the result of it that it equals. Raises NotRecurrent.
-    """
+    """What leaves the loop, to the layer and the result of it that it equals. Raises NotRecurrent."""
     view, found = loop.view, {}
     for ref in _leaving(loop):
         value = view.sample[ref]
@@ -345,7 +349,9 @@ def recurrent_units(
         wanted = {i: r for r, (n, i) in places.items() if n == number}
         needed = number < len(cells) - 1 or {0, 'steps'} & set(wanted)
         config = {**cell.config, **more, 'go_backwards': backwards and number == 0}
-        unit = _unit(loop, cell, (number, x, shape), (results[number], wanted), bool(needed), config)
+        unit = _unit(
+            loop, cell, (number, x, shape), (results[number], wanted), bool(needed), config
+        )
         units.append(unit)
         units += _after(wanted, unit)
         x = unit.outputs[0]

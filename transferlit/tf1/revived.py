@@ -1,4 +1,4 @@
-"""A graph from an old file: its outputs found, its parts turned into layers, all compared with the graph as it was.
+"""A graph from an old file: its outputs found, its parts made layers, compared with the graph.
 
 Docs: https://transferlit.github.io/transferlit/tf1/revived.html.md"""
 
@@ -46,7 +46,16 @@ from transferlit.tf1.inference import (
 from .keras2 import load_old
 from .limits import Limits, check_loops, check_sizes, try_in_child
 from .leftovers import Tangled, piece_unit
-from .outputs import SOURCES, Origins, heads, machinery, part_of, rank, roles, switches
+from transferlit.tf1.outputs import (
+    SOURCES,
+    Origins,
+    heads,
+    machinery,
+    part_of,
+    rank,
+    roles,
+    switches,
+)
 from .sample_inputs import count_rows, counts_rows, find_samples, input_shape
 from .view import View, observe
 
