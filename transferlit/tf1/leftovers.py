@@ -198,7 +198,8 @@ def _units(self) -> list:
         *(r for u in self.known for r in u.inputs),
         *(r for g in groups for n in g for r in self.needs(n) if self._home(r) != self.find(g[0])),
     }
-    return [self._unit(g, wanted) for g in groups]
+    used = [g for g in groups if any(r[0] in g for r in wanted)]  # a layer took its users over
+    return [self._unit(g, wanted) for g in used]
 
 
 (
