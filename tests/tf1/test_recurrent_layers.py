@@ -6,6 +6,7 @@ import tensorflow as tf
 import transferlit as tl
 
 v1 = tf.compat.v1
+KEEP = {} # the placeholder of the graph that is built
 X = np.random.default_rng(1).normal(size=(4, 6, 3)).astype("float32")
 
 
@@ -51,7 +52,7 @@ def two_lstms(x, states):
 
 
 def dropped(x, states):
-    keep = v1.get_default_graph().get_tensor_by_name("keep:0")
+    keep = KEEP["now"]
     h, states = lstm(x, states)
     return h/keep*tf.floor(keep + tf.random.uniform(tf.shape(h))), states
 
@@ -64,7 +65,7 @@ def leaking(x, states):
 def network(cell, sizes, last=True):
     """`dynamic_rnn` written out, and a layer behind it."""
     x = v1.placeholder(tf.float32, [None, 6, 3], "x")
-    v1.placeholder_with_default(1., [], "keep")
+    KEEP["now"] = v1.placeholder_with_default(1., [], "keep")
     steps, rows = tf.transpose(x, [1, 0, 2]), tf.shape(x)[0]
     count = tf.shape(steps)[0]
     given, results = tf.TensorArray(tf.float32, count).unstack(steps), tf.TensorArray(tf.float32, count)
