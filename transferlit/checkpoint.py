@@ -17,8 +17,6 @@ import keras
 import numpy as np
 
 from transferlit.formats import (
-    RENAMES,
-    TRANSFORMS,
     Asked,
     Plan,
     Weights,

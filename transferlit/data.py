@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import math
 import random
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 

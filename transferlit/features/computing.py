@@ -8,7 +8,6 @@ Docs: https://transferlit.github.io/transferlit/features/computing.html.md"""
 from __future__ import annotations
 
 import math
-import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial

@@ -20,7 +20,7 @@ from keras.src.utils.naming import to_snake_case
 
 from ..files import printable
 from .entries import Stored, Weights
-from .writing import ADAPTER, saved_groups
+from .writing import ADAPTER
 from ..paths import by_path, match
 
 # %% auto #0

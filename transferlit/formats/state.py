@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
-from .entries import Stored, Weights
+from .entries import Weights
 from .keras_files import _configured
 from transferlit.formats.matching import (
     Hit,

@@ -7,6 +7,8 @@ Docs: https://transferlit.github.io/transferlit/tf1/graph_files.html.md"""
 # %% ../../nbs/tf1/10_graph_files.ipynb #da9d4ad7
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +26,8 @@ from ..files import readable
 from ..formats import UnsafeFile
 
 # %% auto #0
-__all__ = ['COMPUTES', 'VARIABLES', 'ASSIGN', 'GraphFile', 'find_graph', 'read_graph', 'read_collections', 'to_ref', 'to_text',
-           'op_def', 'attr', 'check_nodes', 'computes', 'safe', 'unfold', 'restores', 'Values']
+__all__ = ['COMPUTES', 'VARIABLES', 'ASSIGN', 'GraphFile', 'find_graph', 'read_graph', 'read_collections', 'brief', 'to_ref',
+           'to_text', 'op_def', 'attr', 'check_nodes', 'computes', 'safe', 'unfold', 'restores', 'Values']
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #47e484ef
 @dataclass
@@ -127,6 +129,18 @@ def read_collections(
     return found, broken
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #f6018f5b
+def brief(
+    error,  # an exception, or a text
+    width: int = 300,  # of the whole
+) -> str:  # one line, without terminal colours, ended at a word
+    "What an error says, for another error to pass on."
+    text = re.sub(r'\x1b\[[0-9;]*m', '', str(error))
+    text = re.sub(r'Exception encountered when calling \S+\.', '', text)
+    text = re.split(r'\n\s*(?:Arguments received by|Original stack trace)', text)[0]
+    text = re.sub(r'\[\[\{\{node [^}]*\}\}\]\]|Graph execution error:', '', text)
+    return textwrap.shorten(text, width, placeholder=' ...')
+
+
 def to_ref(
     text: str,  # `scope/op:1`, or `scope/op` for its first output
 ) -> tuple:  # node name, output number
@@ -532,6 +546,151 @@ def _body(call, function, library: dict) -> list:
     return [*nodes, type(call)(name=call.name, op='IdentityN', input=results)]
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #330a3799
+@dataclass
+class _Flow:
+    "A loop or a fork whose functions are about to become nodes."
+
+    node: object  # NodeDef
+    library: dict
+    graph: object  # GraphDef, for the types of variables
+    nodes: list = field(default_factory=list)
+
+    def add(self, op: str, name: str, inputs: list, dtype, **more) -> str:
+        "A node of control flow; its name."
+        new = type(self.node)(name=f'{self.node.name}/{name}', op=op, input=inputs)
+        new.attr['T'].type = dtype.as_datatype_enum
+        for key, value in more.items():
+            new.attr[key].CopyFrom(value)
+        self.nodes.append(new)
+        return new.name
+
+    def read(self, text: str, dtype) -> tuple:
+        "What a resource holds, and its type; another tensor as it is. Raises LookupError."
+        if dtype != tf.resource:
+            return text, dtype
+        holder = _behind_identities(text, self.graph)
+        if holder.op != 'VarHandleOp':
+            raise LookupError(text)
+        new = type(self.node)(
+            name=f'{self.node.name}/read{len(self.nodes)}', op='ReadVariableOp', input=[text]
+        )
+        new.attr['dtype'].CopyFrom(holder.attr['dtype'])
+        self.nodes.append(new)
+        return new.name, attr(holder, 'dtype')
+
+    def inline(self, name: str, function, inputs: list, pivot: str) -> list:
+        "The body of a function; nodes that take nothing live where `pivot` does. Its results."
+        call = type(self.node)(name=f'{self.node.name}/{name}', op=function.signature.name)
+        call.input[:] = inputs
+        for new in _body(call, function, self.library):
+            if not [i for i in new.input if i[0] != '^'] and new.op != 'IdentityN':
+                new.input.append(f'^{pivot}')
+            self.nodes.append(new)
+        return [f'{call.name}:{i}' for i in range(len(function.signature.output_arg))]
+
+
+def _behind_identities(text: str, graph):
+    "The node of the file that a tensor comes from."
+    named = {n.name: n for n in graph.node}
+    name = to_ref(text)[0]
+    while name in named and named[name].op == 'Identity':
+        name = to_ref(named[name].input[0])[0]
+    if name not in named:
+        raise LookupError(text)
+    return named[name]
+
+
+def _kept(function) -> set:
+    "Numbers of the arguments that a body hands back as they came."
+    behind = {n.name: n.input[0] for n in function.node_def if n.op == 'Identity'}
+    found = set()
+    pairs = zip(function.signature.input_arg, function.signature.output_arg)
+    for i, (given, result) in enumerate(pairs):
+        text = function.ret[result.name]
+        while text.partition(':')[0] in behind:
+            text = behind[text.partition(':')[0]]
+        found |= {i} if text == given.name else set()
+    return found
+
+
+def _only_reads(*functions) -> bool:
+    "Does nothing in them write to a variable?"
+    ops = {n.op for f in functions for n in f.node_def}
+    return not any(re.match(r'Assign|Resource(?!Gather)', op) for op in ops)
+
+
+def _unfold_flow(node, library: dict, graph) -> list | None:
+    """The nodes that do what `While` or `If` does with functions: `Switch`, `Merge` and their like;
+    None where that cannot be done.
+    """
+    unfold_one = {'While': _unfold_loop, 'If': _unfold_fork}.get(node.op.replace('Stateless', ''))
+    keys = ('cond', 'body') if 'While' in node.op else ('then_branch', 'else_branch')
+    functions = [library.get(attr(node, k)) for k in keys] if unfold_one else [None]
+    if None in functions or not _only_reads(*functions):
+        return None
+    try:
+        return unfold_one(_Flow(node, library, graph), *functions)
+    except LookupError:  # a resource that is no variable of the file
+        return None
+
+
+def _unfold_loop(flow, cond, body) -> list | None:
+    "A `While` as `Enter`, `Merge`, `Switch`, `NextIteration` and `Exit`."
+    node, fixed = flow.node, _kept(body)
+    data, types = [i for i in node.input if i[0] != '^'], attr(node, 'T')
+    frame = tf.compat.v1.AttrValue(s=node.name.encode())
+    count, fixed_flag = tf.compat.v1.AttrValue(i=2), tf.compat.v1.AttrValue(b=True)
+    turning = [i for i in range(len(types)) if i not in fixed]
+    if not turning or any(types[i] == tf.resource for i in turning):
+        return None
+    given, dtypes = {}, {}
+    for i, (text, dtype) in enumerate(zip(data, types)):
+        text, dtypes[i] = flow.read(text, dtype) if i in fixed else (text, dtype)
+        more = (
+            dict(frame_name=frame, is_constant=fixed_flag) if i in fixed else dict(frame_name=frame)
+        )
+        given[i] = flow.add('Enter', f'enter{i}', [text], dtypes[i], **more)
+    for i in turning:
+        back = f'{node.name}/next{i}'
+        given[i] = flow.add('Merge', f'merge{i}', [given[i], back], dtypes[i], N=count)
+    (goes_on,) = flow.inline('cond', cond, list(given.values()), given[turning[0]])
+    until = flow.add('LoopCond', 'loop', [goes_on], tf.bool)
+    exits = dict(enumerate(data))
+    for i in turning:
+        switch = flow.add('Switch', f'switch{i}', [given[i], until], dtypes[i])
+        exits[i], given[i] = flow.add('Exit', f'exit{i}', [switch], dtypes[i]), f'{switch}:1'
+    pivot = flow.add('Identity', 'pivot', [given[turning[0]]], dtypes[turning[0]])
+    results = flow.inline('body', body, list(given.values()), pivot)
+    for i in turning:
+        flow.add('NextIteration', f'next{i}', [results[i]], dtypes[i])
+    ends = [exits[i] for i in range(len(types))]
+    return [*flow.nodes, type(node)(name=node.name, op='IdentityN', input=ends)]
+
+
+def _unfold_fork(flow, then, other) -> list | None:
+    "An `If` as `Switch` and `Merge`."
+    node = flow.node
+    predicate, *data = [i for i in node.input if i[0] != '^']
+    if attr(node, 'Tcond') != tf.bool:
+        return None
+    count = tf.compat.v1.AttrValue(i=2)
+    sides = flow.add('Switch', 'pivots', [predicate, predicate], tf.bool)
+    given = []
+    for i, (text, dtype) in enumerate(zip(data, attr(node, 'Tin') or [])):
+        text, dtype = flow.read(text, dtype)
+        given.append(flow.add('Switch', f'switch{i}', [text, predicate], dtype))
+    results = []
+    for side, function in enumerate((other, then)):
+        pivot = flow.add('Identity', f'pivot{side}', [f'{sides}:{side}'], tf.bool)
+        inputs = [f'{g}:{side}' for g in given]
+        results.append(flow.inline(('else', 'then')[side], function, inputs, pivot))
+    ends = [
+        flow.add('Merge', f'merge{i}', [a, b], dtype, N=count)
+        for i, (a, b, dtype) in enumerate(zip(*results, attr(node, 'Tout') or []))
+    ]
+    return [*flow.nodes, type(node)(name=node.name, op='IdentityN', input=ends)]
+
+
 def unfold(
     graph,  # a GraphDef
 ) -> dict:  # name to NodeDef, without a call of a function
@@ -542,8 +701,10 @@ def unfold(
     waiting = [(node, 0) for node in reversed(graph.node)]
     while waiting:
         node, depth = waiting.pop()
-        function = _callee(node, library)
-        if function is None:
+        function, flow = _callee(node, library), _unfold_flow(node, library, graph)
+        if flow:
+            waiting += [(n, depth + 1) for n in reversed(flow)]
+        elif function is None:
             nodes[node.name] = node
         elif depth > 50:
             raise ValueError(

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tensorflow.core.framework import graph_pb2, node_def_pb2
 
 from .graph_files import VARIABLES, attr, computes, op_def, safe, to_ref, to_text
+from .limits import Limits, folded_bytes, too_large
 
 # %% auto #0
 __all__ = ['SAME', 'SHAPES', 'NOISE', 'LOOP', 'CONTROL', 'UNARY', 'constant', 'normalize_graph', 'order', 'moving',
@@ -410,10 +411,11 @@ class Inference:
     fed: dict = field(default_factory=dict)  # tensor to the value that it has at inference
     library: object = None  # FunctionDefLibrary of the file
     versions: object = None  # VersionDef of the file
+    limits: Limits = Limits()  # of what is folded
 
     def __post_init__(self):
         self.alias, self.kind, self.ins, self.dead, self.memo = {}, {}, {}, set(), {}
-        self.dropouts, self.missing, self.stateful, self.decided = [], [], set(), {}
+        self.dropouts, self.missing, self.stateful, self.folded = [], [], set(), 0
         for name in order(self.nodes):
             self._visit(self.nodes[name])
 
@@ -481,6 +483,13 @@ def _leaf(self, node, ins):
 
 def _open_end(self, node, ins):
     self.kind[node.name] = 'data'
+    return True
+
+
+def _enter(self, node, ins):
+    "What goes into a loop and stays the same in it is known there, where it is known outside."
+    fixed = attr(node, 'is_constant', False) and self.kind_of(ins[0]) == 'static'
+    self.kind[node.name] = 'static' if fixed else 'data'
     return True
 
 
@@ -654,6 +663,7 @@ _RULES = {
     **dict.fromkeys(SHAPES, _shape),
     **dict.fromkeys(NOISE, _noise),
     **dict.fromkeys(LOOP | {'Placeholder', 'PlaceholderV2', 'PlaceholderWithDefault'}, _open_end),
+    'Enter': _enter,
     **dict.fromkeys(VARIABLES | {'Const'}, _leaf),
 }
 
@@ -683,6 +693,20 @@ def _is_leaf(self, ref: tuple) -> bool:
     return ref in self.fed or self.nodes[ref[0]].op in VARIABLES | {'Const'}
 
 # %% ../../nbs/tf1/20_inference.ipynb #bc6318c2
+_DOES_NOT_RUN = (
+    *(AttributeError, TypeError, ValueError, KeyError, IndexError, RuntimeError),
+    tf.errors.OpError,
+)
+
+
+def _reckon(self, node, inputs) -> None:
+    "Add up what folding makes larger. Raises TooLarge."
+    needed = folded_bytes(node, inputs)
+    self.folded += needed if needed > 4 * sum(np.asarray(i).nbytes for i in inputs) else 0
+    if max(needed, self.folded) > self.limits.memory:
+        raise too_large(f'{node.name!r} ({node.op}) would need {needed / 2**30:,.1f} GB')
+
+
 def _outputs(self, ref: tuple, memo: dict) -> dict:
     "All outputs of one node; None for what cannot be computed."
     node = self.nodes[ref[0]]
@@ -695,19 +719,14 @@ def _outputs(self, ref: tuple, memo: dict) -> dict:
     if node.op in ('IsVariableInitialized', 'VarIsInitializedOp'):
         return {ref: np.bool_(True)}  # it comes from a checkpoint
     inputs = [memo[r] for r in self.ins[ref[0]]]
+    if node.op == 'Enter':
+        return {ref: inputs[0]}
     if any(i is None for i in inputs) or not inputs or node.op in CONTROL:
         return {ref: None}
+    self._reckon(node, inputs)
     try:
         return {ref: None, **{(ref[0], i): v for i, v in enumerate(execute(node, inputs))}}
-    except (
-        AttributeError,
-        TypeError,
-        ValueError,
-        KeyError,
-        IndexError,
-        RuntimeError,
-        tf.errors.OpError,
-    ):
+    except _DOES_NOT_RUN:
         return {ref: None}
 
 # %% ../../nbs/tf1/20_inference.ipynb #2002cf20
@@ -725,12 +744,8 @@ def _cone(self, refs: list, stop=()) -> list:
     return sorted(found, key=place.__getitem__)
 
 
-Inference.value, Inference._is_leaf, Inference._outputs, Inference.cone = (
-    _value,
-    _is_leaf,
-    _outputs,
-    _cone,
-)
+Inference.value, Inference._is_leaf, Inference._outputs = _value, _is_leaf, _outputs
+Inference.cone, Inference._reckon = _cone, _reckon
 
 # %% ../../nbs/tf1/20_inference.ipynb #5b569ad8
 @dataclass

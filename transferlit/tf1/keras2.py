@@ -8,6 +8,7 @@ Docs: https://transferlit.github.io/transferlit/tf1/keras2.html.md"""
 from __future__ import annotations
 
 import inspect
+import re
 import tempfile
 import zipfile
 from pathlib import Path
@@ -16,12 +17,19 @@ import keras
 import numpy as np
 
 from ..files import readable
-from .layers import Compute, Formula
+from .graph_files import brief
+from transferlit.tf1.layers import (
+    AUGMENTATIONS,
+    Compute,
+    Formula,
+    TensorFlowFunction,
+    tensorflow_function,
+)
 from ..paths import renew
 from ..formats import UnsafeFile, copy_keras, read_legacy_arrays, read_model_config
 
 # %% auto #0
-__all__ = ['Mender', 'operation_layer', 'mend', 'fill', 'load_old']
+__all__ = ['Mender', 'operation_layer', 'mend', 'from_cudnn', 'fill', 'load_old']
 
 # %% ../../nbs/tf1/70_keras2.ipynb #2a79d012
 _NEW_NAMES = {
@@ -45,6 +53,14 @@ _NEW_CLASSES = {
     'Convolution2D': 'Conv2D',
     'Convolution1D': 'Conv1D',
     'Deconvolution2D': 'Conv2DTranspose',
+    'CuDNNLSTM': 'LSTM',
+    'CuDNNGRU': 'GRU',
+}
+_GONE = {  # layers of Keras 2 that nothing today stands for
+    **dict.fromkeys(('LocallyConnected1D', 'LocallyConnected2D'), 'Keras 3 has no such layer'),
+    **dict.fromkeys(('RandomHeight', 'RandomWidth'), 'Keras 3 has no such layer'),
+    'DenseFeatures': 'feature columns are not in Keras 3',
+    'SequenceFeatures': 'feature columns are not in Keras 3',
 }
 
 # %% ../../nbs/tf1/70_keras2.ipynb #596ff77d
@@ -66,6 +82,17 @@ _SAYS_NOTHING = {
     'dim_ordering',
     'type_spec',
     'mode',
+    'rng_type',
+    'query_shape',
+    'key_shape',
+    'value_shape',
+    'build_config',
+    'build_input_shape',
+    'sparse',
+    'time_major',
+    'cell_dtype',
+    'trainable',
+    'optional',
 }
 _OLD_HARD_SIGMOID = Formula(
     [['multiply', ['x0', 0.2]], ['add', ['s0', 0.5]], ['clip', ['s1', 0.0, 1.0]]]
@@ -74,9 +101,13 @@ _OLD_HARD_SIGMOID = Formula(
 # %% ../../nbs/tf1/70_keras2.ipynb #034c4531
 def _accepts(kind, key: str) -> bool:
     "Does a class take an argument, itself or by what it is derived from?"
-    return any(
-        key in inspect.signature(c.__init__).parameters for c in kind.__mro__ if c is not object
-    )
+    for c in kind.__mro__:
+        parameters = inspect.signature(c.__init__).parameters
+        if key in parameters:
+            return True
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            return False
+    return False
 
 
 def _neutral(key, value) -> bool:
@@ -92,6 +123,8 @@ def _known(name: str, custom: dict):
     "The class that a name in a configuration means; None for one that Keras does not have."
     if name in custom:
         return custom[name]
+    if name in AUGMENTATIONS:
+        return AUGMENTATIONS[name]
     if name == 'Functional':
         return keras.Model
     for place in (
@@ -107,6 +140,40 @@ def _known(name: str, custom: dict):
                 return found
 
 # %% ../../nbs/tf1/70_keras2.ipynb #3cde6f91
+def _tensor(t) -> dict:
+    "A tensor of the model, as Keras writes it today."
+    history = {'shape': [None], 'dtype': 'float32', 'keras_history': list(t[:3])}
+    return {'class_name': '__keras_tensor__', 'config': history}
+
+
+def _with_tensors(value):
+    if _is_tensor(value):
+        return _tensor(value)
+    if isinstance(value, dict):
+        return {k: _with_tensors(v) for k, v in value.items()}
+    return [_with_tensors(v) for v in value] if isinstance(value, list) else value
+
+
+def _has_tensor(value) -> bool:
+    parts = value.values() if isinstance(value, dict) else value
+    nested = isinstance(value, (dict, list)) and any(map(_has_tensor, parts))
+    return _is_tensor(value) or nested
+
+
+def _option_call(node):
+    "A call with tensors among its options, as attention has them, in the form of today."
+    if not isinstance(node, list) or not node:
+        return node
+    given = [node] if _is_tensor(node) else node
+    if not all(map(_is_tensor, given)):
+        return node
+    options = {k: v for t in given if len(t) > 3 for k, v in t[3].items() if v is not None}
+    if not _has_tensor(options):
+        return node
+    args = [_tensor(t) for t in given]
+    return {'args': args if len(args) == 1 else [args], 'kwargs': _with_tensors(options)}
+
+
 _STATEFUL = {'LSTM', 'GRU', 'SimpleRNN', 'ConvLSTM2D', 'Bidirectional', 'RNN'}
 
 
@@ -121,15 +188,11 @@ def _state_call(node):
     states = [s[:3] for s in more] or options.pop('initial_state', None) or []
     if not states:
         return node
-    tensor = lambda t: {
-        'class_name': '__keras_tensor__',
-        'config': {'shape': [None], 'dtype': 'float32', 'keras_history': list(t[:3])},
-    }
     states = [states] if isinstance(states[0], str) else states
     return {
-        'args': [tensor(first)],
+        'args': [_tensor(first)],
         'kwargs': {
-            'initial_state': [tensor(t) for t in states],
+            'initial_state': [_tensor(t) for t in states],
             **{k: v for k, v in options.items() if k in ('training', 'mask')},
         },
     }
@@ -153,7 +216,7 @@ class Mender:
         if not isinstance(entry, dict) or 'class_name' not in entry:
             return entry
         old, config = entry['class_name'], entry.get('config')
-        if old == 'TFOpLambda' and old not in self.custom and (new := operation_layer(entry)):
+        if old in _CALLS and old not in self.custom and (new := operation_layer(entry)):
             return new
         name = _NEW_CLASSES.get(old, old)
         kind = _known(name, self.custom)
@@ -163,17 +226,11 @@ class Mender:
             config = self.model(config, name)
         elif isinstance(config, dict):
             config = self.layer(config, kind, old, where)
-        nodes = (
-            {'inbound_nodes': [_state_call(n) for n in entry['inbound_nodes']]}
-            if name in _STATEFUL and entry.get('inbound_nodes')
-            else {}
-        )
-        return {
-            **self._place(kind),
-            'config': config,
-            **{k: entry[k] for k in ('name', 'inbound_nodes') if k in entry},
-            **nodes,
-        }
+        kept = {k: entry[k] for k in ('name', 'inbound_nodes') if k in entry}
+        if isinstance(calls := kept.get('inbound_nodes'), list):
+            changed = _state_call if name in _STATEFUL else _option_call
+            kept['inbound_nodes'] = [changed(n) for n in calls]
+        return {**self._place(kind), 'config': config, **kept}
 
     def _place(self, kind) -> dict:
         module = next(
@@ -185,6 +242,9 @@ class Mender:
             None,
         )
         mine = kind in self.custom.values()
+        if kind in AUGMENTATIONS.values():
+            full = f'transferlit>{kind.__name__}'
+            return {'module': None, 'class_name': kind.__name__, 'registered_name': full}
         if kind is keras.Model:
             return {
                 'module': 'keras.src.models.functional',
@@ -198,6 +258,14 @@ class Mender:
         }
 
     def _missing(self, entry, name, where):
+        if name in _GONE:
+            raise ValueError(
+                f'A layer must exist in Keras 3 to be built: {_GONE[name]}. Write it and pass it in'
+                f' `custom_objects=`, or build the model and `restore`. Received: {name}'
+                f' ({where!r}).'
+            )
+        if name in _CALLS:
+            name = f'{name} of {entry["config"].get("function")}'
         self.needed.setdefault(where if name == 'Lambda' else name, []).append(where)
         return entry
 
@@ -261,37 +329,106 @@ def operation_layer(
     entry: dict,  # of a `TFOpLambda` in a configuration
 ) -> dict | None:  # the entry of a `Compute`; None where the function is not in the table
     "An operation of TensorFlow that Keras 2 wrote as a layer, as a formula."
-    known, node = _FUNCTIONS.get(entry['config'].get('function')), entry['inbound_nodes'][:1]
-    if known is None or len(entry['inbound_nodes']) != 1:
+    if len(entry.get('inbound_nodes') or ()) != 1:
         return None
-    (op, order, options), (node,) = known, node
-    first = [node] if _is_tensor(node) else node
-    given = {k: v for k, v in (first[0][3] if len(first[0]) > 3 else {}).items() if v is not None}
-    tensors, args = (
-        [f[:3] for f in first],
-        [[f'x{i}' for i in range(len(first))] if order[0] == 'values' else 'x0'],
-    )
+    function, (node,) = entry['config'].get('function'), entry['inbound_nodes']
+    arguments = _first_argument(node)
+    if arguments is None:
+        return None
+    first, options = arguments
+    if entry['class_name'] == 'SlicingOpLambda':
+        return _slice_layer(entry, first, options)
+    return _formula_layer(entry, first, options) or _function_layer(entry, function, arguments)
+
+
+_CALLS = {'TFOpLambda', 'SlicingOpLambda'}
+_CONSTANT = '_CONSTANT_VALUE'  # stands for the name of a layer where the first argument is a number
+
+
+def _first_argument(node) -> tuple | None:
+    "The first argument of a call (a tensor, a list of them, a number), and the others by name."
+    if not node:
+        return None
+    if isinstance(node[0], str):
+        options = node[3] if len(node) > 3 else {}
+        first = node[2] if node[0] == _CONSTANT else node[:3]
+        return first, {k: v for k, v in options.items() if v is not None}
+    options = {k: v for t in node if len(t) > 3 for k, v in t[3].items() if v is not None}
+    return [t[2] if t[0] == _CONSTANT else t[:3] for t in node], options
+
+
+def _as_entry(entry, layer: keras.layers.Layer, tensors: list) -> dict:
+    "A layer of ours in the place of one of a configuration."
+    inputs = tensors[0] if len(tensors) == 1 else tensors
+    return {
+        'module': type(layer).__module__,
+        'class_name': type(layer).__name__,
+        'registered_name': f'transferlit>{type(layer).__name__}',
+        'config': layer.get_config(),
+        'name': entry['name'],
+        'inbound_nodes': [{'args': [_with_tensors(inputs)], 'kwargs': {}}],
+    }
+
+
+def _formula_layer(entry, first, given: dict) -> dict | None:
+    "As a formula, where the function is in the table and its other arguments are plain."
+    known = _FUNCTIONS.get(entry['config'].get('function'))
+    listed = known is not None and known[1][0] == 'values'
+    plain = all(map(_is_tensor, first)) if listed and isinstance(first, list) else _is_tensor(first)
+    if known is None or not plain:
+        return None
+    (op, order, options), given = known, dict(given)
+    tensors = list(first) if listed else [first]
+    args = [[f'x{i}' for i in range(len(tensors))] if listed else 'x0']
     for name in order[1:]:
         if name not in given:
             return None
-        if _is_tensor(value := given.pop(name)):
+        value = given.pop(name)
+        if _is_tensor(value):
             tensors.append(value[:3])
-        args.append(f'x{len(tensors) - 1}' if _is_tensor(value) else value)
-    if set(given) - set(options) or any(map(_is_tensor, given.values())):
+            value = f'x{len(tensors) - 1}'
+        args.append(value)
+    if set(given) - set(options) or _has_tensor(given) or _has_tensor(args):
         return None
     formula = Formula([[op, args, {options[k]: v for k, v in given.items()}]])
-    config = {
-        'name': entry['config']['name'],
-        'formula': keras.saving.serialize_keras_object(formula),
-    }
-    return {
-        'module': Compute.__module__,
-        'class_name': 'Compute',
-        'registered_name': 'transferlit>Compute',
-        'config': config,
-        'name': entry['name'],
-        'inbound_nodes': [[[*t, {}] for t in tensors]],
-    }
+    return _as_entry(entry, Compute(formula, name=entry['config']['name']), tensors)
+
+
+def _function_layer(entry, function: str, arguments: tuple) -> dict | None:
+    "As the function of TensorFlow that it is, where that is known to compute only."
+    if tensorflow_function(function or '') is None:
+        return None
+    tensors = []
+
+    def template(value):
+        if _is_tensor(value):
+            tensors.append(value[:3])
+            return {'input': len(tensors) - 1}
+        if isinstance(value, dict) and value.get('class_name') == '__tuple__':
+            value = value['items']
+        return [template(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    first, given = arguments
+    args, options = [template(first)], {k: template(v) for k, v in given.items()}
+    layer = TensorFlowFunction(function, args, options, name=entry['config']['name'])
+    return _as_entry(entry, layer, tensors) if tensors else None
+
+
+def _slice_layer(entry, first, given: dict) -> dict | None:
+    "`x[...]` as a formula; None where a tensor says what is taken."
+    spec = given.get('slice_spec')
+    spec = spec.get('items', spec) if isinstance(spec, dict) else spec
+    parts = spec if isinstance(spec, list) else [spec]
+    if _has_tensor(parts) or not _is_tensor(first):
+        return None
+    formula = Formula([['item', ['x0'], {'spec': [_slice_part(p) for p in parts]}]])
+    return _as_entry(entry, Compute(formula, name=entry['config']['name']), [first])
+
+
+def _slice_part(part):
+    if isinstance(part, dict) and {'start', 'stop', 'step'} <= set(part):
+        return [part['start'], part['stop'], part['step']]
+    return '...' if isinstance(part, (dict, str)) else part
 
 # %% ../../nbs/tf1/70_keras2.ipynb #ef8fb879
 def _layer(self, config: dict, kind, old: str, where: str) -> dict:
@@ -314,7 +451,9 @@ def _layer(self, config: dict, kind, old: str, where: str) -> dict:
                 f' `restore` the weights. Received: {key}={value!r} for {kind.__name__} {where!r}.'
             )
     if kind.__name__ == 'GRU' and 'reset_after' not in found:
-        found['reset_after'] = False
+        found['reset_after'] = old == 'CuDNNGRU'
+    if kind.__name__ == 'Discretization' and found.get('bin_boundaries'):
+        found.pop('num_bins', None)
     if old in ('Convolution2D', 'Conv2D') and 'nb_row' in config:
         found['kernel_size'] = [config['nb_row'], config['nb_col']]
     return found
@@ -388,11 +527,10 @@ def _model(self, config, kind):
         config = {'name': 'sequential', 'layers': config}  # Keras before 2.2.3
     config = {k: v for k, v in config.items() if k not in ('build_input_shape', 'shared_object_id')}
     entries = list(config['layers'])
-    ends = _first_call(
-        {'inbound_nodes': [config.get('input_layers', []), config.get('output_layers', [])]},
-        entries,
-    )['inbound_nodes']
-    config.update((k, v) for k, v in zip(('input_layers', 'output_layers'), ends) if k in config)
+    for key in ('input_layers', 'output_layers'):
+        if key in config:
+            ends = _first_call({'inbound_nodes': config[key]}, entries).get('inbound_nodes', [])
+            config[key] = ends[0] if _is_single(ends) else ends
     first = entries[0].get('config', {}) if entries else {}
     if (
         kind == 'Sequential'
@@ -431,13 +569,26 @@ def _model(self, config, kind):
     return config
 
 # %% ../../nbs/tf1/70_keras2.ipynb #0a38e3e4
+def _is_single(ends) -> bool:  # one tensor: Keras 2 took it out of its list
+    return isinstance(ends, list) and len(ends) == 1 and _is_tensor(ends[0])
+
+
+def _has_own_call(entry: dict) -> bool:
+    "Was a nested model called once when it was made? A `Sequential` that knew no shape was not."
+    if entry.get('class_name') in ('Functional', 'Model'):
+        return True
+    if entry.get('class_name') != 'Sequential':
+        return False
+    config = entry['config']
+    first = (config if isinstance(config, list) else config.get('layers', []))[:1]
+    return any(
+        e['class_name'] == 'InputLayer' or 'batch_input_shape' in e.get('config', {}) for e in first
+    )
+
+
 def _first_call(entry, entries):
     "Keras 2 counted the making of a nested model as its first call; here its calls count from 0."
-    nested = {
-        e['name']
-        for e in entries
-        if e.get('class_name') in ('Functional', 'Model', 'Sequential') and 'name' in e
-    }
+    nested = {e['name'] for e in entries if 'name' in e and _has_own_call(e)}
 
     def counted(value):
         if isinstance(value, dict):
@@ -479,6 +630,33 @@ def mend(
         )
     return new, mender
 
+# %% ../../nbs/tf1/70_keras2.ipynb #21baabd9
+def _without_seeds(arrays: dict) -> dict:
+    return {n: a for n, a in arrays.items() if not re.search(r'StateVar|seed_generator', n)}
+
+
+def from_cudnn(
+    layer,  # of today
+    arrays: dict,  # name to array, in the order of the file
+) -> dict:  # the same in the form of `LSTM` and `GRU`, where they are those of a CuDNN layer
+    "The weights of `CuDNNLSTM` and `CuDNNGRU`, and those of a `Bidirectional` of them."
+    if isinstance(layer, keras.layers.Bidirectional):
+        names, half = list(arrays), len(arrays) // 2
+        parts = [(layer.forward_layer, names[:half]), (layer.backward_layer, names[half:])]
+        return {
+            k: v for l, ns in parts for k, v in from_cudnn(l, {n: arrays[n] for n in ns}).items()
+        }
+    gates = {keras.layers.LSTM: 4, keras.layers.GRU: 3}.get(type(layer))
+    if gates is None or len(arrays) != 3:
+        return arrays
+    (a, kernel), (b, recurrent), (c, bias) = arrays.items()
+    if bias.shape != (2 * gates * layer.units,):
+        return arrays
+    bias = bias.reshape(2, -1)
+    kernel = np.hstack([p.T.reshape(p.shape) for p in np.split(kernel, gates, 1)])
+    recurrent = np.hstack([p.T for p in np.split(recurrent, gates, 1)])
+    return {a: kernel, b: recurrent, c: bias.sum(0) if gates == 4 else bias}
+
 # %% ../../nbs/tf1/70_keras2.ipynb #5d0f2aa0
 def _targets(layer) -> list:  # in the order that Keras 2 wrote
     return (
@@ -497,6 +675,7 @@ def fill(
     """
     groups = read_legacy_arrays(readable(path))
     pairs, by_name = [], {l.name: l for l in model.layers}
+    groups = {n: _without_seeds(from_cudnn(by_name.get(n), a)) for n, a in groups.items()}
     for name, arrays in groups.items():
         weights = _targets(by_name[name]) if name in by_name else []
         if [tuple(w.shape) for w in weights] != [a.shape for a in arrays.values()]:
@@ -563,7 +742,7 @@ def _deserialized(config, custom_objects):
         raise ValueError(
             f'A configuration must be understood by Keras {keras.__version__}. Pass what it only'
             ' names as `custom_objects=`, or build the model and `restore` its weights. Received:'
-            f' {" ".join(str(error).split())[:300]}'
+            f' {brief(error)}'
         ) from error
 
 
@@ -581,5 +760,5 @@ def _from_zip(path, config, custom_objects):
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f'A configuration must be understood by Keras {keras.__version__}. Pass what it'
-                f' only names as `custom_objects=`. Received: {" ".join(str(error).split())[:300]}'
+                f' only names as `custom_objects=`. Received: {brief(error)}'
             ) from error

@@ -8,6 +8,8 @@ Docs: https://transferlit.github.io/transferlit/tf1/layers.html.md"""
 from __future__ import annotations
 
 import base64
+import hashlib
+import re
 import zlib
 from contextlib import ExitStack
 
@@ -17,10 +19,11 @@ import tensorflow as tf
 from keras import ops
 from tensorflow.core.framework import graph_pb2
 
-from .graph_files import safe
+from .graph_files import op_def, safe
 
 # %% auto #0
-__all__ = ['OPS', 'Formula', 'specs', 'Compute', 'LocalResponseNormalization', 'GraphLayer', 'packed']
+__all__ = ['OPS', 'AUGMENTATIONS', 'Formula', 'specs', 'Compute', 'tensorflow_function', 'TensorFlowFunction',
+           'LocalResponseNormalization', 'GraphLayer', 'rename_functions', 'packed']
 
 # %% ../../nbs/tf1/40_layers.ipynb #b697b05b
 _PLAIN = '''abs add all any arccos arcsin arctan arctan2 argmax argmin broadcast_to ceil clip
@@ -228,6 +231,92 @@ class Compute(_Holder):
         }
 
 # %% ../../nbs/tf1/40_layers.ipynb #2e229502
+_NAMES = {
+    *'abs add argmax argmin argsort boolean_mask broadcast_to cast clip_by_value concat'.split(),
+    *'cumsum divide einsum equal expand_dims exp eye fill gather gather_nd greater'.split(),
+    *'greater_equal identity less less_equal linspace logical_and logical_not'.split(),
+    *'logical_or matmul maximum meshgrid minimum multiply negative norm not_equal'.split(),
+    *'one_hot ones ones_like pad pow range rank realdiv reduce_all reduce_any'.split(),
+    *'reduce_max reduce_mean reduce_min reduce_prod reduce_sum repeat reshape'.split(),
+    *'reverse roll round scatter_nd sequence_mask shape sign size slice sort'.split(),
+    *'space_to_batch split sqrt square squeeze stack stop_gradient strided_slice'.split(),
+    *'subtract tensor_scatter_nd_update tensordot tile transpose truediv unstack'.split(),
+    *'where zeros zeros_like sigmoid tanh floor sin cos space_to_depth'.split(),
+    *'depth_to_space batch_to_space reduce_logsumexp to_float floordiv mod'.split(),
+}
+_MATHS = r'(compat\.v1\.)?(math|nn|linalg|signal|bitwise|image)\.\w+'
+
+
+def tensorflow_function(
+    name: str,  # as `TFOpLambda` writes it: `math.reduce_mean`, `__operators__.add`
+):  # the function; None where it is not known to compute only
+    "A function of TensorFlow that computes in memory, and nothing else."
+    leaf = name.rpartition('.')[2]
+    plain = re.fullmatch(rf'(compat\.v1\.)?{leaf}', name) and leaf in _NAMES
+    if not plain and not re.fullmatch(_MATHS, name):
+        return None
+    found = tf
+    for part in name.split('.'):
+        found = getattr(found, part, None)
+    return found if callable(found) and not isinstance(found, type) else None
+
+
+def _filled_in(value, inputs):
+    "The template of an argument with tensors in their places."
+    if isinstance(value, dict) and set(value) == {'input'}:
+        return inputs[value['input']]
+    if isinstance(value, dict):
+        return {k: _filled_in(v, inputs) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_filled_in(v, inputs) for v in value]
+    return value
+
+
+@keras.saving.register_keras_serializable('transferlit')
+class TensorFlowFunction(keras.layers.Layer):
+    """One call of a function of TensorFlow, as `TFOpLambda` of Keras 2 was.
+
+    Raises ValueError for a function that is not known to compute only.
+    """
+
+    deterministic = True
+
+    def __init__(self, function: str, args=(), options=None, **kwargs):
+        super().__init__(**{**kwargs, 'autocast': False})
+        self.function, self.args, self.options = function, list(args), dict(options or {})
+        if tensorflow_function(function) is None:
+            raise ValueError(
+                'A function named in a file must be one that only computes. Build the model and'
+                f' `restore` its weights. Received: {function!r}.'
+            )
+
+    def call(self, inputs):
+        inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        args, options = (_filled_in(v, inputs) for v in (self.args, self.options))
+        return tensorflow_function(self.function)(*args, **options)
+
+    def get_config(self):
+        own = dict(function=self.function, args=self.args, options=self.options)
+        return {**super().get_config(), **own}
+
+
+def _at_training_only(kind):
+    "A layer of random images that leaves them alone unless it is trained, as in Keras 2."
+
+    def call(self, inputs, training=False):
+        return kind.call(self, inputs, training=training)
+
+    new = type(kind.__name__, (kind,), {'call': call, '__module__': __name__})
+    return keras.saving.register_keras_serializable('transferlit')(new)
+
+
+AUGMENTATIONS = {  # by name: in Keras 3 they change images unless they are told not to
+    name: _at_training_only(getattr(keras.layers, name))
+    for name in 'RandomFlip RandomRotation RandomZoom RandomTranslation RandomContrast'
+    ' RandomBrightness RandomCrop'.split()
+}
+
+
 @keras.saving.register_keras_serializable('transferlit')
 class LocalResponseNormalization(keras.layers.Layer):
     "`tf.nn.local_response_normalization` (Krizhevsky et al., 2012, section 3.3) as a layer."
@@ -311,6 +400,37 @@ def _unpacked(text: str):
     return safe(graph_pb2.GraphDef.FromString(zlib.decompress(base64.b64decode(text))))
 
 
+def rename_functions(
+    graph,  # a GraphDef
+):  # the same, whose functions bear names that no other graph has
+    """Call every function after what is in it: TensorFlow keeps the functions of all graphs of a
+    process under their names.
+    """
+    if not graph.library.function:
+        return graph
+    digest = hashlib.sha256(graph.library.SerializeToString(deterministic=True)).hexdigest()[:16]
+    names = {f.signature.name: f'{f.signature.name}_{digest}' for f in graph.library.function}
+    new = graph_pb2.GraphDef()
+    new.CopyFrom(graph)
+    for function in new.library.function:
+        function.signature.name = names[function.signature.name]
+        _rename_calls(function.node_def, names)
+    for gradient in new.library.gradient:
+        gradient.function_name = names.get(gradient.function_name, gradient.function_name)
+        gradient.gradient_func = names.get(gradient.gradient_func, gradient.gradient_func)
+    _rename_calls(new.node, names)
+    return new
+
+
+def _rename_calls(nodes, names: dict) -> None:
+    for node in nodes:
+        node.op = node.op if op_def(node.op) else names.get(node.op, node.op)
+        for value in node.attr.values():
+            for function in (value.func, *value.list.func):
+                if function.name:
+                    function.name = names.get(function.name, function.name)
+
+
 def packed(
     graph,  # a GraphDef
 ) -> str:  # for a `GraphLayer`
@@ -322,7 +442,7 @@ def _function(self, shapes):
     free = [tf.TensorShape([None, *s[1:]]) if s.rank else s for s in shapes]
     key = str(free)
     if key not in self.functions:
-        graph = _unpacked(self.graph)
+        graph = rename_functions(_unpacked(self.graph))
         types = {
             n.name: tf.as_dtype(n.attr['dtype'].type) for n in graph.node if n.op == 'Placeholder'
         }

@@ -14,14 +14,15 @@ import numpy as np
 import tensorflow as tf
 
 from .graph_files import VARIABLES, attr, to_ref, to_text
-from .inference import LOOP, SAME, SHAPES, Inference, order
+from .inference import LOOP, NOISE, SAME, SHAPES, Inference, order
 
 # %% auto #0
-__all__ = ['SOURCES', 'part_of', 'machinery', 'Origins', 'Candidate', 'rank', 'trouble', 'switches', 'reach', 'roles']
+__all__ = ['SOURCES', 'part_of', 'machinery', 'Origins', 'Candidate', 'rank', 'heads', 'trouble', 'switches', 'reach', 'roles']
 
 # %% ../../nbs/tf1/30_outputs.ipynb #98e3e50b
 _PARTS = (
     ('gradients', r'(^|/)gradients(_\d+)?/', None),
+    ('sampled losses', None, r'.*CandidateSampler|ComputeAccidentalHits|NegTrain|Skipgram'),
     ('optimizer', None, r'(Resource)?(Sparse)?Apply.+'),
     ('savers', r'^save(_\d+)?/', r'(Save|Restore|ShardedFilename|MergeV2Checkpoints).*'),
     ('summaries', None, r'.*Summary.*'),
@@ -62,6 +63,24 @@ SOURCES = re.compile(
 )  # what came out of text becomes an input
 
 # %% ../../nbs/tf1/30_outputs.ipynb #f93351d8
+_STEERS = 'gradients', 'sampled losses', 'optimizer', 'summaries', 'savers', 'updates'
+
+
+def _is_total(origins, node, refs) -> bool:
+    "Is it a number for the whole batch, as losses and accuracies are, or made of such numbers?"
+    data = [r for r in refs if origins.sources.get(r[0])]
+    if not data or node.op in _LAYERS:
+        return False
+    if all(r[0] in origins.totals for r in data):
+        return True
+    if node.op not in ('Mean', 'Sum', 'Prod', 'Max', 'Min') or attr(node, 'keep_dims', False):
+        return False
+    axes = origins.nodes.get(refs[-1][0])
+    if axes is None or axes.op == 'Range':
+        return axes is not None
+    return axes.op == 'Const' and 0 in np.ravel(tf.make_ndarray(axes.attr['value'].tensor))
+
+
 @dataclass
 class Origins:
     """For each node: the sources it depends on, the variables, and whether it belongs to the
@@ -71,7 +90,8 @@ class Origins:
     nodes: dict  # name to NodeDef, inputs first
 
     def __post_init__(self):
-        self.sources, self.variables, self.training, self.consumers = {}, {}, set(), {}
+        self.sources, self.variables, self.consumers = {}, {}, {}
+        self.training, self.totals = set(), set()
         for node in self.nodes.values():
             for number, text in enumerate(i for i in node.input if i[0] != '^'):
                 self.consumers.setdefault(to_ref(text), []).append((node.name, number))
@@ -107,10 +127,10 @@ class Origins:
         self.variables[node.name] = frozenset(mine).union(
             *(self.variables[r[0]] for r in refs if not asked and self.nodes[r[0]].op not in _LOTS)
         )
-        if part_of(node) in ('gradients', 'optimizer', 'summaries', 'savers', 'updates') or any(
-            r[0] in self.training for r in refs
-        ):
+        if part_of(node) in _STEERS or any(r[0] in self.training for r in refs):
             self.training.add(node.name)
+        if _is_total(self, node, refs):
+            self.totals.add(node.name)
 
     def label_free(
         self, ref: tuple
@@ -188,6 +208,8 @@ _LOGITS = {
     'ArgMax': 80,
     'TopK': 78,
     'TopKV2': 78,
+    'Multinomial': 80,
+    'StatelessMultinomial': 80,
 }
 _MEETS = {'Sub', 'Mul', 'SquaredDifference', 'RealDiv', 'Div', 'Equal', 'NotEqual', 'Pow'}
 
@@ -316,12 +338,26 @@ def _at_ends(origins, weights: bool = True) -> list:
             idle
             and free
             and part_of(node) is None
-            and node.op not in SHAPES | LOOP | {'Switch', 'Merge'}
+            and node.op not in SHAPES | LOOP | NOISE | _LOTS | {'Switch', 'Merge'}
         ):
-            found.append(Candidate((name, 0), 50, 'nothing uses it any more'))
+            total = name in origins.totals
+            why = 'a number for the whole batch' if total else 'nothing uses it any more'
+            ref = _own_end(origins, name) if users else (name, 0)
+            found.append(Candidate(ref, 20 if total else 50, why))
     return found
 
 # %% ../../nbs/tf1/30_outputs.ipynb #0f69813a
+def _own_end(origins, name) -> tuple:
+    "The tensor before what the training did to its shape for itself."
+    ref = name, 0
+    while origins.nodes[ref[0]].op in SAME | {'ExpandDims', 'Reshape', 'Squeeze', 'Cast'}:
+        before = to_ref(origins.nodes[ref[0]].input[0])
+        if not origins.label_free(before):
+            break
+        ref = before
+    return ref
+
+
 def _after_layers(origins) -> list:
     """What the last layers give, with a bias or a reshape that follows: for graphs whose loss is
     none of those above.
@@ -424,6 +460,35 @@ def rank(
     return list(best.values())
 
 # %% ../../nbs/tf1/30_outputs.ipynb #ea3d388a
+def _below(ref: tuple, origins) -> set:
+    "Nodes that a tensor is computed from, and itself."
+    found, waiting = set(), [ref[0]]
+    while waiting:
+        if (name := waiting.pop()) not in found and name in origins.nodes:
+            found.add(name)
+            waiting += [to_ref(i)[0] for i in origins.nodes[name].input if i[0] != '^']
+    return found
+
+
+def heads(
+    origins: Origins,  # of the graph
+    candidates: list,  # as `rank` gives them
+) -> tuple:  # candidates of the same standing as the first; those of a lower one
+    "Other ends with weights that the likeliest output does not use."
+    if not candidates or candidates[0].score == 100:
+        return [], []
+    best, weights = candidates[0], origins.variables
+    behind, equal, lower = _below(best.ref, origins), [], []
+    for c in candidates[1:]:
+        own = weights.get(c.ref[0], set()) - weights.get(best.ref[0], set())
+        if not own or c.ref[0] in behind or best.ref[0] in _below(c.ref, origins):
+            continue
+        same = c.score == best.score and not _AUXILIARY.search(c.ref[0])
+        (equal if same else lower).append(c)
+    return equal, lower
+
+
+_AUXILIARY = re.compile(r'(^|/|_)aux', re.I)
 _TRAINING = re.compile(r'train|phase|learning', re.I)
 _INFERENCE = re.compile(r'test|infer|eval|predict|valid', re.I)
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
-from .graph_files import attr, to_text
+from .graph_files import attr, brief, to_text
 from .inference import SAME, Runner, numpy_dtype, order
-from .assembly import ELEMENTWISE, View
+from .formulas import ELEMENTWISE
+from .view import View
 
 # %% auto #0
 __all__ = ['input_shape', 'counts_rows', 'count_rows', 'find_samples']
@@ -273,23 +275,41 @@ def _array(view, ref, shape, rng):
     )
 
 # %% ../../nbs/tf1/60_sample_inputs.ipynb #a2bdf6be
-def _draw(view, shapes, rows: int, size: int) -> list:
-    "Arrays for all inputs with `rows` rows and `size` for what is open."
-    rng = np.random.default_rng(rows)
-    whole = lambda s: [d if d is not None else rows if i == 0 else size for i, d in enumerate(s)]
-    return [_array(view, r, whole(s), rng) for r, s in zip(view.inputs, shapes)]
+@dataclass
+class _Trial:
+    "A graph that is tried on arrays."
+
+    view: View
+    runner: Runner
+    given: dict  # input to the array that the user gave for it
+    reason: str = ''  # what TensorFlow said when it last refused
+
+    def draw(self, shapes, rows: int, size: int) -> list:
+        "Arrays for all inputs: given, or made up with `rows` rows and `size` for what is open."
+        rng = np.random.default_rng(rows)
+        found = []
+        for ref, shape in zip(self.view.inputs, shapes):
+            open_sizes = [rows if i == 0 else size for i in range(len(shape))]
+            whole = [o if d is None else d for d, o in zip(shape, open_sizes)]
+            drawn = _array(self.view, ref, whole, rng)
+            found.append(_with_rows(self.given[ref], rows) if ref in self.given else drawn)
+        return found
+
+    def takes(self, arrays) -> bool | None:
+        "Does the graph run, row by row? None: it does not run."
+        try:
+            found = self.runner.run(self.view.outputs, arrays)
+        except (tf.errors.OpError, ValueError) as error:
+            self.reason = brief(error)
+            return None
+        return all(
+            np.ndim(f) == 0 or np.ndim(arrays[0]) == 0 or len(f) == len(arrays[0]) for f in found
+        )
 
 
-def _takes(
-    view, runner, arrays
-) -> bool | None:  # does the graph run, row by row? None: it does not run
-    try:
-        found = runner.run(view.outputs, arrays)
-    except (tf.errors.OpError, ValueError):
-        return None
-    return all(
-        np.ndim(f) == 0 or np.ndim(arrays[0]) == 0 or len(f) == len(arrays[0]) for f in found
-    )
+def _with_rows(array, rows: int):
+    "The array with another number of rows, over and over again."
+    return np.resize(array, (rows, *array.shape[1:])) if array.ndim else array
 
 # %% ../../nbs/tf1/60_sample_inputs.ipynb #aeafd52b
 def _inner_sizes(view, runner) -> tuple:
@@ -332,40 +352,67 @@ def _tries(view, runner, shapes):
             yield [[n, *s[1:]] if s else s for s in shapes], (n, n), size
 
 # %% ../../nbs/tf1/60_sample_inputs.ipynb #795d2252
-def _settled(view, runner, shapes, first, rows: int, size: int, aligned) -> tuple:
+def _settle(trial, shapes, first, rows: int, size: int) -> tuple:
     """The shapes with a second sample of another size: first what is open stays open, then it takes
     the size of the first.
     """
+    aligned = trial.takes(first)
     open_dims = any(d is None for s in shapes for d in s[1:])
     for other in (size + 1, size + 2, 2 * size) if open_dims else ():
-        if _takes(view, runner, second := _draw(view, shapes, rows, other)) == aligned:
+        if trial.takes(second := trial.draw(shapes, rows, other)) == aligned:
             return shapes, first, second
     fixed = [[s[0], *(size if d is None else d for d in s[1:])] if s else s for s in shapes]
     if np.ndim(first[0]) and rows == len(first[0]):
         return fixed, first, None
-    second = _draw(view, fixed, rows, size)
-    return fixed, first, second if _takes(view, runner, second) == aligned else None
+    second = trial.draw(fixed, rows, size)
+    return fixed, first, second if trial.takes(second) == aligned else None
 
 # %% ../../nbs/tf1/60_sample_inputs.ipynb #eadbe704
 def find_samples(
     view: View,
     runner: Runner,  # of the same graph
     shapes: list,  # of the inputs, with None for what is open
-) -> tuple:  # shapes that the model is to have; a sample; another with other sizes, or None where there is one size only
+    given=None,  # input to an array that the user gave for it
+    said: bool = False,  # did the user give shapes?
+) -> tuple:  # shapes for the model; a sample; another of other sizes, None where there is one only
     "Inputs that the graph runs on. Raises ValueError where none is found."
-    loose = None
-    for free, batches, size in _tries(view, runner, shapes):
-        aligned = _takes(view, runner, first := _draw(view, free, batches[0], size))
+    trial, loose = _Trial(view, runner, given or {}), None
+    tries = _given_tries(trial, shapes) if given else _tries(view, runner, shapes)
+    for free, batches, size in tries:
+        aligned = trial.takes(first := trial.draw(free, batches[0], size))
         if aligned is None or loose and not aligned:
             continue
-        found = _settled(view, runner, free, first, batches[1], size, aligned)
+        found = _settle(trial, free, first, batches[1], size)
         if aligned:
             return found
         loose = found  # its rows are not those of the input; better than nothing
     if loose:
         return loose
-    raise ValueError(
-        'A graph must run on a sample before it can be trusted. Give the shapes of its inputs:'
-        ' `shapes={name: (rows, ...)}`, or begin behind them: `inputs=`. Received:'
-        f' {", ".join(f"{to_text(r)} {s}" for r, s in zip(view.inputs, shapes))}.'
+    raise ValueError(_no_sample(trial, shapes, bool(said or given)))
+
+
+def _given_tries(trial, shapes):
+    "With the arrays that were given: as many rows as they have."
+    free = [
+        [None, *trial.given[r].shape[1:]] if r in trial.given and trial.given[r].ndim else s
+        for r, s in zip(trial.view.inputs, shapes)
+    ]
+    rows = next((len(a) for a in trial.given.values() if a.ndim), 3)
+    for size in _SIZES if any(d is None for s in free for d in s[1:]) else [1]:
+        yield free, (rows, rows + 2), size
+        yield [[rows, *s[1:]] if s else s for s in free], (rows, rows), size
+
+
+def _no_sample(trial, shapes, said: bool) -> str:
+    inputs = ', '.join(f'{to_text(r)} {s}' for r, s in zip(trial.view.inputs, shapes))
+    way = (
+        'TensorFlow refuses what was given as `shapes=` or `sample=`; correct it, or begin'
+        ' elsewhere: `inputs=`'
+        if said
+        else 'Give the shapes of its inputs: `shapes={name: (rows, ...)}`, or arrays:'
+        ' `sample={name: array}`, or begin behind them: `inputs=`'
+    )
+    return (
+        f'A graph must run on a sample before it can be trusted. {way}. TensorFlow says:'
+        f' {trial.reason}. Received: {inputs}.'
     )

@@ -1,0 +1,94 @@
+"""Which end of a graph is taken, and what a graph may take while it is tried."""
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import transferlit as tl
+from transferlit.tf1 import Limits, read_graph
+from transferlit.tf1.limits import TooLarge, check_loops, check_sizes
+
+v1 = tf.compat.v1
+
+
+def held(name, *shape):
+    return v1.get_variable(name, initializer=np.random.default_rng(len(name)).normal(size=shape).astype("float32"))
+
+
+def saved(folder, build):
+    with tf.Graph().as_default(), v1.Session() as session:
+        build()
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(folder/"m.ckpt"))
+    return tl.revive(folder/"m.ckpt")
+
+
+def frozen(folder, build):
+    with tf.Graph().as_default() as graph:
+        tf.identity(build(v1.placeholder(tf.float32, [None, 3], "x")), "out")
+    (folder/"g.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    return folder/"g.pb"
+
+
+def kernel(): return tf.constant(np.ones((3, 2), "float32"))
+
+
+def test_two_tasks_are_asked_for(tmp_path):
+    def build():
+        x = v1.placeholder(tf.float32, [None, 3], "x")
+        body = tf.nn.relu(tf.matmul(x, held("body", 3, 4)))
+        for name in ("age", "mood"):
+            labels = v1.placeholder(tf.int32, [None], f"{name}_labels")
+            logits = tf.matmul(body, held(f"{name}_kernel", 4, 2), name=name)
+            v1.losses.sparse_softmax_cross_entropy(labels, logits)
+    old = saved(tmp_path, build)
+    with pytest.raises(ValueError, match="outputs=.*age:0.*|.*mood:0"): old.to_keras()
+    assert len(old.to_keras(outputs=["age", "mood"]).outputs) == 2
+
+
+def test_candidate_sampling_is_training(tmp_path):
+    def build():
+        words, near = v1.placeholder(tf.int32, [None], "words"), v1.placeholder(tf.int32, [None, 1], "near")
+        vectors = tf.nn.embedding_lookup(held("table", 30, 4), words, name="vectors")
+        tf.reduce_mean(tf.nn.sampled_softmax_loss(held("w", 30, 4), held("b", 30), near, vectors, 6, 30), name="loss")
+    old = saved(tmp_path, build)
+    old.to_keras()
+    assert old.report["made"][-1]["outputs"][0].startswith("vectors")
+
+
+def test_a_variable_is_no_output_and_says_so(tmp_path):
+    old = saved(tmp_path, lambda: tf.matmul(v1.placeholder(tf.float32, [None, 3], "x"), held("w", 3, 2), name="y"))
+    with pytest.raises(ValueError, match="is a variable"): old.to_keras(outputs="w:0")
+
+
+def test_the_sample_that_is_given_is_used(tmp_path):
+    def build():
+        x = v1.placeholder(tf.float32, None, "x")
+        tf.matmul(tf.reshape(x, [-1, 5]), held("w", 5, 2), name="y")
+    saved(tmp_path, build)
+    path, data = tmp_path/"m.ckpt", np.ones((4, 5), "float32")
+    assert tl.revive(path, sample={"x": data}).to_keras()(data).shape == (4, 2)
+    with pytest.raises(ValueError, match="TensorFlow (refuses|says)"): tl.revive(path, sample={"x": data[:, :3]}).to_keras()
+
+
+@pytest.mark.parametrize("build", [
+    lambda x: tf.matmul(x, kernel()) + tf.reduce_sum(tf.fill([1 << 16, 1 << 17], 1.)),
+    lambda x: tf.matmul(x, kernel()) + tf.reduce_sum(tf.tile(tf.fill([1 << 12], 1.), [1 << 20])),
+    lambda x: tf.matmul(x, kernel()) + tf.reduce_sum(tf.cast(tf.range(1 << 33), tf.float32)),
+], ids=["fill", "tile", "range"])
+def test_huge_tensors_are_refused(build, tmp_path):
+    with pytest.raises(TooLarge, match="gigabytes="): tl.revive(frozen(tmp_path, build), gigabytes=1, seconds=10).to_keras()
+
+
+def test_bounds_that_can_be_read_off_need_no_child(tmp_path):
+    path = frozen(tmp_path, lambda x: tf.while_loop(lambda i, h: i < 5, lambda i, h: (i + 1, tf.tanh(h)), [0, tf.matmul(x, kernel())])[1])
+    graph = read_graph(path).graph_def
+    nodes = {n.name: n for n in graph.node}
+    assert not check_loops(nodes, graph.library) and not check_sizes(nodes, Limits())
+
+
+def test_a_loop_without_an_end(tmp_path):
+    def build(x):
+        spec = tf.TensorSpec([], tf.float32)
+        go, stay = (tf.function(f).get_concrete_function(spec) for f in (lambda i: i < 1., lambda i: i*1.))
+        return tf.matmul(x, kernel()) + tf.raw_ops.While(input=[tf.constant(0.)], cond=go, body=stay)[0]
+    with pytest.raises(TooLarge, match="seconds="): tl.revive(frozen(tmp_path, build), seconds=2).to_keras()

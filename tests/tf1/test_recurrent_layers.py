@@ -1,0 +1,104 @@
+"""Recurrent networks in graphs, as TensorFlow 1 wrote them with loops of both kinds: layers of Keras that compute the same."""
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import transferlit as tl
+
+v1 = tf.compat.v1
+KEEP = {} # the placeholder of the graph that is built
+X = np.random.default_rng(1).normal(size=(4, 6, 3)).astype("float32")
+
+
+@pytest.fixture(autouse=True, params=["switch and merge", "while with functions"])
+def loops(request):
+    (v1.disable_control_flow_v2 if request.param[0] == "s" else v1.enable_control_flow_v2)()
+    yield
+    v1.enable_control_flow_v2()
+
+
+def held(name, *shape):
+    return v1.get_variable(name, initializer=(.4*np.random.default_rng(sum(map(ord, name))).normal(size=shape)).astype("float32"), use_resource=False)
+
+
+def affine(x, size, name):
+    with v1.variable_scope(name): return tf.nn.bias_add(tf.matmul(x, held("kernel", x.shape[-1], size)), held("bias", size))
+
+
+def lstm(x, states, units=4, name="lstm_cell"):
+    h, c = states
+    i, j, f, o = tf.split(affine(tf.concat([x, h], 1), 4*units, name), 4, 1)
+    c = tf.sigmoid(f + 1.)*c + tf.sigmoid(i)*tf.tanh(j)
+    h = tf.sigmoid(o)*tf.tanh(c)
+    return h, (h, c)
+
+
+def gru(x, states, units=4):
+    h, = states
+    r, z = tf.split(tf.sigmoid(affine(tf.concat([x, h], 1), 2*units, "gates")), 2, 1)
+    h = z*h + (1 - z)*tf.tanh(affine(tf.concat([x, r*h], 1), units, "candidate"))
+    return h, (h,)
+
+
+def basic(x, states, units=4):
+    h = tf.tanh(affine(tf.concat([x, states[0]], 1), units, "basic_cell"))
+    return h, (h,)
+
+
+def two_lstms(x, states):
+    h, first = lstm(x, states[:2], 4, "cell_0")
+    h, second = lstm(h, states[2:], 5, "cell_1")
+    return h, (*first, *second)
+
+
+def dropped(x, states):
+    keep = KEEP["now"]
+    h, states = lstm(x, states)
+    return h/keep*tf.floor(keep + tf.random.uniform(tf.shape(h))), states
+
+
+def leaking(x, states):
+    h, (_, c) = lstm(x, states)
+    return h, (h, c + .1*h)
+
+
+def network(cell, sizes, last=True):
+    """`dynamic_rnn` written out, and a layer behind it."""
+    x = v1.placeholder(tf.float32, [None, 6, 3], "x")
+    KEEP["now"] = v1.placeholder_with_default(1., [], "keep")
+    steps, rows = tf.transpose(x, [1, 0, 2]), tf.shape(x)[0]
+    count = tf.shape(steps)[0]
+    given, results = tf.TensorArray(tf.float32, count).unstack(steps), tf.TensorArray(tf.float32, count)
+
+    def body(t, found, *states):
+        h, states = cell(tf.ensure_shape(given.read(t), [None, 3]), states)
+        return (t + 1, found.write(t, h), *states)
+
+    _, found, *states = v1.while_loop(lambda t, *_: t < count, body, (0, results, *(tf.zeros([rows, n]) for n in sizes)))
+    y = tf.transpose(found.stack(), [1, 0, 2])[:, -1] if last else states[0]
+    tf.matmul(tf.ensure_shape(y, [None, sizes[-1]]), held("out/kernel", sizes[-1], 2), name="y")
+
+
+def revived(folder, *args):
+    with tf.Graph().as_default(), v1.Session() as session:
+        network(*args)
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(folder/"rnn.ckpt"))
+        truth = session.run("y:0", {"x:0": X})
+    old = tl.revive(folder/"rnn.ckpt")
+    model = old.to_keras("y:0")
+    np.testing.assert_allclose(model(X), truth, atol=1e-5)
+    return [type(l).__name__ for l in model.layers], old.report["made"][-1]
+
+
+@pytest.mark.parametrize("cell, sizes, last, kinds", [
+    (lstm, (4, 4), True, ["LSTM"]), (lstm, (4, 4), False, ["LSTM"]), (gru, (4,), True, ["GRU"]), (basic, (4,), False, ["SimpleRNN"]),
+    (two_lstms, (4, 4, 5, 5), True, ["LSTM", "LSTM"]), (dropped, (4, 4), True, ["LSTM"])], ids=lambda p: getattr(p, "__name__", None))
+def test_loops_become_layers(cell, sizes, last, kinds, tmp_path):
+    found, made = revived(tmp_path, cell, sizes, last)
+    assert [k for k in found if k in ("LSTM", "GRU", "SimpleRNN")] == kinds and made["native"]
+
+
+def test_another_cell_stays_a_piece_of_the_graph_and_says_why(tmp_path):
+    found, made = revived(tmp_path, leaking, (4, 4))
+    assert "LSTM" not in found and any("computes something else" in why for why in made["refused"])
