@@ -149,7 +149,7 @@ def _check_arguments(job: Job) -> None:
     if job.jit not in (True, False, 'auto'):
         refuse("`jit` must be True, False or 'auto'.", 'Correct it.', f'jit={job.jit!r}')
 
-
+# %% ../nbs/33_caching.ipynb #54ab9cea
 def _check_model(model) -> None:
     if not isinstance(model, keras.Model):
         refuse('`fit` trains Keras models.', 'Pass a `keras.Model`.', type(model).__name__)
@@ -305,7 +305,7 @@ class Side:
         views = tuple((f, y, weigh(y, weight, class_weight)) for f, y, weight in self.views)
         return replace(self, rows=rows, views=views)
 
-
+# %% ../nbs/33_caching.ipynb #4015c78d
 def _beside(features: Features, x, y, sample_weight, batch_size: int) -> Side:
     "Features with their labels, or others given beside them."
     x, views = None if isinstance(x, Features) else map_flat(array, x), []
@@ -365,7 +365,7 @@ def _made(model, cut, side: Side, job: Job):
 def _store(job: Job):
     return job.cache if isinstance(job.cache, (str, os.PathLike)) else None
 
-
+# %% ../nbs/33_caching.ipynb #a5eaa207
 def _extract(cut, side: Side, job: Job) -> tuple:
     size = None if job.shuffle else side.batch_size
     x = by_input(side.rows.x, cut.lower)
@@ -385,7 +385,7 @@ def _flags(model) -> list | None:
     built = getattr(optimizer, 'built', False)
     return [id(v) for v in optimizer._trainable_variables] if built else None
 
-
+# %% ../nbs/33_caching.ipynb #6bb85490
 class Feed:
     "Gives the rows to train on, made anew where the part below the cut changed."
 

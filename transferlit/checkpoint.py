@@ -25,7 +25,6 @@ from transferlit.formats import (
     make_plan,
     match_stored,
     open_weights,
-    peek,
     rename_all,
     replace_file,
     state_as_json,

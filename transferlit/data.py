@@ -96,7 +96,7 @@ def _count_nan(a) -> int:  # rows with a NaN
             found += int(np.isnan(flat_rows).any(1).sum())
     return found
 
-
+# %% ../nbs/floor/70_data.ipynb #639046e0
 def check_numbers(
     name: str,  # of the data, for the message
     data,  # arrays or tensors, in any structure
@@ -343,7 +343,7 @@ class Pipeline:
         copy.setstate(random.getstate())
         return self.order(copy)
 
-
+# %% ../nbs/floor/70_data.ipynb #38ed8f39
 def _has_own(x, hook: str) -> bool:
     plain = getattr(keras.utils.PyDataset, hook, None)
     return isinstance(x, keras.utils.PyDataset) and getattr(type(x), hook) is not plain

@@ -342,7 +342,7 @@ def _train(model, x, y, job: _Job) -> tuple:  # row of the table, history, featu
     row = _row(model, job.stage, job.rate_of, history)
     return dict(row, cache=how, seconds=round(time.perf_counter() - began, 2)), history, features
 
-
+# %% ../nbs/guides/20_finetuning.ipynb #e2e63bef
 def _joined(ran: list) -> dict:  # metric to values of all epochs
     joined = {}
     for _, history in ran:

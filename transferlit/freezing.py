@@ -56,7 +56,7 @@ def _freeze(state: _State, chosen: set) -> tuple:  # flags of layers, flags of v
         variables.append((variable, variable.trainable and not lowered))
     return layers, variables
 
-
+# %% ../nbs/31_freezing.ipynb #6820433d
 def _thaw(state: _State, chosen: set) -> tuple:  # flags of layers, flags of variables
     "Raise what is chosen and the layers around it; nothing else begins to train."
     after = state.frozen - chosen
@@ -159,7 +159,7 @@ def _group(rows: list) -> list:
         groups.append(_one_row(list(run)))
     return alone + groups
 
-
+# %% ../nbs/31_freezing.ipynb #0c5c3819
 def _answer(row: dict) -> tuple:
     return row['path'].split('/')[0], row['trains'], row['why']
 

@@ -88,7 +88,7 @@ def missing() -> list:  # of `Internal`; empty where all is as it was
     owners = _owners()
     return [one for one in INTERNALS if one.needed and not hasattr(owners[one.owner], one.name)]
 
-
+# %% ../nbs/floor/80_keras_internals.ipynb #3981e640
 def internals() -> Table:  # a row a name
     "The names in use, what for, and the public way where there is one."
     rows = [
@@ -246,7 +246,7 @@ class _Held:
         if self.rate is not None:
             self.part._learning_rate.assign(self.rate)
 
-
+# %% ../nbs/floor/80_keras_internals.ipynb #a389285c
 def _hold(part) -> _Held:
     rate = part._learning_rate
     known = float(rate) if isinstance(rate, keras.Variable) else None
@@ -318,7 +318,7 @@ def _rated(part, model, rate_of: dict) -> dict:  # name to method
 
     return dict(zip(_RATED, (step, decay, rate)))
 
-
+# %% ../nbs/floor/80_keras_internals.ipynb #7128a85c
 @contextmanager
 def _pushed(stack: list, value) -> Iterator:
     stack.append(value)

@@ -248,7 +248,7 @@ def _at_most(values: int, weights: Path):
     finally:
         keras.Variable._initialize_with_initializer = initialize
 
-
+# %% ../nbs/guides/30_sharing.ipynb #fb9a11cb
 def _too_large(needed: int, there: int, weights: Path) -> str:
     return (
         'An architecture must not have more values than its weights. Do not trust this folder, or'

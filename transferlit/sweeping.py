@@ -229,7 +229,7 @@ def _starts(group: list, settings: list) -> list:
         _put(head.model, start)
     return made
 
-
+# %% ../nbs/guides/40_sweep.ipynb #e64154c8
 def _at_once(group: list, settings: list, trial: _Trial) -> list:
     "All settings of all heads of a group trained together, each from where it is."
     first = group[0]
@@ -254,7 +254,7 @@ def _at_once(group: list, settings: list, trial: _Trial) -> list:
         made.append(row)
     return made
 
-
+# %% ../nbs/guides/40_sweep.ipynb #e4bd50a9
 def _without(shared: set, ids: list, values: list) -> dict:
     pairs = zip(ids, values)
     return {i: v for i, v in pairs if i not in shared}
@@ -298,7 +298,7 @@ def _job(x, y, jit, more: dict) -> Job:
         refuse(rule, 'Give `validation_data` or `validation_split`.', 'neither')
     return Job(**{'verbose': 0, **more, 'x': x, 'y': y, 'jit': jit})
 
-
+# %% ../nbs/guides/40_sweep.ipynb #a65a4257
 def _in_memory(job: Job) -> Job:
     "All settings train on the same rows: those of one pass, where a dataset gives them."
     if is_pipeline(job.x):
@@ -331,7 +331,7 @@ def _trained(group: list, settings: list, trial: _Trial) -> list:
     together = _together(group, settings, trial)
     return (_at_once if together else _one_by_one)(group, settings, trial)
 
-
+# %% ../nbs/guides/40_sweep.ipynb #c7508ca8
 def sweep(
     model: keras.Model,  # compiled
     x,  # as for `fit`

@@ -89,7 +89,7 @@ def _hash(told) -> str:
     text = json.dumps(told, sort_keys=True, default=str)
     return content_hash(text)
 
-
+# %% ../../nbs/cut/35_fingerprints.ipynb #4c5cc2f1
 def _read_step(reading, step, place) -> list:  # with the places of the values it reads
     wired = [place[key] for key in step.reads]
     given = step.node.arguments.args, step.node.arguments.kwargs

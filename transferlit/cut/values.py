@@ -71,7 +71,7 @@ def _is_library_function(function) -> bool:
 _SCALARS = str, int, float, bool, type(None)
 _MOST = 20_000  # values in one reading
 
-
+# %% ../../nbs/cut/30_values.ipynb #b13a2b09
 class Reading:
     "Reads what values consist of; what it can't see it puts down in `unseen`."
 
@@ -202,7 +202,7 @@ def _cell(cell):  # None where it is still empty
     except ValueError:
         return None
 
-
+# %% ../../nbs/cut/30_values.ipynb #93661e34
 def _is_code_of_users(value) -> bool:  # a decorator of a library keeps it in its closure
     return callable(value) and is_users(value)
 
@@ -221,7 +221,7 @@ def _read_globals(reading, function):
             reading.note(f'what `{n}` reads')
     return [[n, _read_global(reading, v, n, attributes)] for n, v in found.items()]
 
-
+# %% ../../nbs/cut/30_values.ipynb #625925b4
 def _read_global(reading, value, name, attributes):
     if not isinstance(value, types.ModuleType):
         return reading.read(value, name)
@@ -316,7 +316,7 @@ def _is_derived(value, name) -> bool:
     made = inspect.getattr_static(type(value), name, None)
     return isinstance(made, functools.cached_property)
 
-
+# %% ../../nbs/cut/30_values.ipynb #5982f88b
 def _slots(kind) -> list:
     named = vars(kind).get('__slots__', ())
     named = [named] if isinstance(named, str) else list(named)

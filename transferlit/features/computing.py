@@ -14,7 +14,6 @@ from functools import partial
 
 import keras
 
-from .. import store as disk
 from ..cut import Split, open_ended, split as _split
 from .augment import Augment
 from .extraction import Pass, check_inputs, forget_compiled, keep_in_memory

@@ -290,7 +290,7 @@ def _fresh(batch, view, done):
         else None
     )
 
-
+# %% ../../nbs/features/60_extraction.ipynb #16d7ca69
 def _view_of_batch(job, view, batch):
     x, beside, marks, ids = batch
     columns = {'@print': marks ^ np.uint64(view), '@row': ids}

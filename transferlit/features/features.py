@@ -319,7 +319,7 @@ def _some(features, n) -> tuple:  # places of some rows, and x of these
     places = _choose(features, n, rng)
     return places, source.rows(places)
 
-
+# %% ../../nbs/features/50_features.ipynb #040c7a83
 def _some_of_stream(features, n, rng) -> tuple:
     "Of the first rows that a pipeline gives, those that tell most and some by chance."
     x, beside = next(features.source.batches(1 << 8))

@@ -48,7 +48,7 @@ def key_parts(
         'versions': library_versions(),
     }
 
-
+# %% ../../nbs/features/30_key.ipynb #c213dbf9
 def library_versions() -> dict:
     return {
         'keras': keras.__version__,

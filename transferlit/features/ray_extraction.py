@@ -35,7 +35,7 @@ def _work(
         refuse(
             'Workers must have the versions of the driver.',
             'Install the same everywhere.',
-            f'{_versions()} for {told["versions"]}',
+            f'{library_versions()} for {told["versions"]}',
         )
     cut = SimpleNamespace(lower=shipped.model(), recipe=told['recipe'], boundary=told['boundary'])
     augment = told['augment'] and Augment(

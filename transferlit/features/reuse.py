@@ -167,7 +167,7 @@ def _begun_stream(job, begun) -> tuple:
             return places, rows if job.augment is None else job.augment.by_row(rows, 0, marks[at])
     raise Unlike('none of the rows that the pipeline gives')
 
-
+# %% ../../nbs/features/68_reuse.ipynb #fcede6e5
 def _peek(source):
     "Batches from the beginning; of a generator only the first one, which stays in front."
     if source.once:

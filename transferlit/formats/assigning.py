@@ -72,7 +72,7 @@ def _value(pair: Pair) -> np.ndarray:
         )
     return new
 
-
+# %% ../../nbs/formats/94_assigning.ipynb #87f9d13f
 def _lost(array: np.ndarray, new: np.ndarray) -> np.ndarray:
     if dtype_kind(new.dtype) != 'float':
         return new != array
@@ -151,7 +151,7 @@ def assign_all(
     if interrupted:
         raise interrupted
 
-
+# %% ../../nbs/formats/94_assigning.ipynb #7a76471d
 def _assign(pair: Pair) -> KeyboardInterrupt | None:
     "Half a model would be worse than a moment's delay."
     interrupted = None

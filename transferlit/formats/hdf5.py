@@ -373,7 +373,7 @@ def _fletcher32(data: bytes) -> int:
     low, high = int(words.sum()), int((words * np.arange(len(words), 0, -1, dtype=np.uint64)).sum())
     return _fold(high) << 16 | _fold(low)
 
-
+# %% ../../nbs/formats/40_hdf5.ipynb #f79f2f7e
 def _fold(n: int) -> int:
     return (n % 65535) or (65535 if n else 0)
 
@@ -425,7 +425,7 @@ def _chunks(
     check_apart([(child, child + size) for size, _, _, child in found], file.path)
     return found
 
-
+# %% ../../nbs/formats/40_hdf5.ipynb #1e7b8c3f
 def _chunk_node(file: _File, node: int, rank: int) -> tuple:  # level, and entries as of `_chunks`
     signature, kind, level, count = struct.unpack('<4sBBH', file.head(node, 8))
     if signature != b'TREE' or kind != 1:
@@ -527,7 +527,7 @@ def _loader(
     read = partial(_small, file.texts, shape, dtype, lambda: more[:size])
     return Loader(read, before=file.source.check), size
 
-
+# %% ../../nbs/formats/40_hdf5.ipynb #bd5de89c
 def _chunked_loader(file: _File, tree: _Chunked, address: int, itemsize: int) -> tuple:
     grid, dtype = tree.chunk, tree.dtype
     if len(grid) != len(tree.shape) or itemsize != dtype.itemsize or not all(grid):

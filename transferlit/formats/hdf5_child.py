@@ -81,7 +81,7 @@ def _dataset(path: str, data, out, left: int) -> dict:
 NAMES, AGAIN = 100_000, 1000  # the most that a file may hold, and second names of the same
 LONGEST = 1 << 26  # bytes of names and attributes
 
-
+# %% ../../nbs/formats/30_hdf5_child.ipynb #a81cbd2c
 class _Walk:
     "Collects a row for each group and dataset; `out` takes arrays that must be decoded."
 

@@ -422,7 +422,7 @@ def _about(archive: Archive, config) -> dict:
         'layers': [v.name for at, v in _configured(config).items() if at[-2:-1] == ('layers',)],
     }
 
-
+# %% ../../nbs/formats/50_keras_files.ipynb #624e3e94
 def _weights_member(archive: Archive) -> Source:
     "Raises MissingPart where there are none."
     if 'model.weights.h5' not in archive.members:
@@ -510,7 +510,7 @@ def _config_in_zip(path) -> tuple:
     finally:
         archive.close()
 
-
+# %% ../../nbs/formats/50_keras_files.ipynb #8c12af5b
 def _config_in_h5(path) -> tuple:
     tree = _open_h5(path)
     found, training = (json.loads(tree.attrs.get(f'{k}_config', 'null')) for k in _CONFIGS)
@@ -570,7 +570,7 @@ def _write_tree(path: Path, tree: hdf5.Group) -> None:
     with h5py.File(path, 'w') as file:
         _put(file, tree)
 
-
+# %% ../../nbs/formats/50_keras_files.ipynb #90b8564f
 def _put(group, tree: hdf5.Group) -> None:  # what is below one group
     group.attrs.update({k: v for k, v in tree.attrs.items() if v is not None})
     for name, child in tree.children.items():

@@ -72,7 +72,7 @@ def _unescape(found: re.Match) -> bytes:
         return bytes([int(octal or hexadecimal, 8 if octal else 16) & 255])
     return chr(int(letter, 16)).encode('utf-8', 'replace') if letter else _CONTROLS.get(sign, sign)
 
-
+# %% ../../nbs/formats/75_location.ipynb #9a90140a
 def read_state(
     path: str | os.PathLike,  # a file `checkpoint`
 ) -> str | None:  # the name of the last checkpoint, as it was written; None where it names none
@@ -127,7 +127,7 @@ def _is_table(path: Path) -> bool:
     finally:
         source.close()
 
-
+# %% ../../nbs/formats/75_location.ipynb #83406082
 def _with_graph(at: Location) -> Location:
     prefix = at.checkpoint
     meta, saved = prefix.file('.meta'), prefix.folder.parent / 'saved_model.pb'
@@ -171,7 +171,7 @@ def _of_file(path: Path) -> Location:
         return _at_prefix(prefix)
     return Location('graph', path, None, path) if holds_graph(path) else Location('other', path)
 
-
+# %% ../../nbs/formats/75_location.ipynb #6ee71895
 def _peek_bytes(path: Path) -> tuple:  # its first bytes, and whether it ends as a sorted table does
     source = Source(path)
     try:
@@ -201,7 +201,7 @@ def zip_kind(names: list) -> str:
     arrays = [n for n in names if not n.endswith('/') and not n.startswith('__MACOSX/')]
     return 'npz' if arrays and all(n.endswith('.npy') for n in arrays) else 'zip'
 
-
+# %% ../../nbs/formats/75_location.ipynb #93c4a4e7
 def _zip_names(path: Path) -> list:  # nothing where the archive is damaged
     try:
         with zipfile.ZipFile(path) as archive:
@@ -274,7 +274,7 @@ def _is_node(data) -> bool:
     except (KeyError, IndexError, TypeError, UnicodeDecodeError, ValueError):
         return False
 
-
+# %% ../../nbs/formats/75_location.ipynb #38eb1ae0
 def _has_graphs(data: bytes) -> bool:  # a SavedModel's version, then graphs; or a MetaGraphDef's
     try:
         pairs = [pair for pair, _ in zip(fields(data), range(2))]
@@ -321,7 +321,7 @@ def _not_one(folder: Path, found: list) -> BadFile:
 def has_values(at: Location) -> bool:  # can `open_weights` read it?
     return at.checkpoint is not None or at.kind in _WITH_VALUES
 
-
+# %% ../../nbs/formats/75_location.ipynb #3755ef45
 def _may_have_graph(at: Location) -> bool:
     return at.graph is not None or at.kind in ('hdf5', 'keras')
 
@@ -466,6 +466,8 @@ _BY_CONTENT = (
         rb'(?m)\A(?:backend|class_name|config):',
     ),
 )
+
+# %% ../../nbs/formats/75_location.ipynb #10d6da30
 _BY_NAME = (
     _Foreign(
         'A log for TensorBoard is not a checkpoint.',
@@ -523,7 +525,7 @@ def _recognize(path: Path, head: bytes) -> _Foreign:
             return kind
     return _PLAIN if _is_text(head) else _UNKNOWN
 
-
+# %% ../../nbs/formats/75_location.ipynb #27ab69b8
 def _is_text(head: bytes) -> bool:
     try:
         return not re.search('[\0-\b\x0e-\x1f]', head.decode('utf-8'))

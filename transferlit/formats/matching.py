@@ -188,7 +188,7 @@ def _members(value) -> Iterable:
         return value.values()
     return value if isinstance(value, (list, tuple)) else ()
 
-
+# %% ../../nbs/formats/90_matching.ipynb #587d0442
 def own_variables(layer) -> dict:  # number to variable, as Keras saves them
     store = {}
     if adapted := getattr(layer, 'lora_enabled', False):
@@ -250,7 +250,7 @@ def _all_fit(one: _Tree, mine: list, two: _Tree, theirs: list) -> bool:
     pairs = zip(mine, theirs)
     return len(mine) == len(theirs) and all(_fits(one.below[a], two.below[b]) for a, b in pairs)
 
-
+# %% ../../nbs/formats/90_matching.ipynb #571ed94e
 class _Alignment:
     "Walks the names of a file and of a model together."
 
@@ -281,7 +281,7 @@ class _Alignment:
             else:
                 yield from ((step, step) for step in ours if step in other)
 
-
+# %% ../../nbs/formats/90_matching.ipynb #f1f177be
 def _is_auto_named(layer) -> bool:
     word = re.escape(to_snake_case(type(layer).__name__))
     return bool(re.fullmatch(rf'(?:forward_|backward_)?{word}(?:_\d+)?', layer.name))
@@ -338,7 +338,7 @@ def read_names(model, usable: dict, rename) -> dict:  # file's name to the name 
     aligned = align(model, shapes, is_renumbered(rename))
     return {n: aligned.get(new, new) for n, new in known.items()}
 
-
+# %% ../../nbs/formats/90_matching.ipynb #c2d1db1b
 def _without_model(model, known: dict) -> dict:
     "`sequential_3/dense/kernel`, all of them: the first step is the model that was saved."
     first = {new.partition('/')[0] for new in known.values()}
@@ -401,7 +401,7 @@ def _other_names(model, variables: dict) -> dict:  # path to a list
         for p, found in names.items()
     }
 
-
+# %% ../../nbs/formats/90_matching.ipynb #b40bceaa
 def _attribute_names(model) -> dict:  # id of a variable to a set of names
     found = {}
     for named in layer_paths(model):
@@ -439,7 +439,7 @@ def _by_number(model, usable: dict, names: dict) -> dict:  # id of a variable to
                 found.setdefault(*ids, []).append(stored[layer][number])
     return found
 
-
+# %% ../../nbs/formats/90_matching.ipynb #c240554e
 def _place(w: Stored, name: str, new: str) -> tuple:  # the layer, as it is read, and the number
     layer, _, number = w.place.rpartition('/')
     moved = name != new and name.rpartition('/')[0] == layer
@@ -542,7 +542,7 @@ class _Reader(saving_lib.H5IOStore):
     def has_path(self, path):
         return any(at == path or at.startswith(f'{path}/') for at in self.groups)
 
-
+# %% ../../nbs/formats/90_matching.ipynb #536d15b5
 @contextmanager
 def _noting(model, note):
     "Each layer notes what it would read instead of reading it."
@@ -652,7 +652,7 @@ def _only_group(layer: str, parts: dict, groups: dict) -> dict:  # nothing where
     found = list((named or fitting).values())
     return found[0] if len(found) == 1 else {}
 
-
+# %% ../../nbs/formats/90_matching.ipynb #0e5a61ab
 def _pairs(parts: dict, group: list) -> dict:  # file's name to path; nothing where it is not clear
     found = {}
     for path, (kind, shape) in parts.items():

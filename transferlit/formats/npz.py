@@ -50,7 +50,7 @@ def _npy_head(file, path, name: str) -> tuple:  # shape, dtype, Fortran order
         bool(head['fortran_order']),
     )
 
-
+# %% ../../nbs/formats/26_npz.ipynb #a0a91b72
 def _npy_dtype(descr, path, name: str) -> np.dtype:
     if not isinstance(descr, str):
         raise ValueError(f'{name}: an array of {descr}')

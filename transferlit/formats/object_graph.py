@@ -76,7 +76,7 @@ def text(values: list) -> str:  # of the last value, or nothing
     "A field of text. Raises UnicodeDecodeError."
     return bytes(values[-1]).decode() if values else ''
 
-
+# %% ../../nbs/formats/60_object_graph.ipynb #cc2bea89
 def integers(values: list) -> list:
     "A repeated field of numbers, packed or not."
     found = []
@@ -169,7 +169,7 @@ def object_names(
             found[key] = name, path, kind
     return _settle(found)
 
-
+# %% ../../nbs/formats/60_object_graph.ipynb #87d93142
 def _settle(found: dict) -> dict:
     """A name that two variables were made with gives way to the path through the objects.
 

@@ -57,8 +57,8 @@ from ..paths import by_path, match
 from ..tables import Table
 
 # %% auto #0
-__all__ = ['Plan', 'Asked', 'as_patterns', 'Made', 'make_plan', 'match_one', 'build_optimizer', 'used_names', 'file_rows',
-           'state_rows', 'find_problems', 'propose']
+__all__ = ['Plan', 'Asked', 'as_patterns', 'Made', 'match_one', 'build_optimizer', 'used_names', 'file_rows', 'state_rows',
+           'find_problems', 'propose', 'make_plan']
 
 # %% ../../nbs/formats/96_planning.ipynb #53995315
 @dataclass(frozen=True, repr=False)
@@ -145,7 +145,7 @@ def _group_row(layer: str, status: str, why: str, count: int) -> dict:
 def _more_row(count: int) -> dict:
     return dict(path=f'... ({count} in all; `table(all=True)` shows every row)', status='')
 
-
+# %% ../../nbs/formats/96_planning.ipynb #c58d8946
 def _cut(items: list, more) -> list:  # head and tail, and between them how many there are
     if len(items) <= _HEAD + _TAIL + 1:
         return list(items)
@@ -180,7 +180,7 @@ class Asked:
             unused=(self.unused, ('ok', 'error')),
         )
 
-
+# %% ../../nbs/formats/96_planning.ipynb #6389e4fc
 def _check_choices(**given) -> None:
     for name, (value, choices) in given.items():
         if not any(value is c or value == c for c in choices):
@@ -221,22 +221,6 @@ class Made:
     plan: Plan
     pairs: list  # of `Pair`
     states: list  # of `StateRow`
-
-
-def make_plan(
-    model: keras.Model,  # any built model
-    weights: Weights,  # an open file
-    asked: Asked,
-) -> Made:
-    "Raises ValueError for a mistaken argument; what does not fit is a problem of the plan."
-    asked.check()
-    planner = _Planner(model, weights, asked)
-    problems = planner.problems()
-    if problems:
-        problems += _proposal(planner)
-    source = printable(f'{Path(weights.path).name}, {weights.format}')
-    plan = Plan(planner.all_rows, [printable(p) for p in problems], source)
-    return Made(plan, planner.pairs, planner.states)
 
 # %% ../../nbs/formats/96_planning.ipynb #61235076
 class _Sources:
@@ -466,7 +450,7 @@ def _rest_row(planner, name: str, w: Stored) -> dict:
     row = dict(path=None, status='skipped' if passed else status, file=name)
     return row | dict(shape=tuple(w.shape), dtype=str(w.dtype), why=why)
 
-
+# %% ../../nbs/formats/96_planning.ipynb #4c098381
 def state_rows(planner: _Planner) -> list:
     found = []
     for row in planner.states:
@@ -521,7 +505,7 @@ def _state_problems(planner) -> list:
         if r.path not in planner.declared
     ]
 
-
+# %% ../../nbs/formats/96_planning.ipynb #112a13d2
 def _adapter_problems(planner) -> list:
     "An adapter of the file that would be dropped, while what it adds to is restored."
     used, found = used_names(planner), []
@@ -599,7 +583,7 @@ def _is_better(planner: _Planner, trial: _Planner) -> bool:
     new = any(r['status'] in bad and before[p]['status'] not in bad for p, r in after.items())
     return kept and not new and len(_missing(trial)) < len(_missing(planner))
 
-
+# %% ../../nbs/formats/96_planning.ipynb #9ac96633
 def _candidates(planner: _Planner) -> Iterable:  # pairs of words and the argument
     asked = planner.asked
     if asked.by != 'name' or asked.transform is not None:

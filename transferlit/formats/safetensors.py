@@ -139,7 +139,7 @@ def _checksums(head: dict, about: dict) -> dict:  # of each variable; nothing in
         raise ValueError('each variable must have its checksum')
     return crc
 
-
+# %% ../../nbs/formats/20_safetensors.ipynb #04fa9a86
 def _check_spans(spans: list, size: int) -> None:
     spans = sorted(map(tuple, spans))
     ends = [0, *(end for _, end in spans)]

@@ -55,7 +55,7 @@ def layer_state(layer) -> dict:  # name to numbers and texts, as JSON takes them
         found[SCALE] = layer.lora_alpha
     return found
 
-
+# %% ../../nbs/formats/92_state.ipynb #cf017a25
 def _words(layer) -> dict:
     tokens = [_plain(word) for word in layer.get_vocabulary(include_special_tokens=False)]
     inner = _lookup(layer)
@@ -115,7 +115,7 @@ def _put_words(layer, tokens: list, weights: list | None = None) -> None:
         weights = _words(layer).get(IDF)
     layer.set_vocabulary(list(tokens), idf_weights=weights)
 
-
+# %% ../../nbs/formats/92_state.ipynb #72a53f06
 def misfit(layer, name: str, value) -> str:
     "Why the layer cannot take it; nothing where it can."
     mine = layer_state(layer).get(name)
@@ -185,7 +185,7 @@ def _file_tokens(weights: Weights, steps: tuple, config: dict) -> list | None:
     numbers = config.get('vocabulary_dtype', 'string') != 'string'
     return [int(line) for line in lines] if numbers else lines
 
-
+# %% ../../nbs/formats/92_state.ipynb #509bed2b
 def _file_idf(weights: Weights, steps: tuple, config: dict, count: int) -> list | None:
     if isinstance(config.get(IDF), list):
         return config[IDF]
@@ -209,7 +209,7 @@ class StateRow:
     kept = property(lambda self: self.why.startswith('kept'))
     lost = property(lambda self: self.why.startswith('lost'))
 
-
+# %% ../../nbs/formats/92_state.ipynb #050b5d04
 def plan_state(
     model: keras.Model,  # any built model
     weights: Weights,  # an open file
@@ -270,7 +270,7 @@ def optimizer_hits(
     targets, finder = optimizer_variables(model), _Slots(model, weights, files)
     return {target: finder.hit(target, v) for target, v in targets.items()}
 
-
+# %% ../../nbs/formats/92_state.ipynb #128b5e11
 class _Slots:
     "Where a file keeps the slots of each variable."
 

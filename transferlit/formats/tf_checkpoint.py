@@ -194,7 +194,7 @@ def _literal_tag(data: bytes, at: int) -> tuple:  # where it begins and ends
         at += more
     return at, at + length
 
-
+# %% ../../nbs/formats/70_tf_checkpoint.ipynb #895d926b
 def _copy_tag(data: bytes, at: int) -> tuple:  # length, how far back, where the next tag is
     tag, size = data[at], (0, 1, 2, 4)[data[at] & 3]
     back = int.from_bytes(data[at + 1 : at + 1 + size], 'little')
@@ -268,7 +268,7 @@ class SortedTable:
             self._last = at, dict(_entries(self._read(*self.handles[at]), self._allowance()))
         return self._last[1][key]
 
-
+# %% ../../nbs/formats/70_tf_checkpoint.ipynb #041c0577
 def _handle(data: bytes) -> tuple:  # where a block begins, and its size
     start, at = varint(data, 0)
     return start, varint(data, at)[0]
@@ -529,7 +529,7 @@ def _read_numbers(piece: _Piece) -> np.ndarray:
     _compare(piece, crc32c(array.reshape(-1).view(np.uint8)))
     return array.byteswap() if piece.swapped else array
 
-
+# %% ../../nbs/formats/70_tf_checkpoint.ipynb #a4c0054d
 def _compare(piece: _Piece, crc: int) -> None:
     if _masked(crc) != piece.crc:
         raise BadFile(

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
-from .entries import Stored
 from .matching import Hit, apply_rules, layer_paths, own_variables, rules_of
 from .writing import host
 from ..paths import by_path
@@ -84,7 +83,7 @@ def _stretch_grid(rows: np.ndarray, old: int, new: int) -> np.ndarray:
     wide = _stretch(tall, new).swapaxes(0, 1)
     return wide.reshape(new**2, *rest)
 
-
+# %% ../../nbs/formats/95_transforms.ipynb #9527e3ef
 def _stretch(rows: np.ndarray, count: int) -> np.ndarray:
     "Linear interpolation along the first axis, pixel centres aligned."
     last = len(rows) - 1
@@ -182,7 +181,7 @@ _TORCH_NORM = {
     'moving_variance': _as_is('running_var'),
 }
 
-
+# %% ../../nbs/formats/95_transforms.ipynb #9fb0f8bb
 def _is_backward(path: str) -> bool:  # `both/backward_lstm/lstm_cell`
     return '/backward_' in f'/{path}'
 
@@ -205,7 +204,7 @@ def _torch_attention(layer, variable: str, step: str) -> Recipe | None:
     part = lambda a: np.split(a, 3)[_ATTENTION[step]].T.reshape(shape)
     return Recipe((name,), part, f'the part of the {step}, by heads')
 
-
+# %% ../../nbs/formats/95_transforms.ipynb #017b1fde
 def _torch_cell(layer, variable: str, end: str) -> Recipe | None:
     kind, units = type(layer).__name__, getattr(layer, 'units', 0)
     reset_before = kind == 'GRUCell' and not layer.reset_after
@@ -261,7 +260,7 @@ def _unknown_cell(layer, variable: str) -> None:
 def _beside(names: list, words: str = 'gates side by side') -> Recipe:
     return Recipe(tuple(names), lambda *arrays: np.concatenate(arrays, -1), words)
 
-
+# %% ../../nbs/formats/95_transforms.ipynb #20c28b2f
 def _flax_lstm(layer, variable: str) -> Recipe | None:
     names = {'kernel': 'i{}/kernel', 'recurrent_kernel': 'h{}/kernel', 'bias': 'h{}/bias'}
     name = names.get(variable)
@@ -335,7 +334,7 @@ def library_hits(
                 hits.setdefault(path, found[:1] if found else [])
     return hits
 
-
+# %% ../../nbs/formats/95_transforms.ipynb #844a1daa
 def _bases(named) -> list:  # where the file may have the layer: a cell's weights lie with its RNN
     cell = type(named.layer).__name__.endswith('Cell')
     ends = [named.path, *sorted(named.paths - {named.path})]
@@ -377,7 +376,7 @@ def _cooked(recipe: Recipe, bases: list, names: dict, usable: dict) -> list:
             return [_made(recipe, files, [usable[f] for f in files])]
     return []
 
-
+# %% ../../nbs/formats/95_transforms.ipynb #74b6297c
 def _made(recipe: Recipe, files: list, parts: list) -> Hit:
     def load():
         return np.ascontiguousarray(recipe.make(*[np.asarray(part) for part in parts]))

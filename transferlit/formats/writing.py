@@ -92,7 +92,7 @@ def _variable(value, left: list):
             return v
     return value
 
-
+# %% ../../nbs/formats/85_writing.ipynb #72ed4a59
 def host(variable) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(variable))
 
@@ -176,7 +176,7 @@ def _replace_checkpoint(prefix: Path, write: Callable) -> None:
             write(part, prefix)
         _clear_data(prefix)
 
-
+# %% ../../nbs/formats/85_writing.ipynb #117e13bb
 def _prefix(path: Path) -> Path:
     """Where a checkpoint really lies: an index may be a link. Raises OSError before anything is
     written.
@@ -247,7 +247,7 @@ def _whole_names(model) -> dict:  # dataset to the variable's name
     named = {**variables, **optimizer_variables(model)}
     return {keys[id(v)]: p for p, v in named.items() if id(v) in keys}
 
-
+# %% ../../nbs/formats/85_writing.ipynb #4f1be51a
 def _name_datasets(part: Path, names: dict) -> None:
     with h5py.File(part, 'r+') as file:
         for key, name in names.items():
@@ -267,7 +267,7 @@ def _put(file, path: str, array) -> None:
     if array.dtype == ml_dtypes.bfloat16:
         data.attrs['dtype'] = 'bfloat16'  # which HDF5 lacks; Keras marks it so too
 
-
+# %% ../../nbs/formats/85_writing.ipynb #ae73795a
 def _write_keras(model, chosen, state, part, path) -> None:
     "Keras' archive, its weights named or replaced by those of a part."
     if len(chosen) == len(model.weights):

@@ -32,7 +32,7 @@ __all__ = ['LONGEST_TEXT', 'Archive', 'member_source']
 # %% ../../nbs/formats/24_zip_archive.ipynb #a7cd7bbb
 LONGEST_TEXT = 1 << 24  # bytes of a configuration
 
-
+# %% ../../nbs/formats/24_zip_archive.ipynb #1a786876
 class Archive:
     "A zip archive whose members are read in place."
 
@@ -62,7 +62,7 @@ class Archive:
             allowance.use('bytes_of_configuration', self.members[name].file_size)
             return self.zip.read(name)
 
-
+# %% ../../nbs/formats/24_zip_archive.ipynb #595b3e61
 def _expansion(member: zipfile.ZipInfo) -> int:
     return 0 if member.compress_type == zipfile.ZIP_STORED else member.file_size
 
@@ -89,7 +89,7 @@ def _span(member: zipfile.ZipInfo) -> tuple:  # at least; there may be more in t
     end = member.header_offset + 30 + len(member.orig_filename) + member.compress_size
     return member.header_offset, end
 
-
+# %% ../../nbs/formats/24_zip_archive.ipynb #bc64872f
 def _check_member(path, member: zipfile.ZipInfo) -> None:
     name, parts = member.filename, PurePosixPath(member.filename.replace('\\', '/')).parts
     if '..' in parts or name[:1] in '/\\' or re.match('[A-Za-z]:', name):

@@ -36,7 +36,7 @@ def _left_to_process() -> int | None:
     used = int(statm.read_text().split()[0]) * resource.getpagesize()
     return max(0, soft - used)
 
-
+# %% ../../nbs/loop/45_memory.ipynb #bf909863
 def free_memory() -> int:
     "Bytes of memory that can still be had, as far as the system tells."
     limits, meminfo = [2**33], Path('/proc/meminfo')
@@ -109,7 +109,7 @@ def _blocks(data: tuple, batch_size: int, free: int) -> Blocks:
         **_far(far, free),
     )
 
-
+# %% ../../nbs/loop/45_memory.ipynb #fb029c22
 def hold(
     data: tuple,  # (x, y, sample_weight, features): features beside x where a step needs both
     batch_size: int,

@@ -144,7 +144,7 @@ def _state(model) -> list:
     optimizer = model.optimizer
     return [optimizer, *getattr(optimizer, '_trainable_variables', ())]
 
-
+# %% ../../nbs/loop/60_running.ipynb #b77b2ae6
 class _Side:
     "One side of a run, training or validation: its rows as they are now, and its steps."
 
@@ -183,7 +183,7 @@ class _Side:
         if self.source is not None:
             self.source.close()
 
-
+# %% ../../nbs/loop/60_running.ipynb #ebdb2df1
 def _is_same(a, b) -> bool:
     return a is b
 

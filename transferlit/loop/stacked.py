@@ -85,7 +85,7 @@ def _as(new, old):  # of the dtype and shape that a loop carries
     new = tf.cast(new, old.dtype)
     return tf.ensure_shape(new, old.shape)
 
-
+# %% ../../nbs/loop/70_stacked.ipynb #16087f8b
 class _Stacked:
     "The compiled steps of many models of one shape."
 

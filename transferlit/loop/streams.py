@@ -63,7 +63,7 @@ class Made:
 
         return run
 
-
+# %% ../../nbs/loop/50_streams.ipynb #d0b0c691
 def _one(items):
     return items[0] if len(items) == 1 else tuple(items)
 
@@ -165,7 +165,7 @@ class Stored:
     marks: np.ndarray  # 64 bits of each row
     mark: Callable  # a function from a batch to the marks of its rows
 
-
+# %% ../../nbs/loop/50_streams.ipynb #bfd57c9e
 class Stream:
     "Batches of a pipeline, pass after pass: drawn, then kept where they can be."
 
@@ -258,7 +258,7 @@ class Stream:
         if self.made.lower is not None:
             warnings.warn(_UNCACHED.format(why), stacklevel=2)
 
-
+# %% ../../nbs/loop/50_streams.ipynb #335b5f47
 _UNCACHED = (
     'The frozen part runs on every batch of every epoch, drawn anew from the dataset: {}.'
     ' Take random steps out of the'

@@ -220,7 +220,7 @@ class BlobCache:
         "Make a file with its bytes a copy; it is gone where it does not fit."
         _adopt(self, blob, path)
 
-
+# %% ../../nbs/store/20_blob_cache.ipynb #df9515ed
 _CACHES = weakref.WeakSet()
 
 

@@ -443,7 +443,7 @@ class NewerFormat(ValueError):
     def __reduce__(self):
         return NewerFormat, (self.folder, self.format)
 
-
+# %% ../../nbs/store/10_local.ipynb #73ca5171
 @dataclass(frozen=True)
 class Entry:
     "Rows of an entry: arrays by name, and what was written about them."
@@ -477,7 +477,7 @@ def check_manifest(
             raise Damaged(folder, [f'shard {n} is of another entry or place'])
     return manifest
 
-
+# %% ../../nbs/store/10_local.ipynb #5d66322e
 def _read_manifest(folder: Path) -> dict | None:
     "The manifest; None where there is no whole entry. Raises as `check_manifest` does."
     path = folder / 'manifest.json'
@@ -562,7 +562,7 @@ def _touch(folder: Path) -> None:  # used now, where the store may be written
     with suppress(OSError):
         os.utime(folder / 'manifest.json')
 
-
+# %% ../../nbs/store/10_local.ipynb #496e5590
 def read_begun(
     folder: Path,  # of one entry
 ) -> Entry | None:  # what a killed writer left whole; None where there is nothing
@@ -868,7 +868,7 @@ def _list_row(folder: Path) -> dict:
         'state': state,
     }
 
-
+# %% ../../nbs/store/10_local.ipynb #296f2dfd
 def listing(
     root: str | os.PathLike | None = None,  # of the store; None is the user's cache folder
 ) -> Table:
@@ -955,7 +955,7 @@ class PruneRules:
         nbytes = sum(r['bytes'] for r in gone)
         return Table(gone, f'{entries_text(len(gone))} removed, {bytes_text(nbytes)}')
 
-
+# %% ../../nbs/store/10_local.ipynb #c40e222c
 def _last_first(found: tuple) -> float:
     return -found[0]
 
@@ -1097,7 +1097,7 @@ class LocalStore:
                 f' {bytes_text(need)} for {bytes_text(free)} of free space.'
             )
 
-
+# %% ../../nbs/store/10_local.ipynb #039546a9
 _REMEMBERED = 50  # entries that are looked at to say what differs
 
 

@@ -288,7 +288,7 @@ class RemoteRows:
         self.cache.pin(self.blob)
         return partial(self.cache.release, self.blob)
 
-
+# %% ../../nbs/store/30_remote.ipynb #39d5e3f8
 def _do_nothing() -> None:
     "Nothing was pinned."
 

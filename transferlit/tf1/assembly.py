@@ -39,7 +39,7 @@ def _loops(view, refused) -> list:
             view.reasons[loop.frame] = str(error)
     return units
 
-
+# %% ../../nbs/tf1/58_assembly.ipynb #db076dec
 def recognise(
     view: View,  # observed
     refused=(),  # nodes that must stay as they are

@@ -706,7 +706,7 @@ def _reckon(self, node, inputs) -> None:
     if max(needed, self.folded) > self.limits.memory:
         raise too_large(f'{node.name!r} ({node.op}) would need {needed / 2**30:,.1f} GB')
 
-
+# %% ../../nbs/tf1/20_inference.ipynb #f56b4f02
 def _outputs(self, ref: tuple, memo: dict) -> dict:
     "All outputs of one node; None for what cannot be computed."
     node = self.nodes[ref[0]]

@@ -56,6 +56,8 @@ _NEW_CLASSES = {
     'CuDNNLSTM': 'LSTM',
     'CuDNNGRU': 'GRU',
 }
+
+# %% ../../nbs/tf1/70_keras2.ipynb #596ff77d
 _GONE = {  # layers of Keras 2 that nothing today stands for
     **dict.fromkeys(('LocallyConnected1D', 'LocallyConnected2D'), 'Keras 3 has no such layer'),
     **dict.fromkeys(('RandomHeight', 'RandomWidth'), 'Keras 3 has no such layer'),
@@ -94,6 +96,8 @@ _SAYS_NOTHING = {
     'trainable',
     'optional',
 }
+
+# %% ../../nbs/tf1/70_keras2.ipynb #81beded0
 _OLD_HARD_SIGMOID = Formula(
     [['multiply', ['x0', 0.2]], ['add', ['s0', 0.5]], ['clip', ['s1', 0.0, 1.0]]]
 )
@@ -159,7 +163,7 @@ def _has_tensor(value) -> bool:
     nested = isinstance(value, (dict, list)) and any(map(_has_tensor, parts))
     return _is_tensor(value) or nested
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #f14345b1
 def _option_call(node):
     "A call with tensors among its options, as attention has them, in the form of today."
     if not isinstance(node, list) or not node:
@@ -176,7 +180,7 @@ def _option_call(node):
 
 _STATEFUL = {'LSTM', 'GRU', 'SimpleRNN', 'ConvLSTM2D', 'Bidirectional', 'RNN'}
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #8617b3ff
 def _state_call(node):
     """A call of a recurrent layer: Keras 2 listed its first states among the inputs, or as an
     option; today they are an argument of their own.
@@ -344,7 +348,7 @@ def operation_layer(
 _CALLS = {'TFOpLambda', 'SlicingOpLambda'}
 _CONSTANT = '_CONSTANT_VALUE'  # stands for the name of a layer where the first argument is a number
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #920cb731
 def _first_argument(node) -> tuple | None:
     "The first argument of a call (a tensor, a list of them, a number), and the others by name."
     if not node:
@@ -369,7 +373,7 @@ def _as_entry(entry, layer: keras.layers.Layer, tensors: list) -> dict:
         'inbound_nodes': [{'args': [_with_tensors(inputs)], 'kwargs': {}}],
     }
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #098350ca
 def _formula_layer(entry, first, given: dict) -> dict | None:
     "As a formula, where the function is in the table and its other arguments are plain."
     known = _FUNCTIONS.get(entry['config'].get('function'))
@@ -393,7 +397,7 @@ def _formula_layer(entry, first, given: dict) -> dict | None:
     formula = Formula([[op, args, {options[k]: v for k, v in given.items()}]])
     return _as_entry(entry, Compute(formula, name=entry['config']['name']), tensors)
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #99e46791
 def _function_layer(entry, function: str, arguments: tuple) -> dict | None:
     "As the function of TensorFlow that it is, where that is known to compute only."
     if tensorflow_function(function or '') is None:
@@ -424,7 +428,7 @@ def _slice_layer(entry, first, given: dict) -> dict | None:
     formula = Formula([['item', ['x0'], {'spec': [_slice_part(p) for p in parts]}]])
     return _as_entry(entry, Compute(formula, name=entry['config']['name']), [first])
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #938c2697
 def _slice_part(part):
     if isinstance(part, dict) and {'start', 'stop', 'step'} <= set(part):
         return [part['start'], part['stop'], part['step']]
@@ -585,7 +589,7 @@ def _has_own_call(entry: dict) -> bool:
         e['class_name'] == 'InputLayer' or 'batch_input_shape' in e.get('config', {}) for e in first
     )
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #e2338a7a
 def _first_call(entry, entries):
     "Keras 2 counted the making of a nested model as its first call; here its calls count from 0."
     nested = {e['name'] for e in entries if 'name' in e and _has_own_call(e)}
@@ -665,7 +669,7 @@ def _targets(layer) -> list:  # in the order that Keras 2 wrote
         else [*layer.trainable_weights, *layer.non_trainable_weights]
     )
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #17626402
 def fill(
     model: keras.Model,  # built from the configuration of the same file
     path,  # the `.h5` file

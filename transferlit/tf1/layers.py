@@ -246,7 +246,7 @@ _NAMES = {
 }
 _MATHS = r'(compat\.v1\.)?(math|nn|linalg|signal|bitwise|image)\.\w+'
 
-
+# %% ../../nbs/tf1/40_layers.ipynb #af9f524d
 def tensorflow_function(
     name: str,  # as `TFOpLambda` writes it: `math.reduce_mean`, `__operators__.add`
 ):  # the function; None where it is not known to compute only
@@ -271,7 +271,7 @@ def _filled_in(value, inputs):
         return [_filled_in(v, inputs) for v in value]
     return value
 
-
+# %% ../../nbs/tf1/40_layers.ipynb #eb841bab
 @keras.saving.register_keras_serializable('transferlit')
 class TensorFlowFunction(keras.layers.Layer):
     """One call of a function of TensorFlow, as `TFOpLambda` of Keras 2 was.
@@ -299,7 +299,7 @@ class TensorFlowFunction(keras.layers.Layer):
         own = dict(function=self.function, args=self.args, options=self.options)
         return {**super().get_config(), **own}
 
-
+# %% ../../nbs/tf1/40_layers.ipynb #341a5ea1
 def _at_training_only(kind):
     "A layer of random images that leaves them alone unless it is trained, as in Keras 2."
 
@@ -421,7 +421,7 @@ def rename_functions(
     _rename_calls(new.node, names)
     return new
 
-
+# %% ../../nbs/tf1/40_layers.ipynb #061788ac
 def _rename_calls(nodes, names: dict) -> None:
     for node in nodes:
         node.op = node.op if op_def(node.op) else names.get(node.op, node.op)

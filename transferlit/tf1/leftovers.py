@@ -201,7 +201,7 @@ def _units(self) -> list:
     used = [g for g in groups if any(r[0] in g for r in wanted)]  # a layer took its users over
     return [self._unit(g, wanted) for g in used]
 
-
+# %% ../../nbs/tf1/57_leftovers.ipynb #2d6ee017
 (
     Leftovers._before,
     Leftovers._untangle,

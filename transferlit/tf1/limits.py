@@ -172,7 +172,7 @@ _TURNS = 10_000  # a loop that counts up to this many is no danger
 def _ins(node) -> list:
     return [i for i in node.input if i[0] != '^']
 
-
+# %% ../../nbs/tf1/15_limits.ipynb #a43726bb
 def has_bound(text: str, nodes: dict, depth: int = 0) -> bool:
     "Is a whole number a small constant, or one that comes from the shape of something?"
     node = nodes.get(_through(text, nodes))
@@ -321,7 +321,7 @@ def check_loops(
             reasons.append(f'the end of the loop {node.name!r} cannot be read off')
     return reasons + _within(nodes, functions)
 
-
+# %% ../../nbs/tf1/15_limits.ipynb #de96e98b
 def _within(nodes: dict, functions: dict) -> list:
     "Loops, large sizes and calls inside the functions that a graph uses."
     called, waiting, reasons = set(), [*_functions_of(nodes.values())], []
@@ -387,7 +387,7 @@ def try_in_child(
         finally:
             child.kill()
 
-
+# %% ../../nbs/tf1/15_limits.ipynb #9389d9ef
 def _wait(child, data: bytes, limits: Limits) -> None:
     child.stdin.write(data)
     child.stdin.close()

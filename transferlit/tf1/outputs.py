@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import tensorflow as tf
 
-from .graph_files import VARIABLES, attr, to_ref, to_text
+from .graph_files import VARIABLES, attr, to_ref
 from .inference import LOOP, NOISE, SAME, SHAPES, Inference, order
 
 # %% auto #0
@@ -80,7 +80,7 @@ def _is_total(origins, node, refs) -> bool:
         return axes is not None
     return axes.op == 'Const' and 0 in np.ravel(tf.make_ndarray(axes.attr['value'].tensor))
 
-
+# %% ../../nbs/tf1/30_outputs.ipynb #51d2c562
 @dataclass
 class Origins:
     """For each node: the sources it depends on, the variables, and whether it belongs to the
@@ -357,7 +357,7 @@ def _own_end(origins, name) -> tuple:
         ref = before
     return ref
 
-
+# %% ../../nbs/tf1/30_outputs.ipynb #65fee5d5
 def _after_layers(origins) -> list:
     """What the last layers give, with a bias or a reshape that follows: for graphs whose loss is
     none of those above.
@@ -489,6 +489,8 @@ def heads(
 
 
 _AUXILIARY = re.compile(r'(^|/|_)aux', re.I)
+
+# %% ../../nbs/tf1/30_outputs.ipynb #eae2b605
 _TRAINING = re.compile(r'train|phase|learning', re.I)
 _INFERENCE = re.compile(r'test|infer|eval|predict|valid', re.I)
 

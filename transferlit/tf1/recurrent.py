@@ -41,7 +41,7 @@ class Loop:
         ends = [n for n in self.view.order if self.view.node(n).op == 'Exit']
         return [n for n in ends if self.view.ins(n)[0][0] in inside]
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #0f930681
 def find_loops(
     view: View,  # observed
 ) -> list:  # outermost loops
@@ -127,7 +127,7 @@ def _products(loop) -> list:
         found.append(_Product(kernel, where, state, *_bias(view, name, kernel.shape[1])))
     return found
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #30344e0a
 def _bias(view, name, size, hops=3) -> tuple:
     "The vector that is added behind a product, and the variable that it is."
     for user, _ in view.users.get((name, 0), []):
@@ -181,7 +181,7 @@ def _old_gru(gates, new, width: int) -> Cell:
     arrays = [kernel[:width], kernel[width:], np.hstack([z, r, biases[1]])]
     return Cell(layers.GRU, units, arrays, names, dict(reset_after=False))
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #fb9579ff
 def _old_basic(product, width: int) -> Cell:
     units = product.kernel.shape[1]
     kernel = product.kernel
@@ -253,7 +253,7 @@ def _run(cells, sample, more: dict, backwards: bool) -> list:
 def _is_close(a, b) -> bool:
     return np.shape(a) == np.shape(b) and bool(np.allclose(a, b, rtol=1e-4, atol=1e-5))
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #1171f703
 def _places(loop, results: list) -> dict:
     """What leaves the loop, to the layer and the result of it that it equals. Raises NotRecurrent."""
     view, found = loop.view, {}
@@ -279,7 +279,7 @@ def _behind_swap(view, name: str) -> str:
     alone = turned and (name, 0) not in view.outputs
     return users[0][0] if alone and _swaps(view, users[0][0]) else name
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #32f85b5d
 def _leaving(loop) -> list:
     "Tensors behind the loop: gathered sequences, and last states."
     view, found = loop.view, []
@@ -330,7 +330,7 @@ def _formula_unit(step: list, ref, new, nodes) -> Unit:
 def _transpose(ref, new, nodes) -> Unit:
     return _formula_unit(['transpose', ['x0'], {'axes': [1, 0, 2]}], ref, new, nodes)
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #28f15d32
 def recurrent_units(
     loop: Loop,
 ) -> list:
@@ -358,7 +358,7 @@ def recurrent_units(
     _claim(loop, units, handing, places)
     return units
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #1aa2c936
 def _agreeing(loop, cells, sample, backwards) -> tuple:
     "The activation with which the layers agree with the loop, what they give, and what that is."
     for more in _ACTIVATIONS:
@@ -390,7 +390,7 @@ def _unit(loop, cell, place, found, sequences: bool, config) -> Unit:
         outputs.append(known or _virtual(view, name, value, one))
     return Unit(cell.kind, [x], outputs, config, cell.arrays, cell.origins, nodes)
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #74ca373e
 def _after(wanted: dict, unit) -> list:
     "Units for what the graph has time first."
     found, source = [], unit.outputs[0]

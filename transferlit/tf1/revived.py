@@ -258,7 +258,7 @@ def _needed(old, outputs, inputs) -> dict:
         waiting += [to_ref(i.lstrip('^'))[0] for i in old.nodes[name].input]
     return found
 
-
+# %% ../../nbs/tf1/80_revived.ipynb #6ab7631f
 def rehearse(
     path,  # of the file
     options: dict,  # of `Revived`
@@ -286,7 +286,7 @@ def _view(old, nodes, fed, outputs, inputs) -> View:
         )
     return View(read, sources, list(outputs))
 
-
+# %% ../../nbs/tf1/80_revived.ipynb #3ae6645c
 def _sampled(old, view, fixed, counts) -> _Reading:
     "The view, observed on samples."
     runner = Runner(view.read, {r: None for r in view.inputs}, view.outputs)
@@ -400,7 +400,7 @@ def _wanted(old, names) -> tuple:
             )
     return found
 
-
+# %% ../../nbs/tf1/80_revived.ipynb #3e8f4afa
 def _ask(old) -> None:
     "Raises ValueError where other ends are as likely as the first; notes those that are less so."
     equal, lower = heads(old.origins, old.candidates)
@@ -507,7 +507,7 @@ def _note_dropout(old, reading) -> None:
         names = ', '.join(reading.read.dropouts)
         old.notes.append(f'dropout that the graph cannot switch off was left out: {names}')
 
-
+# %% ../../nbs/tf1/80_revived.ipynb #6eb6e65b
 def _record(old, kind, outputs, reading, found, units, **more) -> dict:
     "Compare with the graph and write it down. Raises ValueError where the two differ."
     expected, against = _expected(old, reading, outputs)

@@ -306,7 +306,7 @@ class _Trial:
             np.ndim(f) == 0 or np.ndim(arrays[0]) == 0 or len(f) == len(arrays[0]) for f in found
         )
 
-
+# %% ../../nbs/tf1/60_sample_inputs.ipynb #6efe1887
 def _with_rows(array, rows: int):
     "The array with another number of rows, over and over again."
     return np.resize(array, (rows, *array.shape[1:])) if array.ndim else array
@@ -390,7 +390,7 @@ def find_samples(
         return loose
     raise ValueError(_no_sample(trial, shapes, bool(said or given)))
 
-
+# %% ../../nbs/tf1/60_sample_inputs.ipynb #97058760
 def _given_tries(trial, shapes):
     "With the arrays that were given: as many rows as they have."
     free = [
