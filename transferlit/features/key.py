@@ -57,7 +57,7 @@ def library_versions() -> dict:
         'store': disk.Store.format,
     }
 
-# %% ../../nbs/features/30_key.ipynb #c213dbf9
+# %% ../../nbs/features/30_key.ipynb #1a5b8b03
 def key_of(parts: dict) -> str:
     nameless = {
         **parts,

@@ -438,7 +438,7 @@ def _chunk_node(file: _File, node: int, rank: int) -> tuple:  # level, and entri
         entries.append((size, mask, offsets[:-1], child))
     return level, entries
 
-# %% ../../nbs/formats/40_hdf5.ipynb #1e7b8c3f
+# %% ../../nbs/formats/40_hdf5.ipynb #31ae3d8b
 @dataclass(frozen=True)
 class _Chunked:
     "An array in chunks; a call reads it. What was never written is `fill`."
@@ -551,7 +551,7 @@ def _contiguous_loader(file: _File, shape: tuple, dtype: np.dtype, place: tuple)
         read = partial(array_at, source, address, shape, dtype)
     return Loader(read, before=source.check, touch=touch)
 
-# %% ../../nbs/formats/40_hdf5.ipynb #bd5de89c
+# %% ../../nbs/formats/40_hdf5.ipynb #09602a50
 def _small(texts: _Texts, shape: tuple, dtype: np.dtype, read: Callable) -> np.ndarray:
     if not dtype.hasobject:
         return np.frombuffer(read(), dtype).reshape(shape).astype(dtype.newbyteorder('='))

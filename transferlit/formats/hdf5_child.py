@@ -115,7 +115,7 @@ class _Walk:
         if path.count('/') > 100:
             raise ValueError('a group lies within itself')
 
-# %% ../../nbs/formats/30_hdf5_child.ipynb #a81cbd2c
+# %% ../../nbs/formats/30_hdf5_child.ipynb #e106715e
 def _serve(start: int, size: int, limit: int) -> None:
     import h5py
 

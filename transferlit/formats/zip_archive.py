@@ -66,7 +66,7 @@ class Archive:
 def _expansion(member: zipfile.ZipInfo) -> int:
     return 0 if member.compress_type == zipfile.ZIP_STORED else member.file_size
 
-# %% ../../nbs/formats/24_zip_archive.ipynb #1a786876
+# %% ../../nbs/formats/24_zip_archive.ipynb #dc9e1805
 def _beside_the_point(name: str) -> bool:  # folders, and what macOS packs along
     return (
         name.endswith('/') or name.startswith('__MACOSX/') or name.rpartition('/')[2] == '.DS_Store'

@@ -489,7 +489,7 @@ def _read_manifest(folder: Path) -> dict | None:
         raise Damaged(folder, [f'{path.name} cannot be read']) from None
     return check_manifest(load_sealed(content), folder)
 
-# %% ../../nbs/store/10_local.ipynb #5d66322e
+# %% ../../nbs/store/10_local.ipynb #bead77af
 def _find_faults(folder: Path, manifest: dict) -> list:
     "Whatever differs from the manifest, in words."
     shards = manifest['shards']
@@ -573,7 +573,7 @@ def read_begun(
     about = shards[-1]['note']
     return _make_entry(folder, {'fields': shards[0]['fields'], 'shards': shards, 'about': about})
 
-# %% ../../nbs/store/10_local.ipynb #496e5590
+# %% ../../nbs/store/10_local.ipynb #2852d0eb
 def make_manifest(writer: Writer, about: dict) -> dict:
     return {
         'format': FORMAT,

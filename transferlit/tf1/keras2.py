@@ -65,7 +65,7 @@ _GONE = {  # layers of Keras 2 that nothing today stands for
     'SequenceFeatures': 'feature columns are not in Keras 3',
 }
 
-# %% ../../nbs/tf1/70_keras2.ipynb #596ff77d
+# %% ../../nbs/tf1/70_keras2.ipynb #eeb63e22
 _SAYS_NOTHING = {
     'batch_input_shape',
     'input_dtype',

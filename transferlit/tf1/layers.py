@@ -436,7 +436,7 @@ def packed(
 ) -> str:  # for a `GraphLayer`
     return base64.b64encode(zlib.compress(graph.SerializeToString(deterministic=True), 9)).decode()
 
-# %% ../../nbs/tf1/40_layers.ipynb #061788ac
+# %% ../../nbs/tf1/40_layers.ipynb #b6e77cac
 def _function(self, shapes):
     "The graph as a function of inputs, weights and resources."
     free = [tf.TensorShape([None, *s[1:]]) if s.rank else s for s in shapes]

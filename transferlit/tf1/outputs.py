@@ -377,7 +377,7 @@ def _after_layers(origins) -> list:
         found.append(Candidate((name, 0), 40, 'no layer follows'))
     return found
 
-# %% ../../nbs/tf1/30_outputs.ipynb #65fee5d5
+# %% ../../nbs/tf1/30_outputs.ipynb #be3f6121
 def _less_late(origins, found: list, last: list) -> list:
     """What comes in behind the last layers is a label, as a rule: an end that depends on it comes
     after what the layers give.
@@ -510,7 +510,7 @@ def trouble(read: Inference, outputs: list) -> int:
         + len(read.dropouts)
     )
 
-# %% ../../nbs/tf1/30_outputs.ipynb #eae2b605
+# %% ../../nbs/tf1/30_outputs.ipynb #846cf725
 def _is_switch(node, values) -> tuple | None:
     "The values to try for a node that may be a switch of the training; None if it is none."
     shape = attr(node, 'shape')
