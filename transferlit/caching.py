@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
-from keras.src.backend.tensorflow.trainer import TFEpochIterator
+from .keras_internals import TFEpochIterator
 
 from . import loop
 from .cut import fingerprint, split
@@ -215,9 +215,26 @@ def _why_pipeline(job: Job) -> str | None:
     return why_unfit(job.x.element_spec) if isinstance(job.x, tf.data.Dataset) else None
 
 
+def _why_callbacks(model, job: Job) -> str | None:
+    "Keras builds a model in its first step; a callback that comes before sees it as it is."
+    given = getattr(job.callbacks, 'callbacks', job.callbacks) or []
+    given = given if isinstance(given, (list, tuple)) else [given]
+    plain = keras.callbacks.Callback.on_train_begin
+    early = [c for c in given if type(c).on_train_begin is not plain and not _is_keras_own(c)]
+    if early and not model.built:
+        return f'{type(early[0]).__name__} looks at a model that is not built yet'
+    return None
+
+
+def _is_keras_own(callback) -> bool:
+    own = type(callback).__module__.startswith('keras.')
+    return own and not isinstance(callback, keras.callbacks.BackupAndRestore)
+
+
 def why_keras(model: keras.Model, job: Job) -> str | None:
     "Why `Model.fit` must train; None where the loop can. With features it is an error."
-    why = _why_model(model) or _why_data(job.x, job.y, job.sample_weight)
+    why = _why_model(model) or _why_callbacks(model, job)
+    why = why or _why_data(job.x, job.y, job.sample_weight)
     if not why and is_pipeline(job.x):
         why = _why_pipeline(job)
     given = [a for a in (job.x, job.cache, job.validation_data) if isinstance(a, Features)]

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
-from keras.src.backend.tensorflow.trainer import TFEpochIterator
+from .keras_internals import TFEpochIterator
 
 # %% auto #0
 __all__ = ['flat', 'map_flat', 'array', 'tensors', 'refuse', 'check_count', 'check_numbers', 'check_lengths', 'weigh', 'Arrays',

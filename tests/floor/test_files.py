@@ -26,11 +26,11 @@ RIVAL = """
 import sys
 from pathlib import Path
 import numpy as np
-from transferlit.checkpoint import _replaced, _write_checkpoint
+from transferlit.formats import replace_file, write_checkpoint
 from functools import partial
 path, value, saves = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
 arrays = {f"d{i}/kernel": np.full((32, 32), value, "float32") for i in range(8)}
-for _ in range(saves): _replaced(path, partial(_write_checkpoint, arrays))
+for _ in range(saves): replace_file(path, partial(write_checkpoint, arrays))
 """
 
 

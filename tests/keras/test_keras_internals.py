@@ -24,9 +24,9 @@ def test_a_name_that_is_gone_is_said(monkeypatch):
     assert missing() == [one for one in INTERNALS if one.needed] and len(internals()) == len(INTERNALS)
 
 
-def test_no_module_imports_the_source_of_keras():
+def test_one_module_alone_imports_the_source_of_keras():
     imports = []
-    for path in PACKAGE.rglob("*.py"):
+    for path in (p for p in PACKAGE.rglob("*.py") if p.name != "keras_internals.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import extraction
-from transferlit.features.extraction import precompute
+from transferlit.features import precompute
 from transferlit.store import Damaged, local as disk, open_store
 
 SCALE = {"by": 2.0}
@@ -166,7 +166,7 @@ def test_damaged_batch_sizes_are_measured_anew(text, tmp_path, monkeypatch):
     monkeypatch.setenv("TRANSFERLIT_CACHE", str(tmp_path))
     monkeypatch.setattr(made_by, "_LONG", 0)
     path, (x, _) = tmp_path / "batch_sizes.json", extraction.data(4000)
-    monkeypatch.setattr(made_by, "_guess", lambda cut: 16)
+    monkeypatch.setattr(made_by, "guess_batch_size", lambda cut: 16)
     monkeypatch.setattr(made_by, "_measured", lambda *_: 48)
     assert precompute(extraction.model(), x, verbose=False).batch_size == 48
     mine, = json.loads(path.read_text())

@@ -410,11 +410,11 @@ def read_keras(
         metadata, config = _json(archive, 'metadata.json'), _json(archive, 'config.json')
         entries = keras3_entries(hdf5.open_tree(source, archive.limit), config, path)
         words = f'Keras {metadata.get("keras_version", "3")} archive'
-        about = {**metadata, **_about(archive, config)}
+        about = {**metadata, **_about_archive(archive, config)}
         return Weights(path, words, entries, about, [archive, archive.source, source])
 
 
-def _about(archive: Archive, config) -> dict:
+def _about_archive(archive: Archive, config) -> dict:
     "What an archive says beside its arrays; texts of its members are read when asked for."
     return {
         'config': config,

@@ -108,8 +108,8 @@ def _named(state: Path) -> Location:
 def _at_prefix(prefix: Prefix) -> Location | None:
     "The checkpoint of this prefix, with its graph; None where there is nothing of either."
     meta, index = prefix.file('.meta'), prefix.file('.index')
-    if index.is_file():
-        return _with_graph(Location('checkpoint', index, prefix))
+    if index.exists() and not index.is_dir():
+        return _with_graph(Location('checkpoint', readable(index), prefix))
     if shards := v1_shards(prefix) if _may_be_v1(prefix) else []:
         return _with_graph(Location('v1', shards[0], prefix))
     return Location('meta', meta, None, meta) if meta.is_file() else None

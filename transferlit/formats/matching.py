@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import keras
-from keras.src.saving import saving_lib
-from keras.src.utils.naming import to_snake_case
+from ..keras_internals import saving_lib, to_snake_case
 
 from ..files import printable
 from .entries import Stored, Weights

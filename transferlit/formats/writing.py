@@ -21,7 +21,7 @@ import h5py
 import keras
 import ml_dtypes
 import numpy as np
-from keras.src.saving import saving_lib
+from ..keras_internals import saving_lib
 
 from ..files import atomic_path, content_hash, locked, printable, sync, writable
 from .safetensors import write_safetensors
