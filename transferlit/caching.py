@@ -386,9 +386,14 @@ def _store(job: Job):
 def _extract(cut, side: Side, job: Job) -> tuple:
     size = None if job.shuffle else side.batch_size
     x = by_input(side.rows.x, cut.lower)
-    x = x if len(x) > 1 else x[0]
+    x = _pack_inputs(cut.lower, x) if len(x) > 1 else x[0]
     kept = precompute(cut, x, store=_store(job), batch_size=size, verbose=_store(job) is not None)
     return tuple(kept.arrays)
+
+
+def _pack_inputs(model, arrays: list):  # Keras orders a list otherwise than an ordered dictionary
+    structure = model.input if isinstance(model, keras.Function) else arrays
+    return keras.tree.pack_sequence_as(structure, arrays)
 
 # %% ../nbs/33_caching.ipynb #1dc20bc8
 def _mark(variables) -> tuple:
