@@ -1,16 +1,30 @@
 """What weight files hold, read without running code: one mapping from path to array for every format."""
+from importlib import import_module
+
 from .entries import BadFile, MissingPart, UnsafeFile, Weights
 from .safetensors import open_safetensors, write_safetensors
 from .keras_files import copy_keras, read_legacy_arrays, read_model_config
 from .tf_checkpoint import data_files, missing_data, stored_names, write_bundle
 from .location import Location, explain_no_graph, locate
 from .reading import open_weights, peek
-from .writing import replace_file, write_arrays, write_checkpoint, write_model, writer_for
-from .matching import RENAMES, match_stored, rename_all
-from .state import state_as_json
-from .transforms import TRANSFORMS
-from .assigning import assign_all
-from .planning import Asked, Plan, as_patterns, make_plan
+
+_HOME = {  # what needs Keras, and is loaded on first use: reading a file does not
+    "replace_file": "writing",
+    "write_arrays": "writing",
+    "write_checkpoint": "writing",
+    "write_model": "writing",
+    "writer_for": "writing",
+    "RENAMES": "matching",
+    "match_stored": "matching",
+    "rename_all": "matching",
+    "state_as_json": "state",
+    "TRANSFORMS": "transforms",
+    "assign_all": "assigning",
+    "Asked": "planning",
+    "Plan": "planning",
+    "as_patterns": "planning",
+    "make_plan": "planning",
+}
 
 __all__ = [
     "as_patterns",
@@ -47,3 +61,9 @@ __all__ = [
     "write_safetensors",
     "writer_for",
 ]
+
+
+def __getattr__(name):
+    if name in _HOME:
+        return getattr(import_module(f"transferlit.formats.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'transferlit.formats' has no attribute {name!r}")
