@@ -162,42 +162,31 @@ def plot_model(
     return _done(ax)
 
 # %% ../nbs/floor/40_plot.ipynb #f95159c3
+def _mark_models(ax, paths: list) -> None:
+    "A line over the bars of each nested model, with its name."
+    place = ax.get_xaxis_transform()
+    models = dict.fromkeys(path.rpartition('/')[0] for path in paths if '/' in path)
+    for name in models:
+        inside = [i for i, path in enumerate(paths) if path.startswith(f'{name}/')]
+        left, right = inside[0] - 0.4, inside[-1] + 0.4
+        height = 1 - 0.05 * (1 + name.count('/'))
+        ax.plot([left, right], [height] * 2, color='black', lw=1, transform=place)
+        ax.text(left, height, name, va='bottom', fontsize='small', transform=place)
+
+
 def _label_bars(ax, paths: list) -> None:
     "Names under the bars; of many, as many as can be read."
     ax.set_yscale('log')
-    ax.set_ylim(
-        0.7, 2 * ax.get_ylim()[1]
-    )  # a layer with one output still has a bar; space for names above
+    # From 0.7, so that a layer with one output still has a bar; space for names above.
+    ax.set_ylim(0.7, 2 * ax.get_ylim()[1])
     ax.yaxis.set_major_formatter('{x:,.0f}')
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_ylabel('outputs a row')
-    ax.set_xticks(range(0, len(paths), math.ceil(len(paths) / _FEW)))
-    ax.set_xticklabels(
-        [paths[i].rpartition('/')[2] for i in ax.get_xticks()],
-        rotation=40,
-        ha='right',
-        rotation_mode='anchor',
-        fontsize='small',
-    )
-    models = list(dict.fromkeys(path.rpartition('/')[0] for path in paths if '/' in path))
-    for name in models:
-        inside = [i for i, path in enumerate(paths) if path.startswith(f'{name}/')]
-        depth = 1 - 0.05 * (1 + name.count('/'))
-        ax.plot(
-            [inside[0] - 0.4, inside[-1] + 0.4],
-            [depth] * 2,
-            color='black',
-            lw=1,
-            transform=ax.get_xaxis_transform(),
-        )
-        ax.text(
-            inside[0] - 0.4,
-            depth,
-            name,
-            va='bottom',
-            fontsize='small',
-            transform=ax.get_xaxis_transform(),
-        )
+    shown = range(0, len(paths), math.ceil(len(paths) / _FEW))
+    names = [paths[i].rpartition('/')[2] for i in shown]
+    ax.set_xticks(shown)
+    ax.set_xticklabels(names, rotation=40, ha='right', rotation_mode='anchor', fontsize='small')
+    _mark_models(ax, paths)
 
 # %% ../nbs/floor/40_plot.ipynb #637653f3
 def _legend(ax, kinds: list) -> None:
@@ -253,6 +242,17 @@ def _draw_cut(ax, cut, paths: list) -> None:
             transform=ax.get_xaxis_transform(),
         )
 
+# %% ../nbs/floor/40_plot.ipynb #038450ea
+def _plot_run(ax, label: str, run, metric: str, **style) -> None:
+    "One training: a solid line on validation data, a dotted one on training data."
+    run = getattr(run, 'history', run)
+    marker = style.pop('marker')
+    for key, line, mark in ((f'val_{metric}', '-', marker), (metric, ':', '')):
+        if key in run:
+            epochs = range(1, len(run[key]) + 1)
+            name = f'{label} {key}'.strip()
+            ax.plot(epochs, run[key], line, marker=mark, markersize=4, label=name, **style)
+
 # %% ../nbs/floor/40_plot.ipynb #720a6ade
 def plot_history(
     histories,  # a `History`, its dictionary, or a mapping from label to either
@@ -263,26 +263,12 @@ def plot_history(
 
     Raises ValueError where no run recorded the metric.
     """
-    runs = (
-        histories if isinstance(histories, Mapping) and not _is_run(histories) else {'': histories}
-    )
+    one = not isinstance(histories, Mapping) or _is_run(histories)
+    runs = {'': histories} if one else histories
     ax = _axes(ax, (5, 2.8))
-    for (label, run), colour, marker in zip(
-        runs.items(), _cycle(_INK.values()), _cycle('osD^vXP*')
-    ):
-        run = getattr(run, 'history', run)
-        for key, style in ((f'val_{metric}', '-'), (metric, ':')):
-            if key not in run:
-                continue
-            ax.plot(
-                range(1, len(run[key]) + 1),
-                run[key],
-                style,
-                marker=marker if style == '-' else '',
-                color=colour,
-                markersize=4,
-                label=f'{label} {key}'.strip(),
-            )
+    looks = zip(_cycle(_INK.values()), _cycle('osD^vXP*'))
+    for (label, run), (colour, marker) in zip(runs.items(), looks):
+        _plot_run(ax, label, run, metric, color=colour, marker=marker)
     if not ax.lines:
         raise ValueError(_no_metric(metric, runs))
     ax.set(xlabel='epoch', ylabel=metric)

@@ -131,37 +131,40 @@ class _Upper(_Side):
                 self.part(level, node, env, known)
 
     def part(self, level, node, env, known) -> None:
+        "The part of a nested model that lies above the cut: a model of its own, called here."
         inner = level.inner[id(node)]
-        reads = {
-            key for step in level.steps[id(node)] if step not in self.below for key in step.reads
-        }
+        reads = self.reads(level, node)
         fed = [
-            (t, outer)
-            for t, outer in zip(inner.inputs, outer_inputs(node))
-            if self.graph.value(inner, t) in reads
+            (own, outer)
+            for own, outer in zip(inner.inputs, outer_inputs(node))
+            if self.graph.value(inner, own) in reads
         ]
-        keys = [
-            key for key in self.crossing if key[: len(inner.path)] == inner.path and key in reads
-        ]
-        enters = {
-            key: _like(self.graph.tensor[key], f'{node.operation.name}.{i}')
-            for i, key in enumerate(keys)
-        }
-        within = {id(t): t for t, _ in fed}
+        enters = self.enters(inner, node, reads)
+        within = {id(own): own for own, _ in fed}
         self.run(inner, within, enters)
-        leaves = [
-            (t, own)
-            for t, own in zip(node.output_tensors, inner.outputs)
-            if id(own) in within and id(t) not in env
-        ]
-        piece = self.piece(
-            level,
-            node,
-            [t for t, _ in fed] + list(enters.values()),
-            [within[id(own)] for _, own in leaves],
-        )
-        made = piece(_one([env[id(outer)] for _, outer in fed] + [known[key] for key in keys]))
-        env.update(zip((id(t) for t, _ in leaves), tree.flatten(made)))
+        leaves = self.leaves(inner, node, within, env)
+        inputs = [own for own, _ in fed] + list(enters.values())
+        piece = self.piece(level, node, inputs, [within[id(own)] for _, own in leaves])
+        given = [env[id(outer)] for _, outer in fed] + [known[key] for key in enters]
+        made = tree.flatten(piece(_one(given)))
+        env.update((id(t), value) for (t, _), value in zip(leaves, made))
+
+    def reads(self, level, node) -> set:
+        "The values that the steps above the cut read."
+        above = [step for step in level.steps[id(node)] if step not in self.below]
+        return {key for step in above for key in step.reads}
+
+    def enters(self, inner, node, reads) -> dict:
+        "New inputs for the crossing values, by key, that are read inside this model."
+        depth = len(inner.path)
+        keys = [k for k in self.crossing if k[:depth] == inner.path and k in reads]
+        name = node.operation.name
+        return {k: _like(self.graph.tensor[k], f'{name}.{i}') for i, k in enumerate(keys)}
+
+    def leaves(self, inner, node, within, env) -> list:
+        "Pairs (outer tensor, inner tensor) of the outputs that are made here for the first time."
+        pairs = zip(node.output_tensors, inner.outputs)
+        return [(t, own) for t, own in pairs if id(own) in within and id(t) not in env]
 
 # %% ../../nbs/cut/20_halves.ipynb #c5ea6113
 @keras.saving.register_keras_serializable('transferlit')
