@@ -1,5 +1,7 @@
 """Each notebook is a test: it runs from top to bottom in a kernel of its own."""
+import nbformat
 import pytest
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from notebooks import notebooks, run, shown, stores
 
@@ -16,3 +18,18 @@ def test_a_short_run_leaves_the_outputs_of_a_long_form_alone(tmp_path, monkeypat
     assert (stores(long, tmp_path), stores(other, tmp_path)) == (False, True)
     monkeypatch.setenv("TRANSFERLIT_BENCH", "full")
     assert stores(long, tmp_path)
+
+
+@pytest.mark.parametrize("code, error", [("1 / 0", CellExecutionError), ("import os; os._exit(3)", DeadKernelError)])
+def test_a_notebook_that_fails_is_seen(code, error, tmp_path):
+    """Also where its kernel is gone, which is a fork of another process."""
+    nbformat.write(new_notebook(cells=[new_code_cell(code)]), tmp_path / "failing.ipynb")
+    with pytest.raises(error):
+        run(tmp_path / "failing.ipynb")
+
+
+def test_kernels_know_nothing_of_one_another(tmp_path):
+    for name in ("one", "two"):
+        cell = new_code_cell("import keras\nassert not hasattr(keras, 'mark')\nkeras.mark = True")
+        nbformat.write(new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
+        run(tmp_path / f"{name}.ipynb")

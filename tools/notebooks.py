@@ -13,14 +13,20 @@ A notebook whose code reads `TRANSFERLIT_BENCH` has a long form, whose outputs i
 from __future__ import annotations
 
 import argparse
+import atexit
+import functools
 import os
 import re
+import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from pathlib import Path
 
 import nbformat
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbdev.clean import clean_nb
@@ -100,10 +106,37 @@ def stores(nb, path: Path) -> bool:
     return not kept
 
 
+WARM = Path(__file__).with_name("warm_kernels.py")
+
+
+@functools.cache
+def warm_socket() -> str:
+    """Where kernels are forked from a process that imported TensorFlow once; it ends with this one."""
+    folder = tempfile.TemporaryDirectory()
+    path, env = f"{folder.name}/socket", {**environment(), "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    server = subprocess.Popen([sys.executable, WARM, "serve", path], stdin=subprocess.PIPE, env=env)
+    atexit.register(lambda: (server.communicate(), folder.cleanup()))
+    while not os.path.exists(path):
+        if server.poll() is not None:
+            raise RuntimeError("the process that kernels are forked from did not start")
+        time.sleep(0.05)
+    return path
+
+
+class WarmManager(AsyncKernelManager):
+    """Starts kernels by a launcher that asks for a fork."""
+
+    @property
+    def kernel_spec(self):
+        argv = [sys.executable, "-S", str(WARM), "launch", warm_socket(), "{connection_file}"]
+        return KernelSpec(argv=argv, display_name="Python 3", language="python")
+
+
 def run(path: Path, save: bool = False, timeout: int = 1800) -> float:
     """Execute one notebook in a kernel of its own, in its own folder; raises at the first cell that fails."""
     nb, start, env = nbformat.read(path, as_version=4), time.time(), environment()
-    client = Client(nb, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    manager = {"kernel_manager_class": WarmManager} if hasattr(os, "fork") else {}
+    client = Client(nb, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}, **manager)
     client.execute(env=env)
     if save and stores(nb, path):
         tidy(nb)
