@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 from keras import tree
@@ -22,36 +22,61 @@ from .extraction import guess_batch_size, progress_bar
 from .intake import Arrays, Stream, refuse
 from .key import library_versions
 from .ray_dataset import bad_row, the_ray
-from .ray_workers import Joined, over_arrays, over_dataset, portions, ship
+from .ray_workers import Joined, Shipped, over_arrays
+from .ray_workers import over_dataset, portions, ship
 
 # %% auto #0
-__all__ = ['extract_by_workers']
+__all__ = ['Task', 'extract_by_workers']
 
 # %% ../../nbs/features/65_ray_extraction.ipynb #e5ff4939
-def _work(
-    told, shipped
-):  # in a worker: a function from rows to (names, arrays, note), chunk by chunk
-    if told['versions'] != library_versions():
-        refuse(
-            'Workers must have the versions of the driver.',
-            'Install the same everywhere.',
-            f'{library_versions()} for {told["versions"]}',
-        )
-    cut = SimpleNamespace(lower=shipped.model(), recipe=told['recipe'], boundary=told['boundary'])
-    augment = told['augment'] and Augment(
-        told['augment'].model() if told['layer'] else told['augment'], told['seed']
-    )
+@dataclass(frozen=True)
+class Task:
+    "What a worker must know besides the lower part itself."
+
+    versions: dict  # of the libraries, on the driver
+    recipe: list
+    boundary: list
+    size: int  # rows in one call
+    dtype: str | None  # that features are rounded to
+    augment: object  # a function, a `Shipped` layer, or None
+    seed: int | None
+
+    def check_versions(self) -> None:
+        "Raises ValueError where this process has other libraries than the driver."
+        mine = library_versions()
+        if mine != self.versions:
+            rule = 'Workers must have the versions of the driver.'
+            refuse(rule, 'Install the same everywhere.', f'{mine} for {self.versions}')
+
+    def augmentation(self) -> Augment | None:
+        if self.augment is None:
+            return None
+        how = self.augment.model() if isinstance(self.augment, Shipped) else self.augment
+        return Augment(how, self.seed)
+
+
+@dataclass(frozen=True)
+class _Lower:
+    "The lower part of a cut, as a `Pass` needs it."
+
+    lower: object
+    recipe: list
+    boundary: list
+
+# %% ../../nbs/features/65_ray_extraction.ipynb #2b84951f
+def _number_blocks(augment, view, base):
+    "Augmentation of a piece, whose blocks are numbered from the first of all rows."
+    return augment and (lambda a, _, block: augment(a, view, base + block))
+
+
+def _make_rows(task: Task, shipped):
+    "In a worker: a function from rows to (names, arrays, note), chunk by chunk."
+    task.check_versions()
+    cut, augment = _Lower(shipped.model(), task.recipe, task.boundary), task.augmentation()
 
     def run(x, beside=None, view=0, base=0, done=0, stop=None):
-        own = augment and (lambda a, _, block: augment(a, view, base + block))
-        job = Pass(
-            cut,
-            Arrays(x) if beside is None else Stream([(x, *beside)]),
-            told['size'],
-            1,
-            own,
-            told['dtype'],
-        )
+        source = Arrays(x) if beside is None else Stream([(x, *beside)])
+        job = Pass(cut, source, task.size, 1, _number_blocks(augment, view, base), task.dtype)
         for arrays in job.rows(done if beside is None else Counter()):
             del arrays['@row']  # the driver numbers the rows
             marks = 0 if beside is None else int(arrays['@print'].sum())
@@ -61,18 +86,21 @@ def _work(
     return run
 
 # %% ../../nbs/features/65_ray_extraction.ipynb #cc140263
-def _told(job) -> dict:  # what a worker must know besides the lower part
-    how, layer = job.augment and job.augment.how, bool(job.augment and job.augment.layer)
-    return {
-        'versions': library_versions(),
-        'recipe': job.cut.recipe,
-        'boundary': job.cut.boundary,
-        'size': job.size,
-        'dtype': job.narrow.dtype and job.narrow.dtype.name,
-        'augment': ship(how, job.source.rows(slice(4))) if layer else how,
-        'layer': layer,
-        'seed': job.augment and job.augment.seed,
-    }
+def _task(job) -> Task:
+    "What workers are told of a job."
+    augment = job.augment
+    how = augment and augment.how
+    if augment and augment.layer:
+        how = ship(how, job.source.rows(slice(4)))
+    return Task(
+        versions=library_versions(),
+        recipe=job.cut.recipe,
+        boundary=job.cut.boundary,
+        size=job.size,
+        dtype=job.narrow.dtype and job.narrow.dtype.name,
+        augment=how,
+        seed=augment and augment.seed,
+    )
 
 # %% ../../nbs/features/65_ray_extraction.ipynb #0ee41197
 _AT_ONCE = 1 << 28  # bytes of x that a worker is given at a time
@@ -80,96 +108,89 @@ _AT_ONCE = 1 << 28  # bytes of x that a worker is given at a time
 
 def _piece_rows(job, workers, raw) -> int:
     """Rows in a piece: as many as fill a shard, but with several pieces for each worker, and whole
-    batches.
+    batches. `raw`: bytes of a row of x.
     """
-    most, step = (
-        min(disk.shard_limits.bytes // (job.cut.bytes or 1 << 12), _AT_ONCE // max(1, raw)),
-        math.lcm(job.size, BLOCK),
-    )
-    if job.source.n:
-        most = max(min(most, job.source.n // (4 * workers)), job.source.n * job.views // 50_000)
+    in_shard = disk.shard_limits.bytes // (job.cut.bytes or 1 << 12)
+    most, step = min(in_shard, _AT_ONCE // max(1, raw)), math.lcm(job.size, BLOCK)
+    if rows := job.source.n:
+        fewest = rows * job.views // 50_000  # so that there are never more pieces than that
+        most = max(min(most, rows // (4 * workers)), fewest)
     return max(1, most // step) * step
 
 # %% ../../nbs/features/65_ray_extraction.ipynb #09fbf297
-def _places(
-    n, views, rows, before
-) -> dict:  # tag of a piece to where its rows are; those before `before` are there
+def _places(n, views, rows, before) -> dict:
+    "Tag of a piece to where its rows are; those before `before` are there already."
     blocks = {}
     for view in range(views):
         for start in range(max(0, before - view * n), n, rows):
-            base, stop = (
-                start // BLOCK * BLOCK,
-                min(start + rows, n),
-            )  # augmentation goes by blocks
-            blocks[f'{view}-{start}-{stop}'] = {
-                'view': view,
-                'base': base,
-                'stop': stop,
-                'done': start - base,
-            }
+            base, stop = start // BLOCK * BLOCK, min(start + rows, n)  # augmented block by block
+            place = dict(view=view, base=base, stop=stop, done=start - base)
+            blocks[f'{view}-{start}-{stop}'] = place
     return blocks
 
 # %% ../../nbs/features/65_ray_extraction.ipynb #331e46d8
-def _array_pieces(job, entry, workers):  # what was said of each piece, and its row ids
-    source, x = job.source, tree.flatten(job.source.x)
-    raw = sum(math.prod(a.shape[1:]) * getattr(a.dtype, 'itemsize', 8) for a in x)
-    blocks = _places(
-        source.n, job.views, _piece_rows(job, portions(the_ray(), workers)[0], raw), entry.rows
-    )
+def _row_bytes(source) -> int:
+    arrays = tree.flatten(source.x)
+    return sum(math.prod(a.shape[1:]) * getattr(a.dtype, 'itemsize', 8) for a in arrays)
+
+
+def _array_pieces(job, entry, workers):
+    "What workers say of each piece, and its row ids."
+    source = job.source
+    share = portions(the_ray(), workers)[0]
+    rows = _piece_rows(job, share, _row_bytes(source))
+    places = _places(source.n, job.views, rows, entry.rows)
 
     def rows_of(base, stop, **_):
         return source.rows(slice(base, stop))
 
-    for told in over_arrays(
-        blocks,
-        rows_of,
-        entry.pieces,
-        partial(_work, _told(job)),
-        ship(job.cut.lower, source.rows(slice(4))),
-        workers,
-    ):
-        where = blocks[told['tag']]
-        yield told, source.ids[where['base'] + where['done'] : where['stop']]
+    make, lower = partial(_make_rows, _task(job)), ship(job.cut.lower, source.rows(slice(4)))
+    for about in over_arrays(places, rows_of, entry.pieces, make, lower, workers):
+        where = places[about['tag']]
+        yield about, source.ids[where['base'] + where['done'] : where['stop']]
 
 # %% ../../nbs/features/65_ray_extraction.ipynb #7cdbaa50
+def _pieces_of_columns(job, entry, workers):
+    "What workers say of each piece of a Dataset."
+    columns = job.source.pipeline
+    share = portions(the_ray(), workers)[0]
+    rows = _piece_rows(job, share, columns.row_bytes())
+    make, lower = partial(_make_rows, _task(job)), ship(job.cut.lower, columns.sample())
+    return over_dataset(columns, rows, entry.pieces, make, lower, job.size, workers)
+
+
 def _dataset_pieces(job, entry, workers):
-    columns, at, marks = job.source.pipeline, 0, 0
-    rows = _piece_rows(job, portions(the_ray(), workers)[0], columns.row_bytes())
-    for told in over_dataset(
-        columns,
-        rows,
-        entry.pieces,
-        partial(_work, _told(job)),
-        ship(job.cut.lower, columns.sample()),
-        job.size,
-        workers,
-    ):
-        if told['bad'] and not columns.skip:
-            raise bad_row(at, told['bad'])
-        entry.skipped += [[at + place, why] for place, why in told['bad']]
-        yield (
-            told,
-            np.delete(np.arange(at, at + told['count']), [place for place, _ in told['bad']]),
-        )
-        at, marks = at + told['count'], (marks + told['marks']) % 2**64
-    if job.source.known is not None and marks != int(job.source.known.sum()):
+    "As `_array_pieces`. Raises ValueError for a bad row, unless these are skipped."
+    at = marks = 0
+    for about in _pieces_of_columns(job, entry, workers):
+        bad, count = about['bad'], about['count']
+        if bad and not job.source.pipeline.skip:
+            raise bad_row(at, bad)
+        entry.skipped += [[at + place, why] for place, why in bad]
+        yield about, np.delete(np.arange(at, at + count), [place for place, _ in bad])
+        at, marks = at + count, (marks + about['marks']) % 2**64
+    known = job.source.known
+    if known is not None and marks != int(known.sum()):
         refuse(*UNSTEADY)
 
 # %% ../../nbs/features/65_ray_extraction.ipynb #35e17c5f
+def _batch_size(job) -> int:
+    if job.source.stream:
+        return guess_batch_size(job.cut)
+    return choose_batch_size(job.cut, compile_lower(job.cut, job.source.x), job.source)
+
+
 def extract_by_workers(job, store, folder, about, verbose, workers) -> int:
     "As `write_to_store`, by the workers of a Ray cluster."
-    source = job.source
-    job.size = job.size or (
-        guess_batch_size(job.cut)
-        if source.stream
-        else choose_batch_size(job.cut, compile_lower(job.cut, source.x), source)
-    )
-    entry = Joined(store, folder, keep=not source.stream)
+    stream = job.source.stream
+    job.size = job.size or _batch_size(job)
+    entry = Joined(store, folder, keep=not stream)
     before, left = entry.rows, entry.pieces.names()
+    pieces = _dataset_pieces if stream else _array_pieces
     with progress_bar(job, before, verbose) as bar:
-        for told, ids in (_dataset_pieces if source.stream else _array_pieces)(job, entry, workers):
-            entry.add(told, ids)
-            before += told['rows'] if told['tag'] in left else 0
+        for said, ids in pieces(job, entry, workers):
+            entry.add(said, ids)
+            before += said['rows'] if said['tag'] in left else 0
             bar.update(len(ids))
             store.check(entry.writer.nbytes)
     entry.finish(about)
