@@ -180,18 +180,17 @@ def _batch_size(job) -> int:
     return choose_batch_size(job.cut, compile_lower(job.cut, job.source.x), job.source)
 
 
-def extract_by_workers(job, store, folder, about, verbose, workers) -> int:
+def extract_by_workers(job, target, verbose, workers) -> int:
     "As `write_to_store`, by the workers of a Ray cluster."
-    stream = job.source.stream
     job.size = job.size or _batch_size(job)
-    entry = Joined(store, folder, keep=not stream)
+    entry = Joined(target)
     before, left = entry.rows, entry.pieces.names()
-    pieces = _dataset_pieces if stream else _array_pieces
+    pieces = _dataset_pieces if job.source.stream else _array_pieces
     with progress_bar(job, before, verbose) as bar:
         for said, ids in pieces(job, entry, workers):
             entry.add(said, ids)
             before += said['rows'] if said['tag'] in left else 0
             bar.update(len(ids))
-            store.check(entry.writer.nbytes)
-    entry.finish(about)
+            target.store.check(entry.writer.nbytes)
+    entry.finish()
     return before
