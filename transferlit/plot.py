@@ -131,11 +131,11 @@ def _kind(path, layer, new) -> str:
     return 'trainable' if layer.trainable_weights else 'frozen'
 
 # %% ../nbs/floor/40_plot.ipynb #15a8be32
-_STEM = re.compile(r'(.*?\d+[a-z]?)(?:_|$)')  # `block_3` of `block_3_expand_BN`
+_STEM = re.compile(r'(.*?\d+[a-z]?|[^_]*_[^_]*)(?:_|$)')  # `block_3` of `block_3_expand_BN`
 
 
 def _stem(path: str) -> str:
-    "What a layer's name begins with, up to its first number: layers of one block share it."
+    "How the name of a layer begins, to its first number or for two words: a block shares it."
     found = _STEM.match(path.rpartition('/')[2])
     return found[1] if found else path.rpartition('/')[2]
 
@@ -258,8 +258,8 @@ def _cut_names(cut, paths: list) -> list:
     "The layers after which `cut` is."
     if not hasattr(cut, 'boundary'):
         return [cut] if isinstance(cut, str) else list(cut or ())
-    names = [b.name.partition('.')[0] for b in cut.boundary]
-    return [name for name in names if any(_matches(path, [name]) for path in paths)]
+    names = [n for b in cut.boundary for n in (b.name, b.name.rpartition('.')[0])]
+    return [name for name in names if name and any(_matches(path, [name]) for path in paths)]
 
 
 def _below(cut, paths: list) -> set:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..errors import see
 from ..files import printable, readable
 from .entries import BadFile, MissingPart, Source, UnsafeFile
 from .hdf5 import SIGNATURE
@@ -502,7 +503,7 @@ _PLAIN = _Foreign('A text file is not a weight file.', 'Give the file with the w
 _UNKNOWN = _Foreign(
     'A weight file must be HDF5, a `.keras` archive, safetensors, npz or a TensorFlow checkpoint,'
     ' by its content.',
-    'Check what wrote it.',
+    f'Check what wrote it. {see("damaged")}',
 )
 _PYTORCH = _Foreign(
     'A PyTorch archive holds a pickle, which runs code when it is read.', _SAFELY, error=UnsafeFile
