@@ -13,6 +13,7 @@ PAGES = {
     'batchnorm': 'guides/finetuning.html#choosing-a-batchnorm-policy',
     'classes': 'guides/recipes.html#a-new-number-of-classes',
     'damaged': 'checkpoint.html#missing-and-damaged-files',
+    'elsewhere': 'guides/weights_from_elsewhere.html',
     'graft': 'surgery.html#mistakes',
     'no cache': 'caching.html#what-can-be-cached',
     'no graph': 'guides/recipes.html#an-old-checkpoint',

@@ -398,9 +398,11 @@ class _Foreign:
 _SAFELY = (
     'Where you trust it, load it where it was made and save its arrays with'
     ' `safetensors.torch.save_file` or `np.savez`, then `tl.restore` them.'
+    f' {see("elsewhere")}'
 )
 _ELSEWHERE = (
     'Take its arrays out with its own library, save them with `np.savez`, then `tl.restore` them.'
+    f' {see("elsewhere")}'
 )
 _UNPACK = 'Unpack it first, then give the path of the file or folder in it.'
 _DOWNLOAD = 'Download the file itself.'
@@ -578,5 +580,5 @@ def explain_no_graph(
     path = str(at.checkpoint or at.path)
     return BadFile(
         f'A file must hold a graph to be revived; this is {what}, with arrays only. Build the model'
-        f' and `tl.restore(model, path)`{beside}. Received: {path!r}.'
+        f' and `tl.restore(model, path)`{beside}. {see("no graph")} Received: {path!r}.'
     )
