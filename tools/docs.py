@@ -250,6 +250,28 @@ def drawn(match: re.Match) -> str:
     return f'<pre class="drawn">{match[1] or ""}{words}'
 
 
+HEADING = re.compile(r'<(h[2-6])\b[^>]*\bdata-anchor-id="([^"]+)"[^>]*>(.*?)</\1>', re.S)
+
+
+def slug(title: str) -> str:
+    """What stands behind `#` in an address: the words of a heading's English half."""
+    words = re.sub(r"<[^>]*>|`", "", html.unescape(english(title)))
+    return re.sub(r"[^\w]+", "-", words.lower()).strip("-")
+
+
+def addressed(text: str) -> str:
+    """`text` with a second, English address for each heading that has a name in both languages."""
+    taken = set(Page(text).ids)
+
+    def named(match: re.Match) -> str:
+        own = slug(re.sub(r"<a\b.*?</a>", "", match[3], flags=re.S))
+        if not own or own in taken:
+            return match[0]
+        taken.add(own)
+        return f'<span id="{own}"></span>{match[0]}'
+    return HEADING.sub(named, text)
+
+
 PICTURE = re.compile(r'<h[1-4][^>]*>(?P<title>.*?)</h[1-4]>|<img(?![^>]*\balt=)(?P<rest>[^>]*)>', re.S)
 
 
@@ -304,6 +326,7 @@ def finish(base: str) -> None:
             text = PRINTED.sub(drawn, text)
             text = without_twins(text, path)
             text = described(text)
+            text = addressed(text)
         elif path.suffix in (".md", ".txt"):
             text = text.replace(".llms.md", ".html.md")
         elif path.suffix == ".css":

@@ -5,7 +5,8 @@
     python tools/notebooks.py check [NOTEBOOK ...]
     python tools/notebooks.py mend [NOTEBOOK ...]
 
-`mend` puts in what a notebook needs to run in Colab, and writes callouts as Jupyter shows them.
+`mend` puts in what a notebook needs to run in Colab and without TensorFlow's log, writes callouts as Jupyter shows
+them, and folds in JupyterLab what the page folds or hides.
 
 A notebook whose code reads `TRANSFERLIT_BENCH` has a long form, whose outputs it keeps: only `bench` stores them, or
 `run --save` with that variable set to `full`. In its short form it runs as a test and leaves what is stored alone.
@@ -90,7 +91,7 @@ def tidy(nb) -> None:
             if output.output_type == "stream":
                 output.text = last_state(output.text)
         cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and (o.get("text", "-").strip())]
-    clean_nb(nb)
+    clean_nb(nb, allowed_cell_metadata_keys=["jupyter"])
 
 
 def write(nb, path: Path) -> None:
@@ -156,11 +157,11 @@ def faults(path: Path) -> list[str]:
     """What keeps a notebook from being clean: metadata, noise, paths of a machine, unfinished outputs."""
     nb = nbformat.read(path, as_version=4)
     before, found = nbformat.writes(nb, sort_keys=True), []
-    clean_nb(nb)
+    clean_nb(nb, allowed_cell_metadata_keys=["jupyter"])
     if before != nbformat.writes(nb, sort_keys=True):
         found.append("metadata or execution counts are left (run `nbdev-clean`)")
-    if lacks_install(nb, path) or any(GITHUB.search(c.source) for c in nb.cells if c.cell_type == "markdown"):
-        found.append("no cell that installs in Colab, or a callout that Jupyter can't show (run `python tools/notebooks.py mend`)")
+    if lacks_start(nb, path) or any(GITHUB.search(c.source) for c in nb.cells if c.cell_type == "markdown"):
+        found.append("no cells that install in Colab and import TensorFlow quietly, or a callout that Jupyter can't show (run `python tools/notebooks.py mend`)")
     for number, cell in enumerate(nb.cells):
         if cell.cell_type != "code":
             continue
@@ -175,6 +176,12 @@ def faults(path: Path) -> list[str]:
 COLAB = """#| hide
 if 'google.colab' in str(get_ipython()):
     get_ipython().run_line_magic('pip', 'install -q "transferlit[notebooks]"')"""
+# TensorFlow's log would be the first thing that a reader sees, in red.
+QUIET = """#| hide
+from transferlit.quiet import load_tensorflow
+
+load_tensorflow()"""
+FOLDED = re.compile(r"^#\|\s*(?:hide|code-fold:\s*true)\s*$", re.M)
 GITHUB = re.compile(r"^> *\[!(NOTE|TIP|IMPORTANT|WARNING|CAUTION)\] *\n", re.M)
 KINDS = {"NOTE": "참고 · Note", "TIP": "도움말 · Tip", "IMPORTANT": "중요 · Important", "WARNING": "경고 · Warning", "CAUTION": "주의 · Caution"}
 
@@ -184,8 +191,22 @@ def is_for_readers(path: Path) -> bool:
     return path.is_relative_to(NBS) and path.parent in (NBS, NBS / "guides")
 
 
-def lacks_install(nb, path: Path) -> bool:
-    return is_for_readers(path) and not any(c.source == COLAB for c in nb.cells[:3])
+def lacks_start(nb, path: Path) -> bool:
+    """Whether the cells that install in Colab and keep TensorFlow quiet are not where they belong."""
+    return is_for_readers(path) and [c.source for c in nb.cells[1:3]] != [COLAB, QUIET]
+
+
+def put_start(nb, path: Path) -> None:
+    nb.cells = [c for c in nb.cells if c.source not in (COLAB, QUIET)]
+    for text in (QUIET, COLAB):
+        name = zlib.crc32((shown(path) + text * (text == QUIET)).encode())
+        nb.cells.insert(1, new_code_cell(text, id=f"{name:08x}"))
+
+
+def fold(nb) -> None:
+    """Let JupyterLab fold what a page hides or folds."""
+    for cell in (c for c in nb.cells if c.cell_type == "code" and FOLDED.search(c.source)):
+        cell.metadata["jupyter"] = {"source_hidden": True}
 
 
 def plainly(text: str) -> str:
@@ -200,9 +221,10 @@ def plainly(text: str) -> str:
 
 def mend(path: Path) -> None:
     nb = nbformat.read(path, as_version=4)
-    if lacks_install(nb, path):
-        install = new_code_cell(COLAB, id=f"{zlib.crc32(shown(path).encode()):08x}")
-        nb.cells.insert(1, install)
+    if lacks_start(nb, path):
+        put_start(nb, path)
+    if is_for_readers(path):
+        fold(nb)
     for cell in (c for c in nb.cells if c.cell_type == "markdown"):
         cell.source = plainly(cell.source)
     write(nb, path)

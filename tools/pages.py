@@ -265,3 +265,30 @@ def fold_title(cell):
     if cell.cell_type == "code":
         cell.source = FOLDED.sub(r'\1#| code-summary: "\2"\n', cell.source, count=1)
         cell.source = cell.source.replace('#| code-summary: "Exported source"', '#| code-summary: "소스 · Source"', 1)
+
+
+CHECKS = re.compile(r"(?:test_\w+|expect_fail|throws)$")
+
+
+def is_check(node: ast.AST) -> bool:
+    """Whether a statement, or one inside it, asserts something."""
+    called = [n.func.id for n in ast.walk(node) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    return any(map(CHECKS.match, called)) or any(isinstance(n, ast.Assert) for n in ast.walk(node))
+
+
+def only_checks(cell) -> bool:
+    """Whether a reader would see nothing of a cell but that it asserts: it shows nothing, and defines nothing."""
+    if cell.cell_type != "code" or cell.get("outputs"):
+        return False
+    try:
+        statements = ast.parse(cell.source).body
+    except SyntaxError:  # what IPython alone can read
+        return False
+    return any(map(is_check, statements)) and not any(isinstance(s, (ast.FunctionDef, ast.ClassDef)) for s in statements)
+
+
+def fold_checks(cell):
+    """Folds what only asserts: it is the tests' business first, and a reader's on demand."""
+    directed = getattr(cell, "directives_", None) or {}
+    if only_checks(cell) and not {"code-fold", "exports", "export", "hide"} & set(directed):
+        cell.source = f"#| code-fold: true\n# 확인 · Check\n{cell.source}"

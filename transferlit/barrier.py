@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 import keras
 
+from .errors import see
+
 # %% auto #0
 __all__ = ['Barrier', 'stop_after']
 
@@ -56,8 +58,8 @@ def _check(model, names: list) -> None:
     ):
         raise ValueError(
             'A barrier needs a graph of layers: a functional or built sequential model. In a'
-            ' subclassed model call `keras.ops.stop_gradient` yourself. Received:'
-            f' {getattr(model, "name", model)!r}.'
+            ' subclassed model call `keras.ops.stop_gradient` yourself.'
+            f' {see("barrier")} Received: {getattr(model, "name", model)!r}.'
         )
     known = [layer.name for layer in model.layers]
     if unknown := [name for name in names or [names] if name not in known]:

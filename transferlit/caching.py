@@ -20,6 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
+from .errors import see
 from .keras_internals import TFEpochIterator
 
 from . import loop
@@ -70,7 +71,7 @@ def check_labels(model: keras.Model, y) -> None:
     classes, low, high = outputs[0].shape[-1], int(y.numpy().min()), int(y.numpy().max())
     if low < 0 or high >= classes:
         rule = f'Labels must be class numbers from 0 to {classes - 1}.'
-        fix = 'Renumber them, or give the output more units.'
+        fix = f'Renumber them, or give the output more units. {see("classes")}'
         refuse(rule, fix, f'y from {low} to {high}')
 
 # %% ../nbs/33_caching.ipynb #5aa9989b

@@ -16,6 +16,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from .errors import see
 from transferlit.formats import (
     Asked,
     Plan,
@@ -128,8 +129,8 @@ def restore(
 def _refused(found: Plan) -> str:
     return (
         'A restore writes all of its plan or nothing. Solve what is listed, or look at `plan(...)`'
-        f' with the same arguments. Received: {found.source}, {len(found.problems)} problems;'
-        ' nothing was written.\n- ' + '\n- '.join(found.problems)
+        f' with the same arguments. {see("restore")} Received: {found.source},'
+        f' {len(found.problems)} problems; nothing was written.\n- ' + '\n- '.join(found.problems)
     )
 
 # %% ../nbs/21_checkpoint.ipynb #91c1b895

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from .files import printable
+from .quiet import load_tensorflow
 
 # %% auto #0
 __all__ = []
@@ -82,6 +83,7 @@ def _demo(
     ] = 'auto',
 ) -> None:
     "Train, save, restore, freeze, cache on real digits, or on your pictures."
+    load_tensorflow()
     from transferlit.tour import walk
 
     walk(folder, epochs, source, data)
@@ -139,6 +141,7 @@ def _plan(
     """Show what a restore would write into a model.
 
     The exit status says whether it could: 0 or 1. Neither MODEL nor FILE is changed."""
+    load_tensorflow()
     import keras
     from transferlit.checkpoint import plan
 
@@ -189,6 +192,7 @@ def _revive(
     """Turn an old TensorFlow graph into a Keras model.
 
     The model is compared with the graph; where they differ, nothing is saved."""
+    load_tensorflow()
     from transferlit.revival import revive
 
     old = revive(file)

@@ -20,6 +20,7 @@ import numpy as np
 
 from .caching import fit
 from .cut import split
+from .errors import see
 from .features import Features, precompute
 from .freezing import freeze, thaw
 from .keras_internals import parts, put_back, rates, statistics
@@ -85,7 +86,8 @@ def _without_norms(model, chosen: dict, batchnorm) -> dict:
         raise ValueError(
             'A schedule that trains BatchNormalization must say how. Give `batchnorm=False` (they'
             ' stay frozen, in inference mode), `True` (they train with their stage) or a pattern'
-            f' of those that train. Received: batchnorm=None, with {", ".join(sorted(norms)[:4])}.'
+            f' of those that train. {see("batchnorm")} Received: batchnorm=None, with'
+            f' {", ".join(sorted(norms)[:4])}.'
         )
     if batchnorm is True:
         return chosen

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 import keras
 
+from .errors import see
 from .files import printable
 
 # %% auto #0
@@ -141,7 +142,8 @@ def _nothing(pattern: str, paths: list) -> str:
     )
     return (
         f'A pattern must match at least one variable, whole, by its path or an ancestor.{hint} '
-        f'Choose among: {shown or "(there are no variables)"}. Received: {pattern!r}.'
+        f'Choose among: {shown or "(there are no variables)"}.'
+        f' {see("pattern")} Received: {pattern!r}.'
     )
 
 # %% ../nbs/floor/20_paths.ipynb #3c37bfe9

@@ -11,6 +11,8 @@ import functools
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -128,6 +130,44 @@ def _kind(path, layer, new) -> str:
         return 'weightless'
     return 'trainable' if layer.trainable_weights else 'frozen'
 
+# %% ../nbs/floor/40_plot.ipynb #15a8be32
+_STEM = re.compile(r'(.*?\d+[a-z]?|[^_]*_[^_]*)(?:_|$)')  # `block_3` of `block_3_expand_BN`
+
+
+def _stem(path: str) -> str:
+    "How the name of a layer begins, to its first number or for two words: a block shares it."
+    found = _STEM.match(path.rpartition('/')[2])
+    return found[1] if found else path.rpartition('/')[2]
+
+
+@dataclass(frozen=True)
+class _Bar:
+    "A layer, or several in a row that are drawn as one."
+
+    paths: tuple
+    kind: str
+    units: int
+
+    def label(self) -> str:
+        first = self.paths[0].rpartition('/')[2]
+        return f'{_stem(first)} ({len(self.paths)})' if len(self.paths) > 1 else first
+
+# %% ../nbs/floor/40_plot.ipynb #6fb872c6
+def _joined(bars: list, below: set) -> list:
+    "Bars of one block as one, but none across the cut, or across new and old."
+
+    def block(bar):
+        path = bar.paths[0]
+        return path.rpartition('/')[0], _stem(path), path in below, bar.kind == 'new'
+
+    return [_join(list(run)) for _, run in groupby(bars, key=block)]
+
+
+def _join(run: list) -> _Bar:
+    kinds = {bar.kind for bar in run}
+    kind = next(k for k in ('new', 'trainable', 'frozen', 'weightless') if k in kinds)
+    return _Bar(tuple(path for bar in run for path in bar.paths), kind, run[-1].units)
+
 # %% ../nbs/floor/40_plot.ipynb #be309835
 def plot_model(
     model,  # a functional or sequential `keras.Model`, built
@@ -135,58 +175,60 @@ def plot_model(
     cut=None,
     new: Iterable = (),  # names or paths of layers, or of nested models, to mark as new
     ax=None,  # a matplotlib Axes; a new one by default
+    collapse: bool = False,  # draw the layers of one block (`block_3_...`) as one bar
 ):  # the Axes
     """The layers as bars, as high as they have outputs; frozen, trainable and new parts told apart,
     the cut drawn.
 
     Raises ValueError where `cut` or `new` names no layer of the model.
     """
-    shown, new = list(_drawn(model)), [new] if isinstance(new, str) else list(new)
-    paths = [path for path, _ in shown]
+    new = [new] if isinstance(new, str) else list(new)
+    shown = [(path, layer, _kind(path, layer, new)) for path, layer in _drawn(model)]
+    paths = [path for path, _, _ in shown]
     _check_names(paths, new, 'new')
-    kinds = [_kind(path, layer, new) for path, layer in shown]
-    ax = _axes(ax, (min(9, max(4, 0.5 * len(shown) + 1.5)), 2.6))
-    few = len(shown) <= _FEW
-    for i, ((_, layer), kind) in enumerate(zip(shown, kinds)):
-        ax.bar(
-            i,
-            _units(layer),
-            color=_COLOURS[kind],
-            width=0.8 if few else 1,
-            **dict(hatch=_HATCHES[kind], edgecolor='white') if few else {},
-        )
-    _label_bars(ax, paths)
+    bars = [_Bar((path,), kind, _units(layer)) for path, layer, kind in shown]
+    if collapse:
+        bars = _joined(bars, _below(cut, paths))
+    ax = _axes(ax, (min(9, max(4, 0.5 * len(bars) + 1.5)), 2.6))
+    _draw_bars(ax, bars)
+    _label_bars(ax, bars)
     if cut is not None:
-        _draw_cut(ax, cut, paths)
-    _legend(ax, [kind for kind in _COLOURS if kind in kinds])
+        _draw_cut(ax, cut, bars)
+    _legend(ax, [kind for kind in _COLOURS if any(bar.kind == kind for bar in bars)])
     return _done(ax)
 
 # %% ../nbs/floor/40_plot.ipynb #f95159c3
-def _mark_models(ax, paths: list) -> None:
-    "A line over the bars of each nested model, with its name."
-    place = ax.get_xaxis_transform()
-    models = dict.fromkeys(path.rpartition('/')[0] for path in paths if '/' in path)
-    for name in models:
-        inside = [i for i, path in enumerate(paths) if path.startswith(f'{name}/')]
-        left, right = inside[0] - 0.4, inside[-1] + 0.4
-        height = 1 - 0.05 * (1 + name.count('/'))
-        ax.plot([left, right], [height] * 2, color='black', lw=1, transform=place)
-        ax.text(left, height, name, va='bottom', fontsize='small', transform=place)
-
-
-def _label_bars(ax, paths: list) -> None:
-    "Names under the bars; of many, as many as can be read."
+def _draw_bars(ax, bars: list) -> None:
+    few = len(bars) <= _FEW
+    for i, bar in enumerate(bars):
+        hatched = dict(hatch=_HATCHES[bar.kind], edgecolor='white') if few else {}
+        ax.bar(i, bar.units, color=_COLOURS[bar.kind], width=0.8 if few else 1, **hatched)
     ax.set_yscale('log')
-    # From 0.7, so that a layer with one output still has a bar; space for names above.
+    # A layer with one output still has a bar; space for names above.
     ax.set_ylim(0.7, 2 * ax.get_ylim()[1])
     ax.yaxis.set_major_formatter('{x:,.0f}')
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_ylabel('outputs a row')
-    shown = range(0, len(paths), math.ceil(len(paths) / _FEW))
-    names = [paths[i].rpartition('/')[2] for i in shown]
-    ax.set_xticks(shown)
-    ax.set_xticklabels(names, rotation=40, ha='right', rotation_mode='anchor', fontsize='small')
-    _mark_models(ax, paths)
+
+
+def _label_bars(ax, bars: list) -> None:
+    "Names under the bars; of many, as many as can be read."
+    joined = any(len(bar.paths) > 1 for bar in bars)
+    ax.set_xticks(range(0, len(bars), math.ceil(len(bars) / (2 * _FEW if joined else _FEW))))
+    labels = [bars[i].label() for i in ax.get_xticks()]
+    look = dict(rotation=40, ha='right', rotation_mode='anchor', fontsize='small')
+    ax.set_xticklabels(labels, **look)
+    paths = [bar.paths[0] for bar in bars]
+    for name in dict.fromkeys(path.rpartition('/')[0] for path in paths if '/' in path):
+        _underline(ax, name, [i for i, path in enumerate(paths) if path.startswith(f'{name}/')])
+
+# %% ../nbs/floor/40_plot.ipynb #8ce8f720
+def _underline(ax, name: str, inside: list) -> None:
+    "A line over the bars of a nested model, with its name."
+    depth, across = 1 - 0.05 * (1 + name.count('/')), ax.get_xaxis_transform()
+    ends = [inside[0] - 0.4, inside[-1] + 0.4]
+    ax.plot(ends, [depth] * 2, color='black', lw=1, transform=across)
+    ax.text(ends[0], depth, name, va='bottom', fontsize='small', transform=across)
 
 # %% ../nbs/floor/40_plot.ipynb #637653f3
 def _legend(ax, kinds: list) -> None:
@@ -212,35 +254,35 @@ def _check_names(paths: list, names: list, argument: str) -> None:
             )
 
 # %% ../nbs/floor/40_plot.ipynb #49596dd0
-def _draw_cut(ax, cut, paths: list) -> None:
-    """A line where each tensor crosses; of a `Split`, the part below shaded too, as in a graph with
-    branches it may lie apart.
-    """
-    below = [name.partition('#')[0] for name in getattr(cut, 'layers', ())]
-    names = (
-        [b.name.partition('.')[0] for b in cut.boundary]
-        if hasattr(cut, 'boundary')
-        else [cut]
-        if isinstance(cut, str)
-        else list(cut)
-    )
-    if hasattr(cut, 'boundary'):
-        names = [name for name in names if any(_matches(path, [name]) for path in paths)]
+def _cut_names(cut, paths: list) -> list:
+    "The layers after which `cut` is."
+    if not hasattr(cut, 'boundary'):
+        return [cut] if isinstance(cut, str) else list(cut or ())
+    names = [n for b in cut.boundary for n in (b.name, b.name.rpartition('.')[0])]
+    return [name for name in names if name and any(_matches(path, [name]) for path in paths)]
+
+
+def _below(cut, paths: list) -> set:
+    "Paths of the layers below the cut; those of a `Split` may lie apart, as graphs have branches."
+    if hasattr(cut, 'layers'):
+        return {name.partition('#')[0] for name in cut.layers} & set(paths)
+    named = [i for i, path in enumerate(paths) if _matches(path, _cut_names(cut, paths))]
+    return set(paths[: max(named, default=-1) + 1])
+
+# %% ../nbs/floor/40_plot.ipynb #717b4e84
+def _draw_cut(ax, cut, bars: list) -> None:
+    "A line where each tensor crosses; the part below a `Split` is shaded."
+    paths = [path for bar in bars for path in bar.paths]
+    names = _cut_names(cut, paths)
     _check_names(paths, names, 'cut')
-    for i in (i for i, path in enumerate(paths) if path in below):
+    below = _below(cut, paths) if hasattr(cut, 'boundary') else set()
+    for i in (i for i, bar in enumerate(bars) if below.issuperset(bar.paths)):
         ax.axvspan(i - 0.5, i + 0.5, color=_INK['sky'], alpha=0.18, lw=0)
+    look = dict(color=_INK['red'], va='top', fontsize='small', transform=ax.get_xaxis_transform())
     for name in names:
-        at = max(i for i, path in enumerate(paths) if _matches(path, [name])) + 0.5
-        ax.axvline(at, color=_INK['red'], linestyle='--')
-        ax.text(
-            at + 0.05,
-            0.97,
-            'cut',
-            color=_INK['red'],
-            va='top',
-            fontsize='small',
-            transform=ax.get_xaxis_transform(),
-        )
+        held = [i for i, bar in enumerate(bars) if any(_matches(p, [name]) for p in bar.paths)]
+        ax.axvline(max(held) + 0.5, color=_INK['red'], linestyle='--')
+        ax.text(max(held) + 0.55, 0.97, 'cut', **look)
 
 # %% ../nbs/floor/40_plot.ipynb #038450ea
 def _plot_run(ax, label: str, run, metric: str, **style) -> None:

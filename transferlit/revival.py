@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .errors import see
 from .tf1 import Limits, Revived, RevivedKeras, find_graph, read_graph
 
 # %% auto #0
@@ -46,5 +47,6 @@ def revive(
 def _arrays_only(path) -> str:
     return (
         'A file must hold a graph to be revived; this one holds arrays only. Build the model and'
-        f' use `restore`, or put the `.meta` beside it. Received: {Path(path).name!r}.'
+        f' use `restore`, or put the `.meta` beside it. {see("no graph")} Received:'
+        f' {Path(path).name!r}.'
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 import keras
 
 from .checkpoint import restore, save
+from .errors import see
 from .files import atomic_path, file_hash, locked, readable
 from .formats import open_weights
 from .paths import by_path
@@ -268,7 +269,7 @@ def _make(architecture: dict, custom_objects: dict) -> keras.Model:
         said = str(error).rpartition('Exception encountered: ')[2].partition('. ')[0]
         raise ValueError(
             'A shared model must be of layers that are known here and run no code. Give classes of'
-            f' its own as `custom_objects=`. Received: {said}.'
+            f' its own as `custom_objects=`. {see("shared")} Received: {said}.'
         ) from error
 
 # %% ../nbs/guides/30_sharing.ipynb #1708063a

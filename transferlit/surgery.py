@@ -10,6 +10,7 @@ from __future__ import annotations
 import keras
 
 from .cut import lower
+from .errors import see
 
 # %% auto #0
 __all__ = ['graft']
@@ -55,6 +56,6 @@ def _check_names(layers, taken: list) -> None:
         if layer.name in seen:
             raise ValueError(
                 'A new layer must have a name of its own. Give it another:'
-                f' `name="new_{layer.name}"`. Received: {layer.name!r}, which is taken.'
+                f' `name="new_{layer.name}"`. {see("graft")} Received: {layer.name!r}, which is taken.'
             )
         seen.add(layer.name)

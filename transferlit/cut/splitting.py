@@ -19,6 +19,7 @@ from .graph import steps_below
 from .halves import build_lower, build_upper, find_masks
 from .invariance import Judge
 from .mincut import cost_of, find_cheapest
+from ..errors import see
 from ..paths import by_path
 from ..tables import Table
 
@@ -208,7 +209,7 @@ def _changing(judge, below, asked='') -> str:
     return (
         'What lies below a cut must not change while training. Cut lower, or freeze'
         f' it{"" if judge.inference else " (`inference=True` switches frozen random layers off)"}.'
-        f' Received: {asked}{causes}.'
+        f' {see("no cache")} Received: {asked}{causes}.'
     )
 
 # %% ../../nbs/cut/60_splitting.ipynb #8abf285f

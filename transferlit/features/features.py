@@ -17,6 +17,7 @@ from keras import tree
 
 from .. import store as disk
 from ..cut import Split, split as _split
+from ..errors import see
 from .augment import augmented_sample
 from .intake import as_tensor, leaves_of, mark_rows, refuse, source_of
 from .intake import tensor_dtype
@@ -204,7 +205,7 @@ def _check(features, model) -> None:
 def _stale(received):
     refuse(
         'Features must come from what the model is now.',
-        'Make them anew with `precompute`.',
+        f'Make them anew with `precompute`. {see("stale")}',
         received,
     )
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..errors import see
 from ..files import printable, readable
 from .entries import BadFile, MissingPart, Source, UnsafeFile
 from .hdf5 import SIGNATURE
@@ -397,9 +398,11 @@ class _Foreign:
 _SAFELY = (
     'Where you trust it, load it where it was made and save its arrays with'
     ' `safetensors.torch.save_file` or `np.savez`, then `tl.restore` them.'
+    f' {see("elsewhere")}'
 )
 _ELSEWHERE = (
     'Take its arrays out with its own library, save them with `np.savez`, then `tl.restore` them.'
+    f' {see("elsewhere")}'
 )
 _UNPACK = 'Unpack it first, then give the path of the file or folder in it.'
 _DOWNLOAD = 'Download the file itself.'
@@ -502,7 +505,7 @@ _PLAIN = _Foreign('A text file is not a weight file.', 'Give the file with the w
 _UNKNOWN = _Foreign(
     'A weight file must be HDF5, a `.keras` archive, safetensors, npz or a TensorFlow checkpoint,'
     ' by its content.',
-    'Check what wrote it.',
+    f'Check what wrote it. {see("damaged")}',
 )
 _PYTORCH = _Foreign(
     'A PyTorch archive holds a pickle, which runs code when it is read.', _SAFELY, error=UnsafeFile
@@ -577,5 +580,5 @@ def explain_no_graph(
     path = str(at.checkpoint or at.path)
     return BadFile(
         f'A file must hold a graph to be revived; this is {what}, with arrays only. Build the model'
-        f' and `tl.restore(model, path)`{beside}. Received: {path!r}.'
+        f' and `tl.restore(model, path)`{beside}. {see("no graph")} Received: {path!r}.'
     )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import keras
+from ..errors import see
 from ..keras_internals import saving_lib, to_snake_case
 
 from ..files import printable
@@ -506,7 +507,8 @@ def _check_counts(mine: int, theirs: int, what: str) -> None:
     if mine != theirs:
         raise ValueError(
             f'By position, model and file must have equally many {what}. Narrow them with'
-            f' `only=` and `skip=`. Received: {mine} of the model, {theirs} of the file.'
+            f' `only=` and `skip=`. {see("position")} Received: {mine} of the model,'
+            f' {theirs} of the file.'
         )
 
 

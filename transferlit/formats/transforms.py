@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
+from ..errors import see
 from .matching import Hit, apply_rules, layer_paths, own_variables, rules_of
 from .writing import host
 from ..paths import by_path
@@ -126,7 +127,7 @@ def unknown_transform(rule) -> str:
     choices = ', '.join(map(repr, [*TRANSFORMS, *LIBRARIES]))
     return (
         'A transform must be a mapping from patterns over paths to functions or names, or a'
-        f' library: {choices}. Received: {rule!r}.'
+        f' library: {choices}. {see("transform")} Received: {rule!r}.'
     )
 
 # %% ../../nbs/formats/95_transforms.ipynb #ca264908

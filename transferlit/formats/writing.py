@@ -21,6 +21,7 @@ import h5py
 import keras
 import ml_dtypes
 import numpy as np
+from ..errors import see
 from ..keras_internals import saving_lib
 
 from ..files import atomic_path, content_hash, locked, printable, sync, writable
@@ -154,7 +155,7 @@ def writer_for(path: Path, writers: dict) -> Callable:
     if found is None:
         raise ValueError(
             f'The name of a weight file must end in {", ".join(writers)}. Choose one of them, or'
-            f' `share` for a folder. Received: {path.name!r}.'
+            f' `share` for a folder. {see("suffix")} Received: {path.name!r}.'
         )
     return found
 

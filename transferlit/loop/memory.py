@@ -1,4 +1,4 @@
-"""How much memory can still be had, and whether rows are held in it or read in blocks.
+"""How much memory is still free, and whether rows are held in it or read in blocks.
 
 Docs: https://transferlit.github.io/transferlit/loop/memory.html.md"""
 

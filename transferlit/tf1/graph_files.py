@@ -21,6 +21,7 @@ from tensorflow.core.framework import graph_pb2, variable_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
+from ..errors import see
 from ..formats import explain_no_graph, locate, missing_data, open_weights, stored_names
 from ..files import readable
 from ..formats import UnsafeFile
@@ -469,7 +470,7 @@ def check_nodes(
         raise UnsafeFile(
             'A graph may only compute in memory; these operations are not known to do no more. '
             'Do not trust this file, or take what lies beside them: `outputs=`, `inputs=`. '
-            f'Received: {", ".join(unsafe[:8])}.'
+            f'{see("unsafe")} Received: {", ".join(unsafe[:8])}.'
         )
     return [f for name, f in functions.items() if name in users]
 

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
+from ..errors import see
 from ..files import printable
 from ..tables import Table
 from .assembly import TOLERANCE, difference, lift, name_layers, recognise
@@ -408,7 +409,7 @@ def _ask(old) -> None:
         names = [to_text(c.ref) for c in (old.candidates[0], *equal)]
         raise ValueError(
             f'Several heads are equally likely; name the one that you want, or a list: `outputs=`.'
-            f' They are {", ".join(names)}. Received: outputs=None.'
+            f' They are {", ".join(names)}. {see("outputs")} Received: outputs=None.'
         )
     if lower:
         others = ', '.join(to_text(c.ref) for c in lower[:8])

@@ -1,0 +1,49 @@
+"""What a reader copies first from a page of the article or a guide runs alone, with the set-up that the page shows."""
+import ast
+import re
+from pathlib import Path
+
+import matplotlib
+import nbformat
+import pytest
+from notebooks import is_for_readers, notebooks, shown
+
+pytest.importorskip("nbdev", reason="nbdev is not installed: pip install -e .[dev]")
+import pages
+
+UNSEEN = re.compile(r"^#\|\s*(?:hide|export|exports|exporti|default_exp|echo:\s*false|include:\s*false|eval:\s*false)\b", re.M)
+FOLDED = re.compile(r"^#\|\s*code-fold:\s*true", re.M)
+
+
+def is_import(source):
+    return all(isinstance(s, (ast.Import, ast.ImportFrom)) for s in ast.parse(source).body)
+
+
+def first_cells(nb):
+    """Those that a reader sees, down to the first one that is neither folded nor imports."""
+    for cell in nb.cells:
+        if cell.cell_type != "code" or UNSEEN.search(cell.source) or pages.only_checks(cell):
+            continue
+        yield cell.source
+        if not (FOLDED.search(cell.source) or is_import(cell.source)):
+            return
+
+
+@pytest.mark.parametrize("path", [p for p in notebooks([]) if is_for_readers(p)], ids=shown)
+def test_first_cell_runs_alone(path, tmp_path, monkeypatch):
+    nb = nbformat.read(path, as_version=4)
+    sources = list(first_cells(nb))
+    if any("#| slow" in source for source in sources):
+        sources = sources[:2]  # the imports, and what comes first of a page that shows results alone
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("Agg")
+    names = {"__name__": "__main__"}
+    for source in sources:
+        exec(compile(source, Path(path).name, "exec"), names)
+
+
+def test_a_hidden_import_is_missed(tmp_path, monkeypatch):
+    hidden = nbformat.v4.new_code_cell("#| hide\nimport math")
+    nb = nbformat.v4.new_notebook(cells=[hidden, nbformat.v4.new_code_cell("math.pi")])
+    with pytest.raises(NameError):
+        exec("\n".join(first_cells(nb)), {})
