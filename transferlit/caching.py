@@ -47,7 +47,7 @@ from transferlit.data import (
 from .features import Features, precompute, row_marks
 
 # %% auto #0
-__all__ = ['check_labels', 'check_fits', 'Job', 'check', 'why_keras', 'by_keras', 'cap_job', 'find_cut', 'Side', 'Feed',
+__all__ = ['check_labels', 'check_fits', 'Job', 'check', 'why_keras', 'by_keras', 'cap_job', 'find_cut', 'Side', 'Feed', 'Flow',
            'prepare', 'plan', 'fit']
 
 # %% ../nbs/33_caching.ipynb #6bcbc52f
@@ -216,26 +216,9 @@ def _why_pipeline(job: Job) -> str | None:
     return why_unfit(job.x.element_spec) if isinstance(job.x, tf.data.Dataset) else None
 
 
-def _why_callbacks(model, job: Job) -> str | None:
-    "Keras builds a model in its first step; a callback that comes before sees it as it is."
-    given = getattr(job.callbacks, 'callbacks', job.callbacks) or []
-    given = given if isinstance(given, (list, tuple)) else [given]
-    plain = keras.callbacks.Callback.on_train_begin
-    early = [c for c in given if type(c).on_train_begin is not plain and not _is_keras_own(c)]
-    if early and not model.built:
-        return f'{type(early[0]).__name__} looks at a model that is not built yet'
-    return None
-
-
-def _is_keras_own(callback) -> bool:
-    own = type(callback).__module__.startswith('keras.')
-    return own and not isinstance(callback, keras.callbacks.BackupAndRestore)
-
-
 def why_keras(model: keras.Model, job: Job) -> str | None:
     "Why `Model.fit` must train; None where the loop can. With features it is an error."
-    why = _why_model(model) or _why_callbacks(model, job)
-    why = why or _why_data(job.x, job.y, job.sample_weight)
+    why = _why_model(model) or _why_data(job.x, job.y, job.sample_weight)
     if not why and is_pipeline(job.x):
         why = _why_pipeline(job)
     given = [a for a in (job.x, job.cache, job.validation_data) if isinstance(a, Features)]
@@ -359,11 +342,11 @@ def _held_out(job: Job, given: tuple) -> Side:
     return Side(rows, size)
 
 # %% ../nbs/33_caching.ipynb #9b014c1b
-def _made(model, cut, side: Side, job: Job):
+def _made(model, cut, side: Side, job: Job, kind: str = 'train'):
     """What the loop trains on: features where the model is cut, each view in its turn; `x` itself
     where it is not.
     """
-    rows, own, made = side.rows, loop.own_step(model), []
+    rows, own, made = side.rows, loop.own_step(model, kind), []
     if cut is None:
         return loop.hold((rows.x, rows.y, rows.sample_weight, None), side.batch_size)
     if rows.x is None and own:
@@ -412,11 +395,14 @@ def _flags(model) -> list | None:
 class Feed:
     "Gives the rows to train on, made anew where the part below the cut changed."
 
-    def __init__(self, model, cut: Callable, make: Callable, features: Features | None = None):
+    def __init__(self, model, cut: Callable, make: Callable, features=None, build=None):
         self.model, self._cut, self._make, self._features = model, cut, make, features
+        self._build = build  # a model without variables; Keras does so in the first step
         self._cut_now, self._rows, self._was = None, None, None
 
     def __call__(self) -> tuple:  # rows, and (lower, upper) where they hold what lower makes
+        if self._build and not self.model.built:
+            self._build()
         if self._rows is None or self._changed():
             if self._features is not None:
                 self._features.check(self.model)
@@ -426,6 +412,11 @@ class Feed:
         cut = self._cut_now
         return self._rows, cut and (cut.lower, cut.upper)
 
+    def check(self) -> None:
+        "Say so where a callback changed, between two batches, what the features were made with."
+        if self._cut_now and self._state()[1] != self._was[1]:
+            warnings.warn(_STALE, stacklevel=2)
+
     def _state(self) -> tuple:
         below = self._cut_now.weights.values() if self._cut_now else ()
         return _flags(self.model), _mark(v.numpy() for v in below)
@@ -433,6 +424,13 @@ class Feed:
     def _changed(self) -> bool:
         (flags, marks), (was, marks_before) = self._state(), self._was
         return marks != marks_before or None not in (flags, was) and flags != was
+
+
+_STALE = (
+    'A callback changed weights below the cut between two batches; this epoch went on with the'
+    ' features of before, the next one has new ones. Change them as an epoch begins, or pass'
+    ' `cache=False`.'
+)
 
 # %% ../nbs/33_caching.ipynb #b6a6ccdc
 def _uncached(model) -> None:
@@ -487,12 +485,22 @@ def _stored(cut, pipeline: Pipeline, folder) -> loop.Stored | None:
     return loop.Stored(leaves, np.asarray(kept.prints), _mark_stored)
 
 
-def _streamed(model, cut, pipeline: Pipeline, passes: int, job: Job) -> loop.Stream:
-    own, stored, free = loop.own_step(model), None, loop.free_memory() // 3
+@dataclass(frozen=True, eq=False)
+class Flow:
+    "A pipeline and what it is drawn for."
+
+    pipeline: Pipeline
+    passes: int  # at most
+    kind: str  # 'train' or 'test'
+
+
+def _streamed(model, cut, flow: Flow, job: Job) -> loop.Stream:
+    pipeline, own = flow.pipeline, loop.own_step(model, flow.kind)
+    stored, free = None, loop.free_memory() // 3
     if cut and _store(job) and not (own or pipeline.changes or job.class_weight):
         stored = _stored(cut, pipeline, _store(job))
     made = loop.Made(cut.lower if cut else None, beside=own)
-    return loop.Stream(pipeline, made, passes, free if cut else min(free, _SMALL), stored)
+    return loop.Stream(pipeline, made, flow.passes, free if cut else min(free, _SMALL), stored)
 
 # %% ../nbs/33_caching.ipynb #fd9acbff
 def _feed_of_pipeline(model, job: Job, x, passes: int, **draws) -> tuple | None:
@@ -500,16 +508,21 @@ def _feed_of_pipeline(model, job: Job, x, passes: int, **draws) -> tuple | None:
     pipeline = Pipeline(x, **draws)
     if pipeline.unfit:
         return None
-    make = partial(_streamed, model, pipeline=pipeline, passes=passes, job=job)
-    return Feed(model, _cutter(model, job, bool(draws)), make), pipeline.steps
+    flow = Flow(pipeline, passes, 'train' if draws else 'test')
+    make = partial(_streamed, model, flow=flow, job=job)
+    cut, build = _cutter(model, job, bool(draws)), partial(loop.build, model, pipeline.form)
+    return Feed(model, cut, make, build=build), pipeline.steps
 
 
 def _feed_of_arrays(model, job: Job, side: Side, train: bool) -> tuple:
     check_labels(model, side.rows.y)
-    if side.rows.x is not None:
-        check_fits(model, side.rows.x, side.rows.y, side.rows.sample_weight)
-    make = partial(_made, model, side=side, job=job)
-    feed = Feed(model, _cutter(model, job, train), make, job.features if train else None)
+    rows, kept = side.rows, job.features if train else None
+    fits = partial(check_fits, model, rows.x, rows.y, rows.sample_weight)
+    if model.built and rows.x is not None:
+        fits()
+    cut, kind = _cutter(model, job, train), 'train' if train else 'test'
+    make = partial(_made, model, side=side, job=job, kind=kind)
+    feed = Feed(model, cut, make, kept, fits)
     return feed, math.ceil(len(side.rows) / side.batch_size)
 
 # %% ../nbs/33_caching.ipynb #5f2e9a18

@@ -41,6 +41,8 @@ def array(
     "One array of the user, its floats in `keras.config.floatx()`."
     if type(a).__module__.partition('.')[0] == 'pandas':
         a = a.to_numpy()[:, None] if a.ndim == 1 else a.to_numpy()
+    if isinstance(a, keras.Variable):
+        a = a.value
     if tf.is_tensor(a):
         return tf.cast(a, keras.config.floatx()) if a.dtype.is_floating else a
     if isinstance(a, np.memmap):

@@ -58,6 +58,7 @@ INTERNALS = (
     Internal('model', '_eval_epoch_iterator', 'the data that validation drew', needed=False),
     Internal('layer', '_seed_generators', 'its sources of random numbers', needed=False),
     Internal('model', '_should_eval', 'whether this epoch is validated'),
+    Internal('model', '_get_metrics_result_or_logs', 'what of its logs an epoch reports'),
     Internal('model', '_initial_epoch', 'the first epoch of a run'),
     Internal('model', '_distribute_strategy', 'whether many devices train'),
     Internal(

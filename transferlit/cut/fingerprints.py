@@ -19,7 +19,7 @@ from .values import Reading, held_by, is_foreign, read_layer, read_settings
 from ..files import content_hash
 
 # %% auto #0
-__all__ = ['settings_of', 'code_of', 'told_of', 'state_of', 'is_own', 'recipe_of', 'fingerprint', 'open_ended']
+__all__ = ['settings_of', 'code_of', 'told_of', 'changeable', 'state_of', 'is_own', 'recipe_of', 'fingerprint', 'open_ended']
 
 # %% ../../nbs/cut/35_fingerprints.ipynb #0b0a23b7
 def settings_of(op):
@@ -41,12 +41,16 @@ def told_of(
     return read_layer(Reading(), part)
 
 # %% ../../nbs/cut/35_fingerprints.ipynb #9cae5699
+def changeable(op) -> list:
+    "Variables that a call could change: also those of metrics that a layer keeps."
+    return [*getattr(op, 'variables', ()), *getattr(op, 'metrics_variables', ())]
+
+
 def state_of(op) -> list:  # variables, and what else could remember the last call
     reading = Reading()
     held = [reading.read(held_by(part)) for part in layers_of(op)]
     kept = content_hash(json.dumps(held, default=str))
-    variables = getattr(op, 'variables', [])
-    values = [keras.ops.convert_to_numpy(v) for v in variables]
+    values = [keras.ops.convert_to_numpy(v) for v in changeable(op)]
     return [*values, np.array(kept)]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from .fingerprints import is_own, state_of
+from .fingerprints import changeable, is_own, state_of
 from .graph import layers_of, run_step
 
 # %% auto #0
@@ -231,7 +231,7 @@ def _examine(probe, step, training) -> str | None:
             f' {str(error).splitlines()[0][:120]})'
         )
     finally:
-        for v, value in zip(getattr(step.op, 'variables', []), before):
+        for v, value in zip(changeable(step.op), before):
             v.assign(value)
 
 # %% ../../nbs/cut/40_invariance.ipynb #1d7c8812

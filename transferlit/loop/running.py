@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from .rows import Epochs
-from .steps import Program, Work, build_for, compiled
+from .steps import Program, Work, build_for, compiled, own_step
 from .streams import Stream
 from .xla import wants_xla
 
@@ -179,6 +179,11 @@ class _Side:
             return Epochs(rows, plan.shuffle, self.limit, len(plan.span), together)
         return Epochs(rows, False, self.limit, 1, together)
 
+    def check(self) -> None:
+        "After an epoch with callbacks between its batches: was what made the rows left alone?"
+        if hasattr(self.supply, 'check'):
+            self.supply.check()
+
     def close(self) -> None:
         if self.source is not None:
             self.source.close()
@@ -188,6 +193,11 @@ def _is_same(a, b) -> bool:
     return a is b
 
 # %% ../../nbs/loop/60_running.ipynb #285cf469
+def _pick_logs(model, kind: str, logs: dict) -> dict:
+    "Logs of an epoch: where a step of the user's own names what the metrics name, theirs count."
+    return model._get_metrics_result_or_logs(logs) if own_step(model, kind) else logs
+
+
 def plain_logs(logs: dict) -> dict:  # without nesting, as callbacks get them
     made = {}
     for name, value in logs.items():
@@ -211,7 +221,7 @@ def _evaluate(side: _Side, hooks: _Hooks, passes: int) -> dict:
     model.reset_metrics()
     side.renew(passes)
     source = side.fresh(side.rows)  # each validation begins at the first row
-    logs = plain_logs(_steps(side.program, source, hooks))
+    logs = plain_logs(_pick_logs(model, 'test', _steps(side.program, source, hooks)))
     source.close()
     callbacks.on_test_end(logs)
     return logs
@@ -241,7 +251,7 @@ class _Run:
         for epoch in range(model._initial_epoch or self.plan.initial_epoch, self.plan.epochs):
             model.reset_metrics()
             self.callbacks.on_epoch_begin(epoch)
-            logs = dict(self.steps(epoch))
+            logs = dict(_pick_logs(model, 'train', self.steps(epoch)))
             if self.validate and model._should_eval(epoch, self.plan.validation_freq):
                 checked = self.validate(self.callbacks, self.each)
                 logs.update({f'val_{name}': value for name, value in checked.items()})
@@ -256,6 +266,8 @@ class _Run:
         logs = _steps(self.train.program, source, hooks)
         if isinstance(source, Stream) and not source.pipeline.counted and not hooks.stopped:
             _overrun(self.model, source.pipeline)
+        if self.each:
+            self.train.check()
         return logs
 
     def finish(self, logs) -> keras.callbacks.History:

@@ -272,18 +272,28 @@ def _constants(
     ]
 
 # %% ../../nbs/loop/20_steps.ipynb #90e3ed3c
+def _dependencies(work: Work) -> list:
+    "What a program was made for: with another of these it must be made anew."
+    model, parts = work.model, work.parts
+    constants = _constants(parts[1] if parts else model)
+    slots = getattr(model.optimizer, 'variables', ())
+    settings = [model._loss_tracker, model.optimizer, *slots]
+    return [*settings, *(parts or ()), *model.trainable_variables, *constants]
+
+
+def _same(then: list, now: list) -> bool:
+    return len(then) == len(now) and all(a is b for a, b in zip(then, now))
+
+
 def compiled(work: Work, jit: bool = False) -> Program:
     "The steps that `work` names, compiled only when they must be."
-    model, parts, rows = work.model, work.parts, work.rows
-    constants = _constants(parts[1] if parts else model)
-    variables = model.trainable_variables
-    now = [model._loss_tracker, model.optimizer, *(parts or ()), *variables, *constants]
-    kept = _PROGRAMS.setdefault(model, {})
+    rows, kept = work.rows, _PROGRAMS.setdefault(work.model, {})
     form = work.kind, jit, rows.even, rows.batch_size, str(rows.form)
     then, program = kept.get(form, ([], None))
-    if len(then) != len(now) or any(a is not b for a, b in zip(then, now)):
+    if not _same(then, _dependencies(work)):
         program = Program(work, jit)
-        kept[form] = now, program
+        # A step of the user's own may have built the optimizer meanwhile.
+        kept[form] = _dependencies(work), program
     return program
 
 # %% ../../nbs/loop/20_steps.ipynb #70b02924
