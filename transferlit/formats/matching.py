@@ -20,6 +20,7 @@ from ..keras_internals import saving_lib, to_snake_case
 
 from ..files import printable
 from .entries import Stored, Weights
+from .keras_files import legacy_name
 from .writing import ADAPTER
 from ..paths import by_path, match
 
@@ -217,8 +218,7 @@ def _tree(shapes: dict) -> _Tree:
         at = root
         for step in steps:
             at = at.below.setdefault(step, _Tree())
-        if not ADAPTER.fullmatch(leaf):
-            at.leaves[leaf] = shape
+        at.leaves[leaf] = shape
     return root
 
 
@@ -234,14 +234,13 @@ def _groups(steps) -> dict:  # word to its steps, in the order of their numbers
     return found
 
 # %% ../../nbs/formats/90_matching.ipynb #ecd613a6
+_UNNAMED = re.compile(r'variable(?:_\d+)?')  # as Keras names a `Variable`
+
+
 def _fits(one: _Tree, two: _Tree) -> bool:
     "The same variables of the same shapes, up to numbers."
-    unnamed = all(leaf.isdigit() for leaf in one.leaves)
-    same = one.leaves == two.leaves
-    if unnamed and not same:
-        same = sorted(one.leaves.values()) == sorted(two.leaves.values())
     ones, twos = _groups(one.below), _groups(two.below)
-    if not same or set(ones) != set(twos):
+    if not _leaves_fit(one.leaves, two.leaves) or set(ones) != set(twos):
         return False
     return all(_all_fit(one, ones[word], two, twos[word]) for word in ones)
 
@@ -249,6 +248,28 @@ def _fits(one: _Tree, two: _Tree) -> bool:
 def _all_fit(one: _Tree, mine: list, two: _Tree, theirs: list) -> bool:
     pairs = zip(mine, theirs)
     return len(mine) == len(theirs) and all(_fits(one.below[a], two.below[b]) for a, b in pairs)
+
+
+def _plain(leaves: dict) -> dict:  # without adapters, which the file may have added up
+    return {leaf: shape for leaf, shape in leaves.items() if not ADAPTER.fullmatch(leaf)}
+
+
+def _leaves_fit(one: dict, two: dict) -> bool:
+    one, two = _plain(one), _plain(two)
+    if all(leaf.isdigit() for leaf in one) and sorted(one.values()) == sorted(two.values()):
+        return True
+    ones, twos = ({n: s for n, s in leaves.items() if not n.isdigit()} for leaves in (one, two))
+    pairs = _leaf_pairs(ones, twos)
+    return len(pairs) == len(ones) == len(twos) and all(ones[a] == twos[b] for a, b in pairs)
+
+
+def _leaf_pairs(one: dict, two: dict) -> list:
+    "Equal names, and variables without a name of their own by the order of their numbers."
+    same = [(leaf, leaf) for leaf in one if leaf in two]
+    ones, twos = (sorted(filter(_UNNAMED.fullmatch, leaves), key=_number) for leaves in (one, two))
+    if ones == twos or [one[leaf] for leaf in ones] != [two[leaf] for leaf in twos]:
+        return same
+    return [pair for pair in same if pair[0] not in ones] + list(zip(ones, twos))
 
 # %% ../../nbs/formats/90_matching.ipynb #571ed94e
 class _Alignment:
@@ -262,8 +283,11 @@ class _Alignment:
 
     def walk(self, file: _Tree, mine: _Tree, at: tuple, here: bool) -> None:
         "`here`: are numbers aligned right below?"
-        for leaf in file.leaves:
-            old, new = (f'{where}/{leaf}'.lstrip('/') for where in at)
+        leaves = {leaf: leaf for leaf in file.leaves}
+        if here:
+            leaves |= _leaf_pairs(file.leaves, mine.leaves)
+        for pair in leaves.items():
+            old, new = (f'{where}/{leaf}'.lstrip('/') for where, leaf in zip(at, pair))
             if old != new:
                 self.found[old] = new
         for old, new in self.steps(file, mine, here):
@@ -294,7 +318,16 @@ def align(
 ) -> dict:  # file's name to the model's, where they differ
     "Names whose numbers alone differ; one to one, or none of a group."
     mine = {p: tuple(v.shape) for p, v in by_path(model).items()}
-    return _align(model, shapes, mine, everywhere)
+    return _align(model, shapes, _kept_twice(model) | mine, everywhere)
+
+
+def _kept_twice(model) -> dict:  # `spectral/0`, a kernel that its layer has a name for, to shape
+    path, found = {id(v): p for p, v in by_path(model).items()}, {}
+    for named in layer_paths(model):
+        for number, v in own_variables(named.layer).items():
+            if path.get(id(v), named.path).rpartition('/')[0] != named.path:
+                found[f'{named.path}/{number}'.lstrip('/')] = tuple(v.shape)
+    return found
 
 
 def align_names(model, theirs: list, mine: list, everywhere: bool) -> dict:
@@ -360,24 +393,40 @@ class _ByName:
         self.other = _other_names(model, self.variables)
         self.mirrored = _mirrored(self.variables, rename)
         self.numbered = _by_number(model, usable, self.names)
+        self.objects = _by_objects(model, usable)
+        self.aligned = _by_other_numbers(model, usable, self.names) if is_renumbered(rename) else {}
 
     def hits(self) -> dict:
-        return {p: self.hit(p, v) for p, v in self.variables.items()}
+        "What in the file fits two variables is the one's that it fits in the better way."
+        ranked, taken = {p: self.ranked(p, v) for p, v in self.variables.items()}, {}
+        for rank, found in ranked.values():
+            for hit in found:
+                taken.setdefault(hit.name, []).append(rank)
+        return {
+            p: [hit for hit in found if _is_first(rank, taken[hit.name])]
+            for p, (rank, found) in ranked.items()
+        }
 
-    def hit(self, path: str, variable) -> list:
+    def ranked(self, path: str, variable) -> tuple:  # which way is the first to find something
         ways = (
             self.called([path], ''),
             self.called(self.mirrored.get(path, []), 'renamed on both sides'),
             self.called(self.other[path], 'by its Keras name'),
             _nearest(path, self.numbered.get(id(variable), [])),
+            self.objects.get(id(variable), []),
+            self.aligned.get(path, []),
         )
-        return next(filter(None, ways), [])
+        return next(((i, found) for i, found in enumerate(ways) if found), (len(ways), []))
 
     def called(self, names: list, why: str) -> list:
         found = dict.fromkeys(n for name in names for n in self.targets.get(name, ()))
         return [Hit(n, self.usable[n], why) for n in found]
 
 # %% ../../nbs/formats/90_matching.ipynb #acb3e1e4
+def _is_first(rank: int, others: list) -> bool:  # alone so
+    return rank == min(others) and others.count(rank) == 1
+
+
 def _mirrored(variables: dict, rename) -> dict:  # path to what the rules make of it
     "Rules act on the model's names, too; what they make of two names counts for neither."
     if isinstance(rename, Mapping):
@@ -391,9 +440,10 @@ def _other_names(model, variables: dict) -> dict:  # path to a list
     """What Keras calls a variable, now, without nested models, and by attributes; a name that two
     variables share counts for neither.
     """
-    by_attribute = _attribute_names(model)
+    by_attribute, legacy = _attribute_names(model), _legacy_names(model)
     names = {
-        p: {v.path, _unnested(model, p), *by_attribute.get(id(v), ())} for p, v in variables.items()
+        p: {v.path, _unnested(model, p), legacy[p][0], *by_attribute.get(id(v), ())}
+        for p, v in variables.items()
     }
     every = Counter(name for found in names.values() for name in found)
     return {
@@ -437,6 +487,49 @@ def _by_number(model, usable: dict, names: dict) -> dict:  # id of a variable to
         for number, ids in numbers.items():
             if len(ids) == 1 and number in stored[layer]:
                 found.setdefault(*ids, []).append(stored[layer][number])
+    return found
+
+# %% ../../nbs/formats/90_matching.ipynb #dcb9e173
+_VALUE = '/.ATTRIBUTES/VARIABLE_VALUE'
+
+
+def _by_objects(model, usable: dict) -> dict:  # id of a variable to hits
+    "TensorFlow 2 keeps the way through the attributes: `model/c1/_kernel` is `c1/kernel`."
+    stored, found = {}, {}
+    for name, w in usable.items():
+        if w.key.endswith(_VALUE):
+            way = re.sub(r'(^|/)_(?=[^/]+$)', r'\1', w.key.removesuffix(_VALUE))
+            for steps in {way, way.partition('/')[2]}:  # what holds the model may have a name
+                stored.setdefault(steps, []).append(Hit(name, w, 'by its attributes'))
+    for variable, names in (_attribute_names(model) if stored else {}).items():
+        for name in names & set(stored):
+            found.setdefault(variable, []).extend(stored[name])
+    return found
+
+# %% ../../nbs/formats/90_matching.ipynb #530c4b09
+def _by_other_numbers(model, usable: dict, names: dict) -> dict:  # path to a list of hits
+    "Numbers aligned where a file has no nested models in its names, or the outermost alone."
+    shapes, found = {new: tuple(usable[n].shape) for n, new in names.items()}, {}
+    files = {new: n for n, new in names.items()}
+    for called in _keras_names(model), _legacy_names(model):
+        mine = {name: tuple(v.shape) for name, v in called.values()}
+        if len(mine) < len(called):
+            continue  # two variables of one name
+        path = {name: p for p, (name, _) in called.items()}
+        for file, name in _align(model, shapes, mine, True).items():
+            hit = Hit(files[file], usable[files[file]], 'by its Keras name')
+            found.setdefault(path[name], [hit])
+    return found
+
+
+def _keras_names(model) -> dict:  # path to (name, variable)
+    return {p: (v.path, v) for p, v in by_path(model).items()}
+
+
+def _legacy_names(model) -> dict:  # as an `.h5` has them: the outermost layer, and Keras' name
+    found = {}
+    for p, v in by_path(model).items():
+        found[p] = legacy_name(p.partition('/')[0], v.path), v
     return found
 
 # %% ../../nbs/formats/90_matching.ipynb #c240554e

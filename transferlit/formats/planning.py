@@ -362,9 +362,18 @@ class _Planner(_Sources):
         for kernel, (_, parts) in adapted_layers(self.model).items():
             paths = [kernel, *parts]
             open_to = set(paths) <= self.wanted and not self.declared & set(paths)
-            if open_to and self.hits.get(kernel) and not any(self.hits.get(p) for p in parts):
+            apart = any(self.hits.get(p) or self.is_elsewhere(p) for p in parts)
+            if open_to and self.hits.get(kernel) and not apart:
                 found |= dict.fromkeys(parts, kernel)
         return found
+
+    def is_elsewhere(self, part: str) -> bool:  # may the file have it under another name?
+        leaf, shape = part.rpartition('/')[2], tuple(self.variables[part].shape)
+        taken = {hit.name for hits in self.hits.values() for hit in hits}
+        return any(
+            n.rpartition('/')[2] == leaf and tuple(w.shape) == shape and n not in taken
+            for n, w in self.usable.items()
+        )
 
     def merge(self, path: str, variable) -> dict:
         "The file's kernel is all there is to compute with: what the adapter adds becomes zero."
@@ -512,7 +521,8 @@ def _adapter_problems(planner) -> list:
     for name in planner.usable:
         part = ADAPTER.fullmatch(name)
         kernel = f'{name.rpartition("/")[0]}/{part[1]}'.lstrip('/') if part else ''
-        if part and name not in used and kernel in used:
+        ends = {n for n in used if f'/{n}'.endswith(f'/{kernel}')} if part else ()
+        if part and name not in used and ends:
             found.append(
                 f'{name}: adds to {kernel!r}, and the model has no place for it: call'
                 ' `layer.enable_lora(rank)` first, or take the kernel without it:'
