@@ -29,7 +29,7 @@ from ..paths import renew
 from ..formats import UnsafeFile, copy_keras, read_legacy_arrays, read_model_config
 
 # %% auto #0
-__all__ = ['Mender', 'operation_layer', 'mend', 'from_cudnn', 'fill', 'load_old']
+__all__ = ['Mender', 'operation_layer', 'plain_names', 'mend', 'from_cudnn', 'fill', 'load_old']
 
 # %% ../../nbs/tf1/70_keras2.ipynb #2a79d012
 _NEW_NAMES = {
@@ -60,10 +60,10 @@ _NEW_CLASSES = {
 # %% ../../nbs/tf1/70_keras2.ipynb #596ff77d
 _GONE = {  # layers of Keras 2 that nothing today stands for
     **dict.fromkeys(('LocallyConnected1D', 'LocallyConnected2D'), 'Keras 3 has no such layer'),
-    **dict.fromkeys(('RandomHeight', 'RandomWidth'), 'Keras 3 has no such layer'),
     'DenseFeatures': 'feature columns are not in Keras 3',
     'SequenceFeatures': 'feature columns are not in Keras 3',
 }
+_LEFT_OUT = dict.fromkeys(('RandomHeight', 'RandomWidth'), 'it changes sizes at training only')
 
 # %% ../../nbs/tf1/70_keras2.ipynb #eeb63e22
 _SAYS_NOTHING = {
@@ -95,6 +95,8 @@ _SAYS_NOTHING = {
     'cell_dtype',
     'trainable',
     'optional',
+    'vocabulary_size',
+    'has_input_vocabulary',
 }
 
 # %% ../../nbs/tf1/70_keras2.ipynb #81beded0
@@ -211,7 +213,7 @@ class Mender:
         version: str = '2',  # of Keras that wrote the file
     ):
         self.custom, self.old = dict(custom or {}), not version.startswith('3')
-        self.changes, self.needed, self.left_out = [], {}, []
+        self.changes, self.needed, self.left_out, self.renamed = [], {}, [], {}
 
     def object(self, entry, where: str):
         "A `{class_name, config}` of any kind, in the form of today."
@@ -222,6 +224,8 @@ class Mender:
         old, config = entry['class_name'], entry.get('config')
         if old in _CALLS and old not in self.custom and (new := operation_layer(entry)):
             return new
+        if old in _LEFT_OUT and old not in self.custom:
+            return self.leave_out(entry)
         name = _NEW_CLASSES.get(old, old)
         kind = _known(name, self.custom)
         if kind is None or name == 'Lambda' and where not in self.custom:
@@ -235,6 +239,15 @@ class Mender:
             changed = _state_call if name in _STATEFUL else _option_call
             kept['inbound_nodes'] = [changed(n) for n in calls]
         return {**self._place(kind), 'config': config, **kept}
+
+    def leave_out(self, entry) -> dict:
+        "A layer that does nothing but at training, and is not in Keras 3."
+        name = entry['config']['name']
+        self.changes.append(
+            f'{name}: {entry["class_name"]} was left out, {_LEFT_OUT[entry["class_name"]]}'
+        )
+        kept = {k: entry[k] for k in ('name', 'inbound_nodes') if k in entry}
+        return {**self._place(keras.layers.Identity), 'config': {'name': name}, **kept}
 
     def _place(self, kind) -> dict:
         module = next(
@@ -458,6 +471,9 @@ def _layer(self, config: dict, kind, old: str, where: str) -> dict:
         found['reset_after'] = old == 'CuDNNGRU'
     if kind.__name__ == 'Discretization' and found.get('bin_boundaries'):
         found.pop('num_bins', None)
+    if kind.__name__ == 'Normalization' and None not in map(found.get, ('mean', 'variance')):
+        both = np.broadcast_arrays(found['mean'], found['variance'])
+        found['mean'], found['variance'] = (a.tolist() for a in both)
     if old in ('Convolution2D', 'Conv2D') and 'nb_row' in config:
         found['kernel_size'] = [config['nb_row'], config['nb_col']]
     return found
@@ -473,6 +489,8 @@ def _value(self, key, value, where):
         and 'Policy' in value.get('class_name', '')
     ):
         return value['config']['name']
+    if isinstance(value, dict) and value.get('class_name') == 'function':
+        value = value['config']  # a function by its name
     if key == 'distribution' and value == 'normal':
         return 'truncated_normal'
     if 'activation' in key and isinstance(value, str):
@@ -533,44 +551,41 @@ def _model(self, config, kind):
     entries = list(config['layers'])
     for key in ('input_layers', 'output_layers'):
         if key in config:
-            ends = _first_call({'inbound_nodes': config[key]}, entries).get('inbound_nodes', [])
+            ends = _first_call(config[key], _called_early(entries, ('Sequential',)))
             config[key] = ends[0] if _is_single(ends) else ends
-    first = entries[0].get('config', {}) if entries else {}
-    if (
-        kind == 'Sequential'
-        and isinstance(first, dict)
-        and 'batch_input_shape' in first
-        and entries[0]['class_name'] not in ('InputLayer', 'Sequential', 'Model', 'Functional')
-    ):
-        dtype = (
-            'int32'
-            if entries[0]['class_name'] == 'Embedding'
-            else self.value('dtype', first.get('dtype'), '') or 'float32'
-        )
-        entries.insert(
-            0,
-            {
-                'class_name': 'InputLayer',
-                'config': {
-                    'batch_shape': first['batch_input_shape'],
-                    'dtype': dtype,
-                    'name': f'{first["name"]}_input',
-                },
-            },
-        )
-        self.changes.append(f'{first["name"]}: its batch_input_shape is an InputLayer now')
-    config['layers'] = [
-        self.object(
-            _first_call(e, entries),
-            (
-                e.get('config', {}).get('name', e['class_name'])
-                if isinstance(e.get('config'), dict)
-                else e['class_name']
-            ),
-        )
-        for e in entries
-    ]
+    if kind == 'Sequential' and _carries_shape(entries):
+        entries.insert(0, self.input_of(entries[0]))
+    early = _called_early(entries, ('Sequential', 'Functional', 'Model'))
+    config['layers'] = [self.object(_counted(e, early), _name_of(e)) for e in entries]
     return config
+
+
+def _name_of(entry) -> str:
+    config = entry.get('config')
+    kind = entry['class_name']
+    return config.get('name', kind) if isinstance(config, dict) else kind
+
+# %% ../../nbs/tf1/70_keras2.ipynb #9488d3f0
+def _carries_shape(entries) -> bool:
+    "Does the first layer of a `Sequential` say the shape of the input?"
+    first = entries[0].get('config') if entries else None
+    inner = ('InputLayer', 'Sequential', 'Model', 'Functional')
+    own = entries and entries[0]['class_name'] not in inner
+    return bool(own and isinstance(first, dict) and 'batch_input_shape' in first)
+
+
+def _input_of(self, entry) -> dict:
+    "The `InputLayer` in front of a layer that says its shape."
+    first, dtype = entry['config'], 'int32'
+    if entry['class_name'] != 'Embedding':
+        dtype = self.value('dtype', first.get('dtype'), '') or 'float32'
+    self.changes.append(f'{first["name"]}: its batch_input_shape is an InputLayer now')
+    shape, name = first['batch_input_shape'], f'{first["name"]}_input'
+    config = {'batch_shape': shape, 'dtype': dtype, 'name': name}
+    return {'class_name': 'InputLayer', 'config': config}
+
+
+Mender.input_of = _input_of
 
 # %% ../../nbs/tf1/70_keras2.ipynb #0a38e3e4
 def _is_single(ends) -> bool:  # one tensor: Keras 2 took it out of its list
@@ -590,27 +605,72 @@ def _has_own_call(entry: dict) -> bool:
     )
 
 # %% ../../nbs/tf1/70_keras2.ipynb #e2338a7a
-def _first_call(entry, entries):
-    "Keras 2 counted the making of a nested model as its first call; here its calls count from 0."
-    nested = {e['name'] for e in entries if 'name' in e and _has_own_call(e)}
+def _called_early(entries, kinds: tuple) -> set:
+    "Names of the nested models of some kinds that were called once when they were made."
+    return {
+        e['name'] for e in entries if e['class_name'] in kinds and 'name' in e and _has_own_call(e)
+    }
 
-    def counted(value):
-        if isinstance(value, dict):
-            return {k: counted(v) for k, v in value.items()}
-        if not isinstance(value, list):
-            return value
-        if _is_tensor(value) and value[0] in nested:
-            return [value[0], max(0, value[1] - 1), *map(counted, value[2:])]
-        return [counted(v) for v in value]
 
-    return (
-        {**entry, 'inbound_nodes': counted(entry['inbound_nodes'])}
-        if entry.get('inbound_nodes')
-        else entry
-    )
+def _first_call(value, early: set):
+    """Keras 2 counted the making of a nested model as its first call; here its calls count from 0.
+    What a model gives, Keras 3 counts as Keras 2 did, but for a `Sequential`.
+    """
+    if isinstance(value, dict):
+        return {k: _first_call(v, early) for k, v in value.items()}
+    if not isinstance(value, list):
+        return value
+    if _is_tensor(value) and value[0] in early:
+        return [value[0], max(0, value[1] - 1), *(_first_call(v, early) for v in value[2:])]
+    return [_first_call(v, early) for v in value]
+
+
+def _counted(entry, early: set):
+    calls = entry.get('inbound_nodes')
+    return {**entry, 'inbound_nodes': _first_call(calls, early)} if calls else entry
 
 
 Mender.model = _model
+
+# %% ../../nbs/tf1/70_keras2.ipynb #c2fe1fe5
+def _layer_names(value) -> set:
+    "The names of all layers in a configuration."
+    if isinstance(value, list):
+        return set().union(*map(_layer_names, value))
+    if not isinstance(value, dict):
+        return set()
+    config = value.get('config')
+    named = 'class_name' in value and isinstance(config, dict) and 'name' in config
+    found = {config['name']} if named else set()
+    return found.union(*map(_layer_names, value.values()))
+
+
+def plain_names(
+    config: dict,  # of a model, as Keras wrote it
+) -> dict:  # name with a slash to one without
+    "New names for layers whose names Keras 3 does not take."
+    taken, found = _layer_names(config), {}
+    for name in sorted(n for n in taken if isinstance(n, str) and '/' in n):
+        plain = name.strip('/').replace('/', '_')
+        while plain in taken:
+            plain += '_'
+        found[name] = plain
+        taken = taken | {plain}
+    return found
+
+
+def _renamed(value, names: dict):
+    "A configuration with other names of layers, and of those that are referred to."
+    if not names:
+        return value
+    if isinstance(value, dict):
+        new = {k: _renamed(v, names) for k, v in value.items()}
+        own = new.get('name')
+        return {**new, 'name': names[own]} if isinstance(own, str) and own in names else new
+    if not isinstance(value, list):
+        return value
+    new = [_renamed(v, names) for v in value]
+    return [names.get(new[0], new[0]), *new[1:]] if _is_tensor(new) else new
 
 # %% ../../nbs/tf1/70_keras2.ipynb #7f4eac0e
 def mend(
@@ -622,7 +682,10 @@ def mend(
     the names of what is missing.
     """
     mender = Mender(custom_objects, version)
-    new = mender.object(config, 'model')
+    mender.renamed = plain_names(config)
+    for name, plain in mender.renamed.items():
+        mender.changes.append(f'{name}: the layer is {plain} now, since names hold no slash')
+    new = mender.object(_renamed(config, mender.renamed), 'model')
     if mender.needed:
         names = '; '.join(
             f'{n!r} ({", ".join(dict.fromkeys(w))})' for n, w in mender.needed.items()
@@ -673,11 +736,13 @@ def _targets(layer) -> list:  # in the order that Keras 2 wrote
 def fill(
     model: keras.Model,  # built from the configuration of the same file
     path,  # the `.h5` file
+    renamed=None,  # name in the file to the layer's, where they differ
 ) -> dict:  # path of each weight to the name of its array
     """Put the arrays of an `.h5` file into the layers of their names. Raises ValueError where names
     or shapes differ; nothing is written then.
     """
     groups = read_legacy_arrays(readable(path))
+    groups = {(renamed or {}).get(n, n): a for n, a in groups.items()}
     pairs, by_name = [], {l.name: l for l in model.layers}
     groups = {n: _without_seeds(from_cudnn(by_name.get(n), a)) for n, a in groups.items()}
     for name, arrays in groups.items():
@@ -732,7 +797,7 @@ def load_old(
     if zipfile.is_zipfile(path):
         return _from_zip(path, new, custom_objects), mender, {}
     model = _deserialized(new, custom_objects)
-    return model, mender, fill(model, path)
+    return model, mender, fill(model, path, mender.renamed)
 
 
 def _deserialized(config, custom_objects):
@@ -746,8 +811,13 @@ def _deserialized(config, custom_objects):
         raise ValueError(
             f'A configuration must be understood by Keras {keras.__version__}. Pass what it only'
             ' names as `custom_objects=`, or build the model and `restore` its weights. Received:'
-            f' {brief(error)}'
+            f' {brief(_reason(error))}'
         ) from error
+
+# %% ../../nbs/tf1/70_keras2.ipynb #7d3e4e4f
+def _reason(error) -> str:
+    "What Keras found at the bottom: it wraps an error of one layer once a level."
+    return re.split(r'Exception encountered: ', str(error))[-1]
 
 
 def _from_zip(path, config, custom_objects):
@@ -764,5 +834,5 @@ def _from_zip(path, config, custom_objects):
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f'A configuration must be understood by Keras {keras.__version__}. Pass what it'
-                f' only names as `custom_objects=`. Received: {brief(error)}'
+                f' only names as `custom_objects=`. Received: {brief(_reason(error))}'
             ) from error

@@ -22,7 +22,7 @@ from tensorflow.core.framework import graph_pb2
 from .graph_files import op_def, safe
 
 # %% auto #0
-__all__ = ['OPS', 'AUGMENTATIONS', 'Formula', 'specs', 'Compute', 'tensorflow_function', 'TensorFlowFunction',
+__all__ = ['OPS', 'AUGMENTATIONS', 'Formula', 'specs', 'Compute', 'tensorflow_function', 'TensorFlowFunction', 'CenterResize',
            'LocalResponseNormalization', 'GraphLayer', 'rename_functions', 'packed']
 
 # %% ../../nbs/tf1/40_layers.ipynb #b697b05b
@@ -313,10 +313,25 @@ def _at_training_only(kind):
 AUGMENTATIONS = {  # by name: in Keras 3 they change images unless they are told not to
     name: _at_training_only(getattr(keras.layers, name))
     for name in 'RandomFlip RandomRotation RandomZoom RandomTranslation RandomContrast'
-    ' RandomBrightness RandomCrop'.split()
+    ' RandomBrightness'.split()
 }
 
+# %% ../../nbs/tf1/40_layers.ipynb #d866b405
+@keras.saving.register_keras_serializable('transferlit')
+class CenterResize(keras.layers.RandomCrop):
+    "`RandomCrop` of Keras 2: without training it resizes, in the middle, to its size."
 
+    def call(self, inputs, training=False):
+        if training:
+            return super().call(inputs, training=True)
+        size = self.height, self.width
+        found = keras.preprocessing.image.smart_resize(inputs, size)
+        return keras.ops.cast(found, self.compute_dtype)
+
+
+AUGMENTATIONS['RandomCrop'] = CenterResize
+
+# %% ../../nbs/tf1/40_layers.ipynb #d4b3b8b2
 @keras.saving.register_keras_serializable('transferlit')
 class LocalResponseNormalization(keras.layers.Layer):
     "`tf.nn.local_response_normalization` (Krizhevsky et al., 2012, section 3.3) as a layer."

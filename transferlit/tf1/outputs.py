@@ -107,6 +107,8 @@ class Origins:
             for name in names:
                 self._visit(self.nodes[name])  # again, for what loops carry round
         self.below = _below_layers(self, names)
+        self.place = {name: i for i, name in enumerate(self.nodes)}
+        self.in_totals = _in_totals(self, names)
 
     def of(
         self, ref: tuple
@@ -180,6 +182,17 @@ def _below_layers(origins, names) -> set:
                 found.add(name)
     return found
 
+# %% ../../nbs/tf1/30_outputs.ipynb #a62321fd
+def _in_totals(origins, names) -> set:
+    "Nodes from which a number for the whole batch is computed, as a loss is."
+    users, found = {}, set(origins.totals)
+    for ref, taken in origins.consumers.items():
+        users.setdefault(ref[0], []).extend(u for u, _ in taken)
+    for name in reversed(names):
+        if any(u in found for u in users.get(name, ())):
+            found.add(name)
+    return found
+
 # %% ../../nbs/tf1/30_outputs.ipynb #7d4913dd
 def _is_weight(node) -> bool:  # in a frozen graph variables have become constants
     if node.op != 'Const' or not attr(node, 'dtype').is_floating:
@@ -219,42 +232,55 @@ def _at_losses(origins) -> list:
     found = []
     for node in origins.nodes.values():
         refs = [to_ref(i) for i in node.input if i[0] != '^']
-        if (
-            node.name in origins.training
-            or not refs
-            or any(r[0] not in origins.sources for r in refs)
-        ):
+        known = refs and all(r[0] in origins.sources for r in refs)
+        if node.name in origins.training or not known:
             continue
         if node.op in _LOGITS and origins.label_free(refs[0]):
-            labels = origins.of(refs[1]) - origins.of(refs[0]) if len(refs) > 1 else frozenset()
-            score = _LOGITS[node.op] - 40 * (
-                node.name in origins.below
-            )  # a word that was chosen goes into the next step
-            found.append(
-                Candidate(
-                    _before(origins, refs[0], node.name),
-                    score,
-                    f'goes into {node.op} ({node.name})',
-                    labels if score > 60 else frozenset(),
-                )
-            )
-        elif (
-            node.op in _MEETS and len(refs) == 2 and node.name not in origins.below
-        ):  # layers follow a dropout, and never a loss
-            for own, other in (refs, refs[::-1]):
-                if (
-                    origins.label_free(own)
-                    and origins.of(other)
-                    and not origins.variables[other[0]]
-                ):
-                    found.append(
-                        Candidate(
-                            own,
-                            60,
-                            f'meets {_names(origins.of(other))} in {node.op} ({node.name})',
-                            origins.of(other) - origins.of(own),
-                        )
-                    )
+            found.append(_goes_into(origins, node, refs))
+        elif node.op in _MEETS and len(refs) == 2 and node.name not in origins.below:
+            found += _meets(origins, node, refs)  # layers follow a dropout, and never a loss
+    return found
+
+
+def _goes_into(origins, node, refs) -> Candidate:
+    "The candidate that goes into a loss or a choice."
+    labels = origins.of(refs[1]) - origins.of(refs[0]) if len(refs) > 1 else frozenset()
+    score = _LOGITS[node.op]
+    if node.name in origins.below:
+        score -= 40  # a word that was chosen goes into the next step
+    labels = labels if score > 60 else frozenset()
+    ref = _before(origins, refs[0], node.name)
+    return Candidate(ref, score, f'goes into {node.op} ({node.name})', labels)
+
+# %% ../../nbs/tf1/30_outputs.ipynb #3d48a51c
+def _meets(origins, node, refs) -> list:
+    "What meets something without weights: a label, or the input where the whole is a loss."
+    found = []
+    for own, other in (refs, refs[::-1]):
+        if not origins.label_free(own) or not origins.of(other) or origins.variables[other[0]]:
+            continue
+        labels = origins.of(other) - origins.of(own)
+        if not labels and node.name not in origins.in_totals:
+            continue
+        reason = f'meets {_names(origins.of(other))} in {node.op} ({node.name})'
+        found.append(Candidate(_before_log(origins, own), 60, reason, labels))
+    return found
+
+# %% ../../nbs/tf1/30_outputs.ipynb #cff7bac4
+_IN_LOGS = {'Log', 'Log1p', 'Neg', 'Add', 'AddV2', 'Sub', 'Maximum', 'Minimum', 'ClipByValue'}
+
+
+def _before_log(origins, ref) -> tuple:
+    "The probability of which a loss takes the logarithm by itself, as in `-t * log(p + 1e-8)`."
+    at, found = ref, ref
+    while (node := origins.nodes[at[0]]).op in _IN_LOGS:
+        refs = [to_ref(i) for i in node.input if i[0] != '^']
+        data = [r for r in refs if origins.of(r) or origins.variables.get(r[0])]
+        if len(data) != 1 or not origins.label_free(data[0]):
+            break
+        at = data[0]
+        if found != ref or node.op.startswith('Log'):
+            found = at
     return found
 
 # %% ../../nbs/tf1/30_outputs.ipynb #8a3bf787
@@ -287,6 +313,58 @@ def _before(origins, ref, loss: str) -> tuple:
     ):
         ref = to_ref(origins.nodes[ref[0]].input[0])
     return ref
+
+# %% ../../nbs/tf1/30_outputs.ipynb #2b8f8a9a
+def _data_refs(origins, name) -> list | None:
+    "What a node computes from, weights apart; None where weights or a bare input join in."
+    refs = [to_ref(i) for i in origins.nodes[name].input if i[0] != '^']
+    if any(r[0] not in origins.sources for r in refs):
+        return None  # the way back in a loop
+    fixed = [r for r in refs if not origins.of(r)]
+    data = [r for r in refs if origins.of(r)]
+    plain = not any(origins.variables.get(r[0]) for r in fixed)
+    return data if plain and all(map(origins.label_free, data)) else None
+
+
+def _common(origins, a, b, limit: int = 40) -> tuple | None:
+    "The tensor that two tensors are computed from without weights; None where there is none."
+    place, ends = origins.place, {a, b}
+    for _ in range(limit):
+        if len(ends) == 1:
+            return ends.pop()
+        last = max(ends, key=lambda r: place[r[0]])
+        data = _data_refs(origins, last[0])
+        if not data:
+            return None
+        ends = ends - {last} | set(data)
+    return None
+
+# %% ../../nbs/tf1/30_outputs.ipynb #b7bdde72
+def _joined(origins, found: list) -> list:
+    "Candidates of a loss, with one in the place of those that come from one tensor."
+    kept = []
+    for c in sorted(found, key=lambda c: origins.place[c.ref[0]]):
+        c = replace(c, ref=_undivided(origins, c.ref))
+        for i, other in enumerate(kept):
+            both = c.score == other.score and _common(origins, c.ref, other.ref)
+            if both:
+                labels = c.labels | other.labels
+                kept[i] = replace(other, ref=both, labels=labels)
+                break
+        else:
+            kept.append(c)
+    return kept
+
+# %% ../../nbs/tf1/30_outputs.ipynb #0ab89032
+_DIVIDES = {'Split': 1, 'SplitV': 0, 'Unpack': 0}
+
+
+def _undivided(origins, ref) -> tuple:
+    "What was divided into parts that a loss takes one by one, as a mean and a deviation."
+    node = origins.nodes[ref[0]]
+    others = [i for i in range(attr(node, 'num_split', attr(node, 'num', 0)) or 0) if i != ref[1]]
+    used = any(origins.consumers.get((ref[0], i)) for i in others)
+    return to_ref(node.input[_DIVIDES[node.op]]) if node.op in _DIVIDES and used else ref
 
 # %% ../../nbs/tf1/30_outputs.ipynb #787656ee
 _STANDARD = {
@@ -359,8 +437,8 @@ def _own_end(origins, name) -> tuple:
 
 # %% ../../nbs/tf1/30_outputs.ipynb #65fee5d5
 def _after_layers(origins) -> list:
-    """What the last layers give, with a bias or a reshape that follows: for graphs whose loss is
-    none of those above.
+    """What the last layers give, with what follows by itself: for graphs whose loss is none of
+    those above.
     """
     found = []
     for name, node in origins.nodes.items():
@@ -372,9 +450,7 @@ def _after_layers(origins) -> list:
         )
         if not last or not origins.label_free((name, 0)) or part_of(node):
             continue
-        while nexts := _plain_users(origins, name):
-            name = nexts[0]
-        found.append(Candidate((name, 0), 40, 'no layer follows'))
+        found.append(Candidate((_tower_end(origins, name), 0), 40, 'no layer follows'))
     return found
 
 # %% ../../nbs/tf1/30_outputs.ipynb #be3f6121
@@ -389,21 +465,26 @@ def _less_late(origins, found: list, last: list) -> list:
 
     return [replace(c, score=35) if last and c.score == 50 and late(c.ref) else c for c in found]
 
+# %% ../../nbs/tf1/30_outputs.ipynb #9aedc3d1
+def _tower_end(origins, name, limit: int = 60) -> str:
+    """The last node that everything behind `name` comes through, before other inputs join or rows
+    are added up.
+    """
+    ends, best, sources = {name}, name, origins.of((name, 0))
+    for _ in range(limit):
+        first = min(ends, key=origins.place.__getitem__)
+        users = _users(origins, first)
+        if not users or any(origins.of((u, 0)) != sources or u in origins.totals for u in users):
+            return best
+        ends = ends - {first} | users
+        best = next(iter(ends)) if len(ends) == 1 else best
+    return best
 
-def _plain_users(origins, name) -> list:
-    "The only use of a tensor, if that is a bias or a reshape."
-    users = [
-        u
-        for u, _ in origins.consumers.get((name, 0), [])
-        if u not in origins.training and origins.nodes[u].op not in SHAPES
-    ]
-    plain = len(users) == 1 and origins.nodes[users[0]].op in SAME | {
-        'Add',
-        'AddV2',
-        'BiasAdd',
-        'Reshape',
-    }
-    return users if plain and origins.of((users[0], 0)) == origins.of((name, 0)) else []
+
+def _users(origins, name) -> set:
+    "The nodes that compute with what a node gives."
+    taken = [u for i in range(4) for u, _ in origins.consumers.get((name, i), [])]
+    return {u for u in taken if u not in origins.training and origins.nodes[u].op not in SHAPES}
 
 # %% ../../nbs/tf1/30_outputs.ipynb #0eb063b5
 def _updated(nodes: dict) -> tuple:
@@ -423,6 +504,68 @@ def _variable(name, nodes):
         name = to_ref(nodes[name].input[0])[0]
     return name if name in nodes and nodes[name].op in VARIABLES else None
 
+# %% ../../nbs/tf1/30_outputs.ipynb #b0d4e743
+def _signed(signatures: dict) -> list:
+    "What signatures name as outputs."
+    return [
+        Candidate(to_ref(t.name), 100, f'is {key!r} of the signature {name!r}')
+        for name, signature in signatures.items()
+        if name[:2] != '__'  # initialization
+        for key, t in sorted(signature.outputs.items())
+    ]
+
+
+_HINT = re.compile(r'logits|output|predict|softmax|prob', re.I)
+
+
+class _Standing:
+    "Sorts candidates: by score, trained weights, weights, name, place."
+
+    def __init__(self, origins):
+        self.origins, self.trained = origins, _updated(origins.nodes)[0]
+
+    def __call__(self, c) -> tuple:
+        weights, name = self.origins.variables.get(c.ref[0], frozenset()), c.ref[0]
+        trained, place = len(self.trained & weights), self.origins.place.get(name, 0)
+        return -c.score, -trained, -len(weights), not _HINT.search(name), -place
+
+# %% ../../nbs/tf1/30_outputs.ipynb #a0b21956
+def _training_in(origins, ref) -> int:
+    "How many nodes in front of a tensor draw random numbers, or average over the batch."
+    nodes = [origins.nodes[n] for n in _below(ref, origins)]
+    return sum(_is_training(n) for n in nodes)
+
+
+def _is_training(node) -> bool:
+    if node.op.startswith('FusedBatchNorm'):
+        return attr(node, 'is_training', True)
+    if node.op == 'Mean':
+        return 'moments' in node.name
+    return 'RandomUniform' in node.op or node.op in ('RandomStandardNormal', 'TruncatedNormal')
+
+
+def _without_training(origins, candidates: list) -> list:
+    "The candidates, with a twin of the first before it where that holds less of the training."
+    if not candidates or candidates[0].score == 100:
+        return candidates
+    best, trained = candidates[0], _updated(origins.nodes)[0]
+    noise = _training_in(origins, best.ref)
+
+    def is_twin(c):
+        weights = [origins.variables.get(r[0], frozenset()) & trained for r in (c.ref, best.ref)]
+        apart = best.ref[0] not in _below(c.ref, origins) and c.ref[0] not in _below(
+            best.ref, origins
+        )
+        same = origins.nodes[c.ref[0]].op == origins.nodes[best.ref[0]].op
+        return apart and same and weights[0] == weights[1] and c.score >= 50
+
+    twins = [c for c in candidates[1:] if noise and is_twin(c)]
+    quiet = min(twins, key=lambda c: _training_in(origins, c.ref), default=best)
+    if _training_in(origins, quiet.ref) >= noise:
+        return candidates
+    first = replace(quiet, score=best.score, reason=f'{quiet.reason}, without what trains')
+    return [first, *(c for c in candidates if c is not quiet)]
+
 # %% ../../nbs/tf1/30_outputs.ipynb #3075a15b
 def rank(
     origins: Origins,  # of the graph
@@ -430,34 +573,17 @@ def rank(
     signatures: dict,  # name to SignatureDef
 ) -> list:  # candidates, likeliest first, one a tensor
     "The tensors that may be the model's output."
-    found = _at_losses(origins) + _in_collections(origins, collections) + _at_ends(origins)
+    found = _joined(origins, _at_losses(origins))
+    found += _in_collections(origins, collections) + _at_ends(origins)
     labels = frozenset().union(*(c.labels for c in found if c.score >= 60))
     last = _after_layers(origins)
     found = _less_late(origins, [c for c in found if not origins.of(c.ref) & labels], last) + last
     found = found or _at_ends(origins, weights=False)
-    for name, signature in signatures.items():
-        if name[:2] == '__':
-            continue  # initialization
-        found += [
-            Candidate(to_ref(t.name), 100, f'is {key!r} of the signature {name!r}')
-            for key, t in sorted(signature.outputs.items())
-        ]
-    place = {name: i for i, name in enumerate(origins.nodes)}
-    hinted, trained = (
-        re.compile(r'logits|output|predict|softmax|prob', re.I),
-        _updated(origins.nodes)[0],
-    )
-    key = lambda c: (
-        -c.score,
-        -len(trained & origins.variables.get(c.ref[0], set())),
-        -len(origins.variables.get(c.ref[0], ())),
-        not hinted.search(c.ref[0]),
-        -place.get(c.ref[0], 0),
-    )
+    found += _signed(signatures)
     best = {}
-    for c in sorted((c for c in found if c.ref[0] in place), key=key):
+    for c in sorted((c for c in found if c.ref[0] in origins.place), key=_Standing(origins)):
         best.setdefault(c.ref, c)
-    return list(best.values())
+    return _without_training(origins, list(best.values()))
 
 # %% ../../nbs/tf1/30_outputs.ipynb #ea3d388a
 def _below(ref: tuple, origins) -> set:
@@ -469,23 +595,64 @@ def _below(ref: tuple, origins) -> set:
             waiting += [to_ref(i)[0] for i in origins.nodes[name].input if i[0] != '^']
     return found
 
+# %% ../../nbs/tf1/30_outputs.ipynb #cb993b7c
+def _form(origins, ref) -> int:
+    "A number that two tensors share if they compute the same from inputs of their own."
+    forms = {}
+    for name in sorted(_below(ref, origins), key=origins.place.__getitem__):
+        node = origins.nodes[name]
+        refs = [to_ref(i) for i in node.input if i[0] != '^']
+        if SOURCES.fullmatch(node.op):
+            forms[name] = hash(node.op)
+        elif not refs and node.op in VARIABLES:
+            forms[name] = hash(name)
+        else:
+            parts = [(forms.get(r[0]), r[1]) for r in refs]
+            values = [(k, str(v)) for k, v in sorted(node.attr.items()) if k[0] != '_']
+            forms[name] = hash((node.op, *parts, *values))
+    return forms[ref[0]]
 
+# %% ../../nbs/tf1/30_outputs.ipynb #e6000a99
 def heads(
     origins: Origins,  # of the graph
     candidates: list,  # as `rank` gives them
 ) -> tuple:  # candidates of the same standing as the first; those of a lower one
-    "Other ends with weights that the likeliest output does not use."
+    """Other ends that the likeliest output does not use: with weights of their own, or that losses
+    take, too.
+    """
     if not candidates or candidates[0].score == 100:
         return [], []
-    best, weights = candidates[0], origins.variables
-    behind, equal, lower = _below(best.ref, origins), [], []
+    best, equal, lower = candidates[0], [], []
     for c in candidates[1:]:
-        own = weights.get(c.ref[0], set()) - weights.get(best.ref[0], set())
-        if not own or c.ref[0] in behind or best.ref[0] in _below(c.ref, origins):
+        if _is_behind(origins, c.ref, best.ref):
             continue
-        same = c.score == best.score and not _AUXILIARY.search(c.ref[0])
-        (equal if same else lower).append(c)
+        if _has_own(origins, c.ref, best.ref):
+            (equal if _stands_beside(c, best) else lower).append(c)
+        elif c.score == best.score and _differs(origins, c.ref, best.ref):
+            (lower if c.score == 50 else equal).append(c)
     return equal, lower
+
+
+def _is_behind(origins, a, b) -> bool:
+    "Is one of two tensors computed from the other?"
+    return a[0] in _below(b, origins) or b[0] in _below(a, origins)
+
+
+def _differs(origins, ref, best) -> bool:
+    "Does a tensor compute something else than the first, with no more of the training in it?"
+    more = _training_in(origins, ref) > _training_in(origins, best)
+    return not more and _form(origins, ref) != _form(origins, best)
+
+
+def _has_own(origins, ref, best) -> bool:
+    "Has a tensor weights that another one does not have?"
+    weights = origins.variables
+    return bool(weights.get(ref[0], frozenset()) - weights.get(best[0], frozenset()))
+
+
+def _stands_beside(c, best) -> bool:
+    "Is a candidate of the same standing? Whatever a loss takes is."
+    return (c.score == best.score or c.score >= 60) and not _AUXILIARY.search(c.ref[0])
 
 
 _AUXILIARY = re.compile(r'(^|/|_)aux', re.I)
