@@ -18,10 +18,10 @@ from functools import partial
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import tree
+from .backends import is_tensorflows, on_tensorflow, open_spec, tf, to_numpy
 from .errors import see
-from .keras_internals import TFEpochIterator
+from .keras_internals import draw_as_fit
 
 from . import loop
 from .cut import fingerprint, split
@@ -34,6 +34,7 @@ from transferlit.data import (
     check_lengths,
     check_numbers,
     flat,
+    holds_text,
     is_pipeline,
     map_flat,
     refuse,
@@ -59,7 +60,7 @@ def _is_sparse(loss) -> bool:
 def check_labels(model: keras.Model, y) -> None:
     "Raises ValueError where labels are no numbers, or none of the classes of the only output."
     for a in flat(y):
-        if a.dtype in (tf.string, tf.variant):
+        if holds_text(a):
             refuse('Labels must be numbers.', 'Encode them first.', f'y of {a.dtype.name}')
     loss, outputs = model.loss, flat(getattr(model, 'outputs', None))
     if not _is_sparse(loss) or getattr(loss, 'ignore_class', None) is not None:
@@ -68,7 +69,8 @@ def check_labels(model: keras.Model, y) -> None:
         refuse('This loss needs labels.', 'Pass y, rows first.', 'y=None')
     if y is None or len(outputs) != 1 or tree.is_nested(y):
         return
-    classes, low, high = outputs[0].shape[-1], int(y.numpy().min()), int(y.numpy().max())
+    classes, labels = outputs[0].shape[-1], to_numpy(y)
+    low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         rule = f'Labels must be class numbers from 0 to {classes - 1}.'
         fix = f'Renumber them, or give the output more units. {see("classes")}'
@@ -85,10 +87,11 @@ def _error_like(error: Exception) -> type:
 
 def check_fits(model: keras.Model, *data) -> None:
     "Trace loss and metrics on the shapes of x, y and weights. Raises ValueError where they fail."
-    specs = map_flat(lambda a: tf.TensorSpec([None, *a.shape[1:]], a.dtype), data)
+    specs = map_flat(open_spec, data)
+    own = (tf.errors.OpError,) if on_tensorflow() else ()
     try:
         loop.build(model, specs)
-    except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
+    except (ValueError, TypeError, KeyError, *own) as error:
         shapes = map_flat(lambda a: tuple(a.shape), data)
         raise _error_like(error)(
             f'x and y must fit the model and its loss. Keras says: {str(error).strip()}'
@@ -194,14 +197,20 @@ def _is_changed(kind: type, name: str) -> bool:
 
 def _why_model(model) -> str | None:
     "Why the loop cannot train this model; None where it can."
-    if keras.backend.backend() != 'tensorflow':
-        return f'Keras runs on {keras.backend.backend()}, the loop on TensorFlow'
-    if model.run_eagerly or tf.config.functions_run_eagerly():
+    if model.run_eagerly or on_tensorflow() and tf.config.functions_run_eagerly():
         return 'it runs eagerly'
-    if tf.distribute.has_strategy() or model._distribute_strategy is not None:
+    if _is_distributed(model):
         return 'it is distributed'
+    if keras.backend.backend() == 'jax' and not model.jit_compile:
+        return 'it is not to be compiled (`jit_compile`)'
     own = _overrides(model, 'fit', 'make_train_function')
     return f'it has a `{own}` of its own' if own else None
+
+
+def _is_distributed(model) -> bool:
+    if on_tensorflow():
+        return tf.distribute.has_strategy() or model._distribute_strategy is not None
+    return keras.distribution.distribution() is not None
 
 # %% ../nbs/33_caching.ipynb #7539b02b
 def _why_data(*given) -> str | None:
@@ -211,9 +220,11 @@ def _why_data(*given) -> str | None:
 
 
 def _why_pipeline(job: Job) -> str | None:
+    if not on_tensorflow():
+        return f'datasets flow into the loop on TensorFlow, not on {keras.backend.backend()}'
     if job.steps_per_epoch or getattr(keras.config, 'max_steps_per_epoch', lambda: None)():
         return '`steps_per_epoch` ends an epoch in the middle of a dataset'
-    return why_unfit(job.x.element_spec) if isinstance(job.x, tf.data.Dataset) else None
+    return why_unfit(job.x.element_spec) if is_tensorflows(job.x, 'data.Dataset') else None
 
 
 def why_keras(model: keras.Model, job: Job) -> str | None:
@@ -419,7 +430,7 @@ class Feed:
 
     def _state(self) -> tuple:
         below = self._cut_now.weights.values() if self._cut_now else ()
-        return _flags(self.model), _mark(v.numpy() for v in below)
+        return _flags(self.model), _mark(to_numpy(v) for v in below)
 
     def _changed(self) -> bool:
         (flags, marks), (was, marks_before) = self._state(), self._was
@@ -530,8 +541,11 @@ def _evaluate(model, job: Job, given: tuple, callbacks) -> dict:
     "What `Model.fit` does to validate."
     x, y, weight = keras.utils.unpack_x_y_sample_weight(given)
     size, steps = job.validation_batch_size or job.batch_size, job.validation_steps
+    if not on_tensorflow():
+        given = dict(sample_weight=weight, steps=steps, callbacks=callbacks, return_dict=True)
+        return model.evaluate(x, y, size, **given)
     if getattr(model, '_eval_epoch_iterator', None) is None:
-        model._eval_epoch_iterator = TFEpochIterator(
+        model._eval_epoch_iterator = draw_as_fit(
             x=x,
             y=y,
             sample_weight=weight,
@@ -547,7 +561,7 @@ def _evaluate(model, job: Job, given: tuple, callbacks) -> dict:
 
 def _validated_by_keras(model, job: Job, given: tuple) -> bool:
     own = _overrides(model, 'evaluate', 'make_test_function')
-    cut_short = is_pipeline(given[0]) and job.validation_steps
+    cut_short = is_pipeline(given[0]) and (job.validation_steps or not on_tensorflow())
     return bool(own or cut_short or _why_data(*given))
 
 # %% ../nbs/33_caching.ipynb #d12b8eb2

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import tree
-from .keras_internals import TFEpochIterator
+from .backends import is_tensorflows, on_tensorflow, tf, to_numpy
+from .keras_internals import draw_as_fit
 
 # %% auto #0
 __all__ = ['flat', 'map_flat', 'array', 'tensors', 'refuse', 'check_count', 'check_numbers', 'check_lengths', 'weigh', 'Arrays',
-           'take', 'split_at', 'by_input', 'is_pipeline', 'why_not_tensors', 'why_unfit', 'Pipeline', 'gather',
-           'mark_rows']
+           'take', 'split_at', 'by_input', 'is_pipeline', 'holds_text', 'why_not_tensors', 'why_unfit', 'Pipeline',
+           'gather', 'mark_rows']
 
 # %% ../nbs/floor/70_data.ipynb #b3bac539
 def flat(a) -> list:  # the leaves of a structure, without None
@@ -43,19 +43,21 @@ def array(
         a = a.to_numpy()[:, None] if a.ndim == 1 else a.to_numpy()
     if isinstance(a, keras.Variable):
         a = a.value
-    if tf.is_tensor(a):
+    if on_tensorflow() and tf.is_tensor(a):
         return tf.cast(a, keras.config.floatx()) if a.dtype.is_floating else a
     if isinstance(a, np.memmap):
         return a
-    a = np.asarray(a)
+    a = to_numpy(a)
     floats = np.issubdtype(a.dtype, np.floating)
     return a.astype(keras.config.floatx(), copy=False) if floats else a
 
 
 def tensors(
     a,  # an array, or a list, tuple or dictionary of arrays
-):  # the same structure of tensors
+):  # the same structure of tensors; without TensorFlow of NumPy arrays, until they are trained on
     "Arrays of the user as tensors, converted as `Model.fit` converts them."
+    if not on_tensorflow():
+        return map_flat(array, a)
     return map_flat(lambda one: array(tf.convert_to_tensor(array(one))), a)
 
 # %% ../nbs/floor/70_data.ipynb #68d2cb09
@@ -138,7 +140,8 @@ def _by_class(y, class_weight: dict):
     values, place = np.unique(classes, return_inverse=True)
     weights = [class_weight.get(int(v), 1.0) for v in values]
     weights = np.array(weights, keras.config.floatx())
-    return tf.constant(weights[place.reshape(labels.shape)])
+    chosen = weights[place.reshape(labels.shape)]
+    return tf.constant(chosen) if on_tensorflow() else chosen
 
 
 def _by_output(y, class_weight: dict):
@@ -235,19 +238,21 @@ def _is_loader(x) -> bool:  # of PyTorch or Grain, whether or not they are insta
 
 def is_pipeline(x) -> bool:
     "Does `x` give batches, rather than hold rows?"
-    return isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)) or _is_loader(x)
+    own = isinstance(x, keras.utils.PyDataset) or is_tensorflows(x, 'data.Dataset')
+    return own or _is_loader(x)
 
 # %% ../nbs/floor/70_data.ipynb #8876024d
 def _is_endless(x) -> bool:
-    if isinstance(x, tf.data.Dataset):
+    if is_tensorflows(x, 'data.Dataset'):
         return int(x.cardinality()) == tf.data.INFINITE_CARDINALITY
     return isinstance(x, keras.utils.PyDataset) and x.num_batches is None
 
 
-def _holds_text(a) -> bool:
+def holds_text(a) -> bool:
+    "Does an array hold something else than numbers?"
     dtype = a.dtype if hasattr(a, 'dtype') else np.asarray(a).dtype  # a DataFrame has several
-    kind = np.dtype(getattr(dtype, 'as_numpy_dtype', dtype)).kind
-    return dtype == tf.string or kind in 'OSU'
+    dtype = getattr(dtype, 'as_numpy_dtype', dtype)
+    return type(a).__module__ != 'torch' and np.dtype(dtype).kind in 'OSU'
 
 
 def why_not_tensors(
@@ -259,11 +264,11 @@ def why_not_tensors(
     if inspect.isgenerator(x):
         return 'a generator can be read only once'
     for a in flat(x):
-        if isinstance(a, (tf.RaggedTensor, tf.SparseTensor)) or hasattr(a, 'tocoo'):
+        if is_tensorflows(a, 'RaggedTensor', 'SparseTensor') or hasattr(a, 'tocoo'):
             return 'x is sparse or ragged'
         if not hasattr(a, '__array__'):
             return f'x holds a {type(a).__name__}'
-        if _holds_text(a):
+        if holds_text(a):
             return 'x holds text'
     return None
 
@@ -287,7 +292,7 @@ class Pipeline:
 
     def __init__(self, x, class_weight: dict | None = None, shuffle=False):
         self.x, self.shuffle = x, bool(shuffle) and isinstance(x, keras.utils.PyDataset)
-        self._draws = TFEpochIterator(
+        self._draws = draw_as_fit(
             x=x,
             class_weight=class_weight,
             shuffle=self.shuffle,

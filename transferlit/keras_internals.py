@@ -14,17 +14,16 @@ from dataclasses import dataclass
 import keras
 
 
-# Modules of Keras that are not public, imported here and nowhere else: what draws batches as `fit` does,
-# what names the parts of a model in its files, and how it writes the name of a class.
-from keras.src.backend.tensorflow.trainer import TFEpochIterator as TFEpochIterator
+# Modules of Keras that are not public, imported here and nowhere else: what names the parts of a
+# model in its files, and how it writes the name of a class.
 from keras.src.saving import saving_lib as saving_lib
 from keras.src.utils.naming import to_snake_case as to_snake_case
 
 from .tables import Table
 
 # %% auto #0
-__all__ = ['INTERNALS', 'Internal', 'missing', 'internals', 'all_layers', 'statistics', 'parts', 'rebuild', 'put_back',
-           'set_flags', 'rates']
+__all__ = ['INTERNALS', 'Internal', 'missing', 'internals', 'draw_as_fit', 'mask_of', 'is_fresh', 'all_layers', 'statistics',
+           'parts', 'rebuild', 'put_back', 'set_flags', 'rates']
 
 # %% ../nbs/floor/65_keras_internals.ipynb #897ba2ce
 _ALL = ('3.6', '3.10', '3.15', '3.16 nightly')
@@ -55,12 +54,14 @@ INTERNALS = (
     Internal('model', '_loss_tracker', 'the mean of the loss'),
     Internal('model', '_compute_loss', 'the loss with its arguments', '`Model.compute_loss`'),
     Internal('model', '_symbolic_build', 'metrics and optimizer before the first step'),
+    Internal('model', '_compile_loss', 'whether the loss was built'),
+    Internal('model', '_compile_metrics', 'whether the metrics were built'),
     Internal('model', '_eval_epoch_iterator', 'the data that validation drew', needed=False),
     Internal('layer', '_seed_generators', 'its sources of random numbers', needed=False),
     Internal('model', '_should_eval', 'whether this epoch is validated'),
     Internal('model', '_get_metrics_result_or_logs', 'what of its logs an epoch reports'),
     Internal('model', '_initial_epoch', 'the first epoch of a run'),
-    Internal('model', '_distribute_strategy', 'whether many devices train'),
+    Internal('model', '_distribute_strategy', 'whether many devices train', needed=False),
     Internal(
         'model',
         '_compiled_trainable_state',
@@ -111,6 +112,29 @@ def internals() -> Table:  # a row a name
         for one in INTERNALS
     ]
     return Table(rows, title=f'This is Keras {keras.__version__}')
+
+# %% ../nbs/floor/65_keras_internals.ipynb #fc7659b5
+def draw_as_fit(**how):  # as for `Model.fit`: x, class_weight, shuffle, ...
+    "Batches as `Model.fit` draws them on TensorFlow."
+    from keras.src.backend.tensorflow.trainer import TFEpochIterator
+
+    return TFEpochIterator(**how)
+
+# %% ../nbs/floor/65_keras_internals.ipynb #cb00a163
+def mask_of(tensor):  # None where there is none
+    "The mask that Keras attached to a tensor."
+    try:
+        from keras.src.backend.common.masking import get_keras_mask
+    except ImportError:  # before 3.7
+        return getattr(tensor, '_keras_mask', None)
+    return get_keras_mask(tensor)
+
+# %% ../nbs/floor/65_keras_internals.ipynb #50f0e544
+def is_fresh(model) -> bool:
+    "Will `Model.fit` look at a batch first, to make what is not there yet?"
+    parts = [getattr(model, name, None) for name in ('_compile_metrics', '_compile_loss')]
+    parts += model._flatten_layers()
+    return not all(part.built for part in parts if part is not None)
 
 # %% ../nbs/floor/65_keras_internals.ipynb #d1ac1514
 def all_layers(layer) -> list:  # parents before children, each once

@@ -10,11 +10,13 @@ from __future__ import annotations
 import itertools
 
 import keras
-import tensorflow as tf
+import numpy as np
 from keras import tree
 
+from ..backends import on_tensorflow, tf, to_tensor
 from .graph import crossing_keys, graph_of, keys_at, label_of, layers_of
 from .graph import outer_inputs, run_step, steps_below, structure_of
+from ..keras_internals import mask_of
 
 # %% auto #0
 __all__ = ['MaskOf', 'WithMask', 'find_masks', 'build_lower', 'build_upper', 'lower', 'upper']
@@ -231,13 +233,22 @@ def find_masks(graph, below, crossing) -> dict:
             if step in below:
                 run_step(step, values, False)
         for key in crossing:
-            if (mask := getattr(values[key], '_keras_mask', None)) is not None:
-                found[key] = tuple(mask.shape)
+            if (mask := mask_of(values[key])) is not None:
+                found[key] = _shape_of(mask, graph.tensor[key])
 
-    tf.function(trace, autograph=False).get_concrete_function(
-        *(tf.TensorSpec(t.shape, t.dtype) for t in graph.root.inputs)
-    )
+    if on_tensorflow():
+        specs = [tf.TensorSpec(t.shape, t.dtype) for t in graph.root.inputs]
+        tf.function(trace, autograph=False).get_concrete_function(*specs)
+    else:
+        few = [np.zeros([d or 2 for d in t.shape], t.dtype) for t in graph.root.inputs]
+        trace(*map(to_tensor, few))
     return found
+
+
+def _shape_of(mask, symbol) -> tuple:
+    if on_tensorflow():
+        return tuple(mask.shape)
+    return tuple(symbol.shape[: len(mask.shape)])  # what is open was made up for the trace
 
 # %% ../../nbs/cut/20_halves.ipynb #721f8c33
 def build_lower(graph, below, keys, masks=None) -> keras.Model:

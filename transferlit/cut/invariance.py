@@ -12,9 +12,9 @@ import re
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import tree
 
+from ..backends import on_tensorflow, tf, to_tensor
 from .fingerprints import changeable, is_own, state_of
 from .graph import layers_of, run_step
 
@@ -101,6 +101,28 @@ _ELEMENTWISE = {
 }
 
 # %% ../../nbs/cut/40_invariance.ipynb #1b0a39f9
+class _Watch(keras.StatelessScope):
+    "Notes which variables are read within it."
+
+    def __init__(self):
+        super().__init__()
+        self.seen = {}
+
+    def get_current_value(self, variable):
+        self.seen[id(variable)] = variable
+        return super().get_current_value(variable)
+
+
+def _watched(call, symbols) -> tuple:
+    "As `_traced`, on backends that show no operations: the variables alone."
+    with _Watch() as scope:
+        try:
+            keras.backend.compute_output_spec(call, *symbols)
+        except Exception:
+            return None, []
+    return None, list(scope.seen.values())
+
+
 def _traced(graph, step, training) -> tuple:
     """The operations of `step`, as (kind, settings), and the variables it touches, traced without
     values; None and nothing where it can't be traced so.
@@ -110,6 +132,8 @@ def _traced(graph, step, training) -> tuple:
         run_step(step, values := dict(zip(step.reads, given)), training)
         return [values[key] for key in step.writes]
 
+    if not on_tensorflow():
+        return _watched(call, [graph.tensor[key] for key in step.reads])
     specs = [tf.TensorSpec(graph.tensor[key].shape, graph.tensor[key].dtype) for key in step.reads]
     try:
         traced = tf.function(call, autograph=False).get_concrete_function(*specs).graph
@@ -132,11 +156,15 @@ def _borrowed(graph, step) -> dict:
     ):
         return {}
     own, of_model = (
-        {id(v.value): v for v in getattr(holder, 'variables', ())}
+        {id(_traced_as(v)): v for v in getattr(holder, 'variables', ())}
         for holder in (step.op, graph.root.model)
     )
     found = [of_model.get(id(v), v) for v in _traced(graph, step, True)[1] if id(v) not in own]
     return {getattr(v, 'path', v.name): v for v in found}
+
+
+def _traced_as(variable):  # what a trace shows of it
+    return variable.value if on_tensorflow() else variable
 
 # %% ../../nbs/cut/40_invariance.ipynb #d3cef33d
 def _draws(graph, step, training) -> bool:  # does it draw random numbers, as far as a trace shows?
@@ -164,9 +192,7 @@ def _few(inputs, sample=None, rows=4) -> list:
     if callable(sample):
         sample = sample()  # asked for where it is needed, and no sooner
     if sample is not None:
-        return [
-            _tiled(tf.convert_to_tensor(a[:rows]), t) for a, t in zip(tree.flatten(sample), inputs)
-        ]
+        return [_tiled(to_tensor(a[:rows]), t) for a, t in zip(tree.flatten(sample), inputs)]
 
     def made(t):
         rng, shape = np.random.default_rng(0), (rows, *(d or 8 for d in t.shape[1:]))
@@ -174,14 +200,24 @@ def _few(inputs, sample=None, rows=4) -> list:
             raise ValueError('text cannot be made up')
         return rng.normal(size=shape) if 'float' in t.dtype else rng.integers(0, 2, shape)
 
-    return [_tiled(tf.cast(made(t), t.dtype), t) for t in inputs]
+    return [_tiled(keras.ops.cast(made(t), t.dtype), t) for t in inputs]
 
 
 def _tiled(
     rows, symbol
 ):  # repeated up to the batch that the model insists on, or to two rows at least
     want = symbol.shape[0] or max(2, len(rows))
-    return tf.concat([rows] * -(-want // len(rows)), 0)[:want]
+    return _joined([rows] * -(-want // len(rows)))[:want]
+
+
+def _joined(parts):  # text, too, which TensorFlow alone has
+    return tf.concat(parts, 0) if on_tensorflow() else keras.ops.concatenate(parts)
+
+
+def _other(rows):  # the same numbers in another order, and smaller
+    turned = keras.ops.flip(rows, 0) if not on_tensorflow() else rows[::-1]
+    floats = 'float' in keras.backend.standardize_dtype(rows.dtype)
+    return turned * keras.ops.cast(0.5, rows.dtype) if floats else turned
 
 # %% ../../nbs/cut/40_invariance.ipynb #e104fc54
 class _Probe:
@@ -193,11 +229,11 @@ class _Probe:
         self.graph, self.training, self.done = graph, training, 0
         rows = _few(graph.root.inputs, sample)
         self.rows, self.half = len(rows[0]), (half := len(rows[0]) // 2)
-        other = [r[::-1] * tf.cast(0.5, r.dtype) if r.dtype.is_floating else r[::-1] for r in rows]
+        other = list(map(_other, rows))
         mixed = {
             'plain': rows,
-            'head': [tf.concat([r[:half], o[half:]], 0) for r, o in zip(rows, other)],
-            'tail': [tf.concat([o[:half], r[half:]], 0) for r, o in zip(rows, other)],
+            'head': [_joined([r[:half], o[half:]]) for r, o in zip(rows, other)],
+            'tail': [_joined([o[:half], r[half:]]) for r, o in zip(rows, other)],
         }
         if graph.root.inputs[0].shape[0] is None:
             mixed['part'] = [r[half:] for r in rows]

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from ..backends import is_tensorflows, tf, to_numpy
 from .graph import layers_of
 from ..files import content_hash
 
@@ -110,12 +110,12 @@ class Reading:
 
 # %% ../../nbs/cut/30_values.ipynb #35737b12
 def _read_array(reading, value, name):
-    if isinstance(value, tf.__internal__.CompositeTensor):  # ragged and sparse ones
+    if is_tensorflows(value, '__internal__.CompositeTensor'):  # ragged and sparse ones
         parts = tf.nest.flatten(value, expand_composites=True)
         return [_read_array(reading, part, name) for part in parts]
-    if isinstance(value, keras.KerasTensor) or tf.is_symbolic_tensor(value):
+    if isinstance(value, keras.KerasTensor) or _is_symbolic(value):
         return 'symbolic'
-    array = np.asarray(keras.ops.convert_to_numpy(value))
+    array = to_numpy(value)
     if array.dtype.hasobject:
         return [list(array.shape), content_hash(list(map(str, array.ravel())))]
     return content_hash(array)
@@ -369,7 +369,7 @@ def _is_tracked(value) -> bool:  # a layer, a variable, or a collection of such
         value = list(value.values())
     if isinstance(value, (list, tuple, set)):
         return len(value) > 0 and all(map(_is_tracked, value))
-    return isinstance(value, (keras.Layer, keras.Metric, keras.Optimizer, *_VARIABLES))
+    return _is_variable(value) or isinstance(value, (keras.Layer, keras.Metric, keras.Optimizer))
 
 # %% ../../nbs/cut/30_values.ipynb #146c4c9d
 def is_foreign(value) -> bool:
@@ -398,7 +398,12 @@ def held_by(layer) -> dict:
 
 
 def _is_eager(value) -> bool:
-    return isinstance(value, (np.ndarray, tf.Tensor)) and not tf.is_symbolic_tensor(value)
+    kinds = isinstance(value, np.ndarray) or keras.ops.is_tensor(value)
+    return kinds and not _is_symbolic(value)
+
+
+def _is_symbolic(value) -> bool:
+    return is_tensorflows(value, 'Tensor') and tf.is_symbolic_tensor(value)
 
 # %% ../../nbs/cut/30_values.ipynb #f210eb50
 def read_layer(reading, layer) -> list:
@@ -435,15 +440,16 @@ def _read_layers(reading, layer, name):
 
 # %% ../../nbs/cut/30_values.ipynb #5c255568
 _TABLES = (
-    tf.lookup.StaticHashTable,
-    tf.lookup.experimental.MutableHashTable,
-    tf.lookup.experimental.DenseHashTable,
+    'lookup.StaticHashTable',
+    'lookup.experimental.MutableHashTable',
+    'lookup.experimental.DenseHashTable',
 )
-_VARIABLES = keras.Variable, tf.Variable, keras.random.SeedGenerator
+_VARIABLES = keras.Variable, keras.random.SeedGenerator
 
 
 def _is_array(value) -> bool:
-    arrays = isinstance(value, (keras.KerasTensor, tf.__internal__.CompositeTensor))
+    arrays = isinstance(value, keras.KerasTensor)
+    arrays = arrays or is_tensorflows(value, '__internal__.CompositeTensor')
     return arrays or hasattr(value, 'shape') and hasattr(value, 'dtype')
 
 
@@ -462,10 +468,18 @@ def _name_only(reading, value, name):
 def _is(*kinds):
     return lambda value: isinstance(value, kinds)
 
+
+def _is_table(value) -> bool:
+    return is_tensorflows(value, *_TABLES)
+
+
+def _is_variable(value) -> bool:
+    return isinstance(value, _VARIABLES) or is_tensorflows(value, 'Variable')
+
 # %% ../../nbs/cut/30_values.ipynb #eed6feb7
 _READERS = [  # the first that holds
     (_is(type), _read_class),
-    (_is(*_VARIABLES), _name_only),  # values of variables stand among the weights
+    (_is_variable, _name_only),  # values of variables stand among the weights
     (_is(types.ModuleType), lambda reading, value, name: _read_global(reading, value, name, ())),
     (_is(types.FunctionType), _read_function),
     (_is(types.MethodType), _read_method),
@@ -477,7 +491,7 @@ _READERS = [  # the first that holds
     (_is(dict), _read_items),
     (_is(list, tuple), _read_list),
     (_is(set, frozenset), _read_set),
-    (_is(*_TABLES), _read_table),
+    (_is_table, _read_table),
     (_is_array, _read_array),
     (_is(bytes, complex), lambda reading, value, name: repr(value)),
     (_comes_from('keras'), _read_keras),

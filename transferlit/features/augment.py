@@ -12,9 +12,9 @@ import json
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import tree
 
+from ..backends import on_tensorflow, tf, to_numpy, to_tensor
 from ..cut import Reading, read_layer
 from .intake import refuse
 from ..files import content_hash
@@ -36,6 +36,13 @@ def _is_frame(part) -> bool:  # a model of Keras' own is as its layers are
     return frames and type(part).__module__.startswith('keras.')
 
 # %% ../../nbs/features/40_augment.ipynb #856c064a
+def _compiled(layer):
+    def run(x):
+        return layer(x, training=True)
+
+    return tf.function(run, autograph=False, reduce_retracing=True) if on_tensorflow() else run
+
+
 class Augment:
     "A layer or function on x, repeatable by seed."
 
@@ -58,11 +65,7 @@ class Augment:
             else []
         )
         self.states = [generator.state for generator in seeds]
-        self.run = (
-            tf.function(lambda x: how(x, training=True), autograph=False, reduce_retracing=True)
-            if self.layer
-            else None
-        )
+        self.run = _compiled(how) if self.layer else None
 
     def key(self) -> str:  # what of it the features depend on
         return self._read()[0]
@@ -99,7 +102,7 @@ class Augment:
             return self.how(x, seed=mixed)
         for i, state in enumerate(self.states):
             state.assign([mixed & 0x7FFFFFFF, i])
-        return tree.map_structure(np.asarray, self.run(tree.map_structure(tf.convert_to_tensor, x)))
+        return tree.map_structure(to_numpy, self.run(tree.map_structure(to_tensor, x)))
 
 # %% ../../nbs/features/40_augment.ipynb #4d1c8eda
 def augmented_batches(augment, source, view, size, start=0):

@@ -16,11 +16,13 @@ import weakref
 from collections import Counter, OrderedDict
 from contextlib import ExitStack, suppress
 
+import keras
+import ml_dtypes
 import numpy as np
-import tensorflow as tf
 from keras import tree
 from tqdm import tqdm
 
+from ..backends import count_accelerators, on_tensorflow, tf, to_numpy
 from .. import store as disk
 from ..cut import Split
 from .augment import augmented_batches
@@ -50,10 +52,54 @@ def forget_compiled(cut: Split) -> None:
     _FUNCTIONS.pop(cut.lower, None)
 
 
+def _on_device(cut: Split, x):
+    "As `compile_lower`, on Keras' other backends."
+    dtypes = [tensor_dtype(a) for a in tree.flatten(x)]
+    made, kind = (
+        _functions(cut),
+        (keras.backend.backend(), str(dtypes), str(tree.map_structure(lambda a: 0, x))),
+    )
+    if kind not in made:
+        part, structure = weakref.ref(cut.lower), tree.map_structure(lambda a: 0, x)
+        make = {'jax': _by_jax, 'torch': _by_torch}[keras.backend.backend()]
+        made[kind] = make(part, structure)
+    run = made[kind]
+    return lambda batch: run([as_tensor(a, d) for a, d in zip(tree.flatten(batch), dtypes)])
+
+
+def _by_jax(part, structure):
+    import jax
+
+    def run(trainable, others, x):
+        packed = tree.pack_sequence_as(structure, x)
+        made, _ = part().stateless_call(trainable, others, packed, training=False)
+        return tree.flatten(made)
+
+    compiled = jax.jit(run)
+
+    def call(x):
+        groups = part().trainable_variables, part().non_trainable_variables
+        return compiled(*[[v.value for v in group] for group in groups], x)
+
+    return call
+
+
+def _by_torch(part, structure):
+    import torch
+
+    def call(x):
+        with torch.no_grad():
+            return tree.flatten(part()(tree.pack_sequence_as(structure, x), training=False))
+
+    return call
+
+
 def compile_lower(cut: Split, x):
     """A function from a batch to the boundary tensors, compiled once for a kind of data and what
     the lower part computes.
     """
+    if not on_tensorflow():
+        return _on_device(cut, x)
     specs = [tf.TensorSpec((None, *a.shape[1:]), tensor_dtype(a)) for a in tree.flatten(x)]
     made, kind = _functions(cut), str(specs)
     if kind not in made:
@@ -70,14 +116,18 @@ def compile_lower(cut: Split, x):
 _NEAR_CACHE = 1 << 25  # bytes
 
 
+_ON_CARD = 1 << 31  # bytes: an accelerator wants many rows at once
+
+
 def guess_batch_size(cut: Split) -> int:  # rows in one call, from the largest tensor inside
-    return 1 << max(4, min(11, int(math.log2(max(1, _NEAR_CACHE / max(1, cut.widest))))))
+    room = _ON_CARD if count_accelerators() and not on_tensorflow() else _NEAR_CACHE
+    return 1 << max(4, min(11, int(math.log2(max(1, room / max(1, cut.widest))))))
 
 
 def _timed(run, batch) -> float:  # seconds a row; the first call prepares the kernels for this size
-    run(batch)[0].numpy()
+    to_numpy(run(batch)[0])
     start = time.perf_counter()
-    run(batch)[0].numpy()
+    to_numpy(run(batch)[0])
     return (time.perf_counter() - start) / len(tree.flatten(batch)[0])
 
 
@@ -123,9 +173,7 @@ def choose_batch_size(cut: Split, run, source) -> int:
         return guess  # at most two calls of 100
     path, mine = (
         disk.home() / 'batch_sizes.json',
-        content_hash(
-            [h for _, h in cut.recipe], os.cpu_count(), len(tf.config.list_physical_devices('GPU'))
-        )[:16],
+        content_hash([h for _, h in cut.recipe], os.cpu_count(), count_accelerators())[:16],
     )
     known = _known_sizes(path)
     if mine not in known:
@@ -175,7 +223,7 @@ class _Narrow:
                 "Choose None, 'float32', 'float16' or 'bfloat16'.",
                 f'dtype={dtype!r}',
             )
-        self.dtype, self.error = dtype and np.dtype(tf.as_dtype(dtype).as_numpy_dtype), 0.0
+        self.dtype, self.error = dtype and np.dtype(getattr(ml_dtypes, dtype, dtype)), 0.0
 
     def __call__(self, array):
         if (
@@ -223,7 +271,7 @@ def _boundary_rows(job, x) -> list:  # one batch through the lower part, as arra
     fixed = job.fixed
     if fixed and rows < fixed:
         x = tree.map_structure(lambda a: np.concatenate([a] * -(-fixed // rows))[:fixed], x)
-    return [job.narrow(t.numpy()[:rows]) for t in job.run(x)]
+    return [job.narrow(to_numpy(t)[:rows]) for t in job.run(x)]
 
 
 def _inputs(job, done):

@@ -11,10 +11,11 @@ import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import keras
 import numpy as np
-import tensorflow as tf
 from keras import tree
 
+from ..backends import on_tensorflow, tf, to_numpy
 from .. import store as disk
 from ..cut import Split, split as _split
 from ..errors import see
@@ -243,8 +244,14 @@ def make_rows(cut, x) -> list:
     batch = tree.map_structure(lambda a: as_tensor(a, tensor_dtype(a)), x)
     rows, fixed = tree.flatten(batch)[0].shape[0], cut.lower.inputs[0].shape[0]
     if fixed:
-        batch = tree.map_structure(lambda t: tf.concat([t] * -(-fixed // rows), 0)[:fixed], batch)
-    return [t.numpy()[:rows] for t in tree.flatten(cut.lower(batch, training=False))]
+        batch = tree.map_structure(lambda t: _repeated(t, fixed, rows), batch)
+    return [to_numpy(t)[:rows] for t in tree.flatten(cut.lower(batch, training=False))]
+
+
+def _repeated(t, fixed: int, rows: int):
+    copies = [t] * -(-fixed // rows)
+    joined = tf.concat(copies, 0) if on_tensorflow() else keras.ops.concatenate(copies)
+    return joined[:fixed]
 
 
 def near_rows(array, places, rng) -> np.ndarray:

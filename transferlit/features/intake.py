@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import tree
 
+from ..backends import is_tensorflows, on_tensorflow, tf
 from .ray_dataset import Columns, is_dataset, row_marks
 from ..files import content_hash
 
@@ -211,7 +211,7 @@ class Stream:
     def __init__(self, pipeline):
         self.pipeline, self.n, self.y, self.weight, self.known = pipeline, None, None, None, None
         endless = (
-            isinstance(pipeline, tf.data.Dataset)
+            is_tensorflows(pipeline, 'data.Dataset')
             and int(pipeline.cardinality()) == tf.data.INFINITE_CARDINALITY
         )
         if endless or isinstance(pipeline, keras.utils.PyDataset) and pipeline.num_batches is None:
@@ -318,21 +318,22 @@ def source_of(x, y=None, sample_weight=None, row_ids=None):
 
 # %% ../../nbs/features/25_intake.ipynb #5b700574
 def as_tensor(a, dtype):  # a tensor
-    return (
-        tf.convert_to_tensor(_texts(a), dtype)
-        if dtype == tf.string
-        else tf.cast(tf.convert_to_tensor(a), dtype)
-    )
+    if not on_tensorflow():
+        return keras.ops.convert_to_tensor(a, dtype)
+    if dtype == tf.string:
+        return tf.convert_to_tensor(_texts(a), dtype)
+    return tf.cast(tf.convert_to_tensor(a), dtype)
 
 
 def tensor_dtype(array):  # as Keras takes it: floats as `floatx`, text as strings
-    if kind_of(array) in 'OUS':
+    text, wide = kind_of(array) in 'OUS', array.dtype == np.float64
+    if not on_tensorflow():
+        if text:
+            refuse('Text needs TensorFlow.', 'Encode it first.', 'text as x')
+        return keras.config.floatx() if wide else keras.backend.standardize_dtype(array.dtype)
+    if text:
         return tf.string
-    return (
-        tf.as_dtype(keras.config.floatx())
-        if array.dtype == np.float64
-        else tf.as_dtype(array.dtype)
-    )
+    return tf.as_dtype(keras.config.floatx() if wide else array.dtype)
 
 # %% ../../nbs/features/25_intake.ipynb #85054cb7
 def content_of(source, key, hashed=True):  # what the key says of the data

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 
 import keras
-import tensorflow as tf
 
+from ..backends import backend_version, to_numpy
 from .. import store as disk
 from ..cut import Split
 from ..files import content_hash
@@ -27,7 +27,7 @@ def model_parts(cut: Split) -> dict:  # the part of the key that the model decid
     return {
         'layers': [list(step) for step in cut.recipe],
         'boundary': [[list(b.shape), b.dtype] for b in cut.boundary],
-        'weights': [[path, content_hash(v.numpy())] for path, v in cut.weights.items()],
+        'weights': [[path, content_hash(to_numpy(v))] for path, v in cut.weights.items()],
         'inference': cut.inference,
     }
 
@@ -52,7 +52,7 @@ def key_parts(
 def library_versions() -> dict:
     return {
         'keras': keras.__version__,
-        'tensorflow': tf.__version__,
+        keras.backend.backend(): backend_version(),
         'features': _FORMAT,
         'store': disk.Store.format,
     }
@@ -120,6 +120,9 @@ def _step_changes(old, new) -> list:  # of the steps below the cut, as (name, ha
     ]
 
 # %% ../../nbs/features/30_key.ipynb #e74f138f
+_BACKENDS = 'tensorflow', 'jax', 'torch'
+
+
 def _how_changes(old, new) -> list:  # of whatever is neither model nor data
     said, (was, now) = [], (old['augmentation'], new['augmentation'])
     if old['inference'] != new['inference']:
@@ -143,7 +146,11 @@ def _how_changes(old, new) -> list:  # of whatever is neither model nor data
         said.append(f'the seed of the augmentation is {new["seed"]} instead of {old["seed"]}')
     if old['views'] != new['views']:
         said.append(f'views={new["views"]} instead of {old["views"]}')
-    versions = [(name, v, old['versions'].get(name)) for name, v in new['versions'].items()]
+    was, now = old['versions'], new['versions']
+    other = [name for name in _BACKENDS if name in was and name not in now]
+    if other:  # equal up to rounding at best, so not taken
+        return [*said, f'Keras runs on {keras.backend.backend()} instead of {other[0]}']
+    versions = [(name, v, was.get(name)) for name, v in now.items()]
     return said + [
         f'{name} is {v} instead of {before}' for name, v, before in versions if v != before
     ]

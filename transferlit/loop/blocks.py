@@ -13,10 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import tensorflow as tf
 
+from ..backends import numbers, open_spec, to_tensor
 from ..data import flat, map_flat
-from .rows import open_spec
 
 # %% auto #0
 __all__ = ['Blocks', 'Turns']
@@ -115,16 +114,16 @@ def _blocks(source: Blocks, groups, rng):
         arrays = [_joined(column, room) for column in zip(*parts)]
         held = [[a[order[use:]] for a in arrays]] if use < count else []
         yield from _block_steps(
-            [tf.convert_to_tensor(a) for a in arrays], order[:use], source.batch_size, room
+            [to_tensor(a) for a in arrays], order[:use], source.batch_size, room
         )
 
 
 def _block_steps(leaves, order, size, room):
     full = len(order) // size
     if full:
-        yield leaves, tf.constant(np.resize(order, room)), 0, full
+        yield leaves, numbers(np.resize(order, room)), 0, full
     if len(order) % size:
-        yield leaves, tf.constant(order), full, full + 1
+        yield leaves, numbers(order), full, full + 1
 
 # %% ../../nbs/loop/40_blocks.ipynb #537ee496
 def _windows(

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from ..backends import free_on_device, to_tensor
 from ..data import flat, map_flat
 from .blocks import Blocks
 from .rows import Rows
@@ -117,9 +117,9 @@ def hold(
 ):  # `Rows`, or `Blocks` where all views do not fit
     "Rows in memory where they fit."
     x, y, weight, features = data
-    free = free_memory()
+    free = min(free_memory(), free_on_device() or math.inf)
     nbytes = sum(map(count_bytes, flat((x, features))))
     if nbytes * views >= free // 3:
         return _blocks(data, batch_size, free // views)
-    x, features = map_flat(tf.convert_to_tensor, (x, features))
+    x, y, weight, features = map_flat(to_tensor, (x, y, weight, features))
     return Rows(x, y, weight, batch_size, features)

@@ -15,17 +15,13 @@ from functools import lru_cache
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import tree
 
+from ..backends import numbers, on_tensorflow, open_spec, tf
 from ..data import flat, map_flat
 
 # %% auto #0
-__all__ = ['open_spec', 'Rows', 'loose_order', 'Epochs']
-
-# %% ../../nbs/loop/10_rows.ipynb #d481aa8d
-def open_spec(t):  # a tensor without its numbers, of any number of rows
-    return tf.TensorSpec([None, *t.shape[1:]], t.dtype)
+__all__ = ['Rows', 'loose_order', 'skip_draw', 'Epochs']
 
 # %% ../../nbs/loop/10_rows.ipynb #50e14b10
 @dataclass(frozen=True, eq=False)
@@ -73,7 +69,7 @@ def loose_order(
     "An order for batches of uneven size."
     places = len(sizes) + 1 + np.cumsum([0, *sizes])
     joined = np.concatenate([places, numbers])
-    return tf.constant(joined.astype('int32'))
+    return numbers(joined)
 
 # %% ../../nbs/loop/10_rows.ipynb #2933333c
 def _pipeline(rows: int, batch_size: int, shuffle):
@@ -95,6 +91,23 @@ def _pipeline(rows: int, batch_size: int, shuffle):
         if shuffle == 'batch'
         else order
     )
+
+# %% ../../nbs/loop/10_rows.ipynb #0d774a43
+def _by_numpy(rows: int, batch_size: int, shuffle) -> np.ndarray:
+    "Row numbers as Keras draws them on its other backends."
+    if not shuffle:
+        return np.arange(rows)
+    if shuffle != 'batch':
+        return np.random.permutation(rows)
+    starts = range(0, rows, batch_size)
+    mixed = [s + np.random.permutation(min(batch_size, rows - s)) for s in starts]
+    return np.concatenate(mixed)
+
+# %% ../../nbs/loop/10_rows.ipynb #52b13f70
+def skip_draw(rows, shuffle) -> None:
+    "Draw what Keras' other backends draw for the batch that a model is built from."
+    if not on_tensorflow() and shuffle:
+        np.random.permutation(rows.batch_size if shuffle == 'batch' else len(rows))
 
 # %% ../../nbs/loop/10_rows.ipynb #015e0402
 _UNSEEDED = 87654321  # what `get_seed` says where no seed is set
@@ -118,6 +131,8 @@ def _shuffled(rows: int, batch_size: int, shuffle):
 
 def _orders(rows: int, batch_size: int, shuffle) -> Callable:
     "A function that gives the row numbers of one epoch as Keras would draw them."
+    if not on_tensorflow():
+        return lambda: numbers(_by_numpy(rows, batch_size, shuffle))
     if not shuffle:
         return lambda numbers=tf.range(rows): numbers
     seed = tf.compat.v1.random.get_seed(0)[0]

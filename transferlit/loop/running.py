@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
-import numpy as np
-import tensorflow as tf
 
-from .rows import Epochs
-from .steps import Program, Work, build_for, compiled, own_step
+from ..backends import tf, to_numpy
+from .rows import Epochs, skip_draw
+from .scan import program_kind
+from .steps import Program, Work, build_for, compiled, own_step, was_fresh
 from .streams import Stream
 from .xla import wants_xla
 
@@ -73,8 +73,8 @@ def _call(program: Program, rows, order, start: int, stop: int) -> dict:
     "Run these steps and learn how long they take."
     began = time.perf_counter()
     logs = program(rows, order, start, stop)
-    for value in tf.nest.flatten(logs)[:1]:
-        np.asarray(value)  # an accelerator answers before it is done
+    for value in keras.tree.flatten(logs)[:1]:
+        to_numpy(value)  # an accelerator answers before it is done
     if program.ready and stop - start > 8:
         program.rate = (stop - start) / (time.perf_counter() - began)
     program.ready = True
@@ -162,7 +162,8 @@ class _Side:
         build_for(self.model, parts, rows)
         work = Work(self.model, parts, self.kind, rows)
         jit = wants_xla(work, passes * (self.limit or rows.steps or 0), self.plan.jit)
-        self.program, self.rows, self.source = compiled(work, jit), rows, self.fresh(rows)
+        self.program = compiled(work, jit, program_kind())
+        self.rows, self.source = rows, self.fresh(rows)
         self.now = [rows, *(parts or ()), *_state(self.model)]
 
     @property
@@ -176,6 +177,8 @@ class _Side:
             return rows
         plan, together = self.plan, self.model.steps_per_execution
         if self.kind == 'train':
+            if was_fresh(self.model):
+                skip_draw(rows, plan.shuffle)
             return Epochs(rows, plan.shuffle, self.limit, len(plan.span), together)
         return Epochs(rows, False, self.limit, 1, together)
 

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import keras
-import tensorflow as tf
 
+from ..backends import on_tensorflow, tf
 from ..data import flat
 from .rows import Epochs
 from .running import Plan, plain_logs
@@ -140,6 +140,8 @@ def stackable(
     part: keras.Model,  # what runs in each step: the model, or its upper part
 ) -> bool:  # False: one after the other
     "Can many copies of `model` train in one program?"
+    if not on_tensorflow():
+        return False
     optimizer = model.optimizer
     if hasattr(optimizer, 'inner_optimizer') or type(optimizer).apply is not _base(optimizer).apply:
         return False

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
-import tensorflow as tf
 from keras import tree
 
+from ..backends import on_tensorflow, tf
 from ..data import by_input, flat, map_flat
+from ..keras_internals import is_fresh
 
 # %% auto #0
-__all__ = ['own_step', 'Work', 'one_step', 'Program', 'build', 'build_for', 'compiled', 'forget']
+__all__ = ['own_step', 'Work', 'one_step', 'Program', 'build', 'was_fresh', 'build_for', 'compiled', 'forget']
 
 # %% ../../nbs/loop/20_steps.ipynb #3b0880ff
 def _is(a, b) -> bool:  # the very same tensors
@@ -192,8 +193,15 @@ def _knows(model, x) -> bool:
         return False
     pairs = list(zip(by_input(x, model), model.inputs))
     return len(flat(x)) == len(model.inputs) and all(
-        tf.TensorShape(a.shape[1:]).is_compatible_with(i.shape[1:]) for a, i in pairs
+        _agree(a.shape[1:], i.shape[1:]) for a, i in pairs
     )
+
+
+def _agree(shape, other) -> bool:  # but for what is open
+    if getattr(shape, 'rank', 1) is None:
+        return True
+    pairs = list(zip(shape, other))
+    return len(shape) == len(other) and all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
 def _graph(model):  # a sequential model keeps the graph of its layers beside it
@@ -212,7 +220,7 @@ def _shaped(model, x):
     """`model`, but for one thing: where it knows its outputs it gives tensors of their shapes
     instead of running every layer.
     """
-    if not _knows(model, x):
+    if not on_tensorflow() or not _knows(model, x):
         return model
 
     def empty(t):
@@ -240,8 +248,20 @@ def build(
     """
     if own_step(model):
         return  # its step may take batches of any kind
+    if is_fresh(model):
+        _FRESH.add(model)
     batch = map_flat(_known, keras.utils.unpack_x_y_sample_weight(batch))
     _shaped(model, batch[0])._symbolic_build(data_batch=batch)
+
+
+_FRESH = weakref.WeakSet()  # models that `build` built and that did not train yet
+
+
+def was_fresh(model) -> bool:
+    "Was the model built since it trained last? Keras looks at a batch first then, and draws it."
+    found = model in _FRESH
+    _FRESH.discard(model)
+    return found
 
 
 def build_for(
@@ -268,7 +288,7 @@ def _constants(
         v
         for layer in model._flatten_layers()
         for v in vars(layer).values()
-        if isinstance(v, tf.Tensor)
+        if keras.ops.is_tensor(v)
     ]
 
 # %% ../../nbs/loop/20_steps.ipynb #90e3ed3c
@@ -285,13 +305,13 @@ def _same(then: list, now: list) -> bool:
     return len(then) == len(now) and all(a is b for a, b in zip(then, now))
 
 
-def compiled(work: Work, jit: bool = False) -> Program:
+def compiled(work: Work, jit: bool = False, make: Callable = None) -> Program:
     "The steps that `work` names, compiled only when they must be."
     rows, kept = work.rows, _PROGRAMS.setdefault(work.model, {})
     form = work.kind, jit, rows.even, rows.batch_size, str(rows.form)
     then, program = kept.get(form, ([], None))
     if not _same(then, _dependencies(work)):
-        program = Program(work, jit)
+        program = (make or Program)(work, jit)
         # A step of the user's own may have built the optimizer meanwhile.
         kept[form] = _dependencies(work), program
     return program

@@ -16,11 +16,11 @@ from functools import partial
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import tree
 
+from ..backends import open_spec, tf
 from ..data import Pipeline, by_input, flat, map_flat, mark_rows
-from .rows import loose_order, open_spec
+from .rows import loose_order
 
 # %% auto #0
 __all__ = ['Made', 'Stored', 'Stream']

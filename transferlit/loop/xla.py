@@ -7,8 +7,8 @@ Docs: https://transferlit.github.io/transferlit/loop/xla.html.md"""
 # %% ../../nbs/loop/30_xla.ipynb #f723a733
 from __future__ import annotations
 
-import tensorflow as tf
 
+from ..backends import on_tensorflow, tf
 from .steps import Program, Work, compiled
 
 # %% auto #0
@@ -57,6 +57,8 @@ def wants_xla(
     jit,  # as the user gave it: True, False or 'auto'
 ) -> bool:
     "What `jit` comes to for these steps."
+    if not on_tensorflow():
+        return False  # the backend's own loop compiles or does not
     if work.rows.batch_size is None:
         return False  # batches of uneven size: XLA would compile each
     if jit != 'auto' or work.model.jit_compile:
