@@ -24,7 +24,7 @@ import extraction
 from transferlit import fit
 from transferlit.store import remote as far
 from transferlit.store import local as disk
-from transferlit.features import precompute
+from transferlit.features import computing, precompute
 from transferlit.files import locked
 from transferlit.loop import memory
 from transferlit.loop.blocks import Blocks
@@ -448,6 +448,41 @@ def test_rivals_cannot_harm_each_other(caches, first, second):
         np.testing.assert_array_equal(entry.arrays["v"][:], values)
     assert all(n == "manifest.json" or n.endswith(".bin") for n in reader.place("c" * 64).sizes()), "the last one has tidied up"
     assert len(reader.place("c" * 64).sizes()) == 1 + len(entry.arrays["v"].parts)
+
+
+@pytest.mark.parametrize("moment", ["comparing", "computing"])
+@pytest.mark.parametrize("begun", [0, 320])
+def test_what_a_rival_adds_meanwhile_moves_no_row(caches, monkeypatch, truth, begun, moment):
+    """After this machine has read what is there, and before it writes, another one writes on, with shards of its own."""
+    elsewhere, fs = caches(fs=Bucket()), Bucket()
+    key = compute(elsewhere).key
+    entry = elsewhere.read(elsewhere.place(key))
+    rows = [np.asarray(a) for a in entry.arrays.values()]
+
+    def add(stop, step=50):
+        rival = caches(fs=fs)
+        with rival.writer(rival.place(key), entry.fields) as writer:
+            writer.note = {"error": 0.0, "beside": None}
+            for i in range(writer.rows, stop, step):
+                writer.add([a[i:min(i + step, stop)] for a in rows])
+                writer.seal()
+
+    if begun:
+        add(begun)
+    owner, name = {"comparing": (computing, "write_whole"), "computing": (RemoteStore, "writer")}[moment]
+    original = getattr(owner, name)
+
+    def late(*given, **more):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, original)  # the rival's own
+            add(700)
+        return original(*given, **more)
+
+    monkeypatch.setattr(owner, name, late)
+    made = compute(caches(fs=fs))
+    assert made.note.startswith(f"Went on at row {begun}" if begun else "Computed")
+    same(made, truth)
+    assert compute(caches(fs=fs)).note.startswith("Reused")
 
 
 @linux

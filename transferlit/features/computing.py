@@ -18,12 +18,13 @@ from ..cut import Split, open_ended, split as _split
 from .augment import Augment
 from .extraction import Pass, check_inputs, forget_compiled, keep_in_memory
 from .extraction import write_to_store
+from .ray_workers import Target
 from .features import Features
 from .intake import check_count, content_of, refuse, source_of
 from .key import key_of, key_parts
 from .ray_dataset import Columns, the_ray
 from .ray_extraction import extract_by_workers
-from .reuse import check_begun, find_nearest, find_stored, make_features
+from .reuse import find_begun, find_nearest, find_stored, make_features
 from .reuse import write_whole
 from ..store import open_store
 
@@ -56,33 +57,40 @@ def _stored(job, parts, store, verbose, write) -> Features:
         if found:
             store.trim(keep=1)
             return found
-        why = why or check_begun(job, store, folder)
-        near = '; '.join(find_nearest(store, parts))
-        why = why or (near and f'the nearest in the store differs ({near})')
+        begun, gone = (None, '') if why else find_begun(job, store, folder)
+        why = why or gone or _say_nearest(store, parts)
         store.prepare(_need(job))
-        before, gone = write_whole(
-            write,
-            job,
-            store,
-            folder,
-            {
-                'parts': parts,
-                'model': (
-                    f"{job.cut.lower.name.removesuffix('_lower')} up to"
-                    f" {', '.join(b.name for b in job.cut.boundary)}"
-                ),
-            },
-            verbose,
-        )
-        entry = store.read(folder)
-        features = make_features(job, parts, entry.arrays, entry)
-    note = (
-        f'Went on at row {before:,}, where an earlier run had stopped.'
-        if before
-        else f'Computed: {gone or why or "nothing like it was stored"}.'
-    )
+        target = Target(store, folder, begun, _about(job, parts))
+        before, gone = write_whole(write, job, target, verbose)
+        features = _read_written(job, parts, target)
     store.trim()
-    return replace(features, note=note)
+    return replace(features, note=_say_computed(before, gone or why))
+
+
+def _read_written(job, parts, target) -> Features:
+    entry = target.store.read(target.place)
+    if entry is None:
+        raise OSError(
+            'What was written must still be there. Make it anew, and let nobody else remove it'
+            f' meanwhile. Received: {target.place} without a manifest.'
+        )
+    return make_features(job, parts, entry.arrays, entry)
+
+# %% ../../nbs/features/70_computing.ipynb #0e704d5d
+def _about(job, parts) -> dict:
+    name = job.cut.lower.name.removesuffix('_lower')
+    return {'parts': parts, 'model': f"{name} up to {', '.join(b.name for b in job.cut.boundary)}"}
+
+
+def _say_nearest(store, parts) -> str:
+    near = '; '.join(find_nearest(store, parts))
+    return near and f'the nearest in the store differs ({near})'
+
+
+def _say_computed(before, why) -> str:
+    if before:
+        return f'Went on at row {before:,}, where an earlier run had stopped.'
+    return f'Computed: {why or "nothing like it was stored"}.'
 
 # %% ../../nbs/features/70_computing.ipynb #5d4f6899
 @contextmanager

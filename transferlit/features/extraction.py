@@ -27,7 +27,7 @@ from .augment import augmented_batches
 from .intake import as_tensor, kind_of, leaves_of, mark_rows, refuse
 from .intake import refuse_unbatched, tensor_dtype
 from .ray_dataset import takes
-from .ray_workers import fields_of
+from .ray_workers import Target, fields_of
 from ..files import atomic_path, content_hash
 
 # %% auto #0
@@ -401,36 +401,38 @@ def keep_in_memory(job, verbose) -> dict:  # arrays by name
 class Unlike(Exception):
     "Stored rows are not the same made anew."
 
-# %% ../../nbs/features/60_extraction.ipynb #c0bf7fe6
-def write_to_store(job, store, folder, about, verbose) -> int:
-    "Write all rows into `folder` of a store; returns how many an earlier run had left there."
-    old = store.read_begun(folder)
-    if old and job.source.stream:
-        done = Counter(np.asarray(old.arrays['@print']).tolist())
-    else:
-        done = old.rows if old else 0 if not job.source.stream else Counter()
-    before, writer = old.rows if old else 0, store.writer(folder, old.fields) if old else None
-    if writer:
-        job.narrow.error, job.beside = writer.note.get('error', 0.0), writer.note.get('beside')
-    with ExitStack() as stack, progress_bar(job, before, verbose) as bar:
-        if writer:
-            stack.enter_context(writer)
+# %% ../../nbs/features/60_extraction.ipynb #5ffba38a
+def write_to_store(job, target: Target, verbose) -> int:
+    "Write all rows; returns how many an earlier run had left there."
+    writer, done = None, _done(job, target.begun)
+    with ExitStack() as stack, progress_bar(job, target.rows, verbose) as bar:
+        if target.begun:
+            writer = stack.enter_context(target.writer(target.begun.fields))
+            job.narrow.error, job.beside = writer.note.get('error', 0.0), writer.note.get('beside')
         for arrays in job.rows(done):
-            if writer is None:
-                writer = stack.enter_context(
-                    store.writer(folder, fields_of([*arrays], [*arrays.values()]))
-                )
+            fields = fields_of([*arrays], [*arrays.values()])
+            writer = writer or stack.enter_context(target.writer(fields))
             writer.note = {'error': job.narrow.error, 'beside': job.beside}
             writer.add([*arrays.values()])
             bar.update(len(arrays['@row']))
-            store.check(writer.nbytes)
-        if writer is None:
-            refuse(
-                'There must be at least one row.',
-                'Check how the pipeline was made.',
-                'a pipeline that gave none',
-            )
-        if job.source.stream and sum(done.values()):
-            raise Unlike(f'{sum(done.values()):,} rows that the pipeline does not give')
-        store.finish(writer, {**about, **writer.note})
-    return before
+            target.store.check(writer.nbytes)
+        _check_all(job, writer, done)
+        target.finish(writer)
+    return target.rows
+
+# %% ../../nbs/features/60_extraction.ipynb #c0c48528
+def _done(job, begun):  # rows that are passed over; of a pipeline by their marks
+    if not job.source.stream:
+        return begun.rows if begun else 0
+    return Counter(np.asarray(begun.arrays['@print']).tolist() if begun else ())
+
+
+def _check_all(job, writer, done) -> None:
+    if writer is None:
+        refuse(
+            'There must be at least one row.',
+            'Check how the pipeline was made.',
+            'a pipeline that gave none',
+        )
+    if job.source.stream and sum(done.values()):
+        raise Unlike(f'{sum(done.values()):,} rows that the pipeline does not give')

@@ -156,7 +156,7 @@ def _dataset_pieces(job, entry, workers):
         refuse(*UNSTEADY)
 
 # %% ../../nbs/features/65_ray_extraction.ipynb #35e17c5f
-def extract_by_workers(job, store, folder, about, verbose, workers) -> int:
+def extract_by_workers(job, target, verbose, workers) -> int:
     "As `write_to_store`, by the workers of a Ray cluster."
     source = job.source
     job.size = job.size or (
@@ -164,13 +164,13 @@ def extract_by_workers(job, store, folder, about, verbose, workers) -> int:
         if source.stream
         else choose_batch_size(job.cut, compile_lower(job.cut, source.x), source)
     )
-    entry = Joined(store, folder, keep=not source.stream)
+    entry = Joined(target)
     before, left = entry.rows, entry.pieces.names()
     with progress_bar(job, before, verbose) as bar:
         for told, ids in (_dataset_pieces if source.stream else _array_pieces)(job, entry, workers):
             entry.add(told, ids)
             before += told['rows'] if told['tag'] in left else 0
             bar.update(len(ids))
-            store.check(entry.writer.nbytes)
-    entry.finish(about)
+            target.store.check(entry.writer.nbytes)
+    entry.finish()
     return before

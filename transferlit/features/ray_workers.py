@@ -23,10 +23,10 @@ from .ray_dataset import Columns, in_order, unwrap_errors, the_ray
 from ..cut import code_of
 from ..files import content_hash
 from ..paths import renew
-from ..store import shard_limits
+from ..store import Store, shard_limits
 
 # %% auto #0
-__all__ = ['Shipped', 'ship', 'fields_of', 'Worker', 'Joined', 'portions', 'over_arrays', 'over_dataset']
+__all__ = ['Shipped', 'ship', 'fields_of', 'Worker', 'Target', 'Joined', 'portions', 'over_arrays', 'over_dataset']
 
 # %% ../../nbs/features/20_ray_workers.ipynb #80a5c050
 @dataclass(frozen=True)
@@ -205,16 +205,36 @@ def _tag(columns, batch) -> str:
     values = [list(v) if v.dtype.hasobject else v for v in values]
     return content_hash(how, [list(pair) for pair in zip(columns.names, values)])[:32]
 
+# %% ../../nbs/features/20_ray_workers.ipynb #ee8d4d95
+@dataclass(frozen=True)
+class Target:
+    "Where the rows of a pass are written, behind which, and what is said about them."
+
+    store: Store
+    place: object  # of the entry
+    begun: object  # rows that an earlier run has left, an `Entry` that was compared; or None
+    about: dict
+
+    @property
+    def rows(self) -> int:
+        return self.begun.rows if self.begun else 0
+
+    def writer(self, fields: list):
+        "Behind just these rows: another machine may have written others meanwhile."
+        shards = self.begun.shards if self.begun else []
+        return self.store.writer(self.place, fields, shards)
+
+    def finish(self, writer) -> None:
+        self.store.finish(writer, {**self.about, **writer.note})
+
 # %% ../../nbs/features/20_ray_workers.ipynb #9a5bdb71
 class Joined:
-    "An entry that grows by pieces. What an earlier run has left is taken up, if `keep`."
+    "An entry that grows by pieces, behind the rows of a target."
 
-    def __init__(self, store, place, keep: bool = True):
-        self.store, self.skipped = store, []
-        old = store.read_begun(place) if keep else None
-        # Without fields in common nothing is kept.
-        self.writer = store.writer(place, old.fields if old else [])
-        self.pieces = store.pieces(place)
+    def __init__(self, target: Target):
+        self.target, self.skipped = target, []
+        self.writer = target.writer(target.begun.fields if target.begun else [])
+        self.pieces = target.store.pieces(target.place)
 
     @property
     def rows(self) -> int:
@@ -235,13 +255,14 @@ class Joined:
         self.writer.note = {'error': error, 'beside': about['beside']}
         self.pieces.join(self.writer, about, [ids])
 
-    def finish(self, about: dict) -> None:
+    def finish(self) -> None:
         if not self.rows:
             raise ValueError(
                 'There must be at least one row. Check how the Dataset was made. Received: one that'
                 ' gave none, or bad rows only.'
             )
-        self.store.finish(self.writer, {**about, **self.writer.note, 'skipped': self.skipped})
+        self.writer.note['skipped'] = self.skipped
+        self.target.finish(self.writer)
         self.pieces.clear()
 
 # %% ../../nbs/features/20_ray_workers.ipynb #eb99a6f7

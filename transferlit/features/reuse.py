@@ -23,7 +23,7 @@ from .key import changes_between
 from .ray_dataset import Columns
 
 # %% auto #0
-__all__ = ['align_views', 'make_features', 'find_stored', 'check_begun', 'write_whole', 'find_nearest']
+__all__ = ['align_views', 'make_features', 'find_stored', 'find_begun', 'write_whole', 'find_nearest']
 
 # %% ../../nbs/features/68_reuse.ipynb #cacd451b
 def _place_views(arrays: dict, views: int) -> list:
@@ -92,7 +92,7 @@ def find_stored(job, parts, store, folder) -> tuple:  # features or None, and wh
     """
     try:
         entry = store.read(folder)
-        return entry and _compared(job, make_features(job, parts, entry.arrays, entry)), ''
+        return entry and _compared(job, parts, entry), ''
     except disk.Damaged as damage:
         why = f'was damaged ({damage.faults[0]})'
     except Unlike as unlike:
@@ -101,8 +101,10 @@ def find_stored(job, parts, store, folder) -> tuple:  # features or None, and wh
     return None, f'what was stored {why}'
 
 # %% ../../nbs/features/68_reuse.ipynb #8a739384
-def _compared(job, features) -> Features:
-    "With some of its rows made anew. Raises _Unlike where they differ."
+def _compared(job, parts, entry) -> Features:
+    "With some of its rows made anew. Raises Unlike where they differ."
+    _check_rows(job, entry.rows)
+    features = make_features(job, parts, entry.arrays, entry)
     if job.source.stream and job.source.once:
         return replace(
             features, note='Reused: whole; its rows could not be compared with a generator\'s.'
@@ -115,21 +117,31 @@ def _compared(job, features) -> Features:
         raise Unlike(str(error).partition('Received: ')[2].rstrip('.')) from error
     return replace(features, note=f'Reused: whole, and some rows made anew differ by {apart:.2g}.')
 
+# %% ../../nbs/features/68_reuse.ipynb #b677727b
+def _check_rows(job, rows: int, at_most=False) -> None:
+    "Raises Unlike where so many rows cannot be those of the data."
+    n = job.source.n
+    wanted = n and n * job.views
+    if wanted and (rows > wanted or rows < wanted and not at_most):
+        raise Unlike(f'{rows:,} rows for {wanted:,}')
+
 # %% ../../nbs/features/68_reuse.ipynb #69069165
-def check_begun(job, store, folder) -> str:
-    "Compare rows that an interrupted run has left; where they are not the same, they go. Why."
+def find_begun(job, store, folder) -> tuple:  # an entry or None, and why
+    "Rows that an interrupted run has left, compared; where they are not the same made anew, they go."
+    if job.source.stream and isinstance(job.source.pipeline, Columns):
+        return None, ''  # workers compare their pieces themselves
     begun = store.read_begun(folder)
-    if begun is None or job.source.stream and isinstance(job.source.pipeline, Columns):
-        return ''  # workers compare their pieces themselves
     try:
-        _compare_begun(job, begun)
-        return ''
+        if begun:
+            _compare_begun(job, begun)
+        return begun, ''
     except (Unlike, disk.Damaged) as error:
         store.discard(folder)
-        return f'what an interrupted run had left was not the same made anew ({error})'
+        return None, f'what an interrupted run had left was not the same made anew ({error})'
 
 
 def _compare_begun(job, begun) -> None:
+    _check_rows(job, begun.rows, at_most=True)
     places, x = (_begun_stream if job.source.stream else _begun_rows)(job, begun)
     own = [*begun.arrays.values()][: len(job.cut.boundary)]
     worst, explained = compare_rows([a[places] for a in own], make_rows(job.cut, x))
@@ -177,12 +189,12 @@ def _peek(source):
     return source.batches(1)
 
 # %% ../../nbs/features/68_reuse.ipynb #0ec95649
-def write_whole(write, job, store, *more) -> tuple:
+def write_whole(write, job, target, verbose) -> tuple:
     "Rows that an earlier run had left there, and why those had to go, if they had."
     try:
-        return write(job, store, *more), ''
+        return write(job, target, verbose), ''
     except Unlike as unlike:
-        store.discard(more[0])
+        target.store.discard(target.place)
         why = f'what an interrupted run had left was of other data ({unlike})'
     if job.source.once:
         refuse(
@@ -190,7 +202,7 @@ def write_whole(write, job, store, *more) -> tuple:
             'What was left of them has been removed: run it once more.',
             why,
         )
-    return write(job, store, *more), why
+    return write(job, replace(target, begun=None), verbose), why
 
 # %% ../../nbs/features/68_reuse.ipynb #dc208acd
 def find_nearest(store, parts) -> list:

@@ -355,12 +355,13 @@ class Writer:
         fields: list,  # name, shape of a row and dtype of each array
         shard_bytes: int | None = None,
         entry: str | None = None,  # its name; the folder's if None
+        shards: list | None = None,  # records that it goes on behind; of those there if None
     ):
         self.folder, self.fields, self.entry = folder, fields, entry or folder.name
         self.shard_bytes = shard_bytes or shard_limits.bytes
         self.open = None
         folder.mkdir(parents=True, exist_ok=True)
-        self._go_on(_read_shards(folder, self.entry))
+        self._go_on(_read_shards(folder, self.entry) if shards is None else [*shards])
         _clear_behind(folder, len(self.shards))
 
     def _go_on(self, shards) -> None:
@@ -454,6 +455,7 @@ class Entry:
     about: dict  # as it was given
     rows: int
     nbytes: int
+    shards: list  # records, in the order of the rows
 
 # %% ../../nbs/store/10_local.ipynb #b4cf9276
 def check_manifest(
@@ -535,7 +537,7 @@ def _make_entry(folder: Path, manifest: dict) -> Entry:
     fields, shards = manifest['fields'], manifest['shards']
     arrays = {f['name']: _map_array(folder, manifest, i) for i, f in enumerate(fields)}
     rows, nbytes = sum(s['rows'] for s in shards), sum(sum(s['bytes']) for s in shards)
-    return Entry(folder, arrays, fields, manifest['about'], rows, nbytes)
+    return Entry(folder, arrays, fields, manifest['about'], rows, nbytes, shards)
 
 # %% ../../nbs/store/10_local.ipynb #7d6c91e5
 def read(
@@ -982,8 +984,11 @@ class Store(Protocol):
     def read_begun(self, place) -> Entry | None:
         "The rows that a killed writer has left whole, or None; `about` is its last note."
 
-    def writer(self, place, fields: list) -> Writer:
-        "Puts rows behind those that are there, if they have the same fields."
+    def writer(self, place, fields: list, shards: list | None = None) -> Writer:
+        """Puts rows behind those of `shards`, if they have the same fields; behind what is there if
+        None. Who goes on from rows that were read gives the records of just these: others may
+        write meanwhile.
+        """
 
     def pieces(self, place):
         "Shards of the entry that several processes write, and `join` to one writer's."
@@ -1050,8 +1055,8 @@ class LocalStore:
     def read_begun(self, place: Path) -> Entry | None:
         return read_begun(place)
 
-    def writer(self, place: Path, fields: list) -> Writer:
-        return Writer(place, fields)
+    def writer(self, place: Path, fields: list, shards: list | None = None) -> Writer:
+        return Writer(place, fields, shards=shards)
 
     def pieces(self, place: Path) -> LocalPieces:
         return LocalPieces(place)

@@ -357,7 +357,7 @@ def open_entry(place: Place, manifest: dict) -> disk.Entry:
         for i, f in enumerate(fields)
     }
     rows = sum(s['rows'] for s in shards)
-    return disk.Entry(place, arrays, fields, manifest['about'], rows, sum(nbytes))
+    return disk.Entry(place, arrays, fields, manifest['about'], rows, sum(nbytes), shards)
 
 
 def _open_part(place: Place, field: dict, shard: dict, i: int) -> RemoteRows:
@@ -407,14 +407,20 @@ class _Sender:
 class RemoteWriter(disk.Writer):
     "Puts rows into an entry far away, shard after shard. A context, as `Writer` is."
 
-    def __init__(self, place: Place, fields: list, shard_bytes: int | None = None):
+    def __init__(
+        self,
+        place: Place,
+        fields: list,
+        shard_bytes: int | None = None,
+        chain: list | None = None,  # records that it goes on behind; the longest there if None
+    ):
         self.place, self.entry, self.fields = place, place.name, fields
         self.shard_bytes = shard_bytes or disk.shard_limits.bytes
         self.open, self.folder, self.stack = None, None, ExitStack()
         self.announce()
         sizes = place.sizes()
         self.sender = _Sender(place, sizes)
-        chain = place.chain(sizes)
+        chain = place.chain(sizes) if chain is None else chain
         self._go_on([{k: v for k, v in r.items() if k != 'after'} for r in chain])
         self.last = _link_of(chain[-1]) if self.shards else None
 
@@ -650,8 +656,8 @@ class RemoteStore:
         fields, about = chain[0]['fields'], chain[-1]['note']
         return open_entry(place, {'fields': fields, 'shards': chain, 'about': about})
 
-    def writer(self, place: Place, fields: list) -> RemoteWriter:
-        return RemoteWriter(place, fields)
+    def writer(self, place: Place, fields: list, shards: list | None = None) -> RemoteWriter:
+        return RemoteWriter(place, fields, chain=shards)
 
     def pieces(self, place: Place) -> RemotePieces:
         return RemotePieces(place)
