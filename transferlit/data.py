@@ -21,8 +21,8 @@ from .keras_internals import TFEpochIterator
 
 # %% auto #0
 __all__ = ['flat', 'map_flat', 'array', 'tensors', 'refuse', 'check_count', 'check_numbers', 'check_lengths', 'weigh', 'Arrays',
-           'take', 'split_at', 'by_input', 'is_pipeline', 'why_not_tensors', 'why_unfit', 'Pipeline', 'gather',
-           'mark_rows']
+           'take', 'split_at', 'by_input', 'pack_inputs', 'is_pipeline', 'why_not_tensors', 'why_unfit', 'Pipeline',
+           'gather', 'mark_rows']
 
 # %% ../nbs/floor/70_data.ipynb #b3bac539
 def flat(a) -> list:  # the leaves of a structure, without None
@@ -41,8 +41,8 @@ def array(
     "One array of the user, its floats in `keras.config.floatx()`."
     if type(a).__module__.partition('.')[0] == 'pandas':
         a = a.to_numpy()[:, None] if a.ndim == 1 else a.to_numpy()
-    if isinstance(a, keras.Variable):
-        a = a.value
+    if isinstance(a, (keras.Variable, tf.Variable)):
+        a = tf.convert_to_tensor(a)
     if tf.is_tensor(a):
         return tf.cast(a, keras.config.floatx()) if a.dtype.is_floating else a
     if isinstance(a, np.memmap):
@@ -219,6 +219,18 @@ def by_input(
     if isinstance(x, dict) and all(name in x for name in names):
         return [x[name] for name in names]
     return flat(x)
+
+
+def pack_inputs(
+    arrays: list,  # one for each input, in the order of the inputs
+    model: keras.Model,
+):  # one alone as it is, several in the structure that the model is called with
+    "What `model` is called with."
+    if len(arrays) == 1:
+        return arrays[0]
+    # Keras orders a list otherwise than an ordered dictionary.
+    structure = model.input if isinstance(model, keras.Function) else arrays
+    return tree.pack_sequence_as(structure, arrays)
 
 # %% ../nbs/floor/70_data.ipynb #9e1f9743
 _LOADERS = {

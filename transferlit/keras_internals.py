@@ -23,7 +23,7 @@ from keras.src.utils.naming import to_snake_case as to_snake_case
 from .tables import Table
 
 # %% auto #0
-__all__ = ['INTERNALS', 'Internal', 'missing', 'internals', 'all_layers', 'statistics', 'parts', 'rebuild', 'put_back',
+__all__ = ['INTERNALS', 'Internal', 'missing', 'internals', 'view_as', 'all_layers', 'statistics', 'parts', 'rebuild', 'put_back',
            'set_flags', 'rates']
 
 # %% ../nbs/floor/65_keras_internals.ipynb #897ba2ce
@@ -111,6 +111,17 @@ def internals() -> Table:  # a row a name
         for one in INTERNALS
     ]
     return Table(rows, title=f'This is Keras {keras.__version__}')
+
+# %% ../nbs/floor/65_keras_internals.ipynb #7d8b442c
+def view_as(
+    model: keras.Model,  # any model
+    kind: type,  # a class derived from that of the model
+):  # an object of class `kind` that is the model in all else
+    "The model with some methods replaced: it has every attribute in common with the model."
+    view = object.__new__(kind)
+    # Keras' own `__setattr__` would put a copy there.
+    object.__setattr__(view, '__dict__', model.__dict__)
+    return view
 
 # %% ../nbs/floor/65_keras_internals.ipynb #d1ac1514
 def all_layers(layer) -> list:  # parents before children, each once

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from ..data import Pipeline, by_input, flat, map_flat, mark_rows
+from ..data import Pipeline, by_input, flat, map_flat, mark_rows, pack_inputs
 from .rows import loose_order, open_spec
 
 # %% auto #0
@@ -55,7 +55,7 @@ class Made:
 
         @tf.function(input_signature=inputs, autograph=False)
         def features(*x):
-            return flat(lower(list(x) if len(x) > 1 else x[0], training=False))
+            return flat(lower(pack_inputs(list(x), lower), training=False))
 
         def run(batch):
             x = keras.utils.unpack_x_y_sample_weight(batch)[0]
