@@ -500,7 +500,8 @@ def _streamed(model, cut, flow: Flow, job: Job) -> loop.Stream:
     if cut and _store(job) and not (own or pipeline.changes or job.class_weight):
         stored = _stored(cut, pipeline, _store(job))
     made = loop.Made(cut.lower if cut else None, beside=own)
-    return loop.Stream(pipeline, made, flow.passes, free if cut else min(free, _SMALL), stored)
+    passes = 1 if job.cache is False else flow.passes  # one pass: nothing is kept
+    return loop.Stream(pipeline, made, passes, free if cut else min(free, _SMALL), stored)
 
 # %% ../nbs/33_caching.ipynb #fd9acbff
 def _feed_of_pipeline(model, job: Job, x, passes: int, **draws) -> tuple | None:

@@ -293,6 +293,32 @@ def why_unfit(
             return 'its elements are not batches of rows'
     return None
 
+# %% ../nbs/floor/70_data.ipynb #bfcfe6fa
+_PLAIN = (bool, int, float, str, bytes, type(None))
+
+
+def _captured(dataset: tf.data.Dataset) -> list:
+    "The variables and tables that the functions of a dataset have caught."
+    found, left = [], [dataset]
+    while left:
+        one = left.pop()
+        left += one._inputs()
+        for function in one._functions():
+            given = function.function.captured_inputs
+            found += [t for t in given if t.dtype == tf.resource]
+    return found
+
+
+def _value_of(handle) -> bytes:  # of a variable; of anything else, nothing
+    known = getattr(handle, '_handle_data', None)
+    if known is None or not known.is_set or len(known.shape_and_type) != 1:
+        return b''
+    dtype = tf.as_dtype(known.shape_and_type[0].dtype)
+    try:
+        return tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype).numpy().tobytes()
+    except tf.errors.OpError:
+        return b''
+
 # %% ../nbs/floor/70_data.ipynb #81a47db4
 class Pipeline:
     "The batches of a dataset or loader, drawn pass by pass as `Model.fit` draws them."
@@ -331,6 +357,13 @@ class Pipeline:
         with self._draws.catch_stop_iteration():
             for *_, source in self._draws:
                 yield next(source)
+
+    def state(self) -> tuple:
+        "What else than its own passes may change what it gives, as it is now."
+        if isinstance(self.x, tf.data.Dataset):
+            return tuple(_value_of(handle) for handle in _captured(self.x))
+        attributes = sorted(getattr(self.x, '__dict__', {}).items())
+        return tuple((name, v if isinstance(v, _PLAIN) else id(v)) for name, v in attributes)
 
     @property
     def numbered(self) -> bool:  # does a pass take batches by number, in an order known here?

@@ -162,6 +162,28 @@ def a_dataset_that_is_empty_in_its_second_pass(fit):
     return fit(model, data, epochs=3, verbose=0).history, state(model)
 
 
+class Shrinks(keras.utils.PyDataset):
+    """It has fewer batches from its second pass on."""
+
+    count = 3
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, i):
+        rows = slice(10 * i, 10 * i + 10)
+        return X[rows], Y[rows]
+
+    def on_epoch_end(self):
+        self.count = 2
+
+
+@program
+def a_dataset_that_becomes_shorter(fit):
+    model = network()
+    return fit(model, Shrinks(), epochs=4, shuffle=False, verbose=0).history, state(model)
+
+
 @program
 def another_validation_set_in_the_second_fit(fit):
     model = network(Reports)
@@ -199,6 +221,22 @@ def a_fit_of_its_own(fit):
     model = network(Counts)
     history = model.fit(X, Y, epochs=2, **QUIET) if fit is keras.Model.fit else fit(model, X, Y, epochs=2, **QUIET)
     return history.history, history.model is model, model.last is history, model.calls, state(model)
+
+
+class Prepared(keras.Model):
+    """Its `fit` maps a preprocessor over the rows, as that of a KerasHub task does."""
+
+    def fit(self, x, y=None, batch_size=32, shuffle=True, **more):
+        rows = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
+        return super().fit(rows.map(lambda x, y: (x / 2 - 1, y)).prefetch(2), **more)
+
+
+@program
+def a_fit_with_a_preprocessor(fit):
+    model = network(Prepared)
+    more = dict(epochs=4, validation_data=(X, Y), **QUIET)
+    history = model.fit(X, Y, **more) if fit is keras.Model.fit else fit(model, X, Y, **more)
+    return history.history, state(model)
 
 
 @program
@@ -251,31 +289,30 @@ def test_features_beside_a_fit_of_its_own():
     assert model.calls == 0
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("keras_hub"), reason="needs keras_hub")
+@pytest.mark.skipif(not importlib.util.find_spec("keras_hub"), reason="needs KerasHub")
 @pytest.mark.filterwarnings("ignore")
 def test_tasks_of_keras_hub_are_cached():
-    """Through their own `fit`, which maps a preprocessor over the rows."""
+    """Through their own `fit`, which makes a dataset of the rows."""
     import keras_hub
 
+    tokens = rng.integers(0, 20, (ROWS, 7))
+    words = {"token_ids": tokens, "segment_ids": tokens * 0, "padding_mask": np.ones_like(tokens)}
+
     def task():
-        settings = dict(stackwise_num_filters=[64, 64], stackwise_num_blocks=[1, 1], stackwise_num_strides=[1, 2])
-        first = dict(input_conv_filters=[64], input_conv_kernel_sizes=[3], block_type="basic_block")
-        body = keras_hub.models.ResNetBackbone(image_shape=(8, 8, 3), **settings, **first)
-        scale = keras_hub.layers.ResNetImageConverter(scale=1 / 255, image_size=(8, 8))
-        given = keras_hub.models.ResNetImageClassifierPreprocessor(image_converter=scale)
+        sizes = dict(num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=16, max_sequence_length=7)
+        body = keras_hub.models.BertBackbone(vocabulary_size=20, **sizes)
         body.trainable = False
-        model = keras_hub.models.ResNetImageClassifier(body, num_classes=3, preprocessor=given)
+        model = keras_hub.models.BertTextClassifier(body, num_classes=3, preprocessor=None)
         model.compile("adam", SPARSE, metrics=["accuracy"])
         return model
 
-    images = rng.random((ROWS, 8, 8, 3)).astype("float32") * 255
     results = []
     for fit in (lambda model, *args, **more: model.fit(*args, **more)), tl.fit:
         keras.utils.set_random_seed(5)
         model = task()
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            history = fit(model, images, Y, epochs=4, batch_size=16, validation_split=0.3, verbose=0).history
+            history = fit(model, words, Y, epochs=4, batch_size=16, validation_split=0.3, verbose=0).history
         assert not [w for w in said if "This trains with" in str(w.message)]
         results.append((history, state(model)))
     for a, b in zip(*map(keras.tree.flatten, results), strict=True):

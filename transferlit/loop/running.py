@@ -268,7 +268,7 @@ class _Run:
         self.train.renew(self.plan.epochs - epoch)
         hooks, source = _Hooks(self.model, self.callbacks, 'train', self.each), self.train.source
         logs = _steps(self.train.program, source, hooks)
-        if isinstance(source, Stream) and not source.pipeline.counted and not hooks.stopped:
+        if isinstance(source, Stream) and source.overruns and not hooks.stopped:
             _overrun(self.model, source.pipeline)
         if self.each:
             self.train.check()
