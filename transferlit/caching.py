@@ -12,7 +12,8 @@ import os
 import warnings
 import weakref
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,7 +22,7 @@ import numpy as np
 from keras import tree
 from .backends import is_tensorflows, on_tensorflow, open_spec, tf, to_numpy
 from .errors import see
-from .keras_internals import draw_as_fit
+from .keras_internals import draw_as_fit, view_as
 
 from . import loop
 from .cut import fingerprint, split
@@ -37,6 +38,7 @@ from transferlit.data import (
     holds_text,
     is_pipeline,
     map_flat,
+    pack_inputs,
     refuse,
     split_at,
     take,
@@ -49,7 +51,7 @@ from .features import Features, precompute, row_marks
 
 # %% auto #0
 __all__ = ['check_labels', 'check_fits', 'Job', 'check', 'why_keras', 'by_keras', 'cap_job', 'find_cut', 'Side', 'Feed', 'Flow',
-           'prepare', 'plan', 'fit']
+           'prepare', 'plan', 'carry_out', 'has_own_fit', 'by_own_fit', 'fit']
 
 # %% ../nbs/33_caching.ipynb #6bcbc52f
 def _is_sparse(loss) -> bool:
@@ -203,7 +205,7 @@ def _why_model(model) -> str | None:
         return 'it is distributed'
     if keras.backend.backend() == 'jax' and not model.jit_compile:
         return 'it is not to be compiled (`jit_compile`)'
-    own = _overrides(model, 'fit', 'make_train_function')
+    own = _overrides(model, 'make_train_function')
     return f'it has a `{own}` of its own' if own else None
 
 
@@ -227,22 +229,27 @@ def _why_pipeline(job: Job) -> str | None:
     return why_unfit(job.x.element_spec) if is_tensorflows(job.x, 'data.Dataset') else None
 
 
+def _refuse_features(job: Job, why: str) -> None:
+    given = [a for a in (job.x, job.cache, job.validation_data) if isinstance(a, Features)]
+    if given:
+        fix = 'Give the rows themselves.'
+        refuse(f'Features are trained on by the compiled loop only, and {why}.', fix, given[0])
+
+
 def why_keras(model: keras.Model, job: Job) -> str | None:
     "Why `Model.fit` must train; None where the loop can. With features it is an error."
     why = _why_model(model) or _why_data(job.x, job.y, job.sample_weight)
     if not why and is_pipeline(job.x):
         why = _why_pipeline(job)
-    given = [a for a in (job.x, job.cache, job.validation_data) if isinstance(a, Features)]
-    if why and given:
-        fix = 'Give the rows themselves.'
-        refuse(f'Features are trained on by the compiled loop only, and {why}.', fix, given[0])
+    if why:
+        _refuse_features(job, why)
     return why
 
 
 def by_keras(model: keras.Model, job: Job, why: str) -> keras.callbacks.History:
     "Train with `Model.fit`, and say why."
     warnings.warn(f'This trains with `Model.fit`, which is slower: {why}.', stacklevel=3)
-    return model.fit(**job.for_keras())
+    return keras.Model.fit(model, **job.for_keras())
 
 # %% ../nbs/33_caching.ipynb #5a8d4aee
 def _steps(given: int | None) -> int | None:
@@ -380,15 +387,9 @@ def _store(job: Job):
 # %% ../nbs/33_caching.ipynb #a5eaa207
 def _extract(cut, side: Side, job: Job) -> tuple:
     size = None if job.shuffle else side.batch_size
-    x = by_input(side.rows.x, cut.lower)
-    x = _pack_inputs(cut.lower, x) if len(x) > 1 else x[0]
+    x = pack_inputs(by_input(side.rows.x, cut.lower), cut.lower)
     kept = precompute(cut, x, store=_store(job), batch_size=size, verbose=_store(job) is not None)
     return tuple(kept.arrays)
-
-
-def _pack_inputs(model, arrays: list):  # Keras orders a list otherwise than an ordered dictionary
-    structure = model.input if isinstance(model, keras.Function) else arrays
-    return keras.tree.pack_sequence_as(structure, arrays)
 
 # %% ../nbs/33_caching.ipynb #1dc20bc8
 def _mark(variables) -> tuple:
@@ -511,7 +512,8 @@ def _streamed(model, cut, flow: Flow, job: Job) -> loop.Stream:
     if cut and _store(job) and not (own or pipeline.changes or job.class_weight):
         stored = _stored(cut, pipeline, _store(job))
     made = loop.Made(cut.lower if cut else None, beside=own)
-    return loop.Stream(pipeline, made, flow.passes, free if cut else min(free, _SMALL), stored)
+    passes = 1 if job.cache is False else flow.passes  # one pass: nothing is kept
+    return loop.Stream(pipeline, made, passes, free if cut else min(free, _SMALL), stored)
 
 # %% ../nbs/33_caching.ipynb #fd9acbff
 def _feed_of_pipeline(model, job: Job, x, passes: int, **draws) -> tuple | None:
@@ -537,6 +539,16 @@ def _feed_of_arrays(model, job: Job, side: Side, train: bool) -> tuple:
     return feed, math.ceil(len(side.rows) / side.batch_size)
 
 # %% ../nbs/33_caching.ipynb #5f2e9a18
+@contextmanager
+def _own_validation(model) -> Iterator:
+    "What another training has left of its validation data is not taken for that of this one."
+    vars(model).pop('_eval_epoch_iterator', None)
+    try:
+        yield
+    finally:
+        vars(model).pop('_eval_epoch_iterator', None)
+
+
 def _evaluate(model, job: Job, given: tuple, callbacks) -> dict:
     "What `Model.fit` does to validate."
     x, y, weight = keras.utils.unpack_x_y_sample_weight(given)
@@ -635,6 +647,50 @@ def plan(job: Job, steps: int | None) -> dict:
     shuffle = False if is_pipeline(job.x) else job.shuffle
     return {n: getattr(job, n) for n in names} | {'shuffle': shuffle, 'steps': steps}
 
+# %% ../nbs/33_caching.ipynb #9a2610ec
+def carry_out(model: keras.Model, job: Job) -> keras.callbacks.History:
+    "Train with the frozen part run once, or by Keras where that cannot be."
+    if why := why_keras(model, job):
+        return by_keras(model, job, why)
+    given = prepare(model, capped := cap_job(job))
+    if given is None:
+        return by_keras(model, job, 'the batches of its dataset are not dense numbers')
+    feed, valid, steps = given
+    with _own_validation(model):
+        return loop.run(model, feed, valid, **plan(capped, steps))
+
+# %% ../nbs/33_caching.ipynb #69194abe
+def _redirect(model, answer: Callable):
+    "`model`, but for one thing: where its own `fit` calls that of Keras, `answer` is called."
+
+    class Below(keras.Model):
+        def fit(self, *args, **given):
+            return answer(*args, **given)
+
+    kind = type(model)
+    return view_as(model, type(kind.__name__, (kind, Below), {}))
+
+
+def has_own_fit(model: keras.Model) -> bool:
+    "Has the model, or its class, a `fit` of its own, as the tasks of KerasHub have?"
+    return bool(_overrides(model, 'fit'))
+
+
+def by_own_fit(model: keras.Model, job: Job) -> keras.callbacks.History:
+    "Call the `fit` of the model; what it asks of Keras is trained here."
+    _refuse_features(job, 'the model has a `fit` of its own')
+    asked = []
+
+    def answer(*args, **given):
+        asked.append(inner := Job(*args, **given, cache=job.cache, jit=job.jit))
+        check(model, inner)
+        return carry_out(model, inner)
+
+    history = _redirect(model, answer).fit(**job.for_keras())
+    if not asked:
+        warnings.warn('This trained with the `fit` of the model, in its own way.', stacklevel=3)
+    return history
+
 # %% ../nbs/33_caching.ipynb #5aad69e6
 def fit(
     model: keras.Model,  # compiled; trained in place
@@ -667,10 +723,5 @@ def fit(
     """
     job = Job(**{name: value for name, value in locals().items() if name != 'model'})
     check(model, job)
-    if why := why_keras(model, job):
-        return by_keras(model, job, why)
-    given = prepare(model, capped := cap_job(job))
-    if given is None:
-        return by_keras(model, job, 'the batches of its dataset are not dense numbers')
-    feed, valid, steps = given
-    return loop.run(model, feed, valid, **plan(capped, steps))
+    way = by_own_fit if has_own_fit(model) else carry_out
+    return way(model, job)

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 from keras import tree
-from .backends import is_tensorflows, on_tensorflow, tf, to_numpy
+from .backends import is_tensorflows, on_tensorflow, tf, to_numpy, to_tensor
 from .keras_internals import draw_as_fit
 
 # %% auto #0
 __all__ = ['flat', 'map_flat', 'array', 'tensors', 'refuse', 'check_count', 'check_numbers', 'check_lengths', 'weigh', 'Arrays',
-           'take', 'split_at', 'by_input', 'is_pipeline', 'holds_text', 'why_not_tensors', 'why_unfit', 'Pipeline',
-           'gather', 'mark_rows']
+           'take', 'split_at', 'by_input', 'pack_inputs', 'is_pipeline', 'holds_text', 'why_not_tensors', 'why_unfit',
+           'Pipeline', 'gather', 'mark_rows']
 
 # %% ../nbs/floor/70_data.ipynb #b3bac539
 def flat(a) -> list:  # the leaves of a structure, without None
@@ -41,8 +41,8 @@ def array(
     "One array of the user, its floats in `keras.config.floatx()`."
     if type(a).__module__.partition('.')[0] == 'pandas':
         a = a.to_numpy()[:, None] if a.ndim == 1 else a.to_numpy()
-    if isinstance(a, keras.Variable):
-        a = a.value
+    if isinstance(a, keras.Variable) or is_tensorflows(a, 'Variable'):
+        a = to_tensor(a)
     if on_tensorflow() and tf.is_tensor(a):
         return tf.cast(a, keras.config.floatx()) if a.dtype.is_floating else a
     if isinstance(a, np.memmap):
@@ -223,6 +223,18 @@ def by_input(
         return [x[name] for name in names]
     return flat(x)
 
+
+def pack_inputs(
+    arrays: list,  # one for each input, in the order of the inputs
+    model: keras.Model,
+):  # one alone as it is, several in the structure that the model is called with
+    "What `model` is called with."
+    if len(arrays) == 1:
+        return arrays[0]
+    # Keras orders a list otherwise than an ordered dictionary.
+    structure = model.input if isinstance(model, keras.Function) else arrays
+    return tree.pack_sequence_as(structure, arrays)
+
 # %% ../nbs/floor/70_data.ipynb #9e1f9743
 _LOADERS = {
     'torch.utils.data': ('DataLoader',),
@@ -286,6 +298,32 @@ def why_unfit(
             return 'its elements are not batches of rows'
     return None
 
+# %% ../nbs/floor/70_data.ipynb #bfcfe6fa
+_PLAIN = (bool, int, float, str, bytes, type(None))
+
+
+def _captured(dataset: tf.data.Dataset) -> list:
+    "The variables and tables that the functions of a dataset have caught."
+    found, left = [], [dataset]
+    while left:
+        one = left.pop()
+        left += one._inputs()
+        for function in one._functions():
+            given = function.function.captured_inputs
+            found += [t for t in given if t.dtype == tf.resource]
+    return found
+
+
+def _value_of(handle) -> bytes:  # of a variable; of anything else, nothing
+    known = getattr(handle, '_handle_data', None)
+    if known is None or not known.is_set or len(known.shape_and_type) != 1:
+        return b''
+    dtype = tf.as_dtype(known.shape_and_type[0].dtype)
+    try:
+        return tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype).numpy().tobytes()
+    except tf.errors.OpError:
+        return b''
+
 # %% ../nbs/floor/70_data.ipynb #81a47db4
 class Pipeline:
     "The batches of a dataset or loader, drawn pass by pass as `Model.fit` draws them."
@@ -324,6 +362,13 @@ class Pipeline:
         with self._draws.catch_stop_iteration():
             for *_, source in self._draws:
                 yield next(source)
+
+    def state(self) -> tuple:
+        "What else than its own passes may change what it gives, as it is now."
+        if isinstance(self.x, tf.data.Dataset):
+            return tuple(_value_of(handle) for handle in _captured(self.x))
+        attributes = sorted(getattr(self.x, '__dict__', {}).items())
+        return tuple((name, v if isinstance(v, _PLAIN) else id(v)) for name, v in attributes)
 
     @property
     def numbered(self) -> bool:  # does a pass take batches by number, in an order known here?

@@ -22,8 +22,8 @@ from keras.src.utils.naming import to_snake_case as to_snake_case
 from .tables import Table
 
 # %% auto #0
-__all__ = ['INTERNALS', 'Internal', 'missing', 'internals', 'draw_as_fit', 'mask_of', 'is_fresh', 'all_layers', 'statistics',
-           'parts', 'rebuild', 'put_back', 'set_flags', 'rates']
+__all__ = ['INTERNALS', 'Internal', 'missing', 'internals', 'draw_as_fit', 'mask_of', 'is_fresh', 'view_as', 'all_layers',
+           'statistics', 'parts', 'rebuild', 'put_back', 'set_flags', 'rates']
 
 # %% ../nbs/floor/65_keras_internals.ipynb #897ba2ce
 _ALL = ('3.6', '3.10', '3.15', '3.16 nightly')
@@ -135,6 +135,17 @@ def is_fresh(model) -> bool:
     parts = [getattr(model, name, None) for name in ('_compile_metrics', '_compile_loss')]
     parts += model._flatten_layers()
     return not all(part.built for part in parts if part is not None)
+
+# %% ../nbs/floor/65_keras_internals.ipynb #7d8b442c
+def view_as(
+    model: keras.Model,  # any model
+    kind: type,  # a class derived from that of the model
+):  # an object of class `kind` that is the model in all else
+    "The model with some methods replaced: it has every attribute in common with the model."
+    view = object.__new__(kind)
+    # Keras' own `__setattr__` would put a copy there.
+    object.__setattr__(view, '__dict__', model.__dict__)
+    return view
 
 # %% ../nbs/floor/65_keras_internals.ipynb #d1ac1514
 def all_layers(layer) -> list:  # parents before children, each once

@@ -3,6 +3,7 @@
 History, every variable and the optimizer's state are compared; an error must be an error of both, and a training that
 is left to Keras must say so. `TRANSFERLIT_ORACLE=500` draws as many examples.
 """
+import importlib.util
 import os
 import random
 import warnings
@@ -40,6 +41,39 @@ class Step(keras.Model):
 class Loss(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         return super().compute_loss(x, y, y_pred, sample_weight, training) + 0.01 * tf.reduce_sum(y_pred**2)
+
+
+class Whole(keras.Model):
+    """A step written out, that logs less than its metrics hold."""
+
+    def train_step(self, data):
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            prediction = self(x, training=True)
+            loss = self.compute_loss(x, y, prediction, weight)
+        gradients = tape.gradient(loss, self.trainable_variables)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        return {**self.compute_metrics(x, y, prediction, weight), "batch": loss}
+
+
+class Tested(keras.Model):
+    """Only its test step is its own, and looks at x."""
+
+    def test_step(self, data):
+        x, *_ = data
+        return {**super().test_step(data), "sum": tf.reduce_sum(x)}
+
+
+class Counted(layers.Layer):
+    """It keeps a metric of what passes."""
+
+    def __init__(self, **more):
+        super().__init__(**more)
+        self.seen = keras.metrics.Mean(name="seen")
+
+    def call(self, x):
+        self.seen.update_state(keras.ops.mean(x))
+        return x
 
 
 class Checked(keras.Model):
@@ -90,6 +124,40 @@ def branches():
     return keras.Model(inputs, layers.Dense(3, name="head")(h))
 
 
+def adapted():
+    model = functional(between=layers.Dense(6, name="between"))
+    for name in "body", "between":
+        model.get_layer(name).enable_lora(2)
+    return model
+
+
+def quantized():
+    model = functional()
+    model.get_layer("body").quantize("int8")
+    return model
+
+
+def half():
+    """Its outputs are beyond float16, so that steps are left out until the scale of the loss has come down."""
+    policy = keras.dtype_policies.DTypePolicy("mixed_float16")
+    inputs = keras.Input((6,))
+    h = layers.Dense(5, "relu", name="body", dtype=policy)(inputs)
+    return keras.Model(inputs, layers.Dense(3, name="head", dtype=policy)(layers.Rescaling(3000.0, dtype=policy)(h)))
+
+
+def masked():
+    inputs = keras.Input((6,))
+    words = keras.ops.cast(keras.ops.clip(inputs * 2 + 3, 0, 6), "int32")
+    h = layers.Embedding(7, 4, mask_zero=True, name="body")(words)
+    return keras.Model(inputs, layers.Dense(3, name="head")(layers.LSTM(3)(h)))
+
+
+def stateful():
+    inputs = keras.Input((6,), batch_size=10)
+    h = layers.Dense(6, name="body")(inputs)
+    return keras.Model(inputs, layers.Dense(3, name="head")(layers.GRU(4, stateful=True)(layers.Reshape((3, 2))(h))))
+
+
 FAMILIES = {
     "sequential": sequential,
     "unbuilt": unbuilt,
@@ -97,6 +165,14 @@ FAMILIES = {
     "list of one": lambda: functional(out=lambda t: [t]),
     "own step": lambda: functional(Step),
     "own loss": lambda: functional(Loss),
+    "step in full": lambda: functional(Whole),
+    "own test step": lambda: functional(Tested),
+    "metric in a layer": lambda: functional(between=Counted()),
+    "lora": adapted,
+    "quantized": quantized,
+    "half precision": half,
+    "masked": masked,
+    "stateful": stateful,
     "own evaluate": lambda: functional(Checked),
     "subclassed": Layered,
     "nested": nested,
@@ -111,7 +187,12 @@ OPTIMIZERS = {
     "schedule": lambda: optimizers.SGD(optimizers.schedules.ExponentialDecay(0.1, 3, 0.5), momentum=0.9),
     "clipped": lambda: optimizers.SGD(0.1, global_clipnorm=0.1),
     "accumulated": lambda: optimizers.Adam(0.01, gradient_accumulation_steps=2),
+    "clipped, accumulated": lambda: optimizers.SGD(0.1, momentum=0.9, clipnorm=0.1, gradient_accumulation_steps=2),
+    "clipped by value": lambda: optimizers.RMSprop(0.01, clipvalue=0.02),
+    "decayed": lambda: optimizers.AdamW(0.01, weight_decay=0.1, amsgrad=True),
+    "scaled": lambda: optimizers.LossScaleOptimizer(optimizers.SGD(0.1), initial_scale=2.0**126, dynamic_growth_steps=2),
     "averaged": lambda: optimizers.Adam(0.01, use_ema=True, ema_overwrite_frequency=3),
+    "averaged at the end": lambda: optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5),
 }
 
 
@@ -178,6 +259,27 @@ def _stateful():
     return tf.data.Dataset.from_generator(give, output_signature=spec)
 
 
+def _frames():
+    pandas = pytest.importorskip("pandas")
+    return dict(x=pandas.DataFrame(X), y=pandas.Series(Y), sample_weight=pandas.Series(W), batch_size=8)
+
+
+def _polars():
+    polars = pytest.importorskip("polars")
+    return dict(x=polars.DataFrame(X), y=polars.Series(Y), batch_size=8)
+
+
+def _loader():
+    torch = pytest.importorskip("torch")
+    rows = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y))
+    return dict(x=torch.utils.data.DataLoader(rows, batch_size=8))
+
+
+def _grain():
+    grain = pytest.importorskip("grain")
+    return dict(x=grain.MapDataset.source(list(zip(X, Y))).batch(8))
+
+
 # Each kind makes the arguments of `fit` anew: a pipeline has a state.
 DATA = {
     "arrays": lambda: dict(x=X, y=Y, batch_size=8),
@@ -185,7 +287,12 @@ DATA = {
     "float64": lambda: dict(x=X.astype("float64"), y=Y.astype("int32"), batch_size=7),
     "weights": lambda: dict(x=X, y=Y, sample_weight=W, batch_size=8),
     "classes": lambda: dict(x=X, y=Y, class_weight={0: 2.0, 2: 0.5}, batch_size=8),
+    "variables": lambda: dict(x=keras.Variable(X), y=tf.Variable(Y), batch_size=8),
+    "pandas": _frames,
     "dataset": lambda: dict(x=_rows().batch(8)),
+    "cached dataset": lambda: dict(x=_rows().cache().batch(8).map(lambda x, y: (x * 2, y)).prefetch(2)),
+    "shuffled once": lambda: dict(x=_rows().shuffle(ROWS, seed=2, reshuffle_each_iteration=False).batch(8)),
+    "without end": lambda: dict(x=_rows().batch(8).repeat(), steps_per_epoch=2),
     "dataset of weights": lambda: dict(x=tf.data.Dataset.from_tensor_slices((X, Y, W)).batch(8)),
     "dataset, classes": lambda: dict(x=_rows().batch(8), class_weight={1: 3.0}),
     "remainder dropped": lambda: dict(x=_rows().batch(8, drop_remainder=True)),
@@ -201,6 +308,10 @@ DATA = {
     "moving": lambda: dict(x=Moving()),
     "turned": lambda: dict(x=Turned()),
 }
+
+# What needs a library of its own, where that is installed.
+LIBRARIES = {"polars": _polars, "torch": _loader, "grain": _grain}
+DATA |= {name: make for name, make in LIBRARIES.items() if importlib.util.find_spec(name)}
 
 
 class Reload(keras.callbacks.Callback):
@@ -234,6 +345,19 @@ class Stop(keras.callbacks.Callback):
         self.model.stop_training = epoch == 1
 
 
+class Note(keras.callbacks.Callback):
+    """Looks at the model before its first step, and at each epoch."""
+
+    def on_train_begin(self, logs=None):
+        self.sizes = [len(self.model.variables)]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.sizes.append(len(self.model.variables))
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["sizes"] = sum(self.sizes)
+
+
 class Batches(keras.callbacks.Callback):
     """Notes the batches it is called for, and stops early."""
 
@@ -243,7 +367,7 @@ class Batches(keras.callbacks.Callback):
 
 
 CALLBACKS = {"none": list, "reload": lambda: [Reload()], "halve": lambda: [Halve()], "slow": lambda: [Slow()],
-             "stop": lambda: [Stop()], "batches": lambda: [Batches()]}
+             "stop": lambda: [Stop()], "note": lambda: [Note()], "batches": lambda: [Batches()]}
 VALIDATION = {
     "none": dict,
     "arrays": lambda: dict(validation_data=(X[:11], Y[:11])),
@@ -254,6 +378,7 @@ VALIDATION = {
     "some steps": lambda: dict(validation_data=_rows().batch(4), validation_steps=2),
     "now and then": lambda: dict(validation_data=(X[:11], Y[:11]), validation_freq=2),
 }
+TENS = dict(batch_size=10, validation_batch_size=10)
 OPTIONS = {
     "none": {},
     "not shuffled": dict(shuffle=False),
@@ -275,6 +400,8 @@ def train(fit, family, optimizer, frozen, data, validation, option, callbacks, t
         model.get_layer("inner" if family == "nested" else "body").trainable = False
     model.compile(OPTIMIZERS[optimizer](), SPARSE, metrics=["accuracy"], steps_per_execution=together)
     given = {**DATA[data](), **VALIDATION[validation](), **OPTIONS[option]}
+    if family == "stateful":  # each batch has ten rows
+        given = {**given, **(TENS if "batch_size" in given else dict(x=_rows().batch(10)))}
     history = fit(model, epochs=3, verbose=0, callbacks=CALLBACKS[callbacks](), **given).history
     return history, [v.numpy() for v in (*model.variables, *model.optimizer.variables)]
 

@@ -222,3 +222,39 @@ def test_errors_are_of_the_type_that_keras_raises(kind):
         model.compile("sgd", Wrong())
         with pytest.raises(kind, match="no such thing"):
             fit(model, X, Y, verbose=0)
+
+
+class Scaled(keras.utils.PyDataset):
+    factor = 1.0
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, i):
+        rows = slice(8 * i, 8 * i + 8)
+        return X[rows] * self.factor, Y[rows]
+
+
+def _by_attribute():
+    data = Scaled()
+    return data, lambda epoch: setattr(data, "factor", float(epoch))
+
+
+def _by_variable():
+    factor = tf.Variable(1.0)
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8).map(lambda x, y: (x * factor, y))
+    return data, lambda epoch: factor.assign(float(epoch))
+
+
+@pytest.mark.parametrize("make", [_by_attribute, _by_variable])
+def test_a_dataset_changed_in_the_middle_is_drawn_again(make):
+    """Two passes were equal and are kept; then a callback changes what the dataset reads."""
+    results = []
+    for fit in keras.Model.fit, tl.fit:
+        data, change = make()
+        harder = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: change(epoch) if epoch > 3 else None)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            results.append(fit(network(), data, epochs=6, shuffle=False, verbose=0, callbacks=[harder]).history["loss"])
+    np.testing.assert_allclose(*results, rtol=1e-5)
+    assert any("was changed" in str(w.message) for w in said)

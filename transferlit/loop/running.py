@@ -196,9 +196,12 @@ def _is_same(a, b) -> bool:
     return a is b
 
 # %% ../../nbs/loop/60_running.ipynb #285cf469
-def _pick_logs(model, kind: str, logs: dict) -> dict:
-    "Logs of an epoch: where a step of the user's own names what the metrics name, theirs count."
-    return model._get_metrics_result_or_logs(logs) if own_step(model, kind) else logs
+def _pick_logs(side: _Side, made: dict, before: dict) -> dict:
+    "What an epoch reports of the logs of its last step, or of the epoch before if it had none."
+    model = side.model
+    if made and not own_step(model, side.kind):
+        return dict(made)
+    return dict(model._get_metrics_result_or_logs(made or before))
 
 
 def plain_logs(logs: dict) -> dict:  # without nesting, as callbacks get them
@@ -224,7 +227,7 @@ def _evaluate(side: _Side, hooks: _Hooks, passes: int) -> dict:
     model.reset_metrics()
     side.renew(passes)
     source = side.fresh(side.rows)  # each validation begins at the first row
-    logs = plain_logs(_pick_logs(model, 'test', _steps(side.program, source, hooks)))
+    logs = plain_logs(_pick_logs(side, _steps(side.program, source, hooks), {}))
     source.close()
     callbacks.on_test_end(logs)
     return logs
@@ -249,12 +252,13 @@ class _Run:
 
     def epochs(self) -> dict | None:
         "All epochs; returns the last logs."
-        logs, model = None, self.model
+        logs, before, model = None, {}, self.model
         # `BackupAndRestore` says in the model where to go on.
         for epoch in range(model._initial_epoch or self.plan.initial_epoch, self.plan.epochs):
             model.reset_metrics()
             self.callbacks.on_epoch_begin(epoch)
-            logs = dict(_pick_logs(model, 'train', self.steps(epoch)))
+            made = self.steps(epoch)
+            logs, before = _pick_logs(self.train, made, before), made or before
             if self.validate and model._should_eval(epoch, self.plan.validation_freq):
                 checked = self.validate(self.callbacks, self.each)
                 logs.update({f'val_{name}': value for name, value in checked.items()})
@@ -267,7 +271,7 @@ class _Run:
         self.train.renew(self.plan.epochs - epoch)
         hooks, source = _Hooks(self.model, self.callbacks, 'train', self.each), self.train.source
         logs = _steps(self.train.program, source, hooks)
-        if isinstance(source, Stream) and not source.pipeline.counted and not hooks.stopped:
+        if isinstance(source, Stream) and source.overruns and not hooks.stopped:
             _overrun(self.model, source.pipeline)
         if self.each:
             self.train.check()

@@ -15,8 +15,8 @@ import keras
 from keras import tree
 
 from ..backends import on_tensorflow, tf
-from ..data import by_input, flat, map_flat
-from ..keras_internals import is_fresh
+from ..data import by_input, flat, map_flat, pack_inputs
+from ..keras_internals import is_fresh, view_as
 
 # %% auto #0
 __all__ = ['own_step', 'Work', 'one_step', 'Program', 'build', 'was_fresh', 'build_for', 'compiled', 'forget']
@@ -40,16 +40,9 @@ def _through(model, parts, x, features):
                 list(known) if isinstance(known, tuple) else known, training=kwargs.get('training')
             )
 
-    view = object.__new__(View)
-    view.__dict__ = model.__dict__
-    return view
+    return view_as(model, View)
 
 # %% ../../nbs/loop/20_steps.ipynb #4155e5d0
-def _inputs(x, lower) -> list:  # as `lower` is called
-    given = by_input(x, lower)
-    return [given] if len(given) > 1 else given
-
-
 def _linked(lower, x, features):
     "The features as a function of `x`."
     if not all(t.dtype.is_floating for t in flat(x)):
@@ -60,7 +53,7 @@ def _linked(lower, x, features):
         def back(*dy):
             with tf.GradientTape() as tape:
                 tape.watch(flat(x))
-                made = lower(*_inputs(x, lower), training=True)
+                made = lower(pack_inputs(by_input(x, lower), lower), training=True)
             return tape.gradient(flat(made), flat(x), output_gradients=list(dy))
 
         return flat(features), back
@@ -229,9 +222,7 @@ def _shaped(model, x):
     def call(self, *args, **kwargs):
         return tree.map_structure(empty, _outputs(model))
 
-    view = object.__new__(type('Shaped', (type(model),), {'__call__': call}))
-    view.__dict__ = model.__dict__
-    return view
+    return view_as(model, type('Shaped', (type(model),), {'__call__': call}))
 
 
 def _known(t):

@@ -19,7 +19,7 @@ import numpy as np
 from keras import tree
 
 from ..backends import open_spec, tf
-from ..data import Pipeline, by_input, flat, map_flat, mark_rows
+from ..data import Pipeline, by_input, flat, map_flat, mark_rows, pack_inputs
 from .rows import loose_order
 
 # %% auto #0
@@ -55,7 +55,7 @@ class Made:
 
         @tf.function(input_signature=inputs, autograph=False)
         def features(*x):
-            return flat(lower(list(x) if len(x) > 1 else x[0], training=False))
+            return flat(lower(pack_inputs(list(x), lower), training=False))
 
         def run(batch):
             x = keras.utils.unpack_x_y_sample_weight(batch)[0]
@@ -181,7 +181,8 @@ class Stream:
             self._mark, self._keeps = stored.mark, True
             self._found = _Found(stored.marks)
             self._parts = stored.leaves
-        self._first, self._draw = None, None
+        self._first, self._draw, self._state = None, None, None
+        self._short = False  # had the last pass fewer batches than its length says?
         if passes > 1 and pipeline.changes:
             self._drop(pipeline.changes)
 
@@ -189,20 +190,30 @@ class Stream:
     def steps(self) -> int | None:
         return self.pipeline.steps
 
+    @property
+    def overruns(self) -> bool:
+        "Does Keras meet the end of a pass in a step of its own?"
+        return self._short or not self.pipeline.counted
+
     def close(self) -> None:
         "Nothing is held open between epochs."
 
     def epoch(self) -> Iterator:
         "The next epoch: (tensors, order, first step, step after the last)."
+        if self._draw is not None and self.pipeline.state() != self._state:
+            self._draw = None
+            self._drop('a variable or attribute that it reads was changed')
         if self._draw is None:
             return self._drawn()
         sizes, places = self._draw()
         return iter([(self._parts, loose_order(sizes, places), 0, len(sizes))])
 
     def _drawn(self) -> Iterator:
-        seen = _Pass(self.pipeline.coming(), [], [])
+        seen, count = _Pass(self.pipeline.coming(), [], []), 0
         for group in _groups(map(tree.lists_to_tuples, self.pipeline.batches())):
+            count += len(group)
             yield self._stretch(group, seen)
+        self._short = count < (self.steps or 0)
         if self._keeps and seen.marks:
             self._judge(seen)
 
@@ -250,6 +261,7 @@ class Stream:
                 self._found = _Found(seen.rows)
             return
         self._draw = _orders_to_come(self.pipeline, self._first, seen)
+        self._state = self.pipeline.state()
         if self._draw is None:
             self._drop('it gave other rows in its second pass (it augments, or has a state)')
 

@@ -1,0 +1,319 @@
+"""Whole programs, run with `Model.fit` and with `tl.fit`: what they return must be equal, number by number."""
+import importlib.util
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+
+import transferlit as tl
+
+rng = np.random.default_rng(0)
+ROWS = 40
+X = rng.normal(size=(ROWS, 6)).astype("float32")
+Y = rng.integers(0, 3, ROWS)
+SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+QUIET = dict(batch_size=16, shuffle=False, verbose=0)
+PROGRAMS = {}
+
+
+def program(function):
+    PROGRAMS[function.__name__] = function
+    return function
+
+
+def network(cls=keras.Model, below=(), frozen="body", **compile):
+    inputs = h = keras.Input((6,))
+    for layer in (layers.Dense(8, "relu", name="body"), *below, layers.Dense(7, "tanh", name="mid")):
+        h = layer(h)
+    model = cls(inputs, layers.Dense(3, name="head")(h))
+    if frozen:
+        model.get_layer(frozen).trainable = False
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), SPARSE, metrics=["accuracy"], **compile)
+    return model
+
+
+def state(model):
+    return [v.numpy() for v in (*model.variables, *model.optimizer.variables)]
+
+
+def dataset(size=16, rows=slice(None)):
+    return tf.data.Dataset.from_tensor_slices((X[rows], Y[rows])).batch(size)
+
+
+class Sizes(keras.callbacks.Callback):
+    """Notes how many variables the model has as each epoch begins."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.seen.append(len(self.model.variables))
+
+
+class Examined(keras.Model):
+    """Only its test step is its own, and looks at x."""
+
+    def test_step(self, data):
+        x, *_ = data
+        return {**super().test_step(data), "sum": ops.sum(x)}
+
+
+class Told(keras.Model):
+    """Its step reports numbers of its own under the names of the metrics."""
+
+    def train_step(self, data):
+        x, y = data
+        super().train_step(data)
+        return {"loss": 3.0, "accuracy": ops.mean(x)}
+
+
+class Remembers(keras.Model):
+    """Its step sets an attribute of the model."""
+
+    steps_traced = 0
+
+    def train_step(self, data):
+        self.steps_traced = 1
+        return super().train_step(data)
+
+
+class Reports(keras.Model):
+    def evaluate(self, *args, **more):
+        return {**super().evaluate(*args, **more), "own": 1.0}
+
+
+class Counts(keras.Model):
+    """Its `fit` counts its calls and keeps the history."""
+
+    calls = 0
+
+    def fit(self, x, y=None, **more):
+        self.calls += 1
+        self.last = super().fit(x, y, **more)
+        return self.last
+
+
+class InTwoStages(keras.Model):
+    """Its `fit` trains all, then freezes a layer and trains the rest."""
+
+    def fit(self, x, y=None, epochs=1, **more):
+        super().fit(x, y, epochs=1, **more)
+        self.get_layer("body").trainable = False
+        self.compile("sgd", SPARSE, metrics=["accuracy"])
+        return super().fit(x, y, epochs=epochs, **more)
+
+
+class Seen(layers.Layer):
+    """Keeps a metric of what passes."""
+
+    def __init__(self, **more):
+        super().__init__(**more)
+        self.mean = keras.metrics.Mean(name="seen")
+
+    def call(self, x):
+        self.mean.update_state(ops.mean(x))
+        return x
+
+
+@program
+def a_metric_in_a_frozen_layer(fit):
+    model = network(below=[Seen(trainable=False)])
+    return fit(model, X, Y, epochs=2, **QUIET).history, float(model.layers[2].mean.result())
+
+
+@program
+def a_test_step_that_looks_at_x(fit):
+    return fit(network(Examined), X, Y, epochs=2, validation_split=0.3, **QUIET).history
+
+
+@program
+def a_test_step_on_the_dataset_of_training(fit):
+    both = dataset()
+    return fit(network(Examined), both, epochs=4, validation_data=both, verbose=0).history
+
+
+@program
+def a_step_that_reports_under_the_names_of_metrics(fit):
+    return fit(network(Told), X, Y, epochs=2, validation_split=0.3, **QUIET).history
+
+
+@program
+def a_step_that_sets_an_attribute(fit):
+    model = network(Remembers)
+    return fit(model, X, Y, epochs=2, **QUIET).history, model.steps_traced
+
+
+@program
+def variables_as_data(fit):
+    model = network()
+    return fit(model, keras.Variable(X), tf.Variable(Y), epochs=2, **QUIET).history, state(model)
+
+
+@program
+def a_dataset_that_is_empty_in_its_second_pass(fit):
+    rows = iter(list(zip(X, Y)))
+    spec = tf.TensorSpec((6,)), tf.TensorSpec((), tf.int64)
+    data = tf.data.Dataset.from_generator(lambda: rows, output_signature=spec).batch(16)
+    model = network()
+    return fit(model, data, epochs=3, verbose=0).history, state(model)
+
+
+class Shrinks(keras.utils.PyDataset):
+    """It has fewer batches from its second pass on."""
+
+    count = 3
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, i):
+        rows = slice(10 * i, 10 * i + 10)
+        return X[rows], Y[rows]
+
+    def on_epoch_end(self):
+        self.count = 2
+
+
+@program
+def a_dataset_that_becomes_shorter(fit):
+    model = network()
+    return fit(model, Shrinks(), epochs=4, shuffle=False, verbose=0).history, state(model)
+
+
+@program
+def another_validation_set_in_the_second_fit(fit):
+    model = network(Reports)
+    held = slice(20), slice(20, None)
+    return [fit(model, X, Y, validation_data=(X[part], Y[part]), **QUIET).history for part in held]
+
+
+@program
+def a_model_that_callbacks_see_before_it_is_built(fit):
+    model = keras.Sequential([layers.Dense(4), layers.Dense(3)])
+    model.compile("sgd", SPARSE)
+    first, seen = [], Sizes()
+    early = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: first.append(len(model.variables)))
+    return fit(model, X, Y, epochs=2, callbacks=[early, seen], **QUIET).history, first, seen.seen, state(model)
+
+
+@program
+def an_unbuilt_model_with_a_frozen_part(fit):
+    model = keras.Sequential([layers.Dense(4, trainable=False), layers.Dense(3)])
+    model.compile("sgd", SPARSE)
+    return fit(model, dataset(), epochs=3, validation_data=(X, Y), verbose=0).history, state(model)
+
+
+@program
+def frozen_and_thawed_between_two_fits(fit):
+    model = network(frozen=None)
+    fit(model, X, Y, **QUIET)
+    tl.freeze(model, "body")
+    tl.thaw(model, "body")
+    return fit(model, X, Y, **QUIET).history, state(model)
+
+
+@program
+def a_fit_of_its_own(fit):
+    model = network(Counts)
+    history = model.fit(X, Y, epochs=2, **QUIET) if fit is keras.Model.fit else fit(model, X, Y, epochs=2, **QUIET)
+    return history.history, history.model is model, model.last is history, model.calls, state(model)
+
+
+class Prepared(keras.Model):
+    """Its `fit` maps a preprocessor over the rows, as that of a KerasHub task does."""
+
+    def fit(self, x, y=None, batch_size=32, shuffle=True, **more):
+        rows = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
+        return super().fit(rows.map(lambda x, y: (x / 2 - 1, y)).prefetch(2), **more)
+
+
+@program
+def a_fit_with_a_preprocessor(fit):
+    model = network(Prepared)
+    more = dict(epochs=4, validation_data=(X, Y), **QUIET)
+    history = model.fit(X, Y, **more) if fit is keras.Model.fit else fit(model, X, Y, **more)
+    return history.history, state(model)
+
+
+@program
+def a_fit_in_two_stages(fit):
+    model = network(InTwoStages, frozen=None)
+    history = model.fit(X, Y, epochs=2, **QUIET) if fit is keras.Model.fit else fit(model, X, Y, epochs=2, **QUIET)
+    return history.history, state(model)
+
+
+def outcome(fit, function):
+    keras.utils.set_random_seed(5)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        return function(fit), " ".join(str(w.message) for w in said)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_as_with_keras(name):
+    (theirs, _), (ours, said) = (outcome(fit, PROGRAMS[name]) for fit in (keras.Model.fit, tl.fit))
+    assert "This trains with `Model.fit`" not in said
+    keras.tree.assert_same_structure(ours, theirs)
+    for a, b in zip(keras.tree.flatten(ours), keras.tree.flatten(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_frozen_weights_changed_between_batches_are_spoken_of():
+    class Nudge(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            bias = self.model.get_layer("body").bias
+            bias.assign(bias + 0.1)
+
+    with pytest.warns(UserWarning, match="between two batches"):
+        tl.fit(network(), X, Y, epochs=2, callbacks=[Nudge()], **QUIET)
+
+
+def test_a_fit_that_never_comes_to_keras_is_spoken_of():
+    class Alone(keras.Model):
+        def fit(self, x, y=None, **more):
+            self.train_on_batch(x, y)
+            return "done"
+
+    with pytest.warns(UserWarning, match="in its own way"):
+        assert tl.fit(network(Alone), X, Y) == "done"
+
+
+def test_features_beside_a_fit_of_its_own():
+    model = network(Counts)
+    with pytest.raises(ValueError, match="a `fit` of its own.*Received: "):
+        tl.fit(model, cache=tl.precompute(model, X, Y, verbose=False))
+    assert model.calls == 0
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("keras_hub"), reason="needs KerasHub")
+@pytest.mark.filterwarnings("ignore")
+def test_tasks_of_keras_hub_are_cached():
+    """Through their own `fit`, which makes a dataset of the rows."""
+    import keras_hub
+
+    tokens = rng.integers(0, 20, (ROWS, 7))
+    words = {"token_ids": tokens, "segment_ids": tokens * 0, "padding_mask": np.ones_like(tokens)}
+
+    def task():
+        sizes = dict(num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=16, max_sequence_length=7)
+        body = keras_hub.models.BertBackbone(vocabulary_size=20, **sizes)
+        body.trainable = False
+        model = keras_hub.models.BertTextClassifier(body, num_classes=3, preprocessor=None)
+        model.compile("adam", SPARSE, metrics=["accuracy"])
+        return model
+
+    results = []
+    for fit in (lambda model, *args, **more: model.fit(*args, **more)), tl.fit:
+        keras.utils.set_random_seed(5)
+        model = task()
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            history = fit(model, words, Y, epochs=4, batch_size=16, validation_split=0.3, verbose=0).history
+        assert not [w for w in said if "This trains with" in str(w.message)]
+        results.append((history, state(model)))
+    for a, b in zip(*map(keras.tree.flatten, results), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
