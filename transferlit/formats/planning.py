@@ -396,7 +396,7 @@ class _Planner(_Sources):
         return [
             self.row(target, v, hits[target])
             for target, v in built.items()
-            if _slot_owner(target) in wanted or not _slot_owner(target)
+            if _slot_owner(target) in wanted or _slot_owner(target) not in self.variables
         ]
 
     def asks(self, row: StateRow) -> bool:

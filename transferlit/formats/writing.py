@@ -351,21 +351,44 @@ def optimizer_variables(
         return {}
     path = {id(v): p for p, v in by_path(model).items()}
     owners = [v for v in optimizer._trainable_variables if id(v) in path]
+    held = _held(optimizer, [path.get(id(v)) for v in optimizer._trainable_variables])
     found = {}
     for v in optimizer.variables:
         names = [f'{path[id(owner)]}/{slot}' for owner, slot in _owners(v, owners)]
-        names = [f'optimizer/{name}' for name in names or [v.path.rpartition('/')[2]]]
+        names = [f'optimizer/{name}' for name in names or [held.get(id(v), v.path)]]
         # Variables of one name have their slots in the order of the variables.
-        found[next((n for n in names if n not in found), v.path)] = v
+        found[next((n for n in names if n not in found), f'optimizer/{v.path}')] = v
     return found
 
 
 def _owners(slot, owners: list) -> list:  # pairs of a variable of the model and a slot's name
     "Whose slot it may be: the variables with the longest name that it begins with."
-    name, fitting = slot.path.partition('/')[2], {}
+    name, fitting = slot.path.rpartition('/')[2], {}
     for v in owners:
         flat = v.path.replace('/', '_')
         if name.startswith(f'{flat}_') and tuple(slot.shape) == tuple(v.shape):
             fitting.setdefault(flat, []).append(v)
     longest = max(fitting, key=len, default='')
     return [(v, name[len(longest) + 1 :]) for v in fitting.get(longest, ())]
+
+# %% ../../nbs/formats/85_writing.ipynb #8b6a3c7c
+def _held(optimizer, paths: list) -> dict:  # id of a variable to its name
+    """By the attribute that holds it: `a/kernel/r` one of a list, `inner_optimizer/iteration` in
+    another optimizer."""
+    found = {}
+    for attribute, value in vars(optimizer).items():
+        name = attribute.lstrip('_')
+        if isinstance(value, keras.optimizers.Optimizer):
+            inner = _held(value, paths).items()
+            found |= {number: f'{name}/{below}' for number, below in inner}
+        elif isinstance(value, keras.Variable):
+            found[id(value)] = _setting(value, name)
+        elif isinstance(value, list) and len(value) == len(paths):
+            for path, v in zip(paths, value):
+                found.setdefault(id(v), f'{path}/{name}')
+    return found
+
+
+def _setting(variable, attribute: str) -> str:  # its name, where it has one of its own
+    name = variable.path.rpartition('/')[2]
+    return attribute if re.fullmatch(r'variable(?:_\d+)?', name) else name
