@@ -45,6 +45,114 @@ def test_two_tasks_are_asked_for(tmp_path):
     assert len(old.to_keras(outputs=["age", "mood"]).outputs) == 2
 
 
+def placed(name, *shape, dtype=tf.float32): return v1.placeholder(dtype, list(shape), name)
+
+
+def dense(x, units, name): return tf.add(tf.matmul(x, held(f"{name}_kernel", int(x.shape[-1]), units)), held(f"{name}_bias", units), name=name)
+
+
+def by_hand(p, t): return -tf.reduce_sum(t*tf.math.log(tf.clip_by_value(p, 1e-10, 1.)))
+
+
+def with_epsilon(p, t): return tf.reduce_mean(-t*tf.math.log(p + 1e-7) - (1 - t)*tf.math.log(1 - p + 1e-7))
+
+
+def contrastive(p, t): return tf.reduce_mean(t*p + (1 - t)*tf.maximum(0., 1 - p))
+
+
+def margins(p, t): return tf.reduce_mean(t*tf.square(tf.maximum(0., .9 - p)) + (1 - t)*tf.square(tf.maximum(0., p - .1)))
+
+
+def weighted(p, t): return tf.reduce_mean(tf.nn.weighted_cross_entropy_with_logits(t, p, 2.))
+
+
+def in_parts(p, t):
+    mean, deviation = tf.split(p, 2, 1)
+    return tf.reduce_mean(tf.exp(-tf.square((t[:, :1] - mean)/tf.exp(deviation))))
+
+
+@pytest.mark.parametrize("loss", [by_hand, with_epsilon, contrastive, margins, weighted, in_parts])
+def test_what_a_written_loss_takes_is_the_output(loss, tmp_path):
+    def build():
+        p = tf.nn.softmax(dense(placed("x", None, 3), 2, "last"), name="p")
+        v1.train.GradientDescentOptimizer(.1).minimize(loss(p, placed("t", None, 2)))
+    old = saved(tmp_path, build)
+    old.to_keras()
+    assert old.report["made"][-1]["outputs"] == ["p:0"]
+
+
+def test_two_inputs_of_one_network_are_told_apart(tmp_path):
+    "A discriminator of real and of made-up images: one of two outputs with equal weights is no silent choice."
+    def build():
+        z, x = placed("z", None, 3), placed("x", None, 4)
+        w, made = held("judge", 4, 1), dense(z, 4, "made")
+        real, fake = tf.matmul(x, w, name="real"), tf.matmul(tf.tanh(made), w, name="fake")
+        v1.train.GradientDescentOptimizer(.1).minimize(tf.reduce_mean(tf.nn.relu(real)) - tf.reduce_mean(tf.nn.softplus(fake)))
+    with pytest.raises(ValueError, match="outputs="): saved(tmp_path, build).to_keras()
+
+
+def test_heads_of_different_losses_are_asked_for(tmp_path):
+    def build():
+        body = tf.nn.relu(dense(placed("x", None, 3), 4, "body"))
+        kind, size = dense(body, 3, "kind"), dense(body, 1, "size")
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=placed("k", None, dtype=tf.int32), logits=kind))
+        v1.train.GradientDescentOptimizer(.1).minimize(loss + tf.reduce_mean(tf.square(size - placed("s", None, 1))))
+    with pytest.raises(ValueError, match="kind:0.*size:0|size:0.*kind:0"): saved(tmp_path, build).to_keras()
+
+
+def test_the_twin_that_evaluates_comes_first(tmp_path):
+    "Trained with the statistics of the batch, evaluated with stored ones: the second is the model."
+    def build():
+        x, kernel, mean = placed("x", None, 3), held("kernel", 3, 2), held("mean", 2)
+        h = tf.matmul(x, kernel)
+        batch = tf.nn.batch_normalization(h, *tf.nn.moments(h, [0]), None, None, 1e-3)
+        stored = tf.nn.batch_normalization(h, mean, tf.square(mean) + 1, None, None, 1e-3)
+        with v1.variable_scope("top", reuse=v1.AUTO_REUSE):
+            last = v1.get_variable("last", [2, 2])
+        train, test = tf.matmul(batch, last, name="train"), tf.matmul(stored, last, name="test")
+        labels = placed("labels", None, dtype=tf.int64)
+        v1.train.GradientDescentOptimizer(.1).minimize(tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=train)))
+        tf.equal(tf.argmax(test, 1), labels)
+    old = saved(tmp_path, build)
+    old.to_keras()
+    assert old.report["made"][-1]["outputs"] == ["test:0"]
+
+
+@pytest.mark.parametrize("mode,compare,train", [
+    (lambda: placed("mode", dtype=tf.int32), lambda m: tf.equal(m, 1), 1),
+    (lambda: placed("mode", dtype=tf.string), lambda m: tf.equal(m, "train"), b"train"),
+    (lambda: v1.placeholder_with_default("infer", [], "mode"), lambda m: tf.equal(m, "train"), b"train")])
+def test_a_mode_in_a_number_or_a_word_is_a_switch(mode, compare, train, tmp_path):
+    def build():
+        h = dense(placed("x", None, 3), 4, "body")
+        h = tf.cond(compare(mode()), lambda: tf.nn.dropout(h, rate=.5), lambda: h)
+        dense(h, 2, "out")
+    old = saved(tmp_path, build)
+    model = old.to_keras()
+    assert len(model.inputs) == 1 and old.report["made"][-1]["native"]
+    assert old.report["made"][-1]["difference"] < 1e-5 and not old.notes
+
+
+def test_a_vector_of_keep_probabilities_is_a_switch(tmp_path):
+    def build():
+        keep, h = placed("keep", 2), placed("x", None, 3)
+        for i in range(2): h = v1.nn.dropout(tf.nn.relu(dense(h, 4, f"layer{i}")), keep[i])
+        dense(h, 2, "out")
+    model = saved(tmp_path, build).to_keras()
+    assert [t.name for t in model.inputs] == ["x"]
+
+
+def test_slices_of_one_variable_are_layers_of_their_own(tmp_path):
+    "Two products with parts of one matrix, as gates are written: neither takes the other's weights."
+    def build():
+        x = placed("x", None, 3)
+        a, b = tf.split(held("both", 3, 8), 2, 1)
+        tf.subtract(tf.nn.relu(tf.matmul(x, a)), tf.nn.relu(tf.matmul(x, b)), name="y")
+    old = saved(tmp_path, build)
+    old.to_keras()
+    assert old.report["made"][-1]["difference"] < 1e-5
+
+
 def test_candidate_sampling_is_training(tmp_path):
     def build():
         words, near = v1.placeholder(tf.int32, [None], "words"), v1.placeholder(tf.int32, [None, 1], "near")

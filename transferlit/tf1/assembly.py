@@ -129,6 +129,7 @@ def _sharing(unit):
     return (
         unit.kind,
         tuple(unit.origins),
+        tuple(a.tobytes() for a in map(np.asarray, unit.arrays)),  # two slices have one origin
         unit.activation,
         str({k: v for k, v in unit.config.items() if not isinstance(v, Fresh)}),
     )

@@ -25,6 +25,7 @@ _SAME_OP = {
     'Sub': 'subtract',
     'Mul': 'multiply',
     'RealDiv': 'divide',
+    'DivNoNan': 'divide_no_nan',
     'FloorDiv': 'floor_divide',
     'FloorMod': 'mod',
     'Maximum': 'maximum',
@@ -346,10 +347,30 @@ def _cumulative(name):
 
     return rule
 
+# %% ../../nbs/tf1/50_formulas.ipynb #49380efb
+def _resize(view, node, ins, arg):
+    "An image in another size, by one of the ways of TensorFlow 1."
+    size, ways = _ints(view, ins[1]), ('align_corners', 'half_pixel_centers')
+    if size is None:
+        return None
+    options = {w: bool(attr(node, w, False)) for w in ways}
+    return ['resize', [arg(ins[0])], dict(way=node.op.removeprefix('Resize'), size=size, **options)]
+
+
+_SHUFFLES = {'DepthToSpace': 'depth_to_space', 'SpaceToDepth': 'space_to_depth'}
+
+
+def _shuffle(view, node, ins, arg):
+    if attr(node, 'data_format', 'NHWC') != 'NHWC':
+        return None
+    return [_SHUFFLES[node.op], [arg(ins[0])], dict(block_size=attr(node, 'block_size'))]
+
 # %% ../../nbs/tf1/50_formulas.ipynb #562920d8
 _SPECIAL = {
     'LeakyRelu': _simple('leaky_relu', ('negative_slope', 'alpha')),
     'Cast': _cast_to,
+    **dict.fromkeys(('ResizeBilinear', 'ResizeNearestNeighbor', 'ResizeBicubic'), _resize),
+    **dict.fromkeys(_SHUFFLES, _shuffle),
     'Div': _true_div,
     'Select': _where,
     'AddN': _sum_of,

@@ -27,7 +27,7 @@ __all__ = ['OPS', 'AUGMENTATIONS', 'Formula', 'specs', 'Compute', 'tensorflow_fu
 
 # %% ../../nbs/tf1/40_layers.ipynb #b697b05b
 _PLAIN = '''abs add all any arccos arcsin arctan arctan2 argmax argmin broadcast_to ceil clip
-concatenate cos cosh cumprod cumsum divide equal erf exp expand_dims expm1 flip floor
+concatenate cos cosh cumprod cumsum divide divide_no_nan equal erf exp expand_dims expm1 flip floor
 floor_divide greater greater_equal isfinite isinf isnan less less_equal log log1p
 logical_and logical_not logical_or logical_xor logsumexp matmul max maximum mean min minimum
 mod multiply negative not_equal pad power prod reciprocal relu relu6 repeat reshape round
@@ -59,10 +59,26 @@ def _filled(x, shape: list, value, dtype: str):  # a constant with as many rows 
 def _row_shape(x, shape: list):  # a reshape that keeps the rows of another tensor
     return ops.reshape(x, [ops.shape(x)[0], *shape])
 
+# %% ../../nbs/tf1/40_layers.ipynb #cfd9ab38
+_WAYS = 'Bilinear', 'NearestNeighbor', 'Bicubic'
+
+
+def _resized(
+    x, way: str, size: list, align_corners: bool = False, half_pixel_centers: bool = False
+):
+    "Images in another size, as TensorFlow 1 counts pixels."
+    if way not in _WAYS:
+        raise ValueError(f'A way to resize must be one of {", ".join(_WAYS)}. Received: {way!r}.')
+    ways = dict(align_corners=align_corners, half_pixel_centers=half_pixel_centers)
+    return ops.cast(getattr(tf.raw_ops, f'Resize{way}')(images=x, size=size, **ways), x.dtype)
+
 # %% ../../nbs/tf1/40_layers.ipynb #806283a8
 OPS = {name: getattr(ops, name) for name in _PLAIN} | {
     'cast': ops.cast,
     'item': _item,
+    'resize': _resized,
+    'depth_to_space': tf.nn.depth_to_space,
+    'space_to_depth': tf.nn.space_to_depth,
     'filled': _filled,
     'reshape_rows': _row_shape,
     'product': _product,

@@ -102,7 +102,9 @@ class Leftovers:
             seen.add(ref)
             if self.view.is_data(ref):
                 found.append(ref)
-            elif name in self.foreign and not self.view.is_static(ref):
+            elif name in self.foreign and (
+                self.view.read.kind_of(ref) == 'shape' or not self.view.is_static(ref)
+            ):
                 stack += self.view.ins(ref[0])
         if name not in self.foreign and self.view.node(name).op == 'Fill':
             found += [r for r in self.view.inputs if (self.view.shape(r) or [None])[0] == 'rows'][

@@ -678,29 +678,65 @@ def trouble(read: Inference, outputs: list) -> int:
     )
 
 # %% ../../nbs/tf1/30_outputs.ipynb #846cf725
-def _is_switch(node, values) -> tuple | None:
-    "The values to try for a node that may be a switch of the training; None if it is none."
-    shape = attr(node, 'shape')
+def _is_switch(node, values, users) -> list:
+    "The values to try for a node that may be a switch of the training; none if it is none."
+    shape, dtype = attr(node, 'shape'), attr(node, 'dtype')
     scalar = not shape  # unknown, or without dimensions
     if node.op in VARIABLES:
-        scalar = shape == [] and bool(_TRAINING.search(node.name))
-    elif not node.op.startswith('Placeholder'):
-        return None
+        named = shape == [] and bool(_TRAINING.search(node.name))
+        return [np.bool_(False), np.bool_(True)] if named and dtype.base_dtype == tf.bool else []
+    if not node.op.startswith('Placeholder') or dtype is None:
+        return []
+    if dtype.is_floating:
+        few = shape is not None and len(shape) == 1 and shape[0] is not None and shape[0] <= _FEW
+        sizes = shape if few else []
+        return (
+            [np.full(sizes, v, dtype.as_numpy_dtype)[()] for v in (1, 0)] if scalar or few else []
+        )
+    if not scalar:
+        return []
+    return [np.bool_(False), np.bool_(True)] if dtype == tf.bool else _modes(node, users)
+
+
+_FEW = 32  # a vector of this many numbers may hold one `keep_prob` a layer
+
+# %% ../../nbs/tf1/30_outputs.ipynb #afe9d7e9
+def _modes(node, users) -> list:
+    "What a whole number or a text is compared with, with something else; the likeliest first."
+    compared = users.get(node.name, [])
+    consts = [tf.make_ndarray(c.attr['value'].tensor) for c in compared if c.op == 'Const']
+    words = list(dict.fromkeys(c.item() for c in consts if c.ndim == 0))
+    if not words:
+        return []
+    text = isinstance(words[0], bytes)
+    words.append(b'' if text else max(words) + 1)
+    words.sort(key=lambda w: not (text and _INFERENCE.search(w.decode(errors='replace'))))
     dtype = attr(node, 'dtype')
-    if not scalar or dtype is None:
-        return None
-    if dtype.base_dtype == tf.bool:
-        return np.bool_(False), np.bool_(True)
-    return (
-        (dtype.as_numpy_dtype(1), dtype.as_numpy_dtype(0))
-        if dtype.is_floating and node.op not in VARIABLES
-        else None
-    )
+    return [np.array(w, object if text else dtype.as_numpy_dtype)[()] for w in words]
+
+
+def _compared(nodes: dict) -> dict:
+    "Name of a node to the nodes that it is compared with."
+    found = {}
+    for node in nodes.values():
+        if node.op in ('Equal', 'NotEqual'):
+            a, b = (_plain_source(i, nodes) for i in node.input[:2])
+            found.setdefault(a.name, []).append(b)
+            found.setdefault(b.name, []).append(a)
+    return found
+
+
+def _plain_source(text, nodes):
+    "The node behind what only passes on."
+    node = nodes[to_ref(text)[0]]
+    while node.op in SAME and node.input:
+        node = nodes[to_ref(node.input[0])[0]]
+    return node
 
 # %% ../../nbs/tf1/30_outputs.ipynb #7d4ed5fc
 def _by_name(node, choices, read_default) -> tuple:
     "The value that a name or a default suggests, and the reason; (None, '') for no suggestion."
-    if choices[0].dtype != bool:
+    if getattr(choices[0], 'dtype', None) != bool:
         return (read_default, 'its default') if read_default is not None else (None, '')
     if read_default is not None and not _TRAINING.search(node.name):
         return read_default, 'its default'
@@ -737,13 +773,17 @@ def switches(
             outputs,
         )
 
+    compared = _compared(here)
     for node in here.values():
-        ref, choices = (node.name, 0), _is_switch(node, values)
-        if choices is None or ref in fed:
+        ref, choices = (node.name, 0), _is_switch(node, values, compared)
+        if not choices or ref in fed:
             continue
+        default = _default(node, nodes)
+        if default is not None and default.dtype.kind not in 'bf':
+            choices.insert(0, default[()])
         scores, before = [score({ref: c}) for c in choices], score({})
-        best, guess = int(np.argmin(scores)), _by_name(node, choices, _default(node, nodes))
-        if scores[0] != scores[1] and min(scores) <= before:
+        best, guess = int(np.argmin(scores)), _by_name(node, choices, default)
+        if len(set(scores)) > 1 and min(scores) <= before:
             found[ref] = choices[best], 'with it, what belongs to training vanishes'
         elif guess[0] is not None:
             found[ref] = guess

@@ -530,10 +530,16 @@ def _run_chain(view, chain, x, given):
         args = [
             view.read.value(r, given) if i != data else x for i, r in enumerate(view.ins(node.name))
         ]
-        if any(a is None for a in args):
+        if any(a is None for a in args) or not _fit(*args):
             return None
         x = _DO[node.op](*args)
     return np.asarray(x, float).reshape(-1) if np.size(x) else None
+
+
+def _fit(a, b) -> bool:
+    "Can two arrays be joined number by number?"
+    sizes = zip(np.shape(a)[::-1], np.shape(b)[::-1])
+    return all(m == n or 1 in (m, n) for m, n in sizes)
 
 # %% ../../nbs/tf1/54_patterns.ipynb #ad3eb616
 def _written_norm(view, node):

@@ -973,6 +973,7 @@ class RevivedKeras(Revived):
     ):
         self.path, self.made, self.custom = Path(path), [], custom_objects
         self.model, mender, self.names = load_old(path, custom_objects)
+        self.renamed = mender.renamed
         self.notes = [*mender.changes, *mender.left_out]
 
     def to_keras(self, outputs=None, inputs=None, name=None):
@@ -980,15 +981,8 @@ class RevivedKeras(Revived):
         an unknown layer.
         """
         wanted = [outputs] if isinstance(outputs, str) else outputs
-        ends = [self.model.get_layer(n).output for n in wanted] if wanted else self.model.outputs
-        begin = (
-            [
-                self.model.get_layer(n).output
-                for n in ([inputs] if isinstance(inputs, str) else inputs)
-            ]
-            if inputs
-            else self.model.inputs
-        )
+        ends = self._tensors(wanted) or self.model.outputs
+        begin = self._tensors([inputs] if isinstance(inputs, str) else inputs) or self.model.inputs
         whole = not wanted and not inputs and not name
         model = (
             self.model
@@ -1012,6 +1006,10 @@ class RevivedKeras(Revived):
             }
         )
         return model
+
+    def _tensors(self, names) -> list:
+        "What layers give, by their names in the file or in the model."
+        return [self.model.get_layer(self.renamed.get(n, n)).output for n in names or ()]
 
     def as_layer(self, inputs=None, outputs=None, name=None):
         "The same as `to_keras`, with weights of its own, frozen."

@@ -347,6 +347,9 @@ def _tries(view, runner, shapes):
         yield free, (3, 5), size
         if said:
             yield shapes, (said[0],) * 2, size
+    for n in parts:  # rows that are divided, as among several devices
+        for size in sizes[:6]:
+            yield free, (2 * n, 4 * n), size
     for n in rows:  # a batch that is written into the graph
         for size in sizes[:6]:
             yield [[n, *s[1:]] if s else s for s in shapes], (n, n), size
