@@ -60,7 +60,7 @@ class _State:
         return cls(groups, tuple(map(tuple, moving)))
 
     def values(self) -> list:
-        return [[v.value for v in group] for group in self.groups]
+        return [[_strong(v.value) for v in group] for group in self.groups]
 
     def split(self, values) -> tuple:  # (moving, fixed)
         moving = [[g[i] for i in places] for g, places in zip(values, self.moving)]
@@ -91,6 +91,10 @@ def _step(ref, parts, kind: str) -> Callable:
         return getattr(actor, f'{kind}_step')(state, batch)
 
     return step
+
+
+def _strong(value):  # a value whose dtype is open would make the loop compile twice
+    return value.astype(value.dtype) if getattr(value, 'weak_type', False) else value
 
 
 def _as(new, old):  # of the dtype that a loop carries
