@@ -244,7 +244,7 @@ class _Run:
         for epoch in range(model._initial_epoch or self.plan.initial_epoch, self.plan.epochs):
             model.reset_metrics()
             self.callbacks.on_epoch_begin(epoch)
-            logs = dict(self.steps(epoch))
+            logs = plain_logs(self.steps(epoch))
             if self.validate and model._should_eval(epoch, self.plan.validation_freq):
                 checked = self.validate(self.callbacks, self.each)
                 logs.update({f'val_{name}': value for name, value in checked.items()})
