@@ -16,7 +16,7 @@ import numpy as np
 
 # %% auto #0
 __all__ = ['tf', 'need_tensorflow', 'on_tensorflow', 'is_tensorflows', 'backend_version', 'Spec', 'open_spec', 'to_tensor',
-           'to_numpy', 'numbers', 'free_on_device', 'count_accelerators']
+           'to_numpy', 'to_int32', 'free_on_device', 'count_accelerators']
 
 # %% ../nbs/floor/62_backends.ipynb #22fc10cb
 class _Late:
@@ -110,7 +110,7 @@ def to_numpy(a) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(a) if own else a)
 
 
-def numbers(a):  # an int32 tensor of row numbers
+def to_int32(a):  # an int32 tensor of row numbers
     return to_tensor(np.asarray(a, 'int32'))
 
 # %% ../nbs/floor/62_backends.ipynb #3a82cd11
