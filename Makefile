@@ -7,7 +7,7 @@ FACTS = settings.ini setup.py pyproject.toml
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test test-keras check format export notebooks docs bench hooks clean
+.PHONY: help demo test test-keras test-jax check format export notebooks docs bench hooks clean
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -34,6 +34,9 @@ test: $(VENV)/dev.done ## every notebook and the tests
 test-keras: $(VENV)/dev.done ## the core tests on another Keras: make test-keras VERSION=3.10 (or nightly)
 	@test -n "$(VERSION)" || { echo "Say which: make test-keras VERSION=3.10"; exit 2; }
 	bash tools/test_keras.sh "$(VERSION)" $(BIN)/python
+
+test-jax: ## the JAX backend in an environment without TensorFlow (make test-jax BACKEND=torch for PyTorch)
+	bash tools/test_backend.sh $(or $(BACKEND),jax) $(PYTHON)
 
 check: $(VENV)/dev.done ## notebooks clean, package and docs in step with them
 	$(BIN)/python tools/notebooks.py check
@@ -63,4 +66,4 @@ hooks: $(VENV)/dev.done ## git hooks that keep notebooks clean
 	$(BIN)/nbdev-install-hooks
 
 clean: ## everything that make made, but docs/ and the package
-	rm -rf $(VENV) .keras-* build dist *.egg-info _proc _demo .pytest_cache
+	rm -rf $(VENV) .keras-* .backend-* build dist *.egg-info _proc _demo .pytest_cache

@@ -15,8 +15,8 @@ import keras
 import numpy as np
 
 # %% auto #0
-__all__ = ['tf', 'on_tensorflow', 'is_tensorflows', 'backend_version', 'Spec', 'open_spec', 'to_tensor', 'to_numpy', 'numbers',
-           'free_on_device', 'count_accelerators']
+__all__ = ['tf', 'need_tensorflow', 'on_tensorflow', 'is_tensorflows', 'backend_version', 'Spec', 'open_spec', 'to_tensor',
+           'to_numpy', 'to_int32', 'free_on_device', 'count_accelerators']
 
 # %% ../nbs/floor/62_backends.ipynb #22fc10cb
 class _Late:
@@ -47,6 +47,11 @@ _MISSING = (
 )
 
 tf = _Late('tensorflow')
+
+# %% ../nbs/floor/62_backends.ipynb #7cbdcec5
+def need_tensorflow() -> None:
+    "Raises ImportError, in words, where TensorFlow is not installed."
+    _load('tensorflow')
 
 # %% ../nbs/floor/62_backends.ipynb #99b5dc2d
 def on_tensorflow() -> bool:
@@ -105,7 +110,7 @@ def to_numpy(a) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(a) if own else a)
 
 
-def numbers(a):  # an int32 tensor of row numbers
+def to_int32(a):  # an int32 tensor of row numbers
     return to_tensor(np.asarray(a, 'int32'))
 
 # %% ../nbs/floor/62_backends.ipynb #3a82cd11

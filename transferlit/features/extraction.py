@@ -13,7 +13,7 @@ import math
 import os
 import time
 import weakref
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from contextlib import ExitStack, suppress
 
 import keras
@@ -266,12 +266,27 @@ class _Memory:
         return [np.concatenate(k) if isinstance(k, list) else k for k in self.kept]
 
 # %% ../../nbs/features/60_extraction.ipynb #da221247
-def _boundary_rows(job, x) -> list:  # one batch through the lower part, as arrays
+def _begin(job, x) -> tuple:  # one batch on its way through the lower part, and its rows
     rows = tree.flatten(x)[0].shape[0]
-    fixed = job.fixed
-    if fixed and rows < fixed:
-        x = tree.map_structure(lambda a: np.concatenate([a] * -(-fixed // rows))[:fixed], x)
-    return [job.narrow(to_numpy(t)[:rows]) for t in job.run(x)]
+    size = job.fixed or job.even
+    if size and rows < size:
+        x = tree.map_structure(lambda a: np.concatenate([a] * -(-size // rows))[:size], x)
+    return job.run(x), rows
+
+
+def _arrays(job, begun: tuple) -> list:  # what a batch became, once it is there
+    made, rows = begun
+    return [job.narrow(to_numpy(t)[:rows]) for t in made]
+
+
+def _ahead(items, count: int):
+    "The same items, so many of them begun before the first is waited for."
+    held = deque()
+    for item in items:
+        held.append(item)
+        if len(held) > count:
+            yield held.popleft()
+    yield from held
 
 
 def _inputs(job, done):
@@ -369,16 +384,27 @@ class Pass:
         if not self.source.stream:
             self.run = compile_lower(self.cut, self.source.x)
         self.size = self.size or choose_batch_size(self.cut, self.run, self.source)
-        for x, beside, columns in _inputs(self, done):
-            if self.run is None:
-                check_inputs(self.cut, x, flows=True)
-                self.run = compile_lower(self.cut, x)
+        # Accelerators compute one batch while the next is brought to them.
+        begun = (self._begun(*batch) for batch in _inputs(self, done))
+        for parts, beside, columns in _ahead(begun, 0 if on_tensorflow() else 2):
             self.beside = _layout(beside)
             labels = {f'@label.{i}': a for i, a in enumerate(leaves_of(beside))}
-            yield {**self._made(x), **labels, **columns}
+            yield {**self._made(parts), **labels, **columns}
 
-    def _made(self, x) -> dict:
-        parts = [_boundary_rows(self, part) for part in _slices(x, self.size)]
+    @property
+    def even(self) -> int | None:
+        "Rows that each call gets where another number would be compiled anew."
+        known = self.source.n and self.size and self.source.n > self.size
+        return self.size if known and not on_tensorflow() else None
+
+    def _begun(self, x, beside, columns) -> tuple:
+        if self.run is None:
+            check_inputs(self.cut, x, flows=True)
+            self.run = compile_lower(self.cut, x)
+        return [_begin(self, part) for part in _slices(x, self.size)], beside, columns
+
+    def _made(self, begun: list) -> dict:
+        parts = [_arrays(self, one) for one in begun]
         made = [np.concatenate(p) if len(p) > 1 else p[0] for p in zip(*parts)]
         return dict(zip([b.name for b in self.cut.boundary], made))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..backends import numbers, open_spec, to_tensor
+from ..backends import open_spec, to_int32, to_tensor
 from ..data import flat, map_flat
 
 # %% auto #0
@@ -121,9 +121,9 @@ def _blocks(source: Blocks, groups, rng):
 def _block_steps(leaves, order, size, room):
     full = len(order) // size
     if full:
-        yield leaves, numbers(np.resize(order, room)), 0, full
+        yield leaves, to_int32(np.resize(order, room)), 0, full
     if len(order) % size:
-        yield leaves, numbers(order), full, full + 1
+        yield leaves, to_int32(order), full, full + 1
 
 # %% ../../nbs/loop/40_blocks.ipynb #537ee496
 def _windows(

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from ..backends import numbers, on_tensorflow, open_spec, tf
+from ..backends import on_tensorflow, open_spec, tf, to_int32
 from ..data import flat, map_flat
 
 # %% auto #0
@@ -69,7 +69,7 @@ def loose_order(
     "An order for batches of uneven size."
     places = len(sizes) + 1 + np.cumsum([0, *sizes])
     joined = np.concatenate([places, numbers])
-    return numbers(joined)
+    return to_int32(joined)
 
 # %% ../../nbs/loop/10_rows.ipynb #2933333c
 def _pipeline(rows: int, batch_size: int, shuffle):
@@ -132,7 +132,7 @@ def _shuffled(rows: int, batch_size: int, shuffle):
 def _orders(rows: int, batch_size: int, shuffle) -> Callable:
     "A function that gives the row numbers of one epoch as Keras would draw them."
     if not on_tensorflow():
-        return lambda: numbers(_by_numpy(rows, batch_size, shuffle))
+        return lambda: to_int32(_by_numpy(rows, batch_size, shuffle))
     if not shuffle:
         return lambda numbers=tf.range(rows): numbers
     seed = tf.compat.v1.random.get_seed(0)[0]

@@ -200,7 +200,7 @@ def _pick_logs(side: _Side, made: dict, before: dict) -> dict:
     "What an epoch reports of the logs of its last step, or of the epoch before if it had none."
     model = side.model
     if made and not own_step(model, side.kind):
-        return dict(made)
+        return plain_logs(made)
     return dict(model._get_metrics_result_or_logs(made or before))
 
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import keras
 from keras import tree
 
+from ..backends import count_accelerators
 from ..data import flat, map_flat
 from .steps import Program, Work
 
 # %% auto #0
-__all__ = ['Scan', 'StepByStep', 'program_kind']
+__all__ = ['steps_together', 'Scan', 'StepByStep', 'program_kind']
 
 # %% ../../nbs/loop/35_scan.ipynb #fd470f13
 def _is(a, b) -> bool:  # the very same tensors
@@ -60,7 +61,7 @@ class _State:
         return cls(groups, tuple(map(tuple, moving)))
 
     def values(self) -> list:
-        return [[v.value for v in group] for group in self.groups]
+        return [[_strong(v.value) for v in group] for group in self.groups]
 
     def split(self, values) -> tuple:  # (moving, fixed)
         moving = [[g[i] for i in places] for g, places in zip(values, self.moving)]
@@ -93,6 +94,10 @@ def _step(ref, parts, kind: str) -> Callable:
     return step
 
 
+def _strong(value):  # a value whose dtype is open would make the loop compile twice
+    return value.astype(value.dtype) if getattr(value, 'weak_type', False) else value
+
+
 def _as(new, old):  # of the dtype that a loop carries
     import jax.numpy as jnp
 
@@ -114,9 +119,30 @@ def _scan(one: Callable) -> Callable:
 
         shapes = jax.eval_shape(one, moving, fixed, order, start, leaves)[0]
         blank = tree.map_structure(_blank, shapes)
-        return jax.lax.fori_loop(start, stop, body, (moving, blank))
+        carried = moving, blank
+        if together := steps_together():
+            carried = _in_blocks(body, start, stop, together, carried)
+            start += (stop - start) // together * together
+        return jax.lax.fori_loop(start, stop, body, carried)
 
     return jax.jit(run, donate_argnums=0)
+
+
+def steps_together() -> int:
+    "Steps in a loop of known length; 0 where that makes nothing faster."
+    # An accelerator is asked after each step whether to go on, unless the length is known.
+    return 64 if count_accelerators() else 0
+
+
+def _in_blocks(body: Callable, start, stop, together: int, carried):
+    "As many whole blocks of steps as there are."
+    import jax
+
+    def block(k, carried):
+        first = start + k * together
+        return jax.lax.fori_loop(0, together, lambda j, c: body(first + j, c), carried)
+
+    return jax.lax.fori_loop(0, (stop - start) // together, block, carried)
 
 
 def _blank(shape):

@@ -237,7 +237,7 @@ def build(
     """Make the variables that the first step of `fit` would make. Raises ValueError where `batch`
     does not fit the model.
     """
-    if own_step(model):
+    if on_tensorflow() and own_step(model):
         return  # its step may take batches of any kind
     if is_fresh(model):
         _FRESH.add(model)
@@ -261,7 +261,7 @@ def build_for(
     rows,  # to train on, as for `run`
 ) -> None:
     "Make every variable that training on these rows will make."
-    if own_step(model):
+    if on_tensorflow() and own_step(model):
         return
     x, *rest = keras.utils.unpack_x_y_sample_weight(rows.form[0])
     build(model, (_graph(model).input if parts else x, *rest))

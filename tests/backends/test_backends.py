@@ -1,0 +1,246 @@
+"""Keras' other backends: nothing imports TensorFlow, and training is Keras' own to the bit or nearly so.
+
+On TensorFlow only the first tests run; `make test-jax` runs all of them in an environment without it.
+"""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import transferlit as tl
+
+ROOT = Path(__file__).parents[2]
+ELSEWHERE = keras.backend.backend() in ("jax", "torch")
+elsewhere = pytest.mark.skipif(not ELSEWHERE, reason="for JAX and PyTorch: make test-jax")
+L = keras.layers
+
+REFUSING = """
+import sys
+class Refuses:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] == 'tensorflow':
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuses())
+"""
+
+
+def run(program: str, backend: str, *arguments) -> str:
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], env=environment,
+                          capture_output=True, text=True, timeout=600)
+    assert not done.returncode, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_importing_everything_imports_no_tensorflow():
+    program = REFUSING + """
+from importlib import import_module
+from pathlib import Path
+import transferlit
+home = Path(transferlit.__file__).parent
+for path in home.rglob('*.py'):
+    name = '.'.join(path.relative_to(home.parent).with_suffix('').parts).removesuffix('.__init__')
+    if '.tf1' not in name and name not in ('transferlit.revival', 'transferlit._modidx'):
+        import_module(name)
+assert 'tensorflow' not in sys.modules
+"""
+    run(program, "numpy")
+
+
+def test_what_needs_tensorflow_says_so():
+    program = REFUSING + """
+import transferlit
+try:
+    transferlit.revive
+except ImportError as error:
+    print(error)
+"""
+    assert "pip install tensorflow" in run(program, "numpy")
+
+
+def test_a_checkpoint_of_another_backend_is_restored(tmp_path):
+    make = """
+import sys, keras, numpy as np, transferlit as tl
+keras.utils.set_random_seed(3)
+L = keras.layers
+model = keras.Sequential([keras.Input((8, 8, 2)), L.Conv2D(4, 3, name='c'), L.BatchNormalization(name='b'),
+                          L.Flatten(), L.Dense(3, name='d')])
+x = np.random.default_rng(0).normal(size=(5, 8, 8, 2)).astype('float32')
+"""
+    path, told = tmp_path / "m.safetensors", tmp_path / "y.npy"
+    run(make + "tl.save(model, sys.argv[1]); np.save(sys.argv[2], np.asarray(model(x)))", "numpy", path, told)
+    namespace = {}
+    exec(make.replace("set_random_seed(3)", "set_random_seed(4)"), namespace)
+    model, x = namespace["model"], namespace["x"]
+    tl.restore(model, path)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(model(x)), np.load(told), atol=1e-5)
+
+
+# What follows is for JAX and PyTorch.
+
+ROWS = 103
+rng = np.random.default_rng(0)
+X = rng.normal(size=(ROWS, 12)).astype("float32")
+Y = rng.integers(0, 3, ROWS)
+
+
+def network(*top, frozen=True, optimizer="adam", cls=keras.Model, **compile):
+    keras.utils.set_random_seed(0)
+    enters = keras.Input((12,))
+    h = L.Dense(8, "relu", name="low")(enters)
+    for layer in top:
+        h = layer(h)
+    model = cls(enters, L.Dense(3, name="out", kernel_regularizer="l2")(h))
+    if frozen:
+        tl.freeze(model, "low")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"], **compile)
+    return model
+
+
+class LooksAtX(keras.Model):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        known = super().compute_loss(x, y, y_pred, sample_weight, training)
+        return known + 0.1 * keras.ops.mean(keras.ops.square(x))
+
+
+def trained(fit, make, **how):
+    model = make()
+    keras.utils.set_random_seed(1)
+    history = fit(model, X, Y, epochs=2, batch_size=16, verbose=0, **how).history
+    return model, history
+
+
+def by_keras(model, *data, **how):
+    return model.fit(*data, **how)
+
+
+KINDS = {
+    "plain": (lambda: network(), {}),
+    "all trains": (lambda: network(frozen=False), {}),
+    "random": (lambda: network(L.Dropout(0.4)), {}),
+    "statistics": (lambda: network(L.BatchNormalization()), {}),
+    "held out": (lambda: network(), {"validation_split": 0.3}),
+    "weights by class": (lambda: network(), {"class_weight": {0: 3.0}}),
+    "some steps": (lambda: network(optimizer="sgd"), {"steps_per_epoch": 3}),
+    "accumulated": (lambda: network(optimizer=keras.optimizers.Adam(0.01, gradient_accumulation_steps=2)), {}),
+    "looks at x": (lambda: network(cls=LooksAtX), {}),
+}
+ORDERS = (False, True, "batch") if keras.backend.backend() == "jax" else (False,)  # PyTorch draws its own
+
+
+@elsewhere
+@pytest.mark.parametrize("shuffle", ORDERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_is_that_of_keras(kind, shuffle):
+    make, how = KINDS[kind]
+    (model, history), (ours, our_history) = (trained(f, make, shuffle=shuffle, **how) for f in (by_keras, tl.fit))
+    for a, b in zip(ours.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert our_history.keys() == history.keys()
+    for name in history:
+        np.testing.assert_allclose(our_history[name], history[name], rtol=1e-5)
+
+
+@elsewhere
+def test_blocks_of_steps_are_the_same_steps(monkeypatch):
+    from transferlit.loop import scan
+
+    one, _ = trained(tl.fit, KINDS["random"][0], shuffle=False)
+    monkeypatch.setattr(scan, "steps_together", lambda: 3)
+    other, _ = trained(tl.fit, KINDS["random"][0], shuffle=False)
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@elsewhere
+def test_features_are_kept_and_trained_on(tmp_path):
+    model = network(L.Dropout(0.2))
+    kept = tl.precompute(model, X, Y, store=tmp_path, batch_size=16, verbose=False)
+    low = keras.ops.convert_to_numpy(tl.split(model).lower(X))
+    np.testing.assert_allclose(np.asarray(kept.arrays[0]), low, atol=1e-6)
+    again = tl.precompute(model, X, Y, store=tmp_path, verbose=False)
+    assert again.note.startswith("Reused") and again.parts["versions"][keras.backend.backend()]
+    before = model.get_weights()
+    tl.fit(model, cache=again, epochs=2, verbose=0)
+    after = model.get_weights()
+    assert np.array_equal(before[0], after[0]) and not np.array_equal(before[-1], after[-1])
+
+
+@elsewhere
+def test_settings_are_compared():
+    rows = tl.sweep(network(), X, Y, over={"optimizer.learning_rate": [0.1, 0.001]}, epochs=2, validation_split=0.3)
+    assert len(rows.rows) == 2 and rows.rows[0]["val_loss"] <= rows.rows[1]["val_loss"]
+
+
+@elsewhere
+def test_stages_train_what_they_say():
+    model = network(L.Dense(4, name="mid"), frozen=False)
+    before = {p: np.array(v) for p, v in tl.by_path(model).items()}
+    tl.finetune(model, X, Y, [tl.Stage("out", 1), tl.Stage(["mid", "out"], 1)], verbose=0)
+    moved = {p for p, v in tl.by_path(model).items() if not np.array_equal(before[p], np.array(v))}
+    assert moved == {"mid/kernel", "mid/bias", "out/kernel", "out/bias"}
+
+
+@elsewhere
+@pytest.mark.parametrize("name", ["m.keras", "m.weights.h5", "m.safetensors", "m.ckpt"])
+def test_saved_is_restored(tmp_path, name):
+    model, other = network(), network()
+    for v in other.variables:
+        v.assign(v * 0)
+    tl.save(model, tmp_path / name)
+    tl.restore(other, tmp_path / name)
+    for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@elsewhere
+def test_models_are_shared_grafted_and_barred(tmp_path):
+    model = network()
+    tl.share(model, tmp_path / "s")
+    np.testing.assert_allclose(*[keras.ops.convert_to_numpy(m(X)) for m in (tl.shared(tmp_path / "s"), model)], atol=1e-6)
+    assert tl.graft(model, "low", L.Dense(5)).output.shape == (None, 5)
+    barred = tl.stop_after(network(frozen=False), "low")
+    assert barred.output.shape == (None, 3)
+
+
+@elsewhere
+def test_masks_cross_the_cut():
+    def make():
+        keras.utils.set_random_seed(0)
+        enters = keras.Input((None,), dtype="int32")
+        h = L.Embedding(9, 4, mask_zero=True, trainable=False, name="e")(enters)
+        model = keras.Model(enters, L.Dense(3)(L.LSTM(4)(h)))
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return model
+
+    words = rng.integers(0, 9, (ROWS, 6))
+    after = []
+    for fit in by_keras, tl.fit:
+        model = make()
+        fit(model, words, Y, epochs=2, verbose=0, shuffle=False)
+        after.append(model.get_weights())
+    for a, b in zip(*after, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@elsewhere
+def test_a_dataset_is_trained_on_by_keras():
+    class Few(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, i):
+            return X[i * 16 : i * 16 + 16], Y[i * 16 : i * 16 + 16]
+
+    with pytest.warns(UserWarning, match="datasets flow into the loop on TensorFlow"):
+        assert tl.fit(network(), Few(), verbose=0).history["loss"]
+
+
+@elsewhere
+def test_tensorflow_was_never_imported():  # by any test before
+    assert "tensorflow" not in sys.modules
