@@ -15,8 +15,8 @@ UNSEEN = re.compile(r"^#\|\s*(?:hide|export|exports|exporti|default_exp|echo:\s*
 FOLDED = re.compile(r"^#\|\s*code-fold:\s*true", re.M)
 
 
-def is_import(source):
-    return all(isinstance(s, (ast.Import, ast.ImportFrom)) for s in ast.parse(source).body)
+def has_imports(source):
+    return any(isinstance(s, (ast.Import, ast.ImportFrom)) for s in ast.parse(source).body)
 
 
 def first_cells(nb):
@@ -25,7 +25,7 @@ def first_cells(nb):
         if cell.cell_type != "code" or UNSEEN.search(cell.source) or pages.only_checks(cell):
             continue
         yield cell.source
-        if not (FOLDED.search(cell.source) or is_import(cell.source)):
+        if not (FOLDED.search(cell.source) or has_imports(cell.source)):
             return
 
 
