@@ -47,3 +47,10 @@ def test_a_hidden_import_is_missed(tmp_path, monkeypatch):
     nb = nbformat.v4.new_notebook(cells=[hidden, nbformat.v4.new_code_cell("math.pi")])
     with pytest.raises(NameError):
         exec("\n".join(first_cells(nb)), {})
+
+
+@pytest.mark.parametrize("path", [p for p in notebooks([]) if is_for_readers(p)], ids=shown)
+def test_run_all_skips_nothing(path):
+    """Jupyter does not know `eval: false`: what must not run is text."""
+    sources = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    assert not [s for s in sources if re.search(r"^#\|\s*eval:\s*false", s, re.M)]
