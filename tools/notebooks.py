@@ -181,7 +181,7 @@ QUIET = """#| hide
 from transferlit.quiet import load_tensorflow
 
 load_tensorflow()"""
-FOLDED = re.compile(r"^#\|\s*(?:hide|code-fold:\s*true)\s*$", re.M)
+FOLDED = re.compile(r"^#\|\s*(?:hide|default_exp .*|code-fold:\s*true)\s*$|^#\| export\nfrom __future__ ", re.M)
 GITHUB = re.compile(r"^> *\[!(NOTE|TIP|IMPORTANT|WARNING|CAUTION)\] *\n", re.M)
 KINDS = {"NOTE": "참고 · Note", "TIP": "도움말 · Tip", "IMPORTANT": "중요 · Important", "WARNING": "경고 · Warning", "CAUTION": "주의 · Caution"}
 

@@ -696,21 +696,20 @@ def fit(
     model: keras.Model,  # compiled; trained in place
     x=None,  # arrays, rows first; a finite dataset; None with `cache=features`
     y=None,  # labels; None with features that hold them
-    # From here to `validation_freq` all arguments are those of `Model.fit`, with their meaning.
-    batch_size: int | None = None,
-    epochs: int = 1,
-    verbose='auto',
-    callbacks=None,
-    validation_split: float = 0.0,
-    validation_data=None,
-    shuffle=True,
-    class_weight: dict | None = None,
-    sample_weight=None,
-    initial_epoch: int = 0,
-    steps_per_epoch: int | None = None,
-    validation_steps: int | None = None,
-    validation_batch_size: int | None = None,
-    validation_freq=1,
+    batch_size: int | None = None,  # as of `Model.fit`, like all below: rows a step, 32 by default
+    epochs: int = 1,  # the number of the last epoch
+    verbose='auto',  # 0: nothing; 1: a bar; 2: a line an epoch
+    callbacks=None,  # of Keras
+    validation_split: float = 0.0,  # the share of the last rows to hold out
+    validation_data=None,  # (x, y), (x, y, sample_weight) or a dataset
+    shuffle=True,  # the rows, in each epoch
+    class_weight: dict | None = None,  # class to weight
+    sample_weight=None,  # a number a row
+    initial_epoch: int = 0,  # the epoch to begin with
+    steps_per_epoch: int | None = None,  # batches an epoch; all of them by default
+    validation_steps: int | None = None,  # batches to validate on; all of them by default
+    validation_batch_size: int | None = None,  # as `batch_size` by default
+    validation_freq=1,  # validate every so many epochs, or at those listed
     *,
     # True: in memory; a folder; `Features` made before; False: run the frozen part in every step
     cache=True,

@@ -21,6 +21,7 @@ import docs
 import notebooks
 import pages
 import readme
+from fastcore.nbio import NbCell
 
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 INDEX = ["# little\n\n> A little project.", "<div lang=\"ko\">\n\n[표본](31_sample.ipynb#하나-one)과 `Table`과 `Table.to_dict`\n\n</div>",
@@ -180,6 +181,39 @@ def test_every_notebook_runs_in_its_own_folder_and_a_failure_is_told(tmp_path):
     write(tmp_path / "nbs/house/10_inner.ipynb", ["# x"], new_code_cell("1 / 0"))
     done = tool(tmp_path, "notebooks", "run")
     assert done.returncode == 1 and "house/10_inner.ipynb: failed" in done.stderr
+
+
+@pytest.mark.parametrize(("source", "outputs", "folds"), [
+    ("test_eq(1, 1)\nassert True", [], True),
+    ("before = 1\nwith expect_fail(ValueError):\n    int('x')", [], True),
+    ("def f(): return 1\ntest_eq(f(), 1)", [], False),
+    ("x = 1", [], False),
+    ("test_eq(1, 1)", [new_output("stream", text="shown")], False),
+    ("#| hide\ntest_eq(1, 1)", [], False),
+    ("%%time\nassert 1", [], False),
+])
+def test_cells_that_only_assert_fold(source, outputs, folds):
+    cell = NbCell(0, dict(cell_type="code", source=source, outputs=outputs))
+    cell.directives_ = cell.directives
+    pages.fold_checks(cell)
+    assert ("확인 · Check" in cell.source) == folds
+
+
+@pytest.mark.parametrize(("title", "address"), [
+    ("낡은 캐시 · A stale cache", "a-stale-cache"), ("명시했을 때만 · Position matching (opt-in)", "position-matching-opt-in"),
+    ("`var_list`와 동결 · <code>var_list</code> and freezing", "var_list-and-freezing"), ("PyTorch", "pytorch"),
+])
+def test_headings_have_english_addresses(title, address):
+    assert docs.slug(title) == address
+    page = f'<h2 data-anchor-id="x">{title}</h2><h2 data-anchor-id="y">{title}</h2>'
+    assert docs.addressed(page).count(f'<span id="{address}"></span><h2') == 1
+
+
+def test_jupyterlab_folds_what_readers_need_not_see(tmp_path):
+    nb = new_notebook(cells=[new_code_cell(s) for s in ("#| hide\n1", "#| default_exp x", "#| export\nfrom __future__ import annotations",
+                                                        "#| code-fold: true\n1", "#| export\ndef f(): ...", "1")])
+    notebooks.fold(nb)
+    assert [bool(c.metadata) for c in nb.cells] == [True] * 4 + [False] * 2
 
 
 def test_drafts_and_checkpoints_are_no_notebooks(tmp_path, monkeypatch):

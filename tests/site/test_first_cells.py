@@ -15,8 +15,8 @@ UNSEEN = re.compile(r"^#\|\s*(?:hide|export|exports|exporti|default_exp|echo:\s*
 FOLDED = re.compile(r"^#\|\s*code-fold:\s*true", re.M)
 
 
-def is_import(source):
-    return all(isinstance(s, (ast.Import, ast.ImportFrom)) for s in ast.parse(source).body)
+def has_imports(source):
+    return any(isinstance(s, (ast.Import, ast.ImportFrom)) for s in ast.parse(source).body)
 
 
 def first_cells(nb):
@@ -25,7 +25,7 @@ def first_cells(nb):
         if cell.cell_type != "code" or UNSEEN.search(cell.source) or pages.only_checks(cell):
             continue
         yield cell.source
-        if not (FOLDED.search(cell.source) or is_import(cell.source)):
+        if not (FOLDED.search(cell.source) or has_imports(cell.source)):
             return
 
 
@@ -47,3 +47,10 @@ def test_a_hidden_import_is_missed(tmp_path, monkeypatch):
     nb = nbformat.v4.new_notebook(cells=[hidden, nbformat.v4.new_code_cell("math.pi")])
     with pytest.raises(NameError):
         exec("\n".join(first_cells(nb)), {})
+
+
+@pytest.mark.parametrize("path", [p for p in notebooks([]) if is_for_readers(p)], ids=shown)
+def test_run_all_skips_nothing(path):
+    """Jupyter does not know `eval: false`: what must not run is text."""
+    sources = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    assert not [s for s in sources if re.search(r"^#\|\s*eval:\s*false", s, re.M)]

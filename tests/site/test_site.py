@@ -367,6 +367,27 @@ def axe():
     return next((path.read_text("utf-8") for path in found if path.exists()), None)
 
 
+LESSONS = ("transfer_learning", "checkpoint", "surgery", "revival", "freezing", "barrier", "caching", "wrapup")
+FIRST = "const first = document.querySelector('.symbol'); return first ? first.getBoundingClientRect().top + scrollY : null"
+
+
+@pytest.mark.parametrize("lang", ["ko", "en"])
+def test_a_lesson_comes_to_its_function_within_six_screens(browser, lang):
+    """And begins with a picture or a table: what it does, before how."""
+    for page in LESSONS:
+        browser.open(f"{page}.html?lang={lang}")
+        top = browser.js(FIRST)
+        assert top is None or top <= 6 * DESK[1], f"{page}: {top / DESK[1]:.1f} screens"
+        shown = browser.js("return document.querySelector('main :is(img, table)').getBoundingClientRect().top")
+        assert shown <= 1.2 * DESK[1], f"{page} shows nothing in its first screen"
+
+
+def test_a_heading_has_an_english_address(browser):
+    browser.open("guides/recipes.html?lang=en#a-stale-cache")
+    top = "return document.getElementById('a-stale-cache').getBoundingClientRect().top"
+    browser.wait(lambda: 0 <= browser.js(top) <= 200)  # it scrolls there; below the bar
+
+
 AXE = """const done = arguments[arguments.length - 1];
 axe.run(document, {resultTypes: ['violations']}).then(found => done(found.violations
     .filter(v => ['serious', 'critical'].includes(v.impact) || v.id.startsWith('landmark'))
