@@ -139,11 +139,11 @@ def _plan(
     """Show what a restore would write into a model.
 
     The exit status says whether it could: 0 or 1. Neither MODEL nor FILE is changed."""
-    import keras
     from transferlit.checkpoint import plan
+    from transferlit.revival import revive
 
     found = plan(
-        keras.saving.load_model(model, compile=False),
+        revive(model).to_keras(),
         file,
         only,
         _renames(rename),

@@ -8,11 +8,9 @@ Docs: https://transferlit.github.io/transferlit/guides/sharing.html.md"""
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
-import threading
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -20,6 +18,7 @@ import keras
 from .checkpoint import restore, save
 from .files import atomic_path, file_hash, locked, readable
 from .formats import open_weights
+from .keras_internals import limit_values
 from .paths import by_path
 
 # %% auto #0
@@ -225,32 +224,19 @@ def _config(folder: Path) -> dict:
 _SPARE = 1_000_000  # values that a model has and no weight file: seeds, tables of its own
 
 
-@contextmanager
-def _at_most(values: int, weights: Path):
-    """Variables made within take memory for so many values. Raises ValueError before one takes
-    more; other threads are left alone.
-    """
-    initialize, thread, made = (
-        keras.Variable._initialize_with_initializer,
-        threading.get_ident(),
-        [],
-    )
+def _count_values(weights: Path) -> int:
+    with open_weights(weights) as found:
+        return sum(v.size for v in found.values())
 
-    def initialize_within(variable, initializer):
-        made.append(math.prod(variable.shape))
-        if threading.get_ident() == thread and sum(made) > values + _SPARE:
-            raise ValueError(_too_large(sum(made), values, weights))
-        initialize(variable, initializer)
 
-    keras.Variable._initialize_with_initializer = initialize_within
-    try:
-        yield
-    finally:
-        keras.Variable._initialize_with_initializer = initialize
+def _within(weights: Path):
+    "A block in which variables hold no more values than a weight file."
+    there = _count_values(weights)
+    return limit_values(there + _SPARE, partial(_too_large, there, weights))
 
 # %% ../nbs/guides/30_sharing.ipynb #fb9a11cb
-def _too_large(needed: int, there: int, weights: Path) -> str:
-    return (
+def _too_large(there: int, weights: Path, needed: int) -> ValueError:
+    return ValueError(
         'An architecture must not have more values than its weights. Do not trust this folder, or'
         f' share it again. Received: at least {needed:,} values for {there:,} in {weights.name!r}.'
     )
@@ -262,8 +248,6 @@ def _make(architecture: dict, custom_objects: dict) -> keras.Model:
         with keras.saving.custom_object_scope(custom_objects):
             return keras.models.model_from_json(json.dumps(architecture))
     except (TypeError, ValueError) as error:
-        if 'more values than its weights' in str(error):
-            raise
         # Keras shows the whole configuration around the sentence that says what is wrong.
         said = str(error).rpartition('Exception encountered: ')[2].partition('. ')[0]
         raise ValueError(
@@ -283,14 +267,22 @@ def shared(
     Hub name without `huggingface_hub`.
     """
     folder = _folder(source)
-    config = _config(folder)
+    while True:
+        config = _config(folder)
+        try:
+            model = _read_shared(folder, config, custom_objects or {})
+        except (OSError, ValueError):
+            if _config(folder) == config:
+                raise
+            continue  # shared anew meanwhile
+        if _config(folder) == config:
+            return model
+
+
+def _read_shared(folder: Path, config: dict, custom_objects: dict):
     weights = _weights(folder, config)
-    with _at_most(_count_values(weights), weights):
-        model = _make(config['architecture'], custom_objects or {})
+    with _within(weights):
+        model = _make(config['architecture'], custom_objects)
     restore(model, weights)
+    _weights(folder, config)  # still these
     return model
-
-
-def _count_values(weights: Path) -> int:
-    with open_weights(weights) as found:
-        return sum(v.size for v in found.values())
