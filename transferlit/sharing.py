@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -266,23 +267,33 @@ def shared(
     a folder that is damaged, of another kind or of classes that are not known, ImportError for a
     Hub name without `huggingface_hub`.
     """
-    folder = _folder(source)
-    while True:
-        config = _config(folder)
-        try:
-            model = _read_shared(folder, config, custom_objects or {})
-        except (OSError, ValueError):
-            if _config(folder) == config:
-                raise
-            continue  # shared anew meanwhile
-        if _config(folder) == config:
-            return model
+    folder, found = _folder(source), None
+    while found is None:
+        found = _read_shared(folder, custom_objects or {})
+    return found
 
 
-def _read_shared(folder: Path, config: dict, custom_objects: dict):
-    weights = _weights(folder, config)
-    with _within(weights):
-        model = _make(config['architecture'], custom_objects)
-    restore(model, weights)
-    _weights(folder, config)  # still these
-    return model
+def _read_shared(folder: Path, custom_objects: dict):
+    "The model; None where it was shared anew meanwhile."
+    before = _state(folder)
+    config = _config(folder)
+    try:
+        weights = _weights(folder, config)
+        with _within(weights):
+            model = _make(config['architecture'], custom_objects)
+        restore(model, weights)
+    except (OSError, ValueError):
+        if _state(folder) == before:
+            raise
+        return None
+    return model if _state(folder) == before and _config(folder) == config else None
+
+
+def _state(folder: Path) -> list:
+    "What the system says of the files of a shared folder: another one after each `share`."
+    found = []
+    for path in (folder / 'config.json', *sorted(folder.glob('model*.safetensors'))):
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            found.append((path.name, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns))
+    return found

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 import transferlit as tl
 from transferlit.tf1 import Limits, read_graph
+from transferlit.formats import UnsafeFile
 from transferlit.tf1.limits import TooLarge, check_loops, check_sizes
 
 v1 = tf.compat.v1
@@ -126,3 +127,23 @@ def test_what_grows_when_it_runs_is_refused(name, tmp_path):
 def test_a_size_that_is_written_down_is_not_made(op, arguments):
     with tf.Graph().as_default() as graph: getattr(tf.raw_ops, op)(**arguments)
     with pytest.raises(TooLarge): check_sizes({n.name: n for n in graph.as_graph_def().node}, Limits())
+
+
+def test_calls_that_double_are_refused(tmp_path):
+    """Forty functions, each of which calls the one before twice: 2**40 additions in a few KB."""
+    def build(x):
+        add = tf.function(lambda t: t + 1.)
+        return tf.matmul(tf.function(lambda t: add(add(t)))(x), kernel())
+    path = frozen(tmp_path, build)
+    graph = tf.compat.v1.GraphDef.FromString(path.read_bytes())
+    twice = next(f for f in graph.library.function if sum("Call" in n.op for n in f.node_def) == 2)
+    for level in range(40):
+        above = graph.library.function.add()
+        above.CopyFrom(twice)
+        above.signature.name = f"twice{level}"
+        for node in above.node_def:
+            if "Call" in node.op: node.attr["f"].func.name = f"twice{level - 1}" if level else twice.signature.name
+    for node in graph.node:
+        if "Call" in node.op: node.attr["f"].func.name = "twice39"
+    path.write_bytes(graph.SerializeToString())
+    with pytest.raises(UnsafeFile, match="nodes"): tl.revive(path).to_keras(outputs="out")
