@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from .files import printable
-from .quiet import load_tensorflow
+from .quiet import load_keras
 
 # %% auto #0
 __all__ = []
@@ -83,7 +83,7 @@ def _demo(
     ] = 'auto',
 ) -> None:
     "Train, save, restore, freeze, cache on real digits, or on your pictures."
-    load_tensorflow()
+    load_keras()
     from transferlit.tour import walk
 
     walk(folder, epochs, source, data)
@@ -141,12 +141,12 @@ def _plan(
     """Show what a restore would write into a model.
 
     The exit status says whether it could: 0 or 1. Neither MODEL nor FILE is changed."""
-    load_tensorflow()
-    import keras
+    load_keras()
     from transferlit.checkpoint import plan
+    from transferlit.revival import revive
 
     found = plan(
-        keras.saving.load_model(model, compile=False),
+        revive(model).to_keras(),
         file,
         only,
         _renames(rename),
@@ -192,7 +192,7 @@ def _revive(
     """Turn an old TensorFlow graph into a Keras model.
 
     The model is compared with the graph; where they differ, nothing is saved."""
-    load_tensorflow()
+    load_keras()
     from transferlit.revival import revive
 
     old = revive(file)

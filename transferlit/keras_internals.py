@@ -7,7 +7,9 @@ Docs: https://transferlit.github.io/transferlit/floor/keras_internals.html.md"""
 # %% ../nbs/floor/65_keras_internals.ipynb #e1c196b9
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,7 +25,7 @@ from .tables import Table
 
 # %% auto #0
 __all__ = ['INTERNALS', 'Internal', 'missing', 'internals', 'draw_as_fit', 'mask_of', 'is_fresh', 'view_as', 'all_layers',
-           'statistics', 'parts', 'rebuild', 'put_back', 'set_flags', 'rates']
+           'statistics', 'parts', 'rebuild', 'put_back', 'set_flags', 'rates', 'limit_values']
 
 # %% ../nbs/floor/65_keras_internals.ipynb #897ba2ce
 _ALL = ('3.6', '3.10', '3.15', '3.16 nightly')
@@ -371,3 +373,33 @@ def _pushed(stack: list, value) -> Iterator:
         yield
     finally:
         stack.pop()
+
+# %% ../nbs/floor/65_keras_internals.ipynb #96fd2c26
+@contextmanager
+def limit_values(
+    most: int,  # values that all variables made within may hold
+    refuse: Callable,  # from a number of values to the error that says so
+):
+    """A block in which variables of this thread are made within a limit. Raises what `refuse` gives
+    before one takes more, however Keras wraps it on the way.
+    """
+    initialize, thread = keras.Variable._initialize_with_initializer, threading.get_ident()
+    made, errors = [], []
+
+    def initialize_within(variable, initializer):
+        if threading.get_ident() == thread:
+            made.append(math.prod(variable.shape))
+            if sum(made) > most:
+                errors.append(refuse(sum(made)))
+                raise errors[0]
+        initialize(variable, initializer)
+
+    keras.Variable._initialize_with_initializer = initialize_within
+    try:
+        yield
+    except Exception:
+        if errors:
+            raise errors[0] from None
+        raise
+    finally:
+        keras.Variable._initialize_with_initializer = initialize

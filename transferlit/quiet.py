@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 # %% auto #0
-__all__ = ['without_log', 'load_tensorflow']
+__all__ = ['without_log', 'load_keras', 'load_tensorflow']
 
 # %% ../nbs/floor/12_quiet.ipynb #23e69d9d
 @contextmanager
@@ -34,9 +34,18 @@ def without_log() -> Iterator[None]:
         os.close(nowhere)
 
 # %% ../nbs/floor/12_quiet.ipynb #5cdaceac
-def load_tensorflow() -> None:
-    "Import TensorFlow and Keras without their log. Where they are imported already, do nothing."
+def _load(*names: str) -> None:
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
     with without_log():
-        import_module('tensorflow')
-        import_module('keras')
+        for name in names:
+            import_module(name)
+
+
+def load_keras() -> None:
+    "Import Keras and its backend, whichever it is, without their log."
+    _load('keras')
+
+
+def load_tensorflow() -> None:
+    "Import TensorFlow and Keras without their log. Where they are imported already, do nothing."
+    _load('tensorflow', 'keras')

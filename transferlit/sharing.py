@@ -8,11 +8,10 @@ Docs: https://transferlit.github.io/transferlit/guides/sharing.html.md"""
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
-import threading
-from contextlib import contextmanager
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -21,6 +20,7 @@ from .checkpoint import restore, save
 from .errors import see
 from .files import atomic_path, file_hash, locked, readable
 from .formats import open_weights
+from .keras_internals import limit_values
 from .paths import by_path
 
 # %% auto #0
@@ -226,32 +226,19 @@ def _config(folder: Path) -> dict:
 _SPARE = 1_000_000  # values that a model has and no weight file: seeds, tables of its own
 
 
-@contextmanager
-def _at_most(values: int, weights: Path):
-    """Variables made within take memory for so many values. Raises ValueError before one takes
-    more; other threads are left alone.
-    """
-    initialize, thread, made = (
-        keras.Variable._initialize_with_initializer,
-        threading.get_ident(),
-        [],
-    )
+def _count_values(weights: Path) -> int:
+    with open_weights(weights) as found:
+        return sum(v.size for v in found.values())
 
-    def initialize_within(variable, initializer):
-        made.append(math.prod(variable.shape))
-        if threading.get_ident() == thread and sum(made) > values + _SPARE:
-            raise ValueError(_too_large(sum(made), values, weights))
-        initialize(variable, initializer)
 
-    keras.Variable._initialize_with_initializer = initialize_within
-    try:
-        yield
-    finally:
-        keras.Variable._initialize_with_initializer = initialize
+def _within(weights: Path):
+    "A block in which variables hold no more values than a weight file."
+    there = _count_values(weights)
+    return limit_values(there + _SPARE, partial(_too_large, there, weights))
 
 # %% ../nbs/guides/30_sharing.ipynb #fb9a11cb
-def _too_large(needed: int, there: int, weights: Path) -> str:
-    return (
+def _too_large(there: int, weights: Path, needed: int) -> ValueError:
+    return ValueError(
         'An architecture must not have more values than its weights. Do not trust this folder, or'
         f' share it again. Received: at least {needed:,} values for {there:,} in {weights.name!r}.'
     )
@@ -263,8 +250,6 @@ def _make(architecture: dict, custom_objects: dict) -> keras.Model:
         with keras.saving.custom_object_scope(custom_objects):
             return keras.models.model_from_json(json.dumps(architecture))
     except (TypeError, ValueError) as error:
-        if 'more values than its weights' in str(error):
-            raise
         # Keras shows the whole configuration around the sentence that says what is wrong.
         said = str(error).rpartition('Exception encountered: ')[2].partition('. ')[0]
         raise ValueError(
@@ -283,15 +268,33 @@ def shared(
     a folder that is damaged, of another kind or of classes that are not known, ImportError for a
     Hub name without `huggingface_hub`.
     """
-    folder = _folder(source)
+    folder, found = _folder(source), None
+    while found is None:
+        found = _read_shared(folder, custom_objects or {})
+    return found
+
+
+def _read_shared(folder: Path, custom_objects: dict):
+    "The model; None where it was shared anew meanwhile."
+    before = _state(folder)
     config = _config(folder)
-    weights = _weights(folder, config)
-    with _at_most(_count_values(weights), weights):
-        model = _make(config['architecture'], custom_objects or {})
-    restore(model, weights)
-    return model
+    try:
+        weights = _weights(folder, config)
+        with _within(weights):
+            model = _make(config['architecture'], custom_objects)
+        restore(model, weights)
+    except (OSError, ValueError):
+        if _state(folder) == before:
+            raise
+        return None
+    return model if _state(folder) == before and _config(folder) == config else None
 
 
-def _count_values(weights: Path) -> int:
-    with open_weights(weights) as found:
-        return sum(v.size for v in found.values())
+def _state(folder: Path) -> list:
+    "What the system says of the files of a shared folder: another one after each `share`."
+    found = []
+    for path in (folder / 'config.json', *sorted(folder.glob('model*.safetensors'))):
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            found.append((path.name, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns))
+    return found

@@ -82,6 +82,66 @@ def test_killed_in_the_middle_of_a_save(tmp_path, suffix):
     assert len(list(tmp_path.iterdir())) - len(hidden) == (2 if suffix == ".ckpt" else 1)
 
 
+def by_share(model, source, path):
+    tl.share(model, path)
+
+
+def by_convert(model, source, path):
+    tl.convert(tl.save(model, source), path)
+
+
+def by_command(model, source, path):
+    from transferlit.cli import app
+
+    app(["convert", str(tl.save(model, source)), str(path)], standalone_mode=False)
+
+
+WRITERS = {"shared": by_share, "m.ckpt": by_convert, "m.safetensors": by_convert, "m.npz": by_command}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_killed_in_the_middle_of_what_writes(tmp_path, name, capfd):
+    """The old one or the new one, for a shared folder, a file that is converted, and the command line."""
+    write, model, rng = WRITERS[name], wide(1), random.Random(name)
+    path, source = tmp_path / name, tmp_path / "source.safetensors"
+    write(model, source, path)
+    started = time.perf_counter()
+    write(model, source, path)
+    took = time.perf_counter() - started
+
+    def value():
+        if name != "shared":
+            return held(path)
+        (found,) = {float(n) for w in tl.shared(path).get_weights() for n in np.unique(w)}
+        return found
+
+    for i in range(max(1, KILLS // len(WRITERS))):
+        child = in_child(lambda: [write(filled(model, 2 + i), source, path) for _ in range(100)])
+        time.sleep(rng.uniform(0, 3 * took))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert value() in {1.0, *(2.0 + n for n in range(i + 1))}
+    write(filled(model, 9), source, path)
+    assert value() == 9
+
+
+def test_a_shared_folder_is_read_beside_its_writer(tmp_path):
+    """One model after the other, with other activations: weights and architecture always of the same one."""
+    def one(value, activation):
+        return filled(keras.Sequential([keras.Input((300,)), layers.Dense(200, activation, name="a")]), value)
+
+    models = [one(1.0, "relu"), one(2.0, "tanh")]
+    tl.share(models[0], tmp_path / "m")
+    child = in_child(lambda: [tl.share(models[i % 2], tmp_path / "m") for i in range(10_000)])
+    try:
+        for _ in range(15):
+            found = tl.shared(tmp_path / "m")
+            assert (float(found.get_weights()[0].max()), found.layers[0].activation.__name__) in {(1.0, "relu"), (2.0, "tanh")}
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_no_room_on_the_disk(tmp_path, suffix):
     """A file that cannot be written whole leaves the old one as it was, and no trace."""

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 import transferlit as tl
 from transferlit.tf1 import Limits, read_graph
+from transferlit.formats import UnsafeFile
 from transferlit.tf1.limits import TooLarge, check_loops, check_sizes
 
 v1 = tf.compat.v1
@@ -200,3 +201,57 @@ def test_a_loop_without_an_end(tmp_path):
         go, stay = (tf.function(f).get_concrete_function(spec) for f in (lambda i: i < 1., lambda i: i*1.))
         return tf.matmul(x, kernel()) + tf.raw_ops.While(input=[tf.constant(0.)], cond=go, body=stay)[0]
     with pytest.raises(TooLarge, match="seconds="): tl.revive(frozen(tmp_path, build), seconds=2).to_keras()
+
+
+def column(x): return tf.reshape(tf.fill([1 << 16], tf.reduce_sum(x)), [-1, 1])
+
+
+def letters(x):
+    text = tf.as_string(x[:1, 0])
+    for _ in range(40): text = tf.strings.join([text, text])
+    return tf.strings.length(text)
+
+
+GROWN = dict(broadcast=lambda x: column(x) + tf.transpose(column(x)), segments=lambda x: tf.math.segment_sum(x[0, :1], tf.constant([(1 << 31) - 2], tf.int64)),
+             letters=letters)
+
+
+@pytest.mark.parametrize("name", GROWN)
+def test_what_grows_when_it_runs_is_refused(name, tmp_path):
+    """Small tensors, large results: nothing in the graph says how large. This process lives on, with its own limits."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    def build(x): return tf.matmul(x, kernel()) + 0.*tf.reduce_sum(tf.cast(GROWN[name](x), tf.float32))
+    with pytest.raises(TooLarge, match="gigabytes="): tl.revive(frozen(tmp_path, build), gigabytes=1).to_keras(outputs="out")
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+@pytest.mark.parametrize("op, arguments", [
+    ("Conv2DBackpropInput", dict(input_sizes=[1, 1 << 16, 1 << 15, 1], filter=np.ones((1, 1, 1, 1), "f4"), out_backprop=np.ones((1, 2, 1, 1), "f4"),
+                                 strides=[1, 1 << 15, 1 << 15, 1], padding="SAME")),
+    ("CropAndResize", dict(image=np.ones((1, 2, 2, 1), "f4"), boxes=np.zeros((1, 4), "f4"), box_ind=[0], crop_size=[1 << 16, 1 << 15])),
+    ("StridedSliceGrad", dict(shape=[(1 << 31) - 8], begin=[0], end=[1], strides=[1], dy=np.ones(1, "f4"))),
+])
+def test_a_size_that_is_written_down_is_not_made(op, arguments):
+    with tf.Graph().as_default() as graph: getattr(tf.raw_ops, op)(**arguments)
+    with pytest.raises(TooLarge): check_sizes({n.name: n for n in graph.as_graph_def().node}, Limits())
+
+
+def test_calls_that_double_are_refused(tmp_path):
+    """Forty functions, each of which calls the one before twice: 2**40 additions in a few KB."""
+    def build(x):
+        add = tf.function(lambda t: t + 1.)
+        return tf.matmul(tf.function(lambda t: add(add(t)))(x), kernel())
+    path = frozen(tmp_path, build)
+    graph = tf.compat.v1.GraphDef.FromString(path.read_bytes())
+    twice = next(f for f in graph.library.function if sum("Call" in n.op for n in f.node_def) == 2)
+    for level in range(40):
+        above = graph.library.function.add()
+        above.CopyFrom(twice)
+        above.signature.name = f"twice{level}"
+        for node in above.node_def:
+            if "Call" in node.op: node.attr["f"].func.name = f"twice{level - 1}" if level else twice.signature.name
+    for node in graph.node:
+        if "Call" in node.op: node.attr["f"].func.name = "twice39"
+    path.write_bytes(graph.SerializeToString())
+    with pytest.raises(UnsafeFile, match="nodes"): tl.revive(path).to_keras(outputs="out")

@@ -692,16 +692,33 @@ def _unfold_fork(flow, then, other) -> list | None:
     return [*flow.nodes, type(node)(name=node.name, op='IdentityN', input=ends)]
 
 
+_NODES = 1 << 15  # of a graph whose functions were replaced; more where its file has more
+
+
+def _count_nodes(graph) -> int:
+    return len(graph.node) + sum(len(f.node_def) for f in graph.library.function)
+
+
+def _say_doubled(most: int) -> str:
+    return (
+        'Functions that call functions must not make a graph endless. Do not trust this file.'
+        f' Received: more than {most:,} nodes.'
+    )
+
+
 def unfold(
     graph,  # a GraphDef
 ) -> dict:  # name to NodeDef, without a call of a function
     """The nodes of a graph, with functions replaced by their bodies. Raises ValueError where a
-    function calls itself.
+    function calls itself, UnsafeFile where calls within calls make too many nodes.
     """
+    most = max(_NODES, 16 * _count_nodes(graph))
     library, nodes = {f.signature.name: f for f in graph.library.function}, {}
     waiting = [(node, 0) for node in reversed(graph.node)]
     while waiting:
         node, depth = waiting.pop()
+        if len(nodes) + len(waiting) > most:
+            raise UnsafeFile(_say_doubled(most))
         function, flow = _callee(node, library), _unfold_flow(node, library, graph)
         if flow:
             waiting += [(n, depth + 1) for n in reversed(flow)]

@@ -11,6 +11,7 @@ import inspect
 import re
 import tempfile
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -26,7 +27,9 @@ from transferlit.tf1.layers import (
     tensorflow_function,
 )
 from ..paths import renew
-from ..formats import UnsafeFile, copy_keras, read_legacy_arrays, read_model_config
+from ..formats import UnsafeFile, copy_keras, open_weights, read_legacy_arrays
+from ..formats import read_model_config
+from ..keras_internals import limit_values
 
 # %% auto #0
 __all__ = ['Mender', 'operation_layer', 'plain_names', 'mend', 'from_cudnn', 'fill', 'load_old']
@@ -794,10 +797,29 @@ def load_old(
         loss = loss.get('class_name') or loss.get('config')
     if loss:
         mender.changes.append(f'the loss {loss!r} was not loaded: compile the model to train it')
-    if zipfile.is_zipfile(path):
-        return _from_zip(path, new, custom_objects), mender, {}
-    model = _deserialized(new, custom_objects)
+    with _within(path):
+        if zipfile.is_zipfile(path):
+            return _from_zip(path, new, custom_objects), mender, {}
+        model = _deserialized(new, custom_objects)
     return model, mender, fill(model, path, mender.renamed)
+
+
+_SPARE = 1 << 24  # values that a model has and no file: states, seeds, tables of its own
+
+
+def _within(path):
+    "A block in which variables hold no more values than the arrays of a file."
+    with open_weights(path) as found:
+        there = sum(v.size for v in found.values())
+    return limit_values(there + _SPARE, partial(_too_large, there, path))
+
+
+def _too_large(there: int, path, needed: int) -> UnsafeFile:
+    return UnsafeFile(
+        'A configuration must not have more values than the file has weights. Do not trust this'
+        f' file, or build the model and `restore` its weights. Received: at least {needed:,} values'
+        f' for {there:,} in {path.name!r}.'
+    )
 
 
 def _deserialized(config, custom_objects):

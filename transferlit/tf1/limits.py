@@ -11,17 +11,23 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 import tensorflow as tf
 
+try:
+    import resource
+except ImportError:
+    resource = None  # Windows
 from .graph_files import attr
 
 # %% auto #0
 __all__ = ['SIZED', 'MANY', 'TooLarge', 'Limits', 'too_large', 'declared_size', 'largest_size', 'check_sizes', 'folded_bytes',
-           'has_bound', 'check_loops', 'try_in_child']
+           'has_bound', 'check_loops', 'bounded', 'try_in_child']
 
 # %% ../../nbs/tf1/15_limits.ipynb #e895c534
 class TooLarge(ValueError):
@@ -50,15 +56,31 @@ def too_large(what: str) -> TooLarge:
 # %% ../../nbs/tf1/15_limits.ipynb #09095de4
 _RANDOM = 'RandomUniform RandomStandardNormal TruncatedNormal StatelessRandomUniform'
 _RESIZE = 'ResizeBilinear ResizeNearestNeighbor ResizeBicubic ResizeArea'
+_MORE_RANDOM = (
+    'RandomUniformInt RandomPoissonV2 StatelessRandomUniformV2 StatelessRandomNormalV2'
+    ' StatelessRandomUniformIntV2 StatelessTruncatedNormalV2 TensorArray TensorArrayV2'
+)
+_BACKWARDS = (
+    'Conv2DBackpropInput Conv3DBackpropInputV2 DepthwiseConv2dNativeBackpropInput AvgPoolGrad'
+    ' AvgPool3DGrad StridedSliceGrad RaggedTensorToTensor'
+)
+_FFT = 'RFFT RFFT2D RFFT3D IRFFT IRFFT2D IRFFT3D Multinomial StatelessMultinomial DenseBincount'
 SIZED = {  # operation: which input says how large the result is
     **dict.fromkeys(['Fill', 'Empty', 'TensorArrayV3', *_RANDOM.split()], 0),
     **dict.fromkeys('BroadcastTo Tile OneHot Pad PadV2 MirrorPad'.split(), 1),
     **dict.fromkeys('TensorListReserve SparseToDense Bincount Range'.split(), 1),
     **dict.fromkeys(_RESIZE.split(), 1),
     **dict.fromkeys('LinSpace ScatterNd UnsortedSegmentSum SpaceToBatchND'.split(), 2),
+    **dict.fromkeys([*_MORE_RANDOM.split(), *_BACKWARDS.split()], 0),
+    **dict.fromkeys(_FFT.split() + ['ScaleAndTranslate', 'TensorListResize'], 1),
+    **dict.fromkeys('UnsortedSegmentMax UnsortedSegmentMin UnsortedSegmentProd'.split(), 2),
+    **dict.fromkeys('MatrixDiagV2 MatrixDiagV3 HistogramFixedWidth'.split(), 2),
+    **dict.fromkeys(['ImageProjectiveTransformV2', 'ImageProjectiveTransformV3'], 2),
+    'CropAndResize': 3,
 }
 _MULTIPLIES = {'Tile', 'OneHot', *_RESIZE.split()}
 MANY = 1 << 22  # a size that is written into a graph and larger than this is tried in a child
+_OFTEN_LARGE = {op: 1 << 26 for op in _BACKWARDS.split()}  # what upsamples images
 
 # %% ../../nbs/tf1/15_limits.ipynb #59756c74
 def _node_of(text: str) -> str:  # in a function, an input is `node:output:number`
@@ -106,7 +128,7 @@ def check_sizes(
     limits: Limits,
 ) -> list:  # reasons, in words, to try it in a child process
     "Raises TooLarge where a constant declares more than the limits allow."
-    reasons, factor = [], 1
+    reasons, factor = _joined_texts(nodes), 1
     for node in nodes.values():
         if node.op == 'Const' and declared_size(node) * _item_size(node) > limits.memory:
             raise too_large(f'{node.name!r} declares {declared_size(node):,} numbers')
@@ -116,9 +138,18 @@ def check_sizes(
         factor *= size if node.op in _MULTIPLIES and size > 64 else 1
         if size * 4 > limits.memory and _is_constant(node, nodes):
             raise too_large(f'{node.name!r} ({node.op}) makes {size:,} numbers')
-        if size > MANY:
+        if size > _OFTEN_LARGE.get(node.op, MANY):
             reasons.append(f'{node.name!r} ({node.op}) may make {size:,} numbers or more')
     return reasons + ([f'sizes are multiplied by {factor:,}'] if factor > MANY else [])
+
+
+_JOINS = {'StringJoin', 'ReduceJoin', 'UnsortedSegmentJoin'}
+
+
+def _joined_texts(nodes) -> list:
+    "A text that is joined with itself 40 times has 2**40 letters, and no allocator asks first."
+    joins = sum(n.op in _JOINS for n in nodes.values())
+    return [f'texts are joined {joins} times'] if joins > 8 else []
 
 
 def _is_constant(node, nodes) -> bool:
@@ -340,6 +371,48 @@ def _within(nodes: dict, functions: dict) -> list:
 def _functions_of(nodes) -> list:
     found = [v for n in nodes for v in n.attr.values()]
     return [f.name for v in found for f in (v.func, *v.list.func) if f.name]
+
+# %% ../../nbs/tf1/15_limits.ipynb #6aadee9d
+_COPIES = 8  # of the weights: as read, fed, in variables, in layers, compared
+_SPARE = 1 << 30  # bytes for threads and kernels of TensorFlow
+_ONE = threading.RLock()  # the limit is of the whole process
+
+
+@contextmanager
+def bounded(
+    limits: Limits | None,  # None: none
+    held: int = 0,  # bytes of the files
+):
+    "A block in which allocations beyond the limits fail, on Linux. Raises TooLarge for them."
+    taken = _private_bytes()
+    if limits is None or not taken:
+        yield
+        return
+    with _ONE, _soft_limit(taken + limits.memory + _SPARE + _COPIES * held):
+        try:
+            yield
+        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+            what = f'it needs more than {limits.gigabytes:g} GB of memory'
+            raise too_large(what) from error
+
+# %% ../../nbs/tf1/15_limits.ipynb #9a808a36
+def _private_bytes() -> int:  # of this process, as `RLIMIT_DATA` counts; 0 where that is not known
+    try:
+        lines = open('/proc/self/status').read().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith('VmData')), 0)
+
+
+@contextmanager
+def _soft_limit(size: int):
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    known = [n for n in (size, soft, hard) if n != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(known), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 # %% ../../nbs/tf1/15_limits.ipynb #c47ce39c
 _CHILD = """

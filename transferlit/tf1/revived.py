@@ -45,7 +45,7 @@ from transferlit.tf1.inference import (
     use_moving_averages,
 )
 from .keras2 import load_old
-from .limits import Limits, check_loops, check_sizes, try_in_child
+from .limits import Limits, bounded, check_loops, check_sizes, try_in_child
 from .leftovers import Tangled, piece_unit
 from transferlit.tf1.outputs import (
     SOURCES,
@@ -543,6 +543,15 @@ def _lacks(old, candidate) -> bool:
     wanted = [n for n in old.origins.variables.get(candidate.ref[0], ()) if n in old.values]
     return not old.values.hollow and any(old.values.key(n)[0] is None for n in wanted)
 
+# %% ../../nbs/tf1/80_revived.ipynb #17e6080c
+def _held_bytes(source) -> int:
+    "Bytes of the files that a graph and its values lie in."
+    found = [source.graph]
+    if source.checkpoint:
+        prefix = Path(source.checkpoint)
+        found += [p for p in prefix.parent.iterdir() if p.name.startswith(prefix.name)]
+    return sum(p.stat().st_size for p in found if p and p.is_file())
+
 # %% ../../nbs/tf1/80_revived.ipynb #face07c3
 class Revived:
     """A graph found in a file. Show it to see inputs, layers, outputs and what is training
@@ -595,7 +604,8 @@ class Revived:
         """The graph as a Keras model, compared with the graph. Raises ValueError for a name that is
         not there, FileNotFoundError for missing values.
         """
-        return _to_keras(self, outputs, inputs, name)
+        with bounded(self.limits, _held_bytes(self.source)):
+            return _to_keras(self, outputs, inputs, name)
 
     def as_layer(
         self,
@@ -604,7 +614,8 @@ class Revived:
         name: str | None = None,  # of the layer
     ) -> keras.layers.Layer:  # frozen, saved in `.keras` files
         "Any part of the graph that TensorFlow can still run, as one layer. Raises as `to_keras`."
-        return _as_layer(self, outputs, inputs, name)
+        with bounded(self.limits, _held_bytes(self.source)):
+            return _as_layer(self, outputs, inputs, name)
 
 # %% ../../nbs/tf1/80_revived.ipynb #75b28c20
 def _complete(old):

@@ -283,6 +283,7 @@ class _Trial:
     runner: Runner
     given: dict  # input to the array that the user gave for it
     reason: str = ''  # what TensorFlow said when it last refused
+    ran: bool = False  # has it run on anything?
 
     def draw(self, shapes, rows: int, size: int) -> list:
         "Arrays for all inputs: given, or made up with `rows` rows and `size` for what is open."
@@ -300,8 +301,11 @@ class _Trial:
         try:
             found = self.runner.run(self.view.outputs, arrays)
         except (tf.errors.OpError, ValueError) as error:
+            if isinstance(error, tf.errors.ResourceExhaustedError) and not self.ran:
+                raise  # other samples would only take longer to say so
             self.reason = brief(error)
             return None
+        self.ran = True
         return all(
             np.ndim(f) == 0 or np.ndim(arrays[0]) == 0 or len(f) == len(arrays[0]) for f in found
         )
