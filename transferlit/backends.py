@@ -26,7 +26,8 @@ class _Late:
         self._name = name
 
     def __getattr__(self, attribute):
-        if attribute.startswith('__'):
+        asked_by_python = attribute.startswith('__') and attribute != '__internal__'
+        if asked_by_python:  # such as `__wrapped__`, by tools that look at a module's names
             raise AttributeError(attribute)
         return getattr(_load(self._name), attribute)
 
