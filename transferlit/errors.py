@@ -29,11 +29,13 @@ PAGES = {
 }
 
 # %% ../nbs/floor/15_errors.ipynb #92c38846
-_SITE = 'https://transferlit.github.io/transferlit'
+_SITE = 'https://transferlit.github.io/transferlit/'
 
 
 def see(
     topic: str,  # a key of `PAGES`
 ) -> str:  # stands in a message before `Received: ...`
     "The address of the page that explains an error, in words for its message."
-    return f'(see: {_SITE}/{PAGES[topic]})'
+    page = PAGES[topic]
+    address = _SITE + page
+    return f'(see: {address})'
