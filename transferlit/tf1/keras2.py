@@ -283,8 +283,17 @@ class Mender:
             )
         if name in _CALLS:
             name = f'{name} of {entry["config"].get("function")}'
+            if not _has_tensor(entry.get('inbound_nodes')):
+                raise ValueError(_no_operands(name, where))
         self.needed.setdefault(where if name == 'Lambda' else name, []).append(where)
         return entry
+
+
+def _no_operands(name: str, where: str) -> str:
+    return (
+        'A call must name what it is called with; Keras 2 did not write that for functions of any'
+        f' number of tensors. Build the model and `restore`. Received: {name} ({where!r}).'
+    )
 
 # %% ../../nbs/tf1/70_keras2.ipynb #b5992637
 def _pairs(
