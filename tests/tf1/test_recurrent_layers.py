@@ -45,6 +45,27 @@ def basic(x, states, units=4):
     return h, (h,)
 
 
+def reset_first(x, states, units=4):
+    "The GRU of Keras 2, as it was by default: one kernel for the state, multiplied in two parts."
+    h, = states
+    kernel, recurrent = held("kernel", 3, 3*units), held("recurrent", units, 3*units)
+    new = tf.nn.bias_add(tf.matmul(x, kernel), held("bias", 3*units))
+    z, r = tf.split(tf.sigmoid(new[:, :2*units] + tf.matmul(h, recurrent[:, :2*units])), 2, 1)
+    h = z*h + (1 - z)*tf.tanh(new[:, 2*units:] + tf.matmul(r*h, recurrent[:, 2*units:]))
+    return h, (h,)
+
+
+def hard_gates(x, states, units=4):
+    "The LSTM of Keras 2 before 2.3."
+    def hard(x): return tf.clip_by_value(.2*x + .5, 0., 1.)
+    h, c = states
+    gates = tf.nn.bias_add(tf.matmul(x, held("kernel", 3, 4*units)) + tf.matmul(h, held("recurrent", units, 4*units)), held("bias", 4*units))
+    i, f, j, o = tf.split(gates, 4, 1)
+    c = hard(f)*c + hard(i)*tf.tanh(j)
+    h = hard(o)*tf.tanh(c)
+    return h, (h, c)
+
+
 def two_lstms(x, states):
     h, first = lstm(x, states[:2], 4, "cell_0")
     h, second = lstm(h, states[2:], 5, "cell_1")
@@ -92,7 +113,7 @@ def revived(folder, *args):
 
 
 @pytest.mark.parametrize("cell, sizes, last, kinds", [
-    (lstm, (4, 4), True, ["LSTM"]), (lstm, (4, 4), False, ["LSTM"]), (gru, (4,), True, ["GRU"]), (basic, (4,), False, ["SimpleRNN"]),
+    (lstm, (4, 4), True, ["LSTM"]), (lstm, (4, 4), False, ["LSTM"]), (gru, (4,), True, ["GRU"]), (reset_first, (4,), True, ["GRU"]), (hard_gates, (4, 4), True, ["LSTM"]), (basic, (4,), False, ["SimpleRNN"]),
     (two_lstms, (4, 4, 5, 5), True, ["LSTM", "LSTM"]), (dropped, (4, 4), True, ["LSTM"])], ids=lambda p: getattr(p, "__name__", None))
 def test_loops_become_layers(cell, sizes, last, kinds, tmp_path):
     found, made = revived(tmp_path, cell, sizes, last)

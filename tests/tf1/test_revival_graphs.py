@@ -243,7 +243,15 @@ def alexnet_normalization():
     return {"images": floats(2, 8, 8, 3)}, "out"
 
 
-@case(native=False)
+@case()
+def resized_nearest_and_shuffled():
+    h = tf.nn.depth_to_space(conv(place("images", None, 4, 4, 3), 8, "conv"), 2)
+    h = v1.image.resize_nearest_neighbor(tf.nn.space_to_depth(h, 4), [6, 6])
+    tf.math.divide_no_nan(conv(h, 2, "after"), conv(h, 2, "other"), name="out")
+    return {"images": floats(2, 4, 4, 3)}, "out"
+
+
+@case()
 def resized_bilinear():
     h = conv(place("images", None, 8, 8, 3), 4, "conv")
     tf.identity(conv(v1.image.resize_bilinear(h, [16, 16], align_corners=True), 2, "after"), name="out")

@@ -286,8 +286,17 @@ class Mender:
             )
         if name in _CALLS:
             name = f'{name} of {entry["config"].get("function")}'
+            if not _has_tensor(entry.get('inbound_nodes')):
+                raise ValueError(_no_operands(name, where))
         self.needed.setdefault(where if name == 'Lambda' else name, []).append(where)
         return entry
+
+
+def _no_operands(name: str, where: str) -> str:
+    return (
+        'A call must name what it is called with; Keras 2 did not write that for functions of any'
+        f' number of tensors. Build the model and `restore`. Received: {name} ({where!r}).'
+    )
 
 # %% ../../nbs/tf1/70_keras2.ipynb #b5992637
 def _pairs(
@@ -456,25 +465,37 @@ def _layer(self, config: dict, kind, old: str, where: str) -> dict:
     where, found = config.get('name', where), {}
     for key, value in config.items():
         new = _NEW_NAMES.get(old, _NEW_NAMES.get(kind.__name__, {})).get(key, key)
-        value = self.value(new, value, f'{where}')
         if new != key:
             self.changes.append(f'{where}: {key} is {new} now')
+        value = self.value(new, value, where)
         if kind in self.custom.values() or _accepts(kind, new):
             found[new] = value
-        elif _neutral(key, value) or issubclass(kind, keras.initializers.Initializer):
-            key != 'batch_input_shape' and self.changes.append(
-                f'{where}: {key} left out, it says nothing'
-            )
         else:
-            raise ValueError(
-                'A configuration must be understood to be built. Build the model by hand and'
-                f' `restore` the weights. Received: {key}={value!r} for {kind.__name__} {where!r}.'
-            )
-    if kind.__name__ == 'GRU' and 'reset_after' not in found:
-        found['reset_after'] = old == 'CuDNNGRU'
-    if kind.__name__ == 'Discretization' and found.get('bin_boundaries'):
+            self.leave_argument(kind, key, value, where)
+    return _completed(found, config, kind.__name__, old)
+
+
+def _leave_argument(self, kind, key, value, where) -> None:
+    "Note an argument that says nothing today. Raises ValueError for one that says something."
+    if not _neutral(key, value) and not issubclass(kind, keras.initializers.Initializer):
+        raise ValueError(
+            'A configuration must be understood to be built. Build the model by hand and'
+            f' `restore` the weights. Received: {key}={value!r} for {kind.__name__} {where!r}.'
+        )
+    if key != 'batch_input_shape':
+        self.changes.append(f'{where}: {key} left out, it says nothing')
+
+
+Mender.leave_argument = _leave_argument
+
+# %% ../../nbs/tf1/70_keras2.ipynb #cdbfd7c0
+def _completed(found: dict, config: dict, kind: str, old: str) -> dict:
+    "The arguments of a layer, with those that Keras 2 took for granted or wrote in two parts."
+    if kind == 'GRU':
+        found.setdefault('reset_after', old == 'CuDNNGRU')
+    if kind == 'Discretization' and found.get('bin_boundaries'):
         found.pop('num_bins', None)
-    if kind.__name__ == 'Normalization' and None not in map(found.get, ('mean', 'variance')):
+    if kind == 'Normalization' and None not in map(found.get, ('mean', 'variance')):
         both = np.broadcast_arrays(found['mean'], found['variance'])
         found['mean'], found['variance'] = (a.tolist() for a in both)
     if old in ('Convolution2D', 'Conv2D') and 'nb_row' in config:
@@ -735,6 +756,30 @@ def _targets(layer) -> list:  # in the order that Keras 2 wrote
         else [*layer.trainable_weights, *layer.non_trainable_weights]
     )
 
+# %% ../../nbs/tf1/70_keras2.ipynb #bd0f20fc
+def _paired(name: str, layer, arrays: dict) -> list:
+    "Path, weight, name and array for each array of a layer. Raises ValueError where they do not fit."
+    weights = _targets(layer) if layer is not None else []
+    wanted, given = [tuple(w.shape) for w in weights], [a.shape for a in arrays.values()]
+    if wanted != given:
+        raise ValueError(
+            f'The arrays of a layer must fit it. Check the layer. Received: {name!r} with {given}'
+            f' for {wanted}.'
+        )
+    paths = [f'{name}/{w.path.partition(name + "/")[2] or w.name}' for w in weights]
+    return list(zip(paths, weights, arrays, arrays.values()))
+
+
+def _check_filled(model, pairs) -> None:
+    "Raises ValueError where a weight has no array."
+    filled = {id(w) for _, w, _, _ in pairs}
+    empty = [w for w in model.weights if id(w) not in filled and 'seed' not in w.path]
+    if empty:
+        raise ValueError(
+            f'Every weight needs an array. Received: {len(empty)} weights of {model.name!r}'
+            ' without one.'
+        )
+
 # %% ../../nbs/tf1/70_keras2.ipynb #17626402
 def fill(
     model: keras.Model,  # built from the configuration of the same file
@@ -744,28 +789,12 @@ def fill(
     """Put the arrays of an `.h5` file into the layers of their names. Raises ValueError where names
     or shapes differ; nothing is written then.
     """
-    groups = read_legacy_arrays(readable(path))
-    groups = {(renamed or {}).get(n, n): a for n, a in groups.items()}
     pairs, by_name = [], {l.name: l for l in model.layers}
-    groups = {n: _without_seeds(from_cudnn(by_name.get(n), a)) for n, a in groups.items()}
-    for name, arrays in groups.items():
-        weights = _targets(by_name[name]) if name in by_name else []
-        if [tuple(w.shape) for w in weights] != [a.shape for a in arrays.values()]:
-            raise ValueError(
-                f'The arrays of a layer must fit it. Check the layer. Received: {name!r} with'
-                f' {[a.shape for a in arrays.values()]} for {[tuple(w.shape) for w in weights]}.'
-            )
-        pairs += [
-            (f'{name}/{w.path.partition(name + "/")[2] or w.name}', w, n, a)
-            for w, (n, a) in zip(weights, arrays.items())
-        ]
-    unfilled = {id(w) for w in model.weights} - {id(w) for _, w, _, _ in pairs}
-    seeds = {id(w) for w in model.weights if 'seed' in w.path}
-    if unfilled - seeds:
-        raise ValueError(
-            f'Every weight needs an array. Received: {len(unfilled - seeds)} weights of'
-            f' {model.name!r} without one.'
-        )
+    for old, arrays in read_legacy_arrays(readable(path)).items():
+        name = (renamed or {}).get(old, old)
+        layer = by_name.get(name)
+        pairs += _paired(name, layer, _without_seeds(from_cudnn(layer, arrays)))
+    _check_filled(model, pairs)
     for _, weight, _, array in pairs:
         weight.assign(array)
     renew(model, model.weights)

@@ -529,6 +529,16 @@ class _Standing:
         trained, place = len(self.trained & weights), self.origins.place.get(name, 0)
         return -c.score, -trained, -len(weights), not _HINT.search(name), -place
 
+# %% ../../nbs/tf1/30_outputs.ipynb #ea3d388a
+def _below(ref: tuple, origins) -> set:
+    "Nodes that a tensor is computed from, and itself."
+    found, waiting = set(), [ref[0]]
+    while waiting:
+        if (name := waiting.pop()) not in found and name in origins.nodes:
+            found.add(name)
+            waiting += [to_ref(i)[0] for i in origins.nodes[name].input if i[0] != '^']
+    return found
+
 # %% ../../nbs/tf1/30_outputs.ipynb #a0b21956
 def _training_in(origins, ref) -> int:
     "How many nodes in front of a tensor draw random numbers, or average over the batch."
@@ -584,16 +594,6 @@ def rank(
     for c in sorted((c for c in found if c.ref[0] in origins.place), key=_Standing(origins)):
         best.setdefault(c.ref, c)
     return _without_training(origins, list(best.values()))
-
-# %% ../../nbs/tf1/30_outputs.ipynb #ea3d388a
-def _below(ref: tuple, origins) -> set:
-    "Nodes that a tensor is computed from, and itself."
-    found, waiting = set(), [ref[0]]
-    while waiting:
-        if (name := waiting.pop()) not in found and name in origins.nodes:
-            found.add(name)
-            waiting += [to_ref(i)[0] for i in origins.nodes[name].input if i[0] != '^']
-    return found
 
 # %% ../../nbs/tf1/30_outputs.ipynb #cb993b7c
 def _form(origins, ref) -> int:

@@ -210,6 +210,21 @@ def _keras_cell(first, second) -> Cell:
         names.append(biases[0].bias_origin)
     return Cell(kind, units, arrays, names, config)
 
+# %% ../../nbs/tf1/56_recurrent.ipynb #8c97f717
+def _split_gru(products) -> Cell | None:
+    "A GRU of Keras whose reset comes first: the state is multiplied twice, by parts of one kernel."
+    own, *back = sorted(products, key=lambda p: -p.kernel.shape[1])
+    units = back[-1].kernel.shape[1] if back else 0
+    shapes = [p.kernel.shape for p in back]
+    if shapes != [(units, 2 * units), (units, units)] or own.kernel.shape[1] != 3 * units:
+        return None
+    arrays, names = [own.kernel, np.hstack([p.kernel for p in back])], [own.origin, back[0].origin]
+    if own.bias is not None:
+        arrays.append(own.bias)
+        names.append(own.bias_origin)
+    config = dict(reset_after=False, use_bias=own.bias is not None)
+    return Cell(layers.GRU, units, arrays, names, config)
+
 # %% ../../nbs/tf1/56_recurrent.ipynb #200e2c1b
 def find_cells(loop: Loop, width: int) -> list:
     "The cells of a loop, the first to take the sequence first. Raises NotRecurrent."
@@ -223,6 +238,8 @@ def find_cells(loop: Loop, width: int) -> list:
             cell = _old_gru(one, products.pop(0), width)
         elif rows > width and rows - width == columns and not one.of_state:
             cell = _old_basic(one, width)
+        elif (cell := _split_gru([one, *products[:2]])) is not None:
+            products = products[2:]
         elif products:
             cell = _keras_cell(one, products.pop(0))
         else:
@@ -235,6 +252,16 @@ def find_cells(loop: Loop, width: int) -> list:
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #21a38bef
 _ACTIVATIONS = {}, dict(activation='relu'), dict(activation='sigmoid'), dict(activation='linear')
+_OLD_HARD_SIGMOID = Formula(
+    [['multiply', ['x0', 0.2]], ['add', ['s0', 0.5]], ['clip', ['s1', 0.0, 1.0]]]
+)  # what Keras 2 called so: the gates of its LSTM had it until 2.3
+
+
+def _choices(cells) -> list:
+    "Activations to try, those of the gates among them where all cells have gates."
+    gated = all(c.kind is not layers.SimpleRNN for c in cells)
+    more = [dict(recurrent_activation=_OLD_HARD_SIGMOID)] if gated else []
+    return [*_ACTIVATIONS, *more]
 
 
 def _run(cells, sample, more: dict, backwards: bool) -> list:
@@ -361,7 +388,7 @@ def recurrent_units(
 # %% ../../nbs/tf1/56_recurrent.ipynb #1aa2c936
 def _agreeing(loop, cells, sample, backwards) -> tuple:
     "The activation with which the layers agree with the loop, what they give, and what that is."
-    for more in _ACTIVATIONS:
+    for more in _choices(cells):
         try:
             results = _run(cells, sample, more, backwards)
             return more, results, _places(loop, results)

@@ -414,8 +414,7 @@ def _ask(old) -> None:
     if lower:
         others = ', '.join(to_text(c.ref) for c in lower[:8])
         old.notes.append(
-            f'took {to_text(old.candidates[0].ref)}; other ends with weights of their own, for'
-            f' `outputs=`: {others}'
+            f'took {to_text(old.candidates[0].ref)}; other ends, for `outputs=`: {others}'
         )
 
 
