@@ -58,6 +58,7 @@ INTERNALS = (
     Internal('model', '_compute_loss', 'the loss with its arguments', '`Model.compute_loss`'),
     Internal('model', '_symbolic_build', 'metrics and optimizer before the first step'),
     Internal('model', '_eval_epoch_iterator', 'the data that validation drew', needed=False),
+    Internal('variable', '_initialize_with_initializer', 'where its values are made'),
     Internal('layer', '_seed_generators', 'its sources of random numbers', needed=False),
     Internal('model', '_should_eval', 'whether this epoch is validated'),
     Internal('model', '_initial_epoch', 'the first epoch of a run'),
@@ -90,7 +91,12 @@ def _owners() -> dict:  # kind to an example of it
     model.compile('sgd', 'mse')
     sequential = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     return dict(
-        layer=layer, model=model, sequential=sequential, tensor=x, optimizer=model.optimizer
+        layer=layer,
+        model=model,
+        sequential=sequential,
+        tensor=x,
+        optimizer=model.optimizer,
+        variable=layer.kernel,
     )
 
 
