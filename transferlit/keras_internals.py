@@ -59,6 +59,7 @@ INTERNALS = (
     Internal('model', '_compile_loss', 'whether the loss was built'),
     Internal('model', '_compile_metrics', 'whether the metrics were built'),
     Internal('model', '_eval_epoch_iterator', 'the data that validation drew', needed=False),
+    Internal('variable', '_initialize_with_initializer', 'where its values are made'),
     Internal('layer', '_seed_generators', 'its sources of random numbers', needed=False),
     Internal('model', '_should_eval', 'whether this epoch is validated'),
     Internal('model', '_get_metrics_result_or_logs', 'what of its logs an epoch reports'),
@@ -92,7 +93,12 @@ def _owners() -> dict:  # kind to an example of it
     model.compile('sgd', 'mse')
     sequential = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     return dict(
-        layer=layer, model=model, sequential=sequential, tensor=x, optimizer=model.optimizer
+        layer=layer,
+        model=model,
+        sequential=sequential,
+        tensor=x,
+        optimizer=model.optimizer,
+        variable=layer.kernel,
     )
 
 

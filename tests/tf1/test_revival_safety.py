@@ -4,6 +4,7 @@ import json
 import zipfile
 import zlib
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -242,3 +243,29 @@ def test_a_layer_checks_what_it_is_given(tmp_path):
     with pytest.raises(UnsafeFile, match="PrintV2"): layer(X)
     with pytest.raises(UnsafeFile, match="PrintV2"): GraphLayer.from_config(layer.get_config())
     assert not list(tmp_path.iterdir())
+
+
+def huge(text): return text.replace('"units": 2', '"units": 2000000000')
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_configuration_asks_for_no_more_than_the_file_holds(suffix, tmp_path):
+    """A layer of 24 GB in a file of some KB, opened by `revive` and by the command line."""
+    from typer.testing import CliRunner
+
+    from transferlit.cli import app
+
+    path, good = tmp_path/f"bad{suffix}", tmp_path/f"good{suffix}"
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")])
+    model.save(good)
+    tl.save(model, tmp_path/"w.safetensors")
+    if suffix == ".keras":
+        with zipfile.ZipFile(good) as old, zipfile.ZipFile(path, "w") as new:
+            for name in old.namelist(): new.writestr(name, huge(old.read(name).decode()) if name == "config.json" else old.read(name))
+    else:
+        path.write_bytes(good.read_bytes())
+        with h5py.File(path, "r+") as file: file.attrs["model_config"] = huge(file.attrs["model_config"])
+    np.testing.assert_allclose(tl.revive(good).to_keras()(X), model(X), rtol=1e-5)
+    with pytest.raises(UnsafeFile, match="more values than the file"): tl.revive(path)
+    for file, code in ((good, 0), (path, 1)):
+        assert CliRunner().invoke(app, ["plan", str(file), str(tmp_path/"w.safetensors")]).exit_code == code
