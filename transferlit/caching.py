@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
-from .keras_internals import TFEpochIterator, view_as
+from .keras_internals import TFEpochIterator, parts, view_as
 
 from . import loop
 from .cut import fingerprint, split
@@ -161,6 +161,21 @@ def _check_model(model) -> None:
     if model.built and model.variables and not model.trainable_variables:
         received = f'{model.name!r} with {len(model.variables)} variables, all frozen'
         refuse('Something must train.', 'Thaw a layer: `thaw(model, pattern)`.', received)
+    if fresh := _unknown(model):
+        fix = 'Call `compile` again, or thaw with `thaw(model, pattern)`.'
+        refuse(
+            'The optimizer must know what trains.', fix, f'{fresh[0]}, thawed since it was built'
+        )
+
+
+def _unknown(model) -> list:
+    "Paths of what trains now and did not when the optimizer was built."
+    optimizer = model.optimizer
+    plain = isinstance(optimizer, keras.optimizers.Optimizer) and not loop.own_step(model)
+    if not plain or not optimizer.built:
+        return []
+    known = {id(v) for part in parts(optimizer) for v in part._trainable_variables}
+    return [v.path for v in model.trainable_variables if id(v) not in known]
 
 # %% ../nbs/33_caching.ipynb #bc10a48e
 def _check_views(job: Job) -> None:

@@ -56,7 +56,7 @@ class Whole(keras.Model):
         return {**self.compute_metrics(x, y, prediction, weight), "batch": loss}
 
 
-class Tested(keras.Model):
+class Examined(keras.Model):
     """Only its test step is its own, and looks at x."""
 
     def test_step(self, data):
@@ -166,7 +166,7 @@ FAMILIES = {
     "own step": lambda: functional(Step),
     "own loss": lambda: functional(Loss),
     "step in full": lambda: functional(Whole),
-    "own test step": lambda: functional(Tested),
+    "own test step": lambda: functional(Examined),
     "metric in a layer": lambda: functional(between=Counted()),
     "lora": adapted,
     "quantized": quantized,

@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras import tree
 
 from ..cut import Reading, read_layer
-from .intake import refuse
+from ..data import refuse
 from ..files import content_hash
 
 # %% auto #0

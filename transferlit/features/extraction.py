@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 from .. import store as disk
 from ..cut import Split
+from ..data import flat, refuse
 from .augment import augmented_batches
-from .intake import as_tensor, kind_of, leaves_of, mark_rows, refuse
+from .intake import as_tensor, kind_of, mark_rows
 from .intake import refuse_unbatched, tensor_dtype
 from .ray_dataset import takes
 from .ray_workers import fields_of
@@ -326,7 +327,7 @@ class Pass:
                 check_inputs(self.cut, x, flows=True)
                 self.run = compile_lower(self.cut, x)
             self.beside = _layout(beside)
-            labels = {f'@label.{i}': a for i, a in enumerate(leaves_of(beside))}
+            labels = {f'@label.{i}': a for i, a in enumerate(flat(beside))}
             yield {**self._made(x), **labels, **columns}
 
     def _made(self, x) -> dict:
