@@ -48,7 +48,7 @@ from transferlit.data import (
 from .features import Features, precompute, row_marks
 
 # %% auto #0
-__all__ = ['check_labels', 'check_fits', 'Job', 'check', 'why_keras', 'by_keras', 'cap_job', 'find_cut', 'Side', 'Feed', 'Flow',
+__all__ = ['check_labels', 'check_fits', 'Job', 'check', 'why_keras', 'by_keras', 'cap_job', 'find_cut', 'Side', 'Feed',
            'prepare', 'plan', 'carry_out', 'has_own_fit', 'by_own_fit', 'fit']
 
 # %% ../nbs/33_caching.ipynb #6bcbc52f
@@ -501,7 +501,7 @@ def _stored(cut, pipeline: Pipeline, folder) -> loop.Stored | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Flow:
+class _Flow:
     "A pipeline and what it is drawn for."
 
     pipeline: Pipeline
@@ -509,7 +509,7 @@ class Flow:
     kind: str  # 'train' or 'test'
 
 
-def _streamed(model, cut, flow: Flow, job: Job) -> loop.Stream:
+def _streamed(model, cut, flow: _Flow, job: Job) -> loop.Stream:
     pipeline, own = flow.pipeline, loop.own_step(model, flow.kind)
     stored, free = None, loop.free_memory() // 3
     if cut and _store(job) and not (own or pipeline.changes or job.class_weight):
@@ -524,7 +524,7 @@ def _feed_of_pipeline(model, job: Job, x, passes: int, **draws) -> tuple | None:
     pipeline = Pipeline(x, **draws)
     if pipeline.unfit:
         return None
-    flow = Flow(pipeline, passes, 'train' if draws else 'test')
+    flow = _Flow(pipeline, passes, 'train' if draws else 'test')
     make = partial(_streamed, model, flow=flow, job=job)
     cut, build = _cutter(model, job, bool(draws)), partial(loop.build, model, pipeline.form)
     return Feed(model, cut, make, build=build), pipeline.steps
