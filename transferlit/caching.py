@@ -22,7 +22,7 @@ import numpy as np
 from keras import tree
 from .backends import is_tensorflows, on_tensorflow, open_spec, tf, to_numpy
 from .errors import see
-from .keras_internals import draw_as_fit, view_as
+from .keras_internals import draw_as_fit, parts, view_as
 
 from . import loop
 from .cut import fingerprint, split
@@ -50,7 +50,7 @@ from transferlit.data import (
 from .features import Features, precompute, row_marks
 
 # %% auto #0
-__all__ = ['check_labels', 'check_fits', 'Job', 'check', 'why_keras', 'by_keras', 'cap_job', 'find_cut', 'Side', 'Feed', 'Flow',
+__all__ = ['check_labels', 'check_fits', 'Job', 'check', 'why_keras', 'by_keras', 'cap_job', 'find_cut', 'Side', 'Feed',
            'prepare', 'plan', 'carry_out', 'has_own_fit', 'by_own_fit', 'fit']
 
 # %% ../nbs/33_caching.ipynb #6bcbc52f
@@ -165,6 +165,21 @@ def _check_model(model) -> None:
     if model.built and model.variables and not model.trainable_variables:
         received = f'{model.name!r} with {len(model.variables)} variables, all frozen'
         refuse('Something must train.', 'Thaw a layer: `thaw(model, pattern)`.', received)
+    if fresh := _unknown(model):
+        fix = 'Call `compile` again, or thaw with `thaw(model, pattern)`.'
+        refuse(
+            'The optimizer must know what trains.', fix, f'{fresh[0]}, thawed since it was built'
+        )
+
+
+def _unknown(model) -> list:
+    "Paths of what trains now and did not when the optimizer was built."
+    optimizer = model.optimizer
+    plain = isinstance(optimizer, keras.optimizers.Optimizer) and not loop.own_step(model)
+    if not plain or not optimizer.built:
+        return []
+    known = {id(v) for part in parts(optimizer) for v in part._trainable_variables}
+    return [v.path for v in model.trainable_variables if id(v) not in known]
 
 # %% ../nbs/33_caching.ipynb #bc10a48e
 def _check_views(job: Job) -> None:
@@ -498,7 +513,7 @@ def _stored(cut, pipeline: Pipeline, folder) -> loop.Stored | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Flow:
+class _Flow:
     "A pipeline and what it is drawn for."
 
     pipeline: Pipeline
@@ -506,7 +521,7 @@ class Flow:
     kind: str  # 'train' or 'test'
 
 
-def _streamed(model, cut, flow: Flow, job: Job) -> loop.Stream:
+def _streamed(model, cut, flow: _Flow, job: Job) -> loop.Stream:
     pipeline, own = flow.pipeline, loop.own_step(model, flow.kind)
     stored, free = None, loop.free_memory() // 3
     if cut and _store(job) and not (own or pipeline.changes or job.class_weight):
@@ -521,7 +536,7 @@ def _feed_of_pipeline(model, job: Job, x, passes: int, **draws) -> tuple | None:
     pipeline = Pipeline(x, **draws)
     if pipeline.unfit:
         return None
-    flow = Flow(pipeline, passes, 'train' if draws else 'test')
+    flow = _Flow(pipeline, passes, 'train' if draws else 'test')
     make = partial(_streamed, model, flow=flow, job=job)
     cut, build = _cutter(model, job, bool(draws)), partial(loop.build, model, pipeline.form)
     return Feed(model, cut, make, build=build), pipeline.steps

@@ -20,9 +20,9 @@ from .backends import is_tensorflows, on_tensorflow, tf, to_numpy, to_tensor
 from .keras_internals import draw_as_fit
 
 # %% auto #0
-__all__ = ['flat', 'map_flat', 'array', 'tensors', 'refuse', 'check_count', 'check_numbers', 'check_lengths', 'weigh', 'Arrays',
-           'take', 'split_at', 'by_input', 'pack_inputs', 'is_pipeline', 'holds_text', 'why_not_tensors', 'why_unfit',
-           'Pipeline', 'gather', 'mark_rows']
+__all__ = ['flat', 'map_flat', 'array', 'tensors', 'refuse', 'check_count', 'row_blocks', 'check_numbers', 'check_lengths',
+           'weigh', 'Arrays', 'take', 'split_at', 'by_input', 'pack_inputs', 'is_pipeline', 'holds_text',
+           'why_not_tensors', 'why_unfit', 'Pipeline', 'gather', 'mark_rows']
 
 # %% ../nbs/floor/70_data.ipynb #b3bac539
 def flat(a) -> list:  # the leaves of a structure, without None
@@ -81,7 +81,7 @@ def check_count(
         refuse(rule, 'Correct it, or leave it out.', f'{name}={value!r}')
 
 # %% ../nbs/floor/70_data.ipynb #39a5372b
-def _blocks(a, rows: int = 1 << 14):
+def row_blocks(a, rows: int = 1 << 14):
     "Some rows at a time: enough to be fast, little enough for what is larger than memory."
     size = getattr(a.dtype, 'itemsize', 8)
     row = max(1, math.prod(a.shape[1:]) * size)
@@ -94,7 +94,7 @@ def _blocks(a, rows: int = 1 << 14):
 def _count_nan(a) -> int:  # rows with a NaN
     # The smallest of numbers with a NaN among them is NaN: one fast pass finds out.
     found = 0
-    for block in _blocks(a):
+    for block in row_blocks(a):
         if block.size and np.isnan(np.min(block)):
             flat_rows = block.reshape(len(block), -1)
             found += int(np.isnan(flat_rows).any(1).sum())
@@ -262,9 +262,12 @@ def _is_endless(x) -> bool:
 
 def holds_text(a) -> bool:
     "Does an array hold something else than numbers?"
-    dtype = a.dtype if hasattr(a, 'dtype') else np.asarray(a).dtype  # a DataFrame has several
-    dtype = getattr(dtype, 'as_numpy_dtype', dtype)
-    return type(a).__module__ != 'torch' and np.dtype(dtype).kind in 'OSU'
+    if type(a).__module__ == 'torch':
+        return False
+    dtype = getattr(a, 'dtype', None)
+    if not isinstance(dtype, (np.dtype, str)) and not is_tensorflows(dtype, 'DType'):
+        dtype = np.asarray(a).dtype  # a table's own, or several
+    return np.dtype(getattr(dtype, 'as_numpy_dtype', dtype)).kind in 'OSU'
 
 
 def why_not_tensors(

@@ -3,7 +3,7 @@
 History, every variable and the optimizer's state are compared; an error must be an error of both, and a training that
 is left to Keras must say so. `TRANSFERLIT_ORACLE=500` draws as many examples.
 """
-import importlib.util
+import importlib
 import os
 import random
 import warnings
@@ -56,7 +56,7 @@ class Whole(keras.Model):
         return {**self.compute_metrics(x, y, prediction, weight), "batch": loss}
 
 
-class Tested(keras.Model):
+class Examined(keras.Model):
     """Only its test step is its own, and looks at x."""
 
     def test_step(self, data):
@@ -166,7 +166,7 @@ FAMILIES = {
     "own step": lambda: functional(Step),
     "own loss": lambda: functional(Loss),
     "step in full": lambda: functional(Whole),
-    "own test step": lambda: functional(Tested),
+    "own test step": lambda: functional(Examined),
     "metric in a layer": lambda: functional(between=Counted()),
     "lora": adapted,
     "quantized": quantized,
@@ -260,23 +260,27 @@ def _stateful():
 
 
 def _frames():
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     return dict(x=pandas.DataFrame(X), y=pandas.Series(Y), sample_weight=pandas.Series(W), batch_size=8)
 
 
 def _polars():
-    polars = pytest.importorskip("polars")
+    import polars
+
     return dict(x=polars.DataFrame(X), y=polars.Series(Y), batch_size=8)
 
 
 def _loader():
-    torch = pytest.importorskip("torch")
+    import torch
+
     rows = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y))
     return dict(x=torch.utils.data.DataLoader(rows, batch_size=8))
 
 
 def _grain():
-    grain = pytest.importorskip("grain")
+    import grain
+
     return dict(x=grain.MapDataset.source(list(zip(X, Y))).batch(8))
 
 
@@ -288,7 +292,6 @@ DATA = {
     "weights": lambda: dict(x=X, y=Y, sample_weight=W, batch_size=8),
     "classes": lambda: dict(x=X, y=Y, class_weight={0: 2.0, 2: 0.5}, batch_size=8),
     "variables": lambda: dict(x=keras.Variable(X), y=tf.Variable(Y), batch_size=8),
-    "pandas": _frames,
     "dataset": lambda: dict(x=_rows().batch(8)),
     "cached dataset": lambda: dict(x=_rows().cache().batch(8).map(lambda x, y: (x * 2, y)).prefetch(2)),
     "shuffled once": lambda: dict(x=_rows().shuffle(ROWS, seed=2, reshuffle_each_iteration=False).batch(8)),
@@ -310,8 +313,18 @@ DATA = {
 }
 
 # What needs a library of its own, where that is installed.
-LIBRARIES = {"polars": _polars, "torch": _loader, "grain": _grain}
-DATA |= {name: make for name, make in LIBRARIES.items() if importlib.util.find_spec(name)}
+LIBRARIES = {"pandas": _frames, "polars": _polars, "torch": _loader, "grain": _grain}
+
+
+def _works(name) -> bool:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return False
+    return True
+
+
+DATA |= {name: make for name, make in LIBRARIES.items() if _works(name)}
 
 
 class Reload(keras.callbacks.Callback):

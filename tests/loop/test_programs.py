@@ -317,3 +317,20 @@ def test_tasks_of_keras_hub_are_cached():
         results.append((history, state(model)))
     for a, b in zip(*map(keras.tree.flatten, results), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_labels_of_a_tables_own_type():
+    """Keras refuses numbers that may be missing; here they are numbers as long as none is."""
+    pandas = pytest.importorskip("pandas")
+    own = pandas.Series(Y, dtype="Int64")
+    results = [tl.fit(network(), X, y, **QUIET).history for y in (Y, own) if not keras.utils.set_random_seed(5)]
+    assert results[0] == results[1]
+
+
+def test_thawed_without_compiling_again():
+    """The optimizer does not know the variables; that is said before anything runs."""
+    model = network()
+    tl.fit(model, X, Y, **QUIET)
+    model.get_layer("body").trainable = True
+    with pytest.raises(ValueError, match="must know what trains.*Received: body/kernel"):
+        tl.fit(model, X, Y, **QUIET)

@@ -16,7 +16,7 @@ from keras import tree
 
 from ..backends import on_tensorflow, tf, to_numpy, to_tensor
 from ..cut import Reading, read_layer
-from .intake import refuse
+from ..data import refuse
 from ..files import content_hash
 
 # %% auto #0

@@ -15,12 +15,13 @@ from functools import partial
 import keras
 
 from ..cut import Split, open_ended, split as _split
+from ..data import check_count, refuse
 from .augment import Augment
 from .extraction import Pass, check_inputs, forget_compiled, keep_in_memory
 from .extraction import write_to_store
 from .ray_workers import Target
 from .features import Features
-from .intake import check_count, content_of, refuse, source_of
+from .intake import content_of, source_of
 from .key import key_of, key_parts
 from .ray_dataset import Columns, the_ray
 from .ray_extraction import extract_by_workers

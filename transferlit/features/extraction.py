@@ -25,8 +25,9 @@ from tqdm import tqdm
 from ..backends import count_accelerators, on_tensorflow, tf, to_numpy
 from .. import store as disk
 from ..cut import Split
+from ..data import flat, refuse
 from .augment import augmented_batches
-from .intake import as_tensor, kind_of, leaves_of, mark_rows, refuse
+from .intake import as_tensor, kind_of, mark_rows
 from .intake import refuse_unbatched, tensor_dtype
 from .ray_dataset import takes
 from .ray_workers import Target, fields_of
@@ -388,7 +389,7 @@ class Pass:
         begun = (self._begun(*batch) for batch in _inputs(self, done))
         for parts, beside, columns in _ahead(begun, 0 if on_tensorflow() else 2):
             self.beside = _layout(beside)
-            labels = {f'@label.{i}': a for i, a in enumerate(leaves_of(beside))}
+            labels = {f'@label.{i}': a for i, a in enumerate(flat(beside))}
             yield {**self._made(parts), **labels, **columns}
 
     @property

@@ -18,9 +18,10 @@ from keras import tree
 from ..backends import on_tensorflow, tf, to_numpy
 from .. import store as disk
 from ..cut import Split, split as _split
+from ..data import flat, refuse
 from ..errors import see
 from .augment import augmented_sample
-from .intake import as_tensor, leaves_of, mark_rows, refuse, source_of
+from .intake import as_tensor, mark_rows, source_of
 from .intake import tensor_dtype
 from .key import changes_between, key_of, model_parts
 from ..tables import Table
@@ -296,7 +297,7 @@ def _telling(features) -> set:
     ends = {int(end) for a in arrays for end in a.ends[:8]}
     found = {0, n - 1, *ends, *(end - 1 for end in ends)}
     own = [np.asarray(a) if not hasattr(a, 'ends') else a for a in features.arrays]
-    given = [a for a in leaves_of(features.source.x) if a.dtype.kind in _KINDS]
+    given = [a for a in flat(features.source.x) if a.dtype.kind in _KINDS]
     for array in (*own, *given):
         found |= extreme_rows(array)
     return {place for place in found if 0 <= place < n}

@@ -8,7 +8,6 @@ Docs: https://transferlit.github.io/transferlit/features/intake.html.md"""
 from __future__ import annotations
 
 import itertools
-import math
 import os
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -18,18 +17,15 @@ import numpy as np
 from keras import tree
 
 from ..backends import is_tensorflows, on_tensorflow, tf
+from ..data import check_numbers, flat, refuse, row_blocks
 from .ray_dataset import Columns, is_dataset, row_marks
 from ..files import content_hash
 
 # %% auto #0
-__all__ = ['refuse', 'leaves_of', 'kind_of', 'check_numbers', 'check_count', 'Arrays', 'refuse_unbatched', 'Stream', 'mark_rows',
-           'mark_all', 'source_of', 'as_tensor', 'tensor_dtype', 'content_of']
+__all__ = ['kind_of', 'Arrays', 'refuse_unbatched', 'Stream', 'mark_rows', 'mark_all', 'source_of', 'as_tensor', 'tensor_dtype',
+           'content_of']
 
 # %% ../../nbs/features/25_intake.ipynb #03e19338
-def refuse(rule, fix, received):
-    raise ValueError(f'{rule} {fix} Received: {received}.')
-
-
 def _array(value):
     """Something with rows, a shape and a dtype: numpy, memory-mapped and HDF5 arrays as they are,
     others converted without need for a copy.
@@ -61,27 +57,10 @@ def _structure(data):  # arrays in the structure they came in; lists of plain nu
     )
 
 
-def leaves_of(data) -> list:
-    return [a for a in tree.flatten(data) if a is not None]
-
-
 def kind_of(array) -> str:
     return (
         getattr(array.dtype, 'kind', None) or np.dtype(array.dtype.as_numpy_dtype).kind
     )  # a tensor's
-
-# %% ../../nbs/features/25_intake.ipynb #d3f5bdfd
-def _blocks(
-    array, rows=1 << 14
-):  # enough at a time to be fast, little enough for what is larger than memory
-    step = max(
-        1,
-        min(
-            rows,
-            (1 << 26) // max(1, math.prod(array.shape[1:]) * getattr(array.dtype, 'itemsize', 8)),
-        ),
-    )
-    return (np.asarray(array[i : i + step]) for i in range(0, array.shape[0], step))
 
 # %% ../../nbs/features/25_intake.ipynb #c3077796
 def _same_length(named: dict) -> int:
@@ -89,9 +68,7 @@ def _same_length(named: dict) -> int:
     none.
     """
     sizes = {
-        name: [a.shape[0] for a in leaves_of(data)]
-        for name, data in named.items()
-        if data is not None
+        name: [a.shape[0] for a in flat(data)] for name, data in named.items() if data is not None
     }
     if not sizes.get('x'):
         refuse(
@@ -111,41 +88,6 @@ def _same_length(named: dict) -> int:
             'x of 0 rows',
         )
     return rows
-
-# %% ../../nbs/features/25_intake.ipynb #39aed329
-def check_numbers(
-    name: str,  # of the data, for the message
-    data,  # arrays or tensors, in any structure
-) -> None:
-    "Raises ValueError where there is NaN, with the number of rows that have it."
-    for array in (a for a in leaves_of(data) if kind_of(a) == 'f'):
-        # The smallest of numbers with a NaN among them is NaN: one fast pass finds whether there is
-        # any.
-        bad = sum(
-            int(np.isnan(b.reshape(len(b), -1)).any(1).sum())
-            for b in _blocks(array)
-            if b.size and np.isnan(np.min(b))
-        )
-        if bad:
-            refuse(
-                f'{name} must hold numbers.',
-                'Fill or drop the rows with NaN.',
-                f'{name} with NaN in {bad:,} of {array.shape[0]:,} rows',
-            )
-
-# %% ../../nbs/features/25_intake.ipynb #e84386c3
-def check_count(
-    name: str,  # of the argument, for the message
-    value,  # as it was given; None where it was left out
-    least: int = 1,
-) -> None:
-    "Raises ValueError where `value` is given, but is no whole number of at least `least`."
-    if value is not None and not (isinstance(value, (int, np.integer)) and value >= least):
-        refuse(
-            f'`{name}` must be a whole number, {least} or more.',
-            'Correct it, or leave it out.',
-            f'{name}={value!r}',
-        )
 
 # %% ../../nbs/features/25_intake.ipynb #52abb5a2
 class Arrays:
@@ -183,7 +125,7 @@ class Arrays:
 def _digest(
     array,
 ) -> str:  # hashing leaves Python's lock free, so it uses all cores; never more than a few blocks in memory
-    blocks, workers = _blocks(array), os.cpu_count() or 1
+    blocks, workers = row_blocks(array), os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         groups = iter(lambda: list(itertools.islice(blocks, workers)), [])
         return content_hash(
@@ -238,7 +180,7 @@ class Stream:
     def parts(self):  # (x, y, sample_weight) as arrays, batch by batch
         for item in self.items():
             arrays = tree.map_structure(lambda a: None if a is None else np.asarray(a), item)
-            if bare := [a for a in leaves_of(arrays) if not a.ndim]:
+            if bare := [a for a in flat(arrays) if not a.ndim]:
                 refuse_unbatched(f'elements that hold the single value {bare[0]}')
             parts = keras.utils.unpack_x_y_sample_weight(arrays)
             _same_length(dict(zip(('x', 'y', 'sample_weight'), parts)))
@@ -268,7 +210,7 @@ def _joined(held):  # batches end to end
 
 # %% ../../nbs/features/25_intake.ipynb #271d96bb
 def mark_rows(data) -> np.ndarray:
-    return row_marks(leaves_of(data))  # 64 bits of each row, over all arrays of `data`
+    return row_marks(flat(data))  # 64 bits of each row, over all arrays of `data`
 
 
 def mark_all(

@@ -16,10 +16,11 @@ import numpy as np
 from keras import tree
 
 from .. import store as disk
+from ..data import refuse
 from .augment import BLOCK, Augment
 from .extraction import UNSTEADY, Pass, choose_batch_size, compile_lower
 from .extraction import guess_batch_size, progress_bar
-from .intake import Arrays, Stream, refuse
+from .intake import Arrays, Stream
 from .key import library_versions
 from .ray_dataset import bad_row, the_ray
 from .ray_workers import Joined, Shipped, over_arrays

@@ -14,11 +14,12 @@ import numpy as np
 from keras import tree
 
 from .. import store as disk
+from ..data import refuse
 from .augment import BLOCK
 from .extraction import Unlike, lay_out
 from .features import Features, compare_rows, extreme_rows, find_marks
 from .features import make_rows, near_rows
-from .intake import Stream, mark_rows, refuse
+from .intake import Stream, mark_rows
 from .key import changes_between
 from .ray_dataset import Columns
 
