@@ -51,6 +51,16 @@ assert 'tensorflow' not in sys.modules
     run(program, "numpy")
 
 
+def test_kinds_of_tensorflow_are_known_by_their_names():
+    tf = pytest.importorskip("tensorflow")
+    from transferlit import backends
+
+    ragged = tf.ragged.constant([[1], [2, 3]])
+    assert backends.is_tensorflows(ragged, "__internal__.CompositeTensor")
+    assert backends.tf.__internal__ is tf.__internal__
+    assert not backends.is_tensorflows(np.ones(2), "__internal__.CompositeTensor", "Tensor")
+
+
 def test_what_needs_tensorflow_says_so():
     program = REFUSING + """
 import transferlit

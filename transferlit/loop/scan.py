@@ -65,7 +65,8 @@ class _State:
 
     def split(self, values) -> tuple:  # (moving, fixed)
         moving = [[g[i] for i in places] for g, places in zip(values, self.moving)]
-        fixed = [v for i, v in enumerate(values[1]) if i not in self.moving[1]]
+        near = set(self.moving[1])
+        fixed = [v for i, v in enumerate(values[1]) if i not in near]
         return moving, fixed
 
     def join(self, moving, fixed) -> tuple:
