@@ -5,6 +5,7 @@ On TensorFlow only the first tests run; `make test-jax` runs all of them in an e
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -15,6 +16,8 @@ import transferlit as tl
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = keras.backend.backend() in ("jax", "torch")
+# Keras' NumPy backend, in which the first tests' processes run, computes some things with JAX.
+with_jax = pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed: make test-jax")
 elsewhere = pytest.mark.skipif(not ELSEWHERE, reason="for JAX and PyTorch: make test-jax")
 L = keras.layers
 
@@ -36,6 +39,7 @@ def run(program: str, backend: str, *arguments) -> str:
     return done.stdout
 
 
+@with_jax
 def test_importing_everything_imports_no_tensorflow():
     program = REFUSING + """
 from importlib import import_module
@@ -61,6 +65,7 @@ def test_kinds_of_tensorflow_are_known_by_their_names():
     assert not backends.is_tensorflows(np.ones(2), "__internal__.CompositeTensor", "Tensor")
 
 
+@with_jax
 def test_what_needs_tensorflow_says_so():
     program = REFUSING + """
 import transferlit
@@ -72,6 +77,7 @@ except ImportError as error:
     assert "pip install tensorflow" in run(program, "numpy")
 
 
+@with_jax
 def test_a_checkpoint_of_another_backend_is_restored(tmp_path):
     make = """
 import sys, keras, numpy as np, transferlit as tl
