@@ -26,9 +26,8 @@ class _Late:
         self._name = name
 
     def __getattr__(self, attribute):
-        asked_by_python = attribute.startswith('__') and attribute != '__internal__'
-        if asked_by_python:  # such as `__wrapped__`, by tools that look at a module's names
-            raise AttributeError(attribute)
+        if attribute.startswith('__') and attribute != '__internal__':
+            raise AttributeError(attribute)  # asked by Python itself, which must import nothing
         return getattr(_load(self._name), attribute)
 
 
@@ -68,7 +67,7 @@ def is_tensorflows(value, *kinds: str) -> bool:  # kinds: names in `tf`, such as
 
 
 def _find(kind: str):
-    found = tf
+    found = sys.modules['tensorflow']
     for name in kind.split('.'):
         found = getattr(found, name)
     return found

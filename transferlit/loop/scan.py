@@ -52,8 +52,12 @@ class _State:
     @classmethod
     def of(cls, model, part, kind: str) -> _State:
         optimizer = [model.optimizer.variables] if kind == 'train' else []
-        weights = [model.trainable_variables, model.non_trainable_variables]
-        groups = (*weights, *optimizer, model.metrics_variables)
+        groups = (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            *optimizer,
+            model.metrics_variables,
+        )
         near = {id(v) for v in part.variables}
         # Frozen weights below the cut are not carried from step to step.
         moving = [range(len(g)) for g in groups]
@@ -64,15 +68,22 @@ class _State:
         return [[_strong(v.value) for v in group] for group in self.groups]
 
     def split(self, values) -> tuple:  # (moving, fixed)
-        moving = [[g[i] for i in places] for g, places in zip(values, self.moving)]
-        fixed = [v for i, v in enumerate(values[1]) if i not in self.moving[1]]
+        moving = []
+        for group, places in zip(values, self.moving):
+            moving.append([group[i] for i in places])
+        near = set(self.moving[1])
+        fixed = [v for i, v in enumerate(values[1]) if i not in near]
         return moving, fixed
 
     def join(self, moving, fixed) -> tuple:
         "The groups as a step takes them."
-        near, far = iter(moving[1]), iter(fixed)
+        near = iter(moving[1])
+        far = iter(fixed)
         places = set(self.moving[1])
-        others = [next(near if i in places else far) for i in range(len(self.groups[1]))]
+        others = []
+        for i in range(len(self.groups[1])):
+            side = near if i in places else far
+            others.append(next(side))
         return (moving[0], others, *moving[2:])
 
     def put(self, moving) -> None:
@@ -88,7 +99,8 @@ def _step(ref, parts, kind: str) -> Callable:
         actor = ref()
         if parts is not None:
             x = keras.utils.unpack_x_y_sample_weight(batch)[0]
-            actor = _with_features(actor, parts, x, x if features is None else features)
+            known = x if features is None else features
+            actor = _with_features(actor, parts, x, known)
         return getattr(actor, f'{kind}_step')(state, batch)
 
     return step
@@ -117,8 +129,8 @@ def _scan(one: Callable) -> Callable:
             logs, moved = one(carried[0], fixed, order, i, leaves)
             return _fit_into(moved, carried[0]), _fit_into(logs, carried[1])
 
-        shapes = jax.eval_shape(one, moving, fixed, order, start, leaves)[0]
-        blank = tree.map_structure(_blank, shapes)
+        logs = jax.eval_shape(one, moving, fixed, order, start, leaves)[0]
+        blank = tree.map_structure(_blank, logs)
         carried = moving, blank
         if together := steps_together():
             carried = _in_blocks(body, start, stop, together, carried)
@@ -197,7 +209,8 @@ class Scan:
             logs = self._run(self.size, leaves, order, (start, full))
         if full < stop:
             rest = len(order) - full * self.size
-            logs = self._run(rest, leaves, order, (max(start, full), stop))
+            span = max(start, full), stop
+            logs = self._run(rest, leaves, order, span)
         return logs
 
     def _run(self, size: int, leaves, order, span: tuple) -> dict:
@@ -213,8 +226,10 @@ class StepByStep:
 
     def __init__(self, work: Work, jit: bool = False):
         self.work, self.size = work, work.rows.batch_size
-        self.ref, self.form = weakref.ref(work.model), work.rows.form
-        self.rate, self.ready = None, False
+        self.ref = weakref.ref(work.model)
+        self.form = work.rows.form
+        self.rate = None
+        self.ready = False
 
     def __call__(self, leaves: list, order, start: int, stop: int) -> dict:
         import torch
@@ -224,7 +239,8 @@ class StepByStep:
         logs = {}
         with torch.set_grad_enabled(kind == 'train'):
             for i in range(start, stop):
-                rows = order[i * self.size : (i + 1) * self.size].long()
+                first = i * self.size
+                rows = order[first : first + self.size].long()
                 picked = iter([a[rows] for a in leaves])
                 logs = self._step(*map_flat(lambda _: next(picked), self.form))
         return logs
@@ -233,7 +249,8 @@ class StepByStep:
         model, parts = self.ref(), self.work.parts
         if parts is not None:
             x = keras.utils.unpack_x_y_sample_weight(batch)[0]
-            model = _with_features(model, parts, x, x if features is None else features)
+            known = x if features is None else features
+            model = _with_features(model, parts, x, known)
         return getattr(model, f'{self.work.kind}_step')(batch)
 
 
