@@ -16,7 +16,7 @@ import numpy as np
 
 # %% auto #0
 __all__ = ['tf', 'need_tensorflow', 'on_tensorflow', 'is_tensorflows', 'backend_version', 'Spec', 'open_spec', 'to_tensor',
-           'to_numpy', 'to_int32', 'free_on_device', 'count_accelerators']
+           'to_numpy', 'to_int32', 'compile_graph', 'free_on_device', 'count_accelerators']
 
 # %% ../nbs/floor/62_backends.ipynb #22fc10cb
 class _Late:
@@ -112,6 +112,13 @@ def to_numpy(a) -> np.ndarray:
 
 def to_int32(a):  # an int32 tensor of row numbers
     return to_tensor(np.asarray(a, 'int32'))
+
+# %% ../nbs/floor/62_backends.ipynb #95d98c12
+def compile_graph(function, **options):
+    "A `tf.function`. Each of ours is traced once: that many share a name is nothing to warn of."
+    made = tf.function(function, autograph=False, **options)
+    made._omit_frequent_tracing_warning = True
+    return made
 
 # %% ../nbs/floor/62_backends.ipynb #3a82cd11
 def free_on_device() -> int | None:

@@ -22,7 +22,8 @@ import numpy as np
 from keras import tree
 from tqdm import tqdm
 
-from ..backends import count_accelerators, on_tensorflow, tf, to_numpy
+from ..backends import compile_graph, count_accelerators
+from ..backends import on_tensorflow, tf, to_numpy
 from .. import store as disk
 from ..cut import Split
 from ..data import flat, refuse
@@ -109,7 +110,7 @@ def compile_lower(cut: Split, x):
         def run(*flat):
             return tree.flatten(part()(tree.pack_sequence_as(structure, flat), training=False))
 
-        made[kind] = tf.function(run, input_signature=specs, autograph=False)
+        made[kind] = compile_graph(run, input_signature=specs)
     run = made[kind]
     return lambda batch: run(*(as_tensor(a, s.dtype) for a, s in zip(tree.flatten(batch), specs)))
 

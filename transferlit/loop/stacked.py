@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import keras
 
-from ..backends import on_tensorflow, tf
+from ..backends import compile_graph, on_tensorflow, tf
 from ..data import flat
 from .rows import Epochs
 from .running import Plan, plain_logs
@@ -112,7 +112,7 @@ class _Stacked:
 
             return tf.while_loop(lambda i, _: i < stop, step, (start, values))[1]
 
-        return tf.function(loop, autograph=False, jit_compile=jit)
+        return compile_graph(loop, jit_compile=jit)
 
     def __call__(self, leaves: list, order, start: int, stop: int, values: list) -> list:
         "The values after these steps."

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import keras
 from keras import tree
 
-from ..backends import on_tensorflow, tf
+from ..backends import compile_graph, on_tensorflow, tf
 from ..data import by_input, flat, map_flat, pack_inputs
 from ..keras_internals import is_fresh, view_as
 
@@ -135,7 +135,7 @@ def _logs(model, one: Callable, kind: str, signature: list):
         return None
     # Tracing the step once also makes every variable that a step of the user's own makes.
     order, i, _, *leaves = signature
-    traced = tf.function(lambda order, i, *leaves: one(order, i, leaves), autograph=False)
+    traced = compile_graph(lambda order, i, *leaves: one(order, i, leaves))
     return traced.get_concrete_function(order, i, *leaves).structured_outputs
 
 
@@ -158,7 +158,7 @@ def _loop(work: Work, jit: bool):
         _, *last = tf.while_loop(lambda i, *_: i < stop, body, (start, *zeros))
         return tf.nest.pack_sequence_as(carried, last) if carried else ref().get_metrics_result()
 
-    return tf.function(loop, input_signature=signature, autograph=False, jit_compile=jit)
+    return compile_graph(loop, input_signature=signature, jit_compile=jit)
 
 # %% ../../nbs/loop/20_steps.ipynb #d40fe0e2
 class Program:

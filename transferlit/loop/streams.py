@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from ..backends import open_spec, tf
+from ..backends import compile_graph, open_spec, tf
 from ..data import Pipeline, by_input, flat, map_flat, mark_rows, pack_inputs
 from .rows import loose_order
 
@@ -53,9 +53,10 @@ class Made:
         x = keras.utils.unpack_x_y_sample_weight(batch)[0]
         lower, inputs = self.lower, [open_spec(t) for t in by_input(x, self.lower)]
 
-        @tf.function(input_signature=inputs, autograph=False)
-        def features(*x):
+        def lowered(*x):
             return flat(lower(pack_inputs(list(x), lower), training=False))
+
+        features = compile_graph(lowered, input_signature=inputs)
 
         def run(batch):
             x = keras.utils.unpack_x_y_sample_weight(batch)[0]
