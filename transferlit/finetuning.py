@@ -253,34 +253,41 @@ def _draw_stages(ax, done: Finetuned) -> None:
     ax.spines[['top', 'right']].set_visible(False)
 
 # %% ../nbs/guides/20_finetuning.ipynb #d81f41e4
+def _is_rate(rate) -> bool:
+    return rate is None or isinstance(rate, Real) and rate > 0
+
+
+def _check_stage(s) -> None:
+    rates = s.rate.values() if isinstance(s.rate, Mapping) else [s.rate]
+    whole = isinstance(s.epochs, Integral) and s.epochs >= 1
+    if not (whole and all(map(_is_rate, rates))):
+        raise ValueError(
+            'A stage needs a whole number of epochs, one at least, and rates above 0. Mend it.'
+            f' Received: {s}.'
+        )
+
+
+def _as_stage(s) -> Stage:
+    if isinstance(s, Stage):
+        return s
+    return Stage(**s) if isinstance(s, Mapping) else Stage(s)
+
+
 def _stages(stages, options) -> list:
     if given := {'epochs', 'initial_epoch'} & options.keys():
         raise ValueError(
             'Epochs belong to a stage. Give `Stage(train=..., epochs=...)`. Received:'
             f' {", ".join(sorted(given))}=.'
         )
-    if isinstance(stages, (str, int, Mapping, Stage)):
-        stages = [stages]
-    made = [
-        s if isinstance(s, Stage) else Stage(**s) if isinstance(s, Mapping) else Stage(s)
-        for s in stages
-    ]
+    one = isinstance(stages, (str, int, Mapping, Stage))
+    made = [_as_stage(s) for s in ([stages] if one else stages)]
     if not made:
         raise ValueError(
             'A schedule needs at least one stage. Give `stages=[Stage(train=..., epochs=...)]`.'
             ' Received: none.'
         )
-    for s in made:
-        rates = s.rate.values() if isinstance(s.rate, Mapping) else [s.rate]
-        if (
-            not isinstance(s.epochs, Integral)
-            or s.epochs < 1
-            or any(r is not None and not (isinstance(r, Real) and r > 0) for r in rates)
-        ):
-            raise ValueError(
-                'A stage needs a whole number of epochs, one at least, and rates above 0. Mend it.'
-                f' Received: {s}.'
-            )
+    for stage in made:
+        _check_stage(stage)
     return made
 
 # %% ../nbs/guides/20_finetuning.ipynb #5d0ed7df

@@ -165,8 +165,10 @@ def _joined(bars: list, below: set) -> list:
 
 def _join(run: list) -> _Bar:
     kinds = {bar.kind for bar in run}
-    kind = next(k for k in ('new', 'trainable', 'frozen', 'weightless') if k in kinds)
-    return _Bar(tuple(path for bar in run for path in bar.paths), kind, run[-1].units)
+    paths = tuple(path for bar in run for path in bar.paths)
+    for kind in ('new', 'trainable', 'frozen', 'weightless'):
+        if kind in kinds:
+            return _Bar(paths, kind, run[-1].units)
 
 # %% ../nbs/floor/40_plot.ipynb #be309835
 def plot_model(
@@ -214,18 +216,23 @@ def _draw_bars(ax, bars: list) -> None:
 def _label_bars(ax, bars: list) -> None:
     "Names under the bars; of many, as many as can be read."
     joined = any(len(bar.paths) > 1 for bar in bars)
-    ax.set_xticks(range(0, len(bars), math.ceil(len(bars) / (2 * _FEW if joined else _FEW))))
-    labels = [bars[i].label() for i in ax.get_xticks()]
+    most = 2 * _FEW if joined else _FEW
+    shown = range(0, len(bars), math.ceil(len(bars) / most))
+    labels = [bars[i].label() for i in shown]
+    ax.set_xticks(shown)
     look = dict(rotation=40, ha='right', rotation_mode='anchor', fontsize='small')
     ax.set_xticklabels(labels, **look)
     paths = [bar.paths[0] for bar in bars]
-    for name in dict.fromkeys(path.rpartition('/')[0] for path in paths if '/' in path):
-        _underline(ax, name, [i for i, path in enumerate(paths) if path.startswith(f'{name}/')])
+    models = dict.fromkeys(path.rpartition('/')[0] for path in paths if '/' in path)
+    for name in models:
+        inside = [i for i, path in enumerate(paths) if path.startswith(f'{name}/')]
+        _underline(ax, name, inside)
 
 # %% ../nbs/floor/40_plot.ipynb #8ce8f720
 def _underline(ax, name: str, inside: list) -> None:
     "A line over the bars of a nested model, with its name."
-    depth, across = 1 - 0.05 * (1 + name.count('/')), ax.get_xaxis_transform()
+    across = ax.get_xaxis_transform()
+    depth = 1 - 0.05 * (1 + name.count('/'))
     ends = [inside[0] - 0.4, inside[-1] + 0.4]
     ax.plot(ends, [depth] * 2, color='black', lw=1, transform=across)
     ax.text(ends[0], depth, name, va='bottom', fontsize='small', transform=across)
@@ -258,7 +265,9 @@ def _cut_names(cut, paths: list) -> list:
     "The layers after which `cut` is."
     if not hasattr(cut, 'boundary'):
         return [cut] if isinstance(cut, str) else list(cut or ())
-    names = [n for b in cut.boundary for n in (b.name, b.name.rpartition('.')[0])]
+    names = []
+    for tensor in cut.boundary:  # a layer's name, or with the number of its output behind it
+        names += [tensor.name, tensor.name.rpartition('.')[0]]
     return [name for name in names if name and any(_matches(path, [name]) for path in paths)]
 
 
@@ -341,9 +350,14 @@ def _principal(
     wide = x.shape[1] > x.shape[0]
     values, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
     best = np.argsort(values)[::-1][:count]
-    directions = x.T @ vectors[:, best] if wide else vectors[:, best]
-    directions /= np.maximum(np.linalg.norm(directions, axis=0), 1e-30)
-    directions *= np.where(directions[np.abs(directions).argmax(0), range(len(best))] < 0, -1, 1)
+    directions = vectors[:, best]
+    if wide:
+        directions = x.T @ directions
+    lengths = np.linalg.norm(directions, axis=0)
+    directions /= np.maximum(lengths, 1e-30)
+    largest = np.abs(directions).argmax(0)
+    loadings = directions[largest, range(len(best))]
+    directions[:, loadings < 0] *= -1
     return x @ directions, values[best] / max(values.sum(), 1e-30)
 
 # %% ../nbs/floor/40_plot.ipynb #8231e849

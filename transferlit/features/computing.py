@@ -129,49 +129,56 @@ def _cut(model, source, at, inference) -> Split:
     return cut
 
 # %% ../../nbs/features/70_computing.ipynb #e347d714
+def _check_engine(engine, workers, on_bad_row) -> None:
+    if engine not in (None, 'ray') or on_bad_row not in ('raise', 'skip'):
+        rule, fix = (
+            'An engine must be known.',
+            "Choose engine=None or 'ray', on_bad_row='raise' or 'skip'.",
+        )
+        refuse(rule, fix, f'engine={engine!r}, on_bad_row={on_bad_row!r}')
+    if engine is None and (workers or on_bad_row == 'skip'):
+        rule, fix = 'Workers and bad rows are for an engine.', "Add engine='ray'."
+        refuse(rule, fix, f'workers={workers}, on_bad_row={on_bad_row!r}')
+
+
+def _check_for_ray(job, store, pipeline) -> None:
+    "Raises ImportError where Ray is not installed."
+    the_ray()
+    if store is None or store is False:
+        rule, fix = (
+            'Workers write into a store.',
+            'Name a folder that all of them can see: store=...',
+        )
+        refuse(rule, fix, 'engine=\'ray\' without a store')
+    if pipeline is not None and not isinstance(pipeline, Columns):
+        rule = "engine='ray' takes arrays or a ray.data.Dataset."
+        fix = 'Read the data with `ray.data`, or leave engine= out.'
+        refuse(rule, fix, f'a {type(pipeline).__name__}')
+    if pipeline is not None and job.augment:
+        rule = 'The rows of a Dataset are taken as they come.'
+        fix = 'Give arrays, or augment in the Dataset.'
+        refuse(rule, fix, 'augment= with a Dataset')
+
+
 def _engine(engine, job, store, workers, on_bad_row):
     """What writes features to disk. Raises ValueError for what the engine can't do, ImportError
     where it is not installed.
     """
+    _check_engine(engine, workers, on_bad_row)
     pipeline = job.source.pipeline if job.source.stream else None
-    if engine not in (None, 'ray') or on_bad_row not in ('raise', 'skip'):
-        refuse(
-            'An engine must be known.',
-            "Choose engine=None or 'ray', on_bad_row='raise' or 'skip'.",
-            f'engine={engine!r}, on_bad_row={on_bad_row!r}',
-        )
-    if engine is None and (workers or on_bad_row == 'skip'):
-        refuse(
-            'Workers and bad rows are for an engine.',
-            "Add engine='ray'.",
-            f'workers={workers}, on_bad_row={on_bad_row!r}',
-        )
     if isinstance(pipeline, Columns):
-        job.source.pipeline = replace(
-            pipeline, shapes=[t.shape[1:] for t in job.cut.lower.inputs], skip=on_bad_row == 'skip'
-        )
+        shapes = [t.shape[1:] for t in job.cut.lower.inputs]
+        job.source.pipeline = replace(pipeline, shapes=shapes, skip=on_bad_row == 'skip')
     if engine is None:
         return write_to_store
-    the_ray()
-    if store is None or store is False:
-        refuse(
-            'Workers write into a store.',
-            'Name a folder that all of them can see: store=...',
-            'engine=\'ray\' without a store',
-        )
-    if pipeline is not None and not isinstance(pipeline, Columns):
-        refuse(
-            "engine='ray' takes arrays or a ray.data.Dataset.",
-            'Read the data with `ray.data`, or leave engine= out.',
-            f'a {type(pipeline).__name__}',
-        )
-    if pipeline is not None and job.augment:
-        refuse(
-            'The rows of a Dataset are taken as they come.',
-            'Give arrays, or augment in the Dataset.',
-            'augment= with a Dataset',
-        )
+    _check_for_ray(job, store, pipeline)
     return partial(extract_by_workers, workers=workers)
+
+# %% ../../nbs/features/70_computing.ipynb #99e0589d
+def _check_views(views, augment) -> None:
+    if views < 1 or views > 1 and augment is None:
+        rule, fix = 'Each view is a pass of augmentation.', 'Give `augment=` with `views=`.'
+        refuse(rule, fix, f'views={views}')
 
 # %% ../../nbs/features/70_computing.ipynb #c0b149c8
 def precompute(
@@ -230,32 +237,16 @@ def precompute(
     if not source.stream:
         check_inputs(cut, source.x)
     check_count('batch_size', batch_size)
-    if views < 1 or views > 1 and augment is None:
-        refuse(
-            'Each view is a pass of augmentation.',
-            'Give `augment=` with `views=`.',
-            f'views={views}',
-        )
-    job = Pass(
-        cut,
-        source,
-        batch_size,
-        views,
-        augment if augment is None else Augment(augment, seed),
-        dtype,
-    )
+    _check_views(views, augment)
+    augmentation = None if augment is None else Augment(augment, seed)
+    job = Pass(cut, source, batch_size, views, augmentation, dtype)
     write = _engine(engine, job, store, workers, on_bad_row)
     if store is None or store is False:
         parts = key_parts(cut, content_of(source, key, hashed=False), dtype, views, job.augment)
         made = make_features(job, parts, keep_in_memory(job, verbose))
         return replace(made, note=f'Computed.{_unseen(job)}')
-    made = _stored(
-        job,
-        key_parts(cut, content_of(source, key), dtype, views, job.augment),
-        open_store(store, limit),
-        verbose,
-        write,
-    )
+    parts = key_parts(cut, content_of(source, key), dtype, views, job.augment)
+    made = _stored(job, parts, open_store(store, limit), verbose, write)
     made = replace(made, note=f'{made.note}{_unseen(job)}')
     if verbose:
         print(made)

@@ -379,32 +379,26 @@ def _verify(features, n: int = 16, x=None) -> float:
     return worst
 
 # %% ../../nbs/features/50_features.ipynb #ee464b7b
+def _data_rows(data) -> list:
+    "Of arrays one row each; of a pipeline what names it."
+    if not isinstance(data, list):
+        named = [(f'pipeline: {name}', str(value)) for name, value in data.items()]
+    else:
+        unknown = 'not hashed: kept in memory only'
+        named = [(f'x {dtype} {shape}', h or unknown) for dtype, shape, h in data]
+    return [dict(part='data', name=name, value=value[:32]) for name, value in named]
+
+
 def _explain(features) -> Table:
     "All that the key is made of: one row for each thing that, changed, would make other features."
     parts = features.parts
     rows = [dict(part='settings', name=name, value=h[:12]) for name, h in parts['layers']]
     rows += [dict(part='weights', name=path, value=h[:12]) for path, h in parts['weights']]
-    if isinstance(parts['data'], list):
-        rows += [
-            dict(
-                part='data',
-                name=f'x {dtype} {shape}',
-                value=(h or 'not hashed: kept in memory only')[:32],
-            )
-            for dtype, shape, h in parts['data']
-        ]
-    else:
-        rows += [
-            dict(part='data', name=f'pipeline: {name}', value=str(value)[:32])
-            for name, value in parts['data'].items()
-        ]
-    rows += [
-        dict(part=name, name='', value='' if parts[name] is None else str(parts[name]))
-        for name in ('inference', 'stored as', 'views', 'augmentation', 'seed')
-    ]
-    rows += [
-        dict(part='versions', name=name, value=str(v)) for name, v in parts['versions'].items()
-    ]
-    return Table(
-        rows, f'key {features.key[:32]}', 'names are shown only; the key is made of the values'
-    )
+    rows += _data_rows(parts['data'])
+    for name in ('inference', 'stored as', 'views', 'augmentation', 'seed'):
+        value = '' if parts[name] is None else str(parts[name])
+        rows.append(dict(part=name, name='', value=value))
+    versions = parts['versions'].items()
+    rows += [dict(part='versions', name=name, value=str(v)) for name, v in versions]
+    note = 'names are shown only; the key is made of the values'
+    return Table(rows, f'key {features.key[:32]}', note)

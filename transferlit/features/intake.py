@@ -278,31 +278,34 @@ def tensor_dtype(array):  # as Keras takes it: floats as `floatx`, text as strin
     return tf.as_dtype(keras.config.floatx() if wide else array.dtype)
 
 # %% ../../nbs/features/25_intake.ipynb #85054cb7
-def content_of(source, key, hashed=True):  # what the key says of the data
-    if not source.stream and key is not None:
-        refuse(
-            'Arrays are known by their content.',
-            'Leave `key` out; it names what a pipeline gives.',
-            f'key={key!r}',
-        )
-    if not source.stream:
-        return (
-            source.content()
-            if hashed
-            else [[str(a.dtype), list(a.shape), None] for a in tree.flatten(source.x)]
-        )
+def content_of(source, key, hashed=True):
+    "What the key says of the data."
+    return (
+        _content_of_stream(source, key, hashed)
+        if source.stream
+        else _content_of_arrays(source, key, hashed)
+    )
+
+
+def _content_of_arrays(source, key, hashed):
     if key is not None:
-        return {
-            'key': f'{key} without bad rows' if getattr(source.pipeline, 'skip', False) else key
-        }
+        rule = 'Arrays are known by their content.'
+        refuse(rule, 'Leave `key` out; it names what a pipeline gives.', f'key={key!r}')
+    if hashed:
+        return source.content()
+    return [[str(a.dtype), list(a.shape), None] for a in tree.flatten(source.x)]
+
+
+def _content_of_stream(source, key, hashed) -> dict:
+    if key is not None:
+        skips = getattr(source.pipeline, 'skip', False)
+        return {'key': f'{key} without bad rows' if skips else key}
     if not hashed:
         return {'rows': source.n, 'content': None}
     if source.once:
-        refuse(
-            'What a generator gives can be read once only.',
-            'Name its content with `key=`, or give the function that makes it.',
-            'a generator',
-        )
+        rule = 'What a generator gives can be read once only.'
+        fix = 'Name its content with `key=`, or give the function that makes it.'
+        refuse(rule, fix, 'a generator')
     source.known = mark_all(source)
     source.n = len(source.known)
     return {'rows': source.n, 'content': content_hash(source.known)}

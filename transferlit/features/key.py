@@ -123,37 +123,38 @@ def _step_changes(old, new) -> list:  # of the steps below the cut, as (name, ha
 _BACKENDS = 'tensorflow', 'jax', 'torch'
 
 
-def _how_changes(old, new) -> list:  # of whatever is neither model nor data
-    said, (was, now) = [], (old['augmentation'], new['augmentation'])
-    if old['inference'] != new['inference']:
-        said.append(
-            f'frozen random layers run as in {"inference" if new["inference"] else "training"}'
-        )
-    if old['stored as'] != new['stored as']:
-        said.append(
-            f'features are stored as {new["stored as"] or "computed"} instead of as'
-            f' {old["stored as"] or "computed"}'
-        )
-    if was != now:
-        said.append(
-            'x is no longer augmented'
-            if now is None
-            else 'x is augmented'
-            if was is None
-            else 'the augmentation changed'
-        )
-    elif old['seed'] != new['seed']:
-        said.append(f'the seed of the augmentation is {new["seed"]} instead of {old["seed"]}')
-    if old['views'] != new['views']:
-        said.append(f'views={new["views"]} instead of {old["views"]}')
-    was, now = old['versions'], new['versions']
+def _augmentation_changes(old, new) -> list:
+    was, now = old['augmentation'], new['augmentation']
+    if was == now and old['seed'] == new['seed']:
+        return []
+    if was == now:
+        return [f'the seed of the augmentation is {new["seed"]} instead of {old["seed"]}']
+    if now is None:
+        return ['x is no longer augmented']
+    return ['x is augmented' if was is None else 'the augmentation changed']
+
+
+def _version_changes(was, now) -> list:
     other = [name for name in _BACKENDS if name in was and name not in now]
     if other:  # equal up to rounding at best, so not taken
-        return [*said, f'Keras runs on {keras.backend.backend()} instead of {other[0]}']
-    versions = [(name, v, was.get(name)) for name, v in now.items()]
-    return said + [
-        f'{name} is {v} instead of {before}' for name, v, before in versions if v != before
-    ]
+        return [f'Keras runs on {keras.backend.backend()} instead of {other[0]}']
+    changed = [name for name, version in now.items() if version != was.get(name)]
+    return [f'{name} is {now[name]} instead of {was.get(name)}' for name in changed]
+
+
+def _how_changes(old, new) -> list:
+    "What changed of whatever is neither model nor data."
+    said = []
+    if old['inference'] != new['inference']:
+        mode = 'inference' if new['inference'] else 'training'
+        said.append(f'frozen random layers run as in {mode}')
+    if old['stored as'] != new['stored as']:
+        was, now = (parts['stored as'] or 'computed' for parts in (old, new))
+        said.append(f'features are stored as {now} instead of as {was}')
+    said += _augmentation_changes(old, new)
+    if old['views'] != new['views']:
+        said.append(f'views={new["views"]} instead of {old["views"]}')
+    return said + _version_changes(old['versions'], new['versions'])
 
 # %% ../../nbs/features/30_key.ipynb #f4c0a0f7
 def changes_between(old: dict, new: dict) -> list:

@@ -67,22 +67,40 @@ class _Lower:
 # %% ../../nbs/features/65_ray_extraction.ipynb #2b84951f
 def _number_blocks(augment, view, base):
     "Augmentation of a piece, whose blocks are numbered from the first of all rows."
-    return augment and (lambda a, _, block: augment(a, view, base + block))
+    if augment is None:
+        return None
+
+    def number(a, _, block):
+        return augment(a, view, base + block)
+
+    return number
+
+
+def _note(job, arrays) -> dict:
+    marks = arrays.get('@print')
+    return {
+        'error': job.narrow.error,
+        'beside': job.beside,
+        'marks': 0 if marks is None else int(marks.sum()),
+    }
 
 
 def _make_rows(task: Task, shipped):
     "In a worker: a function from rows to (names, arrays, note), chunk by chunk."
     task.check_versions()
-    cut, augment = _Lower(shipped.model(), task.recipe, task.boundary), task.augmentation()
+    cut = _Lower(shipped.model(), task.recipe, task.boundary)
+    augment = task.augmentation()
 
     def run(x, beside=None, view=0, base=0, done=0, stop=None):
-        source = Arrays(x) if beside is None else Stream([(x, *beside)])
-        job = Pass(cut, source, task.size, 1, _number_blocks(augment, view, base), task.dtype)
-        for arrays in job.rows(done if beside is None else Counter()):
+        if beside is None:
+            source, begin = Arrays(x), done
+        else:
+            source, begin = Stream([(x, *beside)]), Counter()
+        own = _number_blocks(augment, view, base)
+        job = Pass(cut, source, task.size, 1, own, task.dtype)
+        for arrays in job.rows(begin):
             del arrays['@row']  # the driver numbers the rows
-            marks = 0 if beside is None else int(arrays['@print'].sum())
-            note = {'error': job.narrow.error, 'beside': job.beside, 'marks': marks}
-            yield [*arrays], [*arrays.values()], note
+            yield [*arrays], [*arrays.values()], _note(job, arrays)
 
     return run
 
@@ -112,7 +130,8 @@ def _piece_rows(job, workers, raw) -> int:
     batches. `raw`: bytes of a row of x.
     """
     in_shard = disk.shard_limits.bytes // (job.cut.bytes or 1 << 12)
-    most, step = min(in_shard, _AT_ONCE // max(1, raw)), math.lcm(job.size, BLOCK)
+    most = min(in_shard, _AT_ONCE // max(1, raw))
+    step = math.lcm(job.size, BLOCK)
     if rows := job.source.n:
         fewest = rows * job.views // 50_000  # so that there are never more pieces than that
         most = max(min(most, rows // (4 * workers)), fewest)
@@ -124,15 +143,18 @@ def _places(n, views, rows, before) -> dict:
     blocks = {}
     for view in range(views):
         for start in range(max(0, before - view * n), n, rows):
-            base, stop = start // BLOCK * BLOCK, min(start + rows, n)  # augmented block by block
+            stop = min(start + rows, n)
+            base = start // BLOCK * BLOCK  # augmented block by block
             place = dict(view=view, base=base, stop=stop, done=start - base)
             blocks[f'{view}-{start}-{stop}'] = place
     return blocks
 
 # %% ../../nbs/features/65_ray_extraction.ipynb #331e46d8
 def _row_bytes(source) -> int:
-    arrays = tree.flatten(source.x)
-    return sum(math.prod(a.shape[1:]) * getattr(a.dtype, 'itemsize', 8) for a in arrays)
+    size = 0
+    for a in tree.flatten(source.x):
+        size += math.prod(a.shape[1:]) * getattr(a.dtype, 'itemsize', 8)
+    return size
 
 
 def _array_pieces(job, entry, workers):
@@ -145,7 +167,8 @@ def _array_pieces(job, entry, workers):
     def rows_of(base, stop, **_):
         return source.rows(slice(base, stop))
 
-    make, lower = partial(_make_rows, _task(job)), ship(job.cut.lower, source.rows(slice(4)))
+    make = partial(_make_rows, _task(job))
+    lower = ship(job.cut.lower, source.rows(slice(4)))
     for about in over_arrays(places, rows_of, entry.pieces, make, lower, workers):
         where = places[about['tag']]
         yield about, source.ids[where['base'] + where['done'] : where['stop']]
@@ -156,7 +179,8 @@ def _pieces_of_columns(job, entry, workers):
     columns = job.source.pipeline
     share = portions(the_ray(), workers)[0]
     rows = _piece_rows(job, share, columns.row_bytes())
-    make, lower = partial(_make_rows, _task(job)), ship(job.cut.lower, columns.sample())
+    make = partial(_make_rows, _task(job))
+    lower = ship(job.cut.lower, columns.sample())
     return over_dataset(columns, rows, entry.pieces, make, lower, job.size, workers)
 
 
@@ -168,8 +192,10 @@ def _dataset_pieces(job, entry, workers):
         if bad and not job.source.pipeline.skip:
             raise bad_row(at, bad)
         entry.skipped += [[at + place, why] for place, why in bad]
-        yield about, np.delete(np.arange(at, at + count), [place for place, _ in bad])
-        at, marks = at + count, (marks + about['marks']) % 2**64
+        ids = np.arange(at, at + count)
+        yield about, np.delete(ids, [place for place, _ in bad])
+        at += count
+        marks = (marks + about['marks']) % 2**64
     known = job.source.known
     if known is not None and marks != int(known.sum()):
         refuse(*UNSTEADY)
