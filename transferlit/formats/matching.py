@@ -135,8 +135,12 @@ def match_stored(
 def _is_meant(name: str, patterns: list, variables: set) -> bool:
     parts = name.split('/')
     above = ['/'.join(parts[:i]) for i in range(1, len(parts))]
-    scopes = [name, *(a for a in above if a not in variables)]
-    return any(re.compile(p).fullmatch(scope) for p in patterns for scope in scopes)
+    scopes = [name]
+    scopes += [scope for scope in above if scope not in variables]
+    for pattern in map(re.compile, patterns):
+        if any(map(pattern.fullmatch, scopes)):
+            return True
+    return False
 
 # %% ../../nbs/formats/90_matching.ipynb #625372bb
 @dataclass(frozen=True, eq=False)
@@ -246,8 +250,10 @@ def _fits(one: _Tree, two: _Tree) -> bool:
 
 
 def _all_fit(one: _Tree, mine: list, two: _Tree, theirs: list) -> bool:
+    if len(mine) != len(theirs):
+        return False
     pairs = zip(mine, theirs)
-    return len(mine) == len(theirs) and all(_fits(one.below[a], two.below[b]) for a, b in pairs)
+    return all(_fits(one.below[a], two.below[b]) for a, b in pairs)
 
 
 def _plain(leaves: dict) -> dict:  # without adapters, which the file may have added up
@@ -256,20 +262,33 @@ def _plain(leaves: dict) -> dict:  # without adapters, which the file may have a
 
 def _leaves_fit(one: dict, two: dict) -> bool:
     one, two = _plain(one), _plain(two)
-    if all(leaf.isdigit() for leaf in one) and sorted(one.values()) == sorted(two.values()):
+    numbers_alone = all(leaf.isdigit() for leaf in one)
+    if numbers_alone and sorted(one.values()) == sorted(two.values()):
         return True
-    ones, twos = ({n: s for n, s in leaves.items() if not n.isdigit()} for leaves in (one, two))
+    ones, twos = _without_numbers(one), _without_numbers(two)
     pairs = _leaf_pairs(ones, twos)
-    return len(pairs) == len(ones) == len(twos) and all(ones[a] == twos[b] for a, b in pairs)
+    if not len(pairs) == len(ones) == len(twos):
+        return False
+    return all(ones[a] == twos[b] for a, b in pairs)
+
+
+def _without_numbers(leaves: dict) -> dict:
+    return {name: shape for name, shape in leaves.items() if not name.isdigit()}
 
 
 def _leaf_pairs(one: dict, two: dict) -> list:
     "Equal names, and variables without a name of their own by the order of their numbers."
     same = [(leaf, leaf) for leaf in one if leaf in two]
-    ones, twos = (sorted(filter(_UNNAMED.fullmatch, leaves), key=_number) for leaves in (one, two))
-    if ones == twos or [one[leaf] for leaf in ones] != [two[leaf] for leaf in twos]:
+    ones, twos = _unnamed(one), _unnamed(two)
+    shapes = [one[leaf] for leaf in ones]
+    if ones == twos or shapes != [two[leaf] for leaf in twos]:
         return same
-    return [pair for pair in same if pair[0] not in ones] + list(zip(ones, twos))
+    named = [pair for pair in same if pair[0] not in ones]
+    return named + list(zip(ones, twos))
+
+
+def _unnamed(leaves: dict) -> list:
+    return sorted(filter(_UNNAMED.fullmatch, leaves), key=_number)
 
 # %% ../../nbs/formats/90_matching.ipynb #571ed94e
 class _Alignment:
@@ -322,7 +341,8 @@ def align(
 
 
 def _kept_twice(model) -> dict:  # `spectral/0`, a kernel that its layer has a name for, to shape
-    path, found = {id(v): p for p, v in by_path(model).items()}, {}
+    path = {id(v): p for p, v in by_path(model).items()}
+    found = {}
     for named in layer_paths(model):
         for number, v in own_variables(named.layer).items():
             if path.get(id(v), named.path).rpartition('/')[0] != named.path:
@@ -386,15 +406,19 @@ class _ByName:
     "The file's variables under the names they are read by."
 
     def __init__(self, model, usable: dict, rename):
-        self.model, self.variables, self.usable = model, by_path(model), usable
-        self.names, self.targets = read_names(model, usable, rename), {}
+        self.model, self.usable = model, usable
+        self.variables = by_path(model)
+        self.names = read_names(model, usable, rename)
+        self.targets = {}
         for name, new in self.names.items():
             self.targets.setdefault(new, []).append(name)
         self.other = _other_names(model, self.variables)
         self.mirrored = _mirrored(self.variables, rename)
         self.numbered = _by_number(model, usable, self.names)
         self.objects = _by_objects(model, usable)
-        self.aligned = _by_other_numbers(model, usable, self.names) if is_renumbered(rename) else {}
+        self.aligned = {}
+        if is_renumbered(rename):
+            self.aligned = _by_other_numbers(model, usable, self.names)
 
     def hits(self) -> dict:
         "What in the file fits two variables is the one's that it fits in the better way."
@@ -509,8 +533,9 @@ def _by_objects(model, usable: dict) -> dict:  # id of a variable to hits
 # %% ../../nbs/formats/90_matching.ipynb #530c4b09
 def _by_other_numbers(model, usable: dict, names: dict) -> dict:  # path to a list of hits
     "Numbers aligned where a file has no nested models in its names, or the outermost alone."
-    shapes, found = {new: tuple(usable[n].shape) for n, new in names.items()}, {}
     files = {new: n for n, new in names.items()}
+    shapes = {new: tuple(usable[n].shape) for n, new in names.items()}
+    found = {}
     for called in _keras_names(model), _legacy_names(model):
         mine = {name: tuple(v.shape) for name, v in called.values()}
         if len(mine) < len(called):
@@ -740,11 +765,12 @@ def suggest_mapping(
 
 
 def _only_group(layer: str, parts: dict, groups: dict) -> dict:  # nothing where several fit
-    fitting = {at: pairs for at, group in groups.items() if (pairs := _pairs(parts, group))}
+    pairs = {at: _pairs(parts, group) for at, group in groups.items()}
+    fitting = [at for at in pairs if pairs[at]]
     last = layer.rpartition('/')[2]
-    named = {at: pairs for at, pairs in fitting.items() if at.rpartition('/')[2] == last}
-    found = list((named or fitting).values())
-    return found[0] if len(found) == 1 else {}
+    named = [at for at in fitting if at.rpartition('/')[2] == last]
+    found = named or fitting
+    return pairs[found[0]] if len(found) == 1 else {}
 
 # %% ../../nbs/formats/90_matching.ipynb #0e5a61ab
 def _pairs(parts: dict, group: list) -> dict:  # file's name to path; nothing where it is not clear
