@@ -17,7 +17,8 @@ import keras
 from ..backends import tf, to_numpy
 from .rows import Epochs, skip_draw
 from .scan import program_kind
-from .steps import Program, Work, build_for, compiled, own_step, was_fresh
+from .steps import Program, Work, are_same, build_for, compiled
+from .steps import own_step, was_fresh
 from .streams import Stream
 from .xla import wants_xla
 
@@ -156,7 +157,7 @@ class _Side:
         "Ask for the rows; compile again where they, or what trains, changed."
         rows, parts = self.supply()
         now = [rows, *(parts or ()), *_state(self.model)]
-        if self.now and len(self.now) == len(now) and all(map(_is_same, self.now, now)):
+        if self.now and are_same(self.now, now):
             return
         self.close()
         build_for(self.model, parts, rows)
@@ -190,10 +191,6 @@ class _Side:
     def close(self) -> None:
         if self.source is not None:
             self.source.close()
-
-# %% ../../nbs/loop/60_running.ipynb #ebdb2df1
-def _is_same(a, b) -> bool:
-    return a is b
 
 # %% ../../nbs/loop/60_running.ipynb #285cf469
 def _pick_logs(side: _Side, made: dict, before: dict) -> dict:

@@ -16,30 +16,32 @@ from keras import tree
 
 from ..backends import count_accelerators
 from ..data import flat, map_flat
-from .steps import Program, Work
+from ..keras_internals import view_as
+from .steps import Program, Work, are_same
 
 # %% auto #0
 __all__ = ['steps_together', 'Scan', 'StepByStep', 'program_kind']
 
 # %% ../../nbs/loop/35_scan.ipynb #fd470f13
-def _is(a, b) -> bool:  # the very same tensors
-    a, b = flat(a), flat(b)
-    return len(a) == len(b) and all(i is j for i, j in zip(a, b))
-
-
 def _with_features(model, parts, x, features):
     "`model`, but for one thing: called on this `x`, its upper part answers from the features."
 
     class View(type(model)):
         def call(self, inputs, *args, **kwargs):
-            if not _is(inputs, x):
+            if not are_same(flat(inputs), flat(x)):
                 return super().call(inputs, *args, **kwargs)
             known = list(features) if isinstance(features, tuple) else features
             return parts[1](known, training=kwargs.get('training'))
 
-    view = object.__new__(View)
-    object.__setattr__(view, '__dict__', model.__dict__)
-    return view
+    return view_as(model, View)
+
+
+def _actor(model, parts, batch, features):
+    "Whose step is taken: the model, with the features of the batch where it is cut."
+    if parts is None:
+        return model
+    x = keras.utils.unpack_x_y_sample_weight(batch)[0]
+    return _with_features(model, parts, x, x if features is None else features)
 
 # %% ../../nbs/loop/35_scan.ipynb #96af00eb
 @dataclass(frozen=True)
@@ -96,11 +98,7 @@ def _step(ref, parts, kind: str) -> Callable:
     "A stateless step as a function of the state and of a batch with its features."
 
     def step(state, batch, features):
-        actor = ref()
-        if parts is not None:
-            x = keras.utils.unpack_x_y_sample_weight(batch)[0]
-            known = x if features is None else features
-            actor = _with_features(actor, parts, x, known)
+        actor = _actor(ref(), parts, batch, features)
         return getattr(actor, f'{kind}_step')(state, batch)
 
     return step
@@ -246,12 +244,8 @@ class StepByStep:
         return logs
 
     def _step(self, batch, features) -> dict:
-        model, parts = self.ref(), self.work.parts
-        if parts is not None:
-            x = keras.utils.unpack_x_y_sample_weight(batch)[0]
-            known = x if features is None else features
-            model = _with_features(model, parts, x, known)
-        return getattr(model, f'{self.work.kind}_step')(batch)
+        actor = _actor(self.ref(), self.work.parts, batch, features)
+        return getattr(actor, f'{self.work.kind}_step')(batch)
 
 
 def program_kind() -> type:

@@ -19,12 +19,12 @@ from ..data import by_input, flat, map_flat, pack_inputs
 from ..keras_internals import is_fresh, view_as
 
 # %% auto #0
-__all__ = ['own_step', 'Work', 'one_step', 'Program', 'build', 'was_fresh', 'build_for', 'compiled', 'forget']
+__all__ = ['are_same', 'own_step', 'Work', 'one_step', 'Program', 'build', 'was_fresh', 'build_for', 'compiled', 'forget']
 
 # %% ../../nbs/loop/20_steps.ipynb #3b0880ff
-def _is(a, b) -> bool:  # the very same tensors
-    a, b = flat(a), flat(b)
-    return len(a) == len(b) and all(i is j for i, j in zip(a, b))
+def are_same(some: list, others: list) -> bool:
+    "Are these the very same objects, one by one?"
+    return len(some) == len(others) and all(a is b for a, b in zip(some, others))
 
 
 def _through(model, parts, x, features):
@@ -32,7 +32,7 @@ def _through(model, parts, x, features):
 
     class View(type(model)):
         def __call__(self, inputs, *args, **kwargs):
-            if not _is(inputs, x):
+            if not are_same(flat(inputs), flat(x)):
                 return super().__call__(inputs, *args, **kwargs)
             self._clear_losses()
             known = x if features is None else _linked(parts[0], x, features)
@@ -292,16 +292,12 @@ def _dependencies(work: Work) -> list:
     return [*settings, *(parts or ()), *model.trainable_variables, *constants]
 
 
-def _same(then: list, now: list) -> bool:
-    return len(then) == len(now) and all(a is b for a, b in zip(then, now))
-
-
 def compiled(work: Work, jit: bool = False, make: Callable = None) -> Program:
     "The steps that `work` names, compiled only when they must be."
     rows, kept = work.rows, _PROGRAMS.setdefault(work.model, {})
     form = work.kind, jit, rows.even, rows.batch_size, str(rows.form)
     then, program = kept.get(form, ([], None))
-    if not _same(then, _dependencies(work)):
+    if not are_same(then, _dependencies(work)):
         program = (make or Program)(work, jit)
         # A step of the user's own may have built the optimizer meanwhile.
         kept[form] = _dependencies(work), program
