@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from transferlit.store import local as disk
 from transferlit.caching import fit
 from transferlit.cut import split
 from transferlit.features import precompute
+from transferlit.features.extraction import _Memory
 from transferlit.store.local import Damaged, StoredRows, find_entries, read, read_begun
 
 ROUNDS = int(os.environ.get("TRANSFERLIT_ROUNDS", 10))
@@ -498,3 +500,17 @@ def test_rows_in_any_order():
     for pick in (slice(5, 33), slice(40, 3, -3), [0, 49, 7, 7, -1], np.arange(50) % 2 == 0, 12, slice(9, 9)):
         np.testing.assert_array_equal(rows[pick], whole[pick])
     assert Damaged
+
+
+def test_rows_of_unknown_number_are_held_once():
+    parts = ([np.full((4096, 64), i, "float32"), np.array([f"{i:0{1 + i // 50}}"] * 4096)] for i in range(100))
+    tracemalloc.start()
+    memory = _Memory()
+    for part in parts:
+        memory.add(part)
+    numbers, texts = memory.done()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.4 * (numbers.nbytes + texts.nbytes)
+    assert (numbers[::4096, 0] == np.arange(100)).all()
+    assert texts[::4096].tolist() == [f"{i:0{1 + i // 50}}" for i in range(100)]

@@ -1,6 +1,10 @@
 """Whole programs, run with `Model.fit` and with `tl.fit`: what they return must be equal, number by number."""
+import gc
 import importlib.util
+import os
+import threading
 import warnings
+import weakref
 
 import keras
 import numpy as np
@@ -334,3 +338,19 @@ def test_thawed_without_compiling_again():
     model.get_layer("body").trainable = True
     with pytest.raises(ValueError, match="must know what trains.*Received: body/kernel"):
         tl.fit(model, X, Y, **QUIET)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files by /proc")
+def test_twenty_fits_leave_nothing_behind():
+    def once():
+        model = network()
+        tl.fit(model, X, Y, epochs=2, validation_data=dataset(), **QUIET)
+        return weakref.ref(model)
+
+    once()
+    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    models = [once() for _ in range(20)]
+    gc.collect()
+    assert not [model for model in models if model() is not None]
+    after = len(os.listdir("/proc/self/fd")), threading.active_count()
+    assert all(now <= was for now, was in zip(after, before))

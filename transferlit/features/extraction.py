@@ -249,23 +249,35 @@ class _Narrow:
 
 # %% ../../nbs/features/60_extraction.ipynb #c91de4c5
 class _Memory:
-    "Rows in memory: in place where their number is known."
+    "Rows in memory, never held twice: in place, and more of it where their number is not known."
 
     def __init__(self, rows=None):
         self.total, self.rows, self.kept = rows, 0, None
 
     def add(self, arrays):
-        if self.total is None:
-            self.kept = self.kept or [[] for _ in arrays]
-            [k.append(a) for k, a in zip(self.kept, arrays)]
-        else:
-            self.kept = self.kept or [np.empty((self.total, *a.shape[1:]), a.dtype) for a in arrays]
-            for k, a in zip(self.kept, arrays):
-                k[self.rows : self.rows + len(a)] = a
-        self.rows += len(arrays[0])
+        if self.kept is None:
+            self.kept = [np.empty((self.total or len(a), *a.shape[1:]), a.dtype) for a in arrays]
+        end = self.rows + len(arrays[0])
+        for i, a in enumerate(arrays):
+            self.kept[i] = _grown(self.kept[i], end, a.dtype)
+            self.kept[i][self.rows : end] = a
+        self.rows = end
 
     def done(self) -> list:
-        return [np.concatenate(k) if isinstance(k, list) else k for k in self.kept]
+        for k in self.kept or ():
+            k.resize((self.rows, *k.shape[1:]), refcheck=False)
+        return self.kept
+
+
+def _grown(array, rows: int, dtype):
+    "An array for so many rows and for this type, longer in its place."
+    wide = np.promote_types(array.dtype, dtype)
+    if wide != array.dtype:
+        array = array.astype(wide)
+    if rows > len(array):
+        more = max(rows, len(array) + len(array) // 8)
+        array.resize((more, *array.shape[1:]), refcheck=False)
+    return array
 
 # %% ../../nbs/features/60_extraction.ipynb #da221247
 def _begin(job, x) -> tuple:  # one batch on its way through the lower part, and its rows
