@@ -302,15 +302,11 @@ def test_a_long_row_of_sums_is_read_in_time_that_grows_with_its_length(tmp_path,
     from transferlit.tf1 import patterns
     tried, real = [], patterns._assign_parts
     monkeypatch.setattr(patterns, "_assign_parts", lambda *args: tried.append(1) or real(*args))
-    counts = {}
-    for length in (60, 180):
-        tried.clear()
-        with tf.Graph().as_default(), v1.Session() as session:
-            y = dense(fed("x", None, 4), 4, "a")
-            for i in range(length): y = y + .001*i
-            tf.identity(y, "y")
-            session.run(v1.global_variables_initializer())
-            v1.train.Saver().save(session, str(tmp_path/f"{length}.ckpt"))
-        tl.revive(tmp_path/f"{length}.ckpt").to_keras("y")
-        counts[length] = len(tried)
-    assert counts[180] <= 3.5*counts[60]
+    with tf.Graph().as_default(), v1.Session() as session:
+        y = dense(fed("x", None, 4), 4, "a")
+        for i in range(180): y = y + .001*i
+        tf.identity(y, "y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"row.ckpt"))
+    tl.revive(tmp_path/"row.ckpt").to_keras("y")
+    assert len(tried) <= 180
