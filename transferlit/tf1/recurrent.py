@@ -16,7 +16,7 @@ from .layers import Compute, Formula
 from .view import Fresh, Unit, View, origin
 
 # %% auto #0
-__all__ = ['NotRecurrent', 'Loop', 'find_loops', 'Cell', 'find_cells', 'recurrent_units']
+__all__ = ['NotRecurrent', 'Loop', 'find_loops', 'Cell', 'find_cells', 'RecurrentUnit', 'recurrent_units', 'pair_directions']
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #278f2f55
 class NotRecurrent(Exception):
@@ -349,6 +349,13 @@ def _is_reversed(view, ref) -> bool:
     return axes is not None and list(np.ravel(axes)) == [0]
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #00f1b546
+@dataclass
+class RecurrentUnit(Unit):
+    "A recurrent layer to be, with all that it can give on the sample: sequence, states."
+
+    results: list = field(default_factory=list)
+
+
 def _formula_unit(step: list, ref, new, nodes) -> Unit:
     make = Fresh(lambda: Formula([step]))
     return Unit(Compute, [ref], [new], dict(formula=make), nodes=nodes, activation=step[0])
@@ -415,7 +422,9 @@ def _unit(loop, cell, place, found, sequences: bool, config) -> Unit:
         name = f'{loop.frame}/{number}/{i}'
         nodes.add(name)
         outputs.append(known or _virtual(view, name, value, one))
-    return Unit(cell.kind, [x], outputs, config, cell.arrays, cell.origins, nodes)
+    unit = RecurrentUnit(cell.kind, [x], outputs, config, cell.arrays, cell.origins, nodes)
+    unit.results = results
+    return unit
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #74ca373e
 def _after(wanted: dict, unit) -> list:
@@ -441,3 +450,125 @@ def _claim(loop, units, handing, places) -> None:
             mine.add(name)
     taken = {n for u in units for n in u.nodes}
     layer.nodes |= mine - taken
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #b1d1a004
+_LAYERS = layers.LSTM, layers.GRU, layers.SimpleRNN
+
+
+def _reverses(view, ref, axis: int) -> bool:
+    "Does a tensor hold another in reverse, along `axis`?"
+    node = view.node(ref[0]) if ref[0] in view.read.nodes else None
+    if node is None or node.op != 'ReverseV2':
+        return False
+    axes = view.static(view.ins(ref[0])[1])
+    return axes is not None and list(np.ravel(axes)) == [axis]
+
+
+@dataclass
+class _Reading:
+    "What a recurrent layer reads, and from which end."
+
+    unit: RecurrentUnit
+    source: tuple  # a tensor, and whether it has time first
+    backwards: bool
+
+    @property
+    def settings(self) -> tuple:
+        free = 'go_backwards', 'return_state'
+        return self.unit.kind, {k: v for k, v in self.unit.config.items() if k not in free}
+
+
+def _reading(view, units, unit) -> _Reading:
+    ref, backwards = unit.inputs[0], unit.config['go_backwards']
+    swap = next((u for u in units if ref in u.outputs and u.activation == 'transpose'), None)
+    if swap is not None:
+        return _Reading(unit, (swap.inputs[0], True), backwards)
+    if not backwards and _reverses(view, ref, 1):
+        return _Reading(unit, (view.ins(ref[0])[0], False), True)
+    return _Reading(unit, (ref, False), backwards)
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #b1d1a005
+_MODES = {'Add': 'sum', 'AddV2': 'sum', 'Mul': 'mul'}
+
+
+def _alone(view, units, ref) -> str | None:
+    "The only node that uses a tensor, where no layer and no output of the model is it."
+    users = {name for name, _ in view.users.get(ref, [])}
+    taken = ref in view.outputs or any(ref in u.inputs for u in units)
+    return users.pop() if len(users) == 1 and not taken else None
+
+
+def _forwards(view, units, unit) -> tuple | None:
+    "What a layer that reads backwards gives, in the order of the sequence; None where it is mixed."
+    ref = unit.outputs[0]
+    if not unit.config['return_sequences']:
+        return ref
+    user = _alone(view, units, ref)
+    return (user, 0) if user is not None and _reverses(view, (user, 0), 1) else None
+
+
+def _merge_mode(view, name: str, refs) -> str | None:
+    "How a node merges two tensors, as `Bidirectional` calls it."
+    node, given = view.node(name), [r for r in view.ins(name) if not view.is_static(r)]
+    if node.op in ('Concat', 'ConcatV2') and given == refs:
+        axis = view.static(view.ins(name)[0 if node.op == 'Concat' else -1])
+        last = len(view.shape((name, 0)) or ()) - 1
+        return 'concat' if axis is not None and int(axis) in (-1, last) else None
+    return _MODES.get(node.op) if set(given) == set(refs) else None
+
+
+def _merged(view, units, refs) -> tuple:
+    "The merge mode of two tensors and what it gives; no mode where each is used by itself."
+    users = {_alone(view, units, r) for r in refs}
+    name = users.pop() if len(users) == 1 else None
+    mode = None if name is None else _merge_mode(view, name, refs)
+    return (None, list(refs)) if mode is None else (mode, [(name, 0)])
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #b1d1a006
+def _states(view, unit) -> list:
+    "The last states of a layer; those that the graph does not use are added."
+    given, name = unit.outputs[1:], unit.outputs[0][0]
+    shape = [view.shape(unit.outputs[0])[0], unit.config['units']]
+    for i, value in list(enumerate(unit.results))[1 + len(given) :]:
+        given.append(_virtual(view, f'{name}/state{i}', value, shape))
+    return given
+
+
+def _both_ways(view, units, first, second) -> Unit | None:
+    "Two layers as one `Bidirectional`; None where what they give is used otherwise."
+    back = _forwards(view, units, second)
+    if back is None:
+        return None
+    mode, outputs = _merged(view, units, [first.outputs[0], back])
+    state = first.config['return_state'] or second.config['return_state']
+    if state:
+        outputs += _states(view, first) + _states(view, second)
+    inner, dtype = dict(first.config, return_state=state), str(first.arrays[0].dtype)
+    make = Fresh(lambda: first.kind(**inner, dtype=dtype))
+    arrays, origins = first.arrays + second.arrays, first.origins + second.origins
+    nodes = first.nodes | second.nodes | {back[0]} | {r[0] for r in outputs}
+    config = dict(layer=make, merge_mode=mode)
+    return Unit(layers.Bidirectional, first.inputs, outputs, config, arrays, origins, nodes)
+
+
+def pair_directions(
+    view: View,  # observed
+    units: list,  # recurrent layers, with what swaps time and rows
+) -> list:  # the same, or fewer
+    "Two layers that read one sequence from both ends, as one `Bidirectional`."
+    readings = [_reading(view, units, u) for u in units if u.kind in _LAYERS]
+    for first in [r for r in readings if not r.backwards]:
+        for second in [r for r in readings if r.backwards and r.unit in units]:
+            alike = first.source == second.source and first.settings == second.settings
+            both = _both_ways(view, units, first.unit, second.unit) if alike else None
+            if both is not None:
+                others = [u for u in units if u is not first.unit and u is not second.unit]
+                units = _without_spare(view, [*others, both])
+                break
+    return units
+
+
+def _without_spare(view, units) -> list:
+    "The units but for transposes that nothing uses any more."
+    used = {r for u in units for r in u.inputs} | set(view.users) | set(view.outputs)
+    return [u for u in units if u.activation != 'transpose' or used & set(u.outputs)]

@@ -70,20 +70,12 @@ class View:
     "An inference graph between inputs and outputs, with the values and shapes that a sample gives."
 
     def __init__(self, read: Inference, inputs: list, outputs: list):
-        self.read, self.inputs, self.outputs = (
-            read,
-            [read.resolve(r) for r in inputs],
-            [read.resolve(r) for r in outputs],
-        )
+        self.read = read
+        self.inputs, self.outputs = ([read.resolve(r) for r in rs] for rs in (inputs, outputs))
         cone = read.cone(self.outputs, set(self.inputs))
         self.order = [n for n in cone if read.kind.get(n, 'data') in ('data', 'noise')]
-        self.users, self.shapes, self.sample, self.fixed, self.place = (
-            {},
-            {},
-            {},
-            {},
-            {n: i for i, n in enumerate(self.order)},
-        )
+        self.place = {n: i for i, n in enumerate(self.order)}
+        self.users, self.shapes, self.sample, self.fixed = {}, {}, {}, {}
         for name in self.order:
             for number, ref in enumerate(read.ins[name]):
                 self.users.setdefault(ref, []).append((name, number))
@@ -171,36 +163,33 @@ def observe(
     ),  # arrays with other batch and free sizes; None where the graph takes only one size
 ) -> None:  # fills `view.sample` and `view.shapes`
     "Run the samples and keep every tensor's value and shape."
-    refs = [
-        (n, i)
-        for n in view.order
-        if not view.nest[n] and view.node(n).op != 'Switch'
-        for i in range(view.widths.get(n, 1))
-    ] + view.inputs
+    refs = _observable(view)
     sizes = _sizes(view, set(refs))
-    refs = [
-        r
-        for r in dict.fromkeys(refs + sizes)
-        if runner.tensor(r).dtype not in (tf.resource, tf.variant)
-    ]
-    view.sample = dict(zip(refs, runner.run(refs, first)))
-    other = dict(zip(refs, runner.run(refs, second))) if second else view.sample
-    rows = (
-        len(first[0]) if np.ndim(first[0]) else 0,
-        len((second or first)[0]) if np.ndim(first[0]) else 0,
-    )
-    for ref in refs:
-        a, b = view.sample[ref].shape, other[ref].shape
-        view.shapes[ref] = (
-            [_dim(i, p, q, rows) for i, (p, q) in enumerate(zip(a, b))]
-            if len(a) == len(b)
-            else None
-        )
-    view.fixed = {
-        r: np.asarray(view.sample[r])
-        for r in sizes
-        if r in view.sample and np.array_equal(view.sample[r], other[r])
-    }
+    kept = [r for r in dict.fromkeys(refs + sizes) if _is_array(runner.tensor(r).dtype)]
+    view.sample = dict(zip(kept, runner.run(kept, first)))
+    other = dict(zip(kept, runner.run(kept, second))) if second else view.sample
+    rows = tuple(len(s[0]) if np.ndim(first[0]) else 0 for s in (first, second or first))
+    for ref in kept:
+        view.shapes[ref] = _shape_of(view.sample[ref], other[ref], rows)
+    equal = [r for r in sizes if r in other and np.array_equal(view.sample[r], other[r])]
+    view.fixed = {r: np.asarray(view.sample[r]) for r in equal}
+
+
+def _observable(view) -> list:
+    "Tensors outside of loops and undecided forks."
+    names = [n for n in view.order if not view.nest[n] and view.node(n).op != 'Switch']
+    return [(n, i) for n in names for i in range(view.widths.get(n, 1))] + view.inputs
+
+
+def _is_array(dtype) -> bool:
+    return dtype not in (tf.resource, tf.variant)
+
+
+def _shape_of(a, b, rows) -> list | None:
+    "What two samples with so many rows show of a shape; None where the ranks differ."
+    if np.ndim(a) != np.ndim(b):
+        return None
+    return [_dim(i, p, q, rows) for i, (p, q) in enumerate(zip(np.shape(a), np.shape(b)))]
 
 # %% ../../nbs/tf1/45_view.ipynb #4b75ca6e
 def _sizes(view, known: set) -> list:
