@@ -44,7 +44,15 @@ def _agree(a, b) -> bool:
     few_a, few_b = a[::97], b[::97]
     if np.any(np.abs(few_a - few_b) > 1e-5 * (1 + np.abs(few_b))):
         return False
-    return bool(np.allclose(a, b, rtol=2e-6, atol=2e-6, equal_nan=True))
+    return bool(
+        np.allclose(
+            a,
+            b,
+            rtol=2e-6,
+            atol=2e-6,
+            equal_nan=True,
+        )
+    )
 
 # %% ../../nbs/tf1/52_activations.ipynb #2c1d4c0f
 def _with_a_number(values):
@@ -53,11 +61,26 @@ def _with_a_number(values):
     if slope == 1 or not np.isfinite([slope, floor, ceiling]).all():
         return
     x, below = _SCALE.astype(float), _SCALE < 0
-    leaky, elu = np.where(below, slope * x, x), np.where(below, floor * np.expm1(x), x)
+    leaky, elu = (
+        np.where(
+            below,
+            slope * x,
+            x,
+        ),
+        np.where(below, floor * np.expm1(x), x),
+    )
     yield f'leaky_relu({slope:.7g})', leaky, lambda: layers.LeakyReLU(negative_slope=slope)
     yield f'elu({floor:.7g})', elu, lambda: layers.ELU(alpha=floor)
     up_to = lambda: layers.ReLU(max_value=ceiling)
-    yield f'relu up to {ceiling:.7g}', np.clip(x, 0, max(ceiling, 0)), up_to
+    yield (
+        f'relu up to {ceiling:.7g}',
+        np.clip(
+            x,
+            0,
+            max(ceiling, 0),
+        ),
+        up_to,
+    )
 
 
 def _can_be_made(make) -> bool:
@@ -159,7 +182,14 @@ def _writes(writer, node) -> bool:
 
 def _values(view, x, inside) -> dict:
     "What those nodes that are understood make of the scale."
-    writer, known = FormulaWriter(view, known={x: 'x0'}, inputs=[x]), []
+    writer, known = (
+        FormulaWriter(
+            view,
+            known={x: 'x0'},
+            inputs=[x],
+        ),
+        [],
+    )
     for name in inside:
         needed = {r[0] for r in view.ins(name)} & set(inside)
         if needed <= set(known) and _writes(writer, view.node(name)):
@@ -172,7 +202,11 @@ def _values(view, x, inside) -> dict:
 
 def _write(view, x, group) -> tuple:
     "A group as a formula of its own: words, maker."
-    writer = FormulaWriter(view, known={x: 'x0'}, inputs=[x])
+    writer = FormulaWriter(
+        view,
+        known={x: 'x0'},
+        inputs=[x],
+    )
     for name in group:
         writer.add(view.node(name))
     formula = Formula(writer.steps)
@@ -191,20 +225,32 @@ def find_activation(view, x) -> tuple | None:
     """What happens to `x` alone: (nodes, text, maker). One operation that Keras has comes first,
     then the longest group.
     """
-    values = _values(view, x, inside := _closure(view, x))
+    values = _values(
+        view,
+        x,
+        inside := _closure(view, x),
+    )
     groups = [g for g in _regions(view, x, inside) if g[-1] in values]
     named = [(g, found) for g in groups if (found := _name_values(values[g[-1]]))]
     if not groups:
         return None
     longest = groups[-1]
-    if named and not _is_scaled(view, longest, named[-1][0]):
+    if named and not _is_scaled(
+        view,
+        longest,
+        named[-1][0],
+    ):
         return named[-1][0], *named[-1][1]
     return longest, *_write(view, x, longest)
 
 # %% ../../nbs/tf1/52_activations.ipynb #aaa0ff1d
 def add_activation(view, unit) -> Unit:
     "Take in the activation that follows a layer."
-    softmax = view.only(unit.outputs[0], 'Softmax', 'LogSoftmax')
+    softmax = view.only(
+        unit.outputs[0],
+        'Softmax',
+        'LogSoftmax',
+    )
     if softmax is not None:
         unit.activation = unit.config['activation'] = (
             'softmax' if softmax.op == 'Softmax' else 'log_softmax'

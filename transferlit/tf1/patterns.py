@@ -63,7 +63,15 @@ def _layer(kind, x, nodes, config=None, weights=()) -> Unit:
     "A layer from the tensor `x` to the last of `nodes`; `weights` are arrays with their names."
     arrays, names = [a for a, _ in weights], [n for _, n in weights]
     ends = [(nodes[-1].name, 0)]
-    return Unit(kind, [x], ends, config or {}, arrays, names, {n.name for n in nodes})
+    return Unit(
+        kind,
+        [x],
+        ends,
+        config or {},
+        arrays,
+        names,
+        {n.name for n in nodes},
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #42d3fad2
 _PLUS = 'BiasAdd', 'Add', 'AddV2', 'BiasAddV1'
@@ -88,13 +96,19 @@ def _with_bias(view, unit, units: int) -> Unit:
 def _dense(view, node):
     x, w = view.ins(node.name)
     kernel, name = _array(view, w), origin(view, w)
-    _need(kernel.ndim == 2 and _rank(view, x) >= 2)
-    _need(not attr(node, 'transpose_a', False) and not attr(node, 'adj_x', False))
+    _need(kernel.ndim == 2)
+    _need(_rank(view, x) >= 2)
+    _need(not attr(node, 'transpose_a', False))
+    _need(not attr(node, 'adj_x', False))
     if attr(node, 'transpose_b', False) or attr(node, 'adj_y', False):
         kernel, name = kernel.T, f'transposed {name}'
     units = kernel.shape[1]
     config = dict(units=units, use_bias=False)
-    return _with_bias(view, _layer(layers.Dense, x, [node], config, [(kernel, name)]), units)
+    return _with_bias(
+        view,
+        _layer(layers.Dense, x, [node], config, [(kernel, name)]),
+        units,
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #ddec75ab
 def _keeps_order(view, turn) -> bool:
@@ -112,12 +126,20 @@ def _tensordot(view, node):
     outer = _next(view, inner, 'Reshape')
     unit = _dense(view, inner)
     before, after = view.shape(x), view.shape((outer.name, 0))
-    _need(before and after and len(before) >= 3 and before[-1] == len(unit.arrays[0]))
-    _need(not unit.config['use_bias'] and after == before[:-1] + [unit.config['units']])
+    _need(before)
+    _need(after)
+    _need(len(before) >= 3)
+    _need(before[-1] == len(unit.arrays[0]))
+    _need(not unit.config['use_bias'])
+    _need(after == before[:-1] + [unit.config['units']])
     _need(node.op != 'Transpose' or _keeps_order(view, node))
     unit.inputs, unit.outputs = [x], [(outer.name, 0)]
     unit.nodes |= {n.name for n in (*nodes, outer)}
-    return _with_bias(view, unit, unit.config['units'])
+    return _with_bias(
+        view,
+        unit,
+        unit.config['units'],
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #0ca36d19
 def _window(node, key: str, dims: int) -> tuple:
@@ -151,7 +173,11 @@ def _conv(view, node):
     config |= dict(filters=filters, kernel_size=kernel.shape[:-2])
     config['groups'] = channels // kernel.shape[-2]
     kind = layers.Conv3D if dims == 3 else layers.Conv2D
-    return _with_bias(view, _layer(kind, x, [node], config, [(kernel, origin(view, w))]), filters)
+    return _with_bias(
+        view,
+        _layer(kind, x, [node], config, [(kernel, origin(view, w))]),
+        filters,
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #170ffe5f
 def _depthwise(view, node):
@@ -162,8 +188,18 @@ def _depthwise(view, node):
     kernel, config = _array(view, w), _conv_config(node)
     _need(len(set(config['strides'])) == 1)
     config |= dict(kernel_size=kernel.shape[:2], depth_multiplier=kernel.shape[3])
-    unit = _layer(layers.DepthwiseConv2D, x, [node], config, [(kernel, origin(view, w))])
-    return _try(_separable, view, unit) or _with_bias(view, unit, int(np.prod(kernel.shape[2:])))
+    unit = _layer(
+        layers.DepthwiseConv2D,
+        x,
+        [node],
+        config,
+        [(kernel, origin(view, w))],
+    )
+    return _try(_separable, view, unit) or _with_bias(
+        view,
+        unit,
+        int(np.prod(kernel.shape[2:])),
+    )
 
 
 def _separable(view, unit) -> Unit:
@@ -176,7 +212,15 @@ def _separable(view, unit) -> Unit:
     config = {**unit.config, **{k: inner.config[k] for k in ('filters', 'use_bias')}}
     arrays, origins = unit.arrays + inner.arrays, unit.origins + inner.origins
     nodes = unit.nodes | inner.nodes
-    return Unit(layers.SeparableConv2D, unit.inputs, inner.outputs, config, arrays, origins, nodes)
+    return Unit(
+        layers.SeparableConv2D,
+        unit.inputs,
+        inner.outputs,
+        config,
+        arrays,
+        origins,
+        nodes,
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #de5de139
 def _conv_transpose(view, node):
@@ -186,7 +230,13 @@ def _conv_transpose(view, node):
     _need(view.is_data(x))
     filters = kernel.shape[2]
     config |= dict(filters=filters, kernel_size=kernel.shape[:2])
-    unit = _layer(layers.Conv2DTranspose, x, [node], config, [(kernel, origin(view, w))])
+    unit = _layer(
+        layers.Conv2DTranspose,
+        x,
+        [node],
+        config,
+        [(kernel, origin(view, w))],
+    )
     unit.choices = [{}] + [dict(output_padding=p) for p in (0, 1) if p < min(config['strides'])]
     return _with_bias(view, unit, filters)
 
@@ -196,7 +246,8 @@ def _conv1d(view, node):
     x, axis = view.ins(node.name)
     conv = _next(view, node, 'Conv2D')
     squeeze = _next(view, conv, 'Squeeze')
-    _need(_rank(view, x) == 3 == _rank(view, (squeeze.name, 0)) and view.static(axis) in (1, -3))
+    _need(_rank(view, x) == 3 == _rank(view, (squeeze.name, 0)))
+    _need(view.static(axis) in (1, -3))
     w = view.ins(conv.name)[1]
     kernel, config = _array(view, w), _conv_config(conv)
     _need(kernel.shape[0] == 1)
@@ -204,7 +255,13 @@ def _conv1d(view, node):
     along = {k: config[k][1] for k in ('strides', 'dilation_rate')}
     config |= dict(filters=filters, kernel_size=size, **along)
     weights = [(kernel[0], origin(view, _before_new_axis(view, w)))]
-    unit = _layer(layers.Conv1D, x, [node, conv, squeeze], config, weights)
+    unit = _layer(
+        layers.Conv1D,
+        x,
+        [node, conv, squeeze],
+        config,
+        weights,
+    )
     return _with_bias(view, unit, filters)
 
 
@@ -225,7 +282,8 @@ def _dilated(view, node):
     rate = tuple(int(b) for b in _array(view, block))
     inner = _next(view, node, *_INNER)
     unit = _INNER[inner.op](view, inner)
-    _need(not unit.config['use_bias'] and max(np.ravel(unit.config['dilation_rate'])) == 1)
+    _need(not unit.config['use_bias'])
+    _need(max(np.ravel(unit.config['dilation_rate'])) == 1)
     back = view.only(unit.outputs[0], 'BatchToSpaceND')
     _need(back is not None)
     unit.config['dilation_rate'] = rate if len(rate) > 1 else rate[0]
@@ -251,8 +309,17 @@ def _pool(view, node):
     dims = 3 if node.op.endswith('3D') else 2
     _need(attr(node, 'data_format') in ('NHWC', 'NDHWC'))
     size, strides = _window(node, 'ksize', dims), _window(node, 'strides', dims)
-    config = dict(pool_size=size, strides=strides, padding=_padding(node))
-    return _layer(_POOLS[node.op], view.ins(node.name)[0], [node], config)
+    config = dict(
+        pool_size=size,
+        strides=strides,
+        padding=_padding(node),
+    )
+    return _layer(
+        _POOLS[node.op],
+        view.ins(node.name)[0],
+        [node],
+        config,
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #17c0f74e
 _PADS = {1: layers.ZeroPadding1D, 2: layers.ZeroPadding2D, 3: layers.ZeroPadding3D}
@@ -262,10 +329,17 @@ def _pad(view, node):
     x, pads, *more = view.ins(node.name)
     pads = _array(view, pads)
     _need(node.op == 'Pad' or view.static(more[0]) == 0)
-    _need(pads.shape[0] - 2 in _PADS and not pads[0].any() and not pads[-1].any())
+    _need(pads.shape[0] - 2 in _PADS)
+    _need(not pads[0].any())
+    _need(not pads[-1].any())
     spatial = tuple(tuple(int(i) for i in p) for p in pads[1:-1])
     config = dict(padding=spatial if len(spatial) > 1 else spatial[0])
-    return _layer(_PADS[len(spatial)], x, [node], config)
+    return _layer(
+        _PADS[len(spatial)],
+        x,
+        [node],
+        config,
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #76a77c5e
 _GLOBAL_POOLS = {
@@ -280,42 +354,76 @@ def _global_pool(view, node):
     "A mean or maximum over the space of an image or the length of a sequence."
     x, axes = view.ins(node.name)
     axes, rank = np.ravel(_array(view, axes)), _rank(view, x)
-    _need(rank in (3, 4) and sorted(int(a) % rank for a in axes) == list(range(1, rank - 1)))
+    _need(rank in (3, 4))
+    _need(sorted(int(a) % rank for a in axes) == list(range(1, rank - 1)))
     config = dict(keepdims=bool(attr(node, 'keep_dims')))
-    return _layer(_GLOBAL_POOLS[node.op, rank], x, [node], config)
+    return _layer(
+        _GLOBAL_POOLS[node.op, rank],
+        x,
+        [node],
+        config,
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #00056f50
 def _reshape(view, node):
     "Reshaping that leaves the rows alone."
     x = view.ins(node.name)[0]
     before, after = view.shape(x), view.shape((node.name, 0))
-    _need(before and after and before[0] == 'rows' == after[0] and view.is_data(x))
+    _need(before)
+    _need(after)
+    _need(before[0] == 'rows' == after[0])
+    _need(view.is_data(x))
     target = [-1 if d is None or d == 'rows' else d for d in after[1:]]
     _need(target.count(-1) <= 1)
     if len(target) == 1 and len(before) > 2 and None not in before[1:]:
         return _layer(layers.Flatten, x, [node])
-    return _layer(layers.Reshape, x, [node], dict(target_shape=tuple(target)))
+    return _layer(
+        layers.Reshape,
+        x,
+        [node],
+        dict(target_shape=tuple(target)),
+    )
 
 
 def _permute(view, node):
     x, perm = view.ins(node.name)
     perm = [int(p) for p in _array(view, perm)]
-    _need(len(perm) >= 3 and perm[0] == 0 and view.is_data(x))
-    return _layer(layers.Permute, x, [node], dict(dims=tuple(perm[1:])))
+    _need(len(perm) >= 3)
+    _need(perm[0] == 0)
+    _need(view.is_data(x))
+    return _layer(
+        layers.Permute,
+        x,
+        [node],
+        dict(dims=tuple(perm[1:])),
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #66f823b1
 def _embedding(view, node):
     table, ids, *axis = view.ins(node.name)
     array = _array(view, table)
-    _need(array.ndim == 2 and view.is_data(ids) and not attr(node, 'batch_dims', 0))
+    _need(array.ndim == 2)
+    _need(view.is_data(ids))
+    _need(not attr(node, 'batch_dims', 0))
     _need(node.op != 'GatherV2' or view.static(axis[0]) == 0)
     config = dict(input_dim=len(array), output_dim=array.shape[1])
-    return _layer(layers.Embedding, ids, [node], config, [(array, origin(view, table))])
+    return _layer(
+        layers.Embedding,
+        ids,
+        [node],
+        config,
+        [(array, origin(view, table))],
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #f03f6676
 def _lrn(view, node):
     config = {k: attr(node, k) for k in ('depth_radius', 'bias', 'alpha', 'beta')}
-    return _layer(LocalResponseNormalization, view.ins(node.name)[0], [node], config)
+    return _layer(
+        LocalResponseNormalization,
+        view.ins(node.name)[0],
+        [node],
+        config,
+    )
 
 
 _MERGES = {
@@ -333,17 +441,35 @@ def _merge(view, node):
     "Two or more tensors of one shape, element by element."
     refs = view.ins(node.name)
     shape, *others = [view.shape(r) for r in refs]
-    _need(len(refs) >= 2 and len(set(refs)) == len(refs) and all(map(view.is_data, refs)))
-    _need(shape and len(shape) >= 2 and all(s == shape for s in others))
-    return Unit(_MERGES[node.op], list(refs), [(node.name, 0)], nodes={node.name})
+    _need(len(refs) >= 2)
+    _need(len(set(refs)) == len(refs))
+    _need(all(map(view.is_data, refs)))
+    _need(shape)
+    _need(len(shape) >= 2)
+    _need(all(s == shape for s in others))
+    return Unit(
+        _MERGES[node.op],
+        list(refs),
+        [(node.name, 0)],
+        nodes={node.name},
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #17437aa8
 def _concat(view, node):
     refs = list(view.ins(node.name))
     axis = _array(view, refs.pop(0 if node.op == 'Concat' else -1))
     shape = view.shape((node.name, 0))
-    _need(shape and int(axis) % len(shape) and len(refs) >= 2 and all(map(view.is_data, refs)))
-    return Unit(layers.Concatenate, refs, [(node.name, 0)], dict(axis=int(axis)), nodes={node.name})
+    _need(shape)
+    _need(int(axis) % len(shape))
+    _need(len(refs) >= 2)
+    _need(all(map(view.is_data, refs)))
+    return Unit(
+        layers.Concatenate,
+        refs,
+        [(node.name, 0)],
+        dict(axis=int(axis)),
+        nodes={node.name},
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #b630a042
 @dataclass
@@ -357,9 +483,15 @@ class _Norm:
 
 def _fused_norm(view, node):
     x, *refs = view.ins(node.name)
-    _need(not attr(node, 'is_training', True) and attr(node, 'data_format') == 'NHWC')
+    _need(not attr(node, 'is_training', True))
+    _need(attr(node, 'data_format') == 'NHWC')
     arrays = [_array(view, r) for r in refs[:4]]
-    return _norm(view, x, [node], _Norm(arrays, refs[:4], attr(node, 'epsilon')))
+    return _norm(
+        view,
+        x,
+        [node],
+        _Norm(arrays, refs[:4], attr(node, 'epsilon')),
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #cf6e95dc
 def _has_effect(view, ref, array, neutral) -> bool:
@@ -372,19 +504,38 @@ def _has_effect(view, ref, array, neutral) -> bool:
 
 def _norm(view, x, nodes, norm: _Norm):
     "A batch normalization; gamma and beta are left out where they are constants without effect."
-    parts = zip(norm.refs, norm.arrays, (1, 0))
+    parts = zip(
+        norm.refs,
+        norm.arrays,
+        (1, 0),
+    )
     keep = [_has_effect(view, *part) for part in parts] + [True, True]
-    config = dict(epsilon=float(norm.epsilon), scale=keep[0], center=keep[1])
+    config = dict(
+        epsilon=float(norm.epsilon),
+        scale=keep[0],
+        center=keep[1],
+    )
     names = [origin(view, r) if r is not None else 'zeros' for r in norm.refs]
     weights = [(a.reshape(-1), n) for a, n, k in zip(norm.arrays, names, keep) if k]
-    return _layer(layers.BatchNormalization, x, nodes, config, weights)
+    return _layer(
+        layers.BatchNormalization,
+        x,
+        nodes,
+        config,
+        weights,
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #bc3ea15b
 def _old_norm(view, node):  # of the first TensorFlow
     x, mean, variance, beta, gamma = view.ins(node.name)
     refs = [gamma if attr(node, 'scale_after_normalization') else None, beta, mean, variance]
     arrays = [np.ones(1) if r is None else _array(view, r) for r in refs]
-    return _norm(view, x, [node], _Norm(arrays, refs, attr(node, 'variance_epsilon')))
+    return _norm(
+        view,
+        x,
+        [node],
+        _Norm(arrays, refs, attr(node, 'variance_epsilon')),
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #e051e550
 _LINEAR = 'Mul', 'Add', 'AddV2', 'Sub', 'RealDiv', 'Div', 'BiasAdd'
@@ -451,12 +602,20 @@ def _assign_parts(view, chain):
     leaves = [(n, 0) for n in cone if _is_channel_array(view, n)]
     if not 2 <= len(leaves) <= 4 or len({view.static(r).size for r in leaves}) > 1:
         return None
-    line = _line(view, chain, given := _draw(view, leaves))
+    line = _line(
+        view,
+        chain,
+        given := _draw(view, leaves),
+    )
     if line is None:
         return None
     flat = {r: a.reshape(-1).astype(float) for r, a in given.items()}
     for parts, epsilon in _castings(view, cone, leaves):
-        if _explains([flat.get(p) for p in parts], epsilon, *line):
+        if _explains(
+            [flat.get(p) for p in parts],
+            epsilon,
+            *line,
+        ):
             return _norm_of_parts(view, chain, parts, epsilon)
 
 
@@ -469,7 +628,14 @@ def _draw(view, refs) -> dict:
 def _line(view, chain, given) -> tuple | None:
     "What a chain adds and by what it multiplies, channel by channel, with other arrays in it."
     some = next(iter(given.values()))
-    ends = [np.full(some.size, v, some.dtype) for v in (0.0, 1.0)]
+    ends = [
+        np.full(
+            some.size,
+            v,
+            some.dtype,
+        )
+        for v in (0.0, 1.0)
+    ]
     shift, both = (_run_chain(view, chain, x, given) for x in ends)
     if shift is None or both is None or shift.size != some.size:
         return None
@@ -515,7 +681,12 @@ def _explains(parts, epsilon, shift, scale) -> bool:
     slope = gamma / np.sqrt(variance + epsilon)
     level, most = beta - mean * slope, np.abs(slope).max()
     same_slope = np.allclose(scale, slope, rtol=1e-4, atol=1e-5)
-    return same_slope and np.allclose(shift, level, rtol=1e-4, atol=1e-4 * most)
+    return same_slope and np.allclose(
+        shift,
+        level,
+        rtol=1e-4,
+        atol=1e-4 * most,
+    )
 
 
 def _norm_of_parts(view, chain, parts, epsilon):
@@ -523,7 +694,12 @@ def _norm_of_parts(view, chain, parts, epsilon):
     neutral = [np.ones(size), np.zeros(size), np.zeros(size), None]
     arrays = [n if p is None else view.static(p) for p, n in zip(parts, neutral)]
     x, nodes = view.ins(start.name)[data], [n for n, _ in chain]
-    return _norm(view, x, nodes, _Norm(arrays, parts, epsilon))
+    return _norm(
+        view,
+        x,
+        nodes,
+        _Norm(arrays, parts, epsilon),
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #d4ffbae7
 _ANCHORS = {
@@ -576,7 +752,11 @@ def match_layer(view, node) -> Unit | None:
 
 
 def _softmax(view, node):
-    unit = _layer(layers.Softmax, view.ins(node.name)[0], [node])
+    unit = _layer(
+        layers.Softmax,
+        view.ins(node.name)[0],
+        [node],
+    )
     unit.activation = 'softmax'
     return unit
 
@@ -597,6 +777,11 @@ def _activation_at(view, node) -> Unit | None:
     if own and len(group) == 1:
         return None
     kind, key = (Compute, 'formula') if own else (layers.Activation, 'activation')
-    unit = _layer(kind, x, [view.node(n) for n in group], {key: Fresh(make)})
+    unit = _layer(
+        kind,
+        x,
+        [view.node(n) for n in group],
+        {key: Fresh(make)},
+    )
     unit.activation = text
     return unit
