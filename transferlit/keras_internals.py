@@ -27,8 +27,8 @@ from .tables import Table
 
 # %% auto #0
 __all__ = ['INTERNALS', 'Internal', 'missing', 'internals', 'draw_as_fit', 'draws_by_epoch', 'numbers_by_epoch', 'mask_of',
-           'shows_sizes', 'keras_version', 'is_fresh', 'view_as', 'all_layers', 'statistics', 'parts', 'rebuild',
-           'put_back', 'set_flags', 'rates', 'limit_values']
+           'connect', 'shows_sizes', 'keras_version', 'is_fresh', 'view_as', 'all_layers', 'statistics', 'parts',
+           'rebuild', 'put_back', 'set_flags', 'rates', 'limit_values']
 
 # %% ../nbs/floor/65_keras_internals.ipynb #897ba2ce
 _ALL = ('3.6', '3.10', '3.15', '3.16 nightly')
@@ -53,6 +53,7 @@ INTERNALS = (
     Internal('layer', '_non_trainable_variables', 'its own statistics'),
     Internal('layer', '_trainable', 'a flag without the layers below', '`Layer.trainable`'),
     Internal('layer', '_inbound_nodes', 'where in the graph it is called'),
+    Internal('layer', '_outbound_nodes', 'whether anything reads what it makes'),
     Internal('layer', '_clear_losses', 'losses of the step before'),
     Internal('sequential', '_functional', 'its graph', '`keras.Model(s.inputs, s.outputs)`'),
     Internal('tensor', '_keras_history', 'what made a symbolic tensor'),
@@ -172,6 +173,15 @@ def mask_of(tensor):  # None where there is none
     except ImportError:  # before 3.7
         return getattr(tensor, '_keras_mask', None)
     return get_keras_mask(tensor)
+
+# %% ../nbs/floor/65_keras_internals.ipynb #135a20f4
+def connect(inputs: list) -> None:
+    """Let a model have inputs that nothing in it reads, or that are its outputs: up to Keras 3.11
+    each must have a reader, wherever that is.
+    """
+    for tensor in inputs:
+        if not tensor._keras_history.operation._outbound_nodes:
+            keras.layers.Identity()(tensor)
 
 # %% ../nbs/floor/65_keras_internals.ipynb #50f0e544
 def shows_sizes() -> bool:

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from keras import layers as L
 
 from transferlit.cut import lower, split
+from transferlit.keras_internals import connect
 
 EXAMPLES = int(os.environ.get("TRANSFERLIT_EXAMPLES", 25))
 random_graphs = settings(max_examples=EXAMPLES, deadline=None, derandomize=True,
@@ -53,6 +54,7 @@ def graphs(draw, kinds=("dense", "norm", "batch", "drop", "relu", "scale", "doub
         values.append(made)
     ends = values[-1:] + draw(st.lists(st.sampled_from(values[len(starts):]), max_size=2, unique_by=id))
     ends = [t for i, t in enumerate(ends) if all(t is not e for e in ends[:i])]
+    connect(starts)
     return keras.Model(starts, ends if len(ends) > 1 else ends[0])
 
 
