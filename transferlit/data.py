@@ -22,7 +22,7 @@ from .keras_internals import draw_as_fit
 # %% auto #0
 __all__ = ['flat', 'map_flat', 'array', 'tensors', 'refuse', 'check_count', 'row_blocks', 'check_numbers', 'check_lengths',
            'weigh', 'Arrays', 'take', 'split_at', 'by_input', 'pack_inputs', 'is_pipeline', 'holds_text',
-           'why_not_tensors', 'why_unfit', 'Pipeline', 'gather', 'mark_rows']
+           'why_not_tensors', 'why_unfit', 'count_batches', 'Pipeline', 'gather', 'mark_rows']
 
 # %% ../nbs/floor/70_data.ipynb #b3bac539
 def flat(a) -> list:  # the leaves of a structure, without None
@@ -327,25 +327,60 @@ def _value_of(handle) -> bytes:  # of a variable; of anything else, nothing
     except tf.errors.OpError:
         return b''
 
+# %% ../nbs/floor/70_data.ipynb #b4c1e07d
+_ONE_BY_ONE = ('Map', 'ParallelMap', 'Prefetch', 'Options')  # give as many batches as they take
+
+
+def count_batches(
+    dataset: tf.data.Dataset,
+) -> int | None:  # of a pass; of an endless one, of what it repeats
+    "Batches until the first rows come again; None where that is not known."
+    length = int(dataset.cardinality())
+    if length != tf.data.INFINITE_CARDINALITY:
+        return length if length > 0 else None
+    kind = type(dataset).__name__.strip('_').removesuffix('Dataset')
+    inputs = dataset._inputs()
+    if len(inputs) != 1 or kind not in (*_ONE_BY_ONE, 'Repeat'):
+        return None
+    return count_batches(inputs[0])
+
 # %% ../nbs/floor/70_data.ipynb #81a47db4
 class Pipeline:
     "The batches of a dataset or loader, drawn pass by pass as `Model.fit` draws them."
 
-    def __init__(self, x, class_weight: dict | None = None, shuffle=False):
+    def __init__(self, x, class_weight: dict | None = None, shuffle=False, limit=None):
         self.x, self.shuffle = x, bool(shuffle) and isinstance(x, keras.utils.PyDataset)
+        self.limit = limit  # batches that are drawn at a time, where that is not a pass
         self._draws = draw_as_fit(
             x=x,
+            steps_per_epoch=limit,
             class_weight=class_weight,
             shuffle=self.shuffle,
             distribute_strategy=tf.distribute.get_strategy(),
         )
         self.form = self._draws._distributed_dataset.element_spec  # of a batch
-        self.counted = self._draws.num_batches is not None  # is its length known beforehand?
+        self.counted = self._draws._num_batches is not None  # is its length known beforehand?
         self._draws.reset()
 
     @property
     def steps(self) -> int | None:  # of a pass, where that is known
-        return self._draws.num_batches
+        return self._draws._num_batches
+
+    @property
+    def turn(self) -> int | None:  # batches until the first rows come again, where that is known
+        return count_batches(self.x) if isinstance(self.x, tf.data.Dataset) else self.steps
+
+    def skip(self, count: int) -> None:
+        "Leave out some batches of the pass."
+        draws = self._draws
+        draws._current_iterator = draws._current_iterator or iter(draws._get_iterator())
+        for _ in range(count):
+            next(draws._current_iterator)
+        draws._steps_seen = count
+
+    def end_early(self) -> None:
+        "Say what Keras says where data ends before an epoch."
+        self._draws._interrupted_warning()
 
     @property
     def unfit(self) -> str | None:  # why its batches are not dense tensors of numbers
@@ -361,7 +396,7 @@ class Pipeline:
         return iter(tf.data.Dataset.from_tensor_slices(rows).batch(1))
 
     def batches(self) -> Iterator:
-        "The batches of the next pass."
+        "The batches of the next pass, or the next of a pass where there is a limit."
         with self._draws.catch_stop_iteration():
             for *_, source in self._draws:
                 yield next(source)

@@ -258,3 +258,36 @@ def test_a_dataset_changed_in_the_middle_is_drawn_again(make):
             results.append(fit(network(), data, epochs=6, shuffle=False, verbose=0, callbacks=[harder]).history["loss"])
     np.testing.assert_allclose(*results, rtol=1e-5)
     assert any("was changed" in str(w.message) for w in said)
+
+
+LIMITED = {
+    "an epoch is a part of a pass": (lambda: pairs().batch(5), dict(epochs=9, steps_per_epoch=2)),
+    "an epoch asks for more than a pass": (lambda: pairs().batch(5), dict(epochs=4, steps_per_epoch=7)),
+    "repeated without end": (lambda: pairs().batch(5).repeat().map(lambda x, y: (2 * x, y)),
+                             dict(epochs=7, steps_per_epoch=4, validation_data=pairs().batch(7))),
+    "several passes an epoch": (lambda: pairs().batch(5).repeat().prefetch(1), dict(epochs=3, steps_per_epoch=12)),
+}
+
+
+@pytest.mark.parametrize("name", LIMITED)
+@pytest.mark.filterwarnings("error:This trains with", "ignore:Your input ran out", "ignore:.shuffle=True")
+def test_epochs_of_some_steps_are_cached_and_those_of_keras(name):
+    make, more = LIMITED[name]
+    results = []
+    for fit in keras.Model.fit, tl.fit:
+        model = network()
+        history = fit(model, make(), verbose=0, **more).history
+        results.append((history, [v.tolist() for v in model.get_weights()]))
+    assert results[0] == results[1]
+
+
+def test_a_repeated_dataset_is_read_twice():
+    batches, read = counted(pairs())
+    tl.fit(network(), batches.batch(8).repeat(), epochs=6, steps_per_epoch=4, verbose=0)
+    assert len(read) < 4 * ROWS  # 8 passes are trained on; what is drawn ahead is read as well
+
+
+def test_no_epoch_builds_nothing():
+    model = network()
+    tl.fit(model, X, Y, epochs=0, verbose=0)
+    assert not model.optimizer.built

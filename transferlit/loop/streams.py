@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import keras
 import numpy as np
@@ -166,6 +167,23 @@ class Stored:
     marks: np.ndarray  # 64 bits of each row
     mark: Callable  # a function from a batch to the marks of its rows
 
+# %% ../../nbs/loop/50_streams.ipynb #93d8a0f4
+@dataclass
+class _Drawn:
+    "A pass that is drawn."
+
+    seen: _Pass
+    count: int = 0  # batches that were taken
+
+
+@dataclass
+class _Recalled:
+    "A pass of rows that are kept."
+
+    sizes: list  # of its batches
+    places: np.ndarray  # of their rows
+    count: int = 0  # batches that were taken
+
 # %% ../../nbs/loop/50_streams.ipynb #bfd57c9e
 class Stream:
     "Batches of a pipeline, pass after pass: drawn, then kept where they can be."
@@ -174,6 +192,7 @@ class Stream:
 
     def __init__(self, pipeline: Pipeline, made: Made = Made(), passes=1, room=2**33, stored=None):
         self.pipeline, self.made, self.room = pipeline, made, room
+        self._going = None  # the pass in the middle of which an epoch ended
         batch = tree.lists_to_tuples(pipeline.form)
         self.form, self._run = made.form(batch), made.runner(batch)
         self._mark, self._found, self._parts = mark_rows, None, []
@@ -194,7 +213,7 @@ class Stream:
     @property
     def overruns(self) -> bool:
         "Does Keras meet the end of a pass in a step of its own?"
-        return self._short or not self.pipeline.counted
+        return self._short or not (self.pipeline.counted or self.pipeline.limit)
 
     def close(self) -> None:
         "Nothing is held open between epochs."
@@ -204,19 +223,60 @@ class Stream:
         if self._draw is not None and self.pipeline.state() != self._state:
             self._draw = None
             self._drop('a variable or attribute that it reads was changed')
-        if self._draw is None:
-            return self._drawn()
-        sizes, places = self._draw()
-        return iter([(self._parts, loose_order(sizes, places), 0, len(sizes))])
+        batches = map(tree.lists_to_tuples, self.pipeline.batches())
+        if self.pipeline.limit:
+            return self._limited(batches, self._draw is None)
+        return self._drawn(batches) if self._draw is None else self._recalled()
 
-    def _drawn(self) -> Iterator:
-        seen, count = _Pass(self.pipeline.coming(), [], []), 0
-        for group in _groups(map(tree.lists_to_tuples, self.pipeline.batches())):
-            count += len(group)
-            yield self._stretch(group, seen)
-        self._short = count < (self.steps or 0)
-        if self._keeps and seen.marks:
-            self._judge(seen)
+    def _limited(self, batches: Iterator, draws: bool) -> Iterator:
+        "An epoch that need not end where a pass ends."
+        left, counted = self.pipeline.limit, self.pipeline.counted
+        while left:
+            pieces = self._drawn(batches, left) if self._draw is None else self._recalled(left)
+            for piece in pieces:
+                left -= piece[3] - piece[2]
+                yield piece
+            if self._going is None and (counted or self._short):
+                break
+        if counted and draws:
+            list(batches)  # none is left: Keras sees the end of the pass
+        elif counted and left:
+            self.pipeline.end_early()
+
+    def _drawn(self, batches: Iterator, most: int | None = None) -> Iterator:
+        "Batches of a pass as the pipeline gives them, all or some."
+        going = self._resume()
+        due = self.steps or 0
+        if most:
+            due = min(going.count + most, self.pipeline.turn)
+            batches = islice(batches, due - going.count)
+        for group in _groups(batches):
+            going.count += len(group)
+            yield self._stretch(group, going.seen)
+        self._short = going.count < due
+        ended = not most or self._short or due == self.pipeline.turn
+        self._going = None if ended else going
+        if ended and self._keeps and going.seen.marks:
+            self._judge(going.seen)
+
+    def _resume(self) -> _Drawn:
+        "The pass that is going on, or a new one."
+        if isinstance(self._going, _Drawn):
+            return self._going
+        going = _Drawn(_Pass(self.pipeline.coming(), [], []))
+        if self._going is not None:  # what was kept until now no longer holds
+            going.count = self._going.count
+            self.pipeline.skip(going.count)
+        return going
+
+    def _recalled(self, most: int | None = None) -> Iterator:
+        "A pass of what is kept, all or some."
+        going = self._going or _Recalled(*self._draw())
+        start, end = going.count, len(going.sizes)
+        going.count = min(end, start + (most or end))
+        self._going = going if going.count < end else None
+        order = loose_order(going.sizes, going.places)
+        yield self._parts, order, start, going.count
 
     def _stretch(self, group: list, seen: _Pass) -> tuple:
         "What the steps of these batches take."

@@ -12,7 +12,7 @@ import warnings
 import keras
 
 from ..backends import is_tensorflows, on_tensorflow, tf
-from ..data import is_pipeline, refuse, why_not_tensors, why_unfit
+from ..data import count_batches, is_pipeline, refuse, why_not_tensors, why_unfit
 from ..features import Features
 from .job import Job
 
@@ -53,12 +53,23 @@ def why_data(*given) -> str | None:
     return next(filter(None, map(why_not_tensors, plain)), None)
 
 
-def _why_pipeline(job: Job) -> str | None:
+def _why_pipeline(model, job: Job) -> str | None:
     if not on_tensorflow():
         return f'datasets flow into the loop on TensorFlow, not on {keras.backend.backend()}'
-    if job.steps_per_epoch or getattr(keras.config, 'max_steps_per_epoch', lambda: None)():
-        return '`steps_per_epoch` ends an epoch in the middle of a dataset'
-    return why_unfit(job.x.element_spec) if is_tensorflows(job.x, 'data.Dataset') else None
+    capped = getattr(keras.config, 'max_steps_per_epoch', lambda: None)()
+    why = _why_limited(model, job.x) if job.steps_per_epoch or capped else why_data(job.x)
+    if why or not is_tensorflows(job.x, 'data.Dataset'):
+        return why
+    return why_unfit(job.x.element_spec)
+
+
+def _why_limited(model, x) -> str | None:
+    "Why an epoch of some steps cannot be trained by the loop; None where it can."
+    if not is_tensorflows(x, 'data.Dataset') or model.steps_per_execution != 1:
+        return '`steps_per_epoch` ends an epoch in the middle of the data'
+    if count_batches(x) is None:
+        return 'it is not known after how many batches the dataset comes to its first rows again'
+    return None
 
 
 def refuse_features(job: Job, why: str) -> None:
@@ -70,9 +81,8 @@ def refuse_features(job: Job, why: str) -> None:
 
 def why_keras(model: keras.Model, job: Job) -> str | None:
     "Why `Model.fit` must train; None where the loop can. With features it is an error."
-    why = _why_model(model) or why_data(job.x, job.y, job.sample_weight)
-    if not why and is_pipeline(job.x):
-        why = _why_pipeline(job)
+    why = _why_model(model) or why_data(job.y, job.sample_weight)
+    why = why or (_why_pipeline(model, job) if is_pipeline(job.x) else why_data(job.x))
     if why:
         refuse_features(job, why)
     return why

@@ -156,7 +156,8 @@ def feed_arrays(model, job: Job, side: Side, train: bool) -> tuple:
     rows = side.rows
     check_labels(model, rows.y)
     fits = partial(check_fits, model, rows.x, rows.y, rows.sample_weight)
-    if model.built and rows.x is not None:
+    trains = job.epochs > job.initial_epoch
+    if trains and model.built and rows.x is not None:
         fits()
     kind = 'train' if train else 'test'
     kept = job.features if train else None

@@ -76,9 +76,12 @@ def _streamed(model, cut, flow: _Flow, job: Job) -> loop.Stream:
 # %% ../../nbs/trainer/65_pipelines.ipynb #fd9acbff
 def feed_pipeline(model, job: Job, x, passes: int, **draws) -> tuple | None:
     "A feed of a dataset, and its steps; None where the loop cannot take its batches."
-    pipeline = Pipeline(x, **draws)
+    limit = job.steps_per_epoch if draws else None
+    pipeline = Pipeline(x, **draws, limit=limit)
     if pipeline.unfit:
         return None
+    if limit:
+        passes = passes * limit // pipeline.turn
     kind = 'train' if draws else 'test'
     flow = _Flow(pipeline, passes, kind)
     make = partial(_streamed, model, flow=flow, job=job)
