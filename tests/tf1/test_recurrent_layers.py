@@ -67,6 +67,20 @@ def hard_gates(x, states, units=4):
     return h, (h, c)
 
 
+def gate_by_gate(x, states, units=4):
+    "The LSTM of Keras as `implementation=1` computes it: slices of the kernels, one product a gate."
+    h, c = states
+    kernel, recurrent, bias = held("kernel", 3, 4*units), held("recurrent", units, 4*units), held("bias", 4*units)
+    gates = []
+    for start in range(0, 4*units, units):
+        part = slice(start, start + units)
+        gates.append(tf.nn.bias_add(tf.matmul(x, kernel[:, part]), bias[part]) + tf.matmul(h, recurrent[:, part]))
+    i, f, j, o = gates
+    c = tf.sigmoid(f)*c + tf.sigmoid(i)*tf.tanh(j)
+    h = tf.sigmoid(o)*tf.tanh(c)
+    return h, (h, c)
+
+
 def two_lstms(x, states):
     h, first = lstm(x, states[:2], 4, "cell_0")
     h, second = lstm(h, states[2:], 5, "cell_1")
@@ -114,7 +128,7 @@ def revived(folder, *args):
 
 
 @pytest.mark.parametrize("cell, sizes, last, kinds", [
-    (lstm, (4, 4), True, ["LSTM"]), (lstm, (4, 4), False, ["LSTM"]), (gru, (4,), True, ["GRU"]), (reset_first, (4,), True, ["GRU"]), (hard_gates, (4, 4), True, ["LSTM"]), (basic, (4,), False, ["SimpleRNN"]),
+    (lstm, (4, 4), True, ["LSTM"]), (lstm, (4, 4), False, ["LSTM"]), (gru, (4,), True, ["GRU"]), (reset_first, (4,), True, ["GRU"]), (hard_gates, (4, 4), True, ["LSTM"]), (gate_by_gate, (4, 4), True, ["LSTM"]), (basic, (4,), False, ["SimpleRNN"]),
     (two_lstms, (4, 4, 5, 5), True, ["LSTM", "LSTM"]), (dropped, (4, 4), True, ["LSTM"])], ids=lambda p: getattr(p, "__name__", None))
 def test_loops_become_layers(cell, sizes, last, kinds, tmp_path):
     found, made = revived(tmp_path, cell, sizes, last)

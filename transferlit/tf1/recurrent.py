@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from keras import layers
 
+from .graph_files import VARIABLES
 from .layers import Compute, Formula
 from .view import Fresh, Unit, View, origin
 
@@ -111,6 +112,8 @@ class _Product:
     of_state: bool  # is it the state that is multiplied?
     bias: np.ndarray | None = None
     bias_origin: str = ''
+    ref: tuple = ()  # the tensor that the kernel is
+    parts: int = 1  # of how many products it was put together
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #b6f7376a
 def _known(view, ref) -> tuple:
@@ -131,15 +134,60 @@ def _products(loop) -> list:
         if kernel is None or kernel.ndim != 2:
             raise NotRecurrent('it multiplies by what is no weight')
         state = view.node(data[0]).op in ('Switch', 'Merge')
-        found.append(
-            _Product(
-                kernel,
-                where,
-                state,
-                *_bias(view, name, kernel.shape[1]),
-            )
-        )
+        bias = _bias(view, name, kernel.shape[1])
+        found.append(_Product(kernel, where, state, *bias, ref=with_))
     return found
+
+
+def _behind(view, ref) -> list:
+    "The variables that a tensor is computed from; constants of a frozen graph count as such."
+    names = view.read.cone([ref])
+    matrices = [n for n in names if view.node(n).op in VARIABLES | {'Const'}]
+    return [n for n in matrices if np.ndim(view.static((n, 0))) == 2]
+
+
+def _join_parts(view, products: list) -> list:
+    """Products by slices of one variable, gate by gate, as one product by the whole, in the order
+    of its columns.
+    """
+    groups = {}
+    for product in products:
+        groups.setdefault(tuple(_behind(view, product.ref)), []).append(product)
+    found = []
+    for names, parts in groups.items():
+        whole = _whole(view, names, parts) if len(names) == 1 < len(parts) else None
+        found += parts if whole is None else [whole]
+    return found
+
+
+def _whole(view, names: tuple, parts: list) -> _Product | None:
+    kernel = view.static((names[0], 0))
+    places = [_column(kernel, p.kernel) for p in parts]
+    if None in places or sum(p.kernel.shape[1] for p in parts) != kernel.shape[1]:
+        return None
+    order = [p for _, p in sorted(zip(places, parts), key=lambda pair: pair[0])]
+    biases = [p.bias for p in order if p.bias is not None]
+    bias = np.concatenate(biases) if len(biases) == len(parts) else None
+    if biases and bias is None:
+        return None
+    where, state = origin(view, (names[0], 0)), all(p.of_state for p in parts)
+    return _Product(
+        kernel,
+        where,
+        state,
+        bias,
+        order[0].bias_origin.removeprefix('computed from '),
+        parts=len(parts),
+    )
+
+
+def _column(whole, part) -> int | None:
+    "Where the columns of `part` begin in `whole`."
+    width = part.shape[1]
+    places = range(0, whole.shape[1] - width + 1, width)
+    if len(part) != len(whole):
+        return None
+    return next((i for i in places if np.array_equal(whole[:, i : i + width], part)), None)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #30344e0a
 def _bias(view, name, size, hops=3) -> tuple:
@@ -229,11 +277,7 @@ def _keras_cell(first, second) -> Cell:
     "Two kernels, one for the inputs and one for the state."
     own, back = (second, first) if first.of_state and not second.of_state else (first, second)
     units, columns = back.kernel.shape
-    kind = {
-        4: layers.LSTM,
-        3: layers.GRU,
-        1: layers.SimpleRNN,
-    }.get(columns // units)
+    kind = {4: layers.LSTM, 3: layers.GRU, 1: layers.SimpleRNN}.get(columns // units)
     if kind is None or own.kernel.shape[1] != columns:
         raise NotRecurrent(
             f'no cell is known with kernels of {own.kernel.shape} and {back.kernel.shape}'
@@ -241,54 +285,27 @@ def _keras_cell(first, second) -> Cell:
     biases = [p for p in (own, back) if p.bias is not None]
     config = dict(use_bias=bool(biases))
     arrays, names = [own.kernel, back.kernel], [own.origin, back.origin]
-    if kind is layers.GRU:
-        config['reset_after'] = True
+    if kind is layers.GRU:  # where it comes first, the state and what was reset are multiplied
+        config['reset_after'] = back.parts == 1 or back.of_state
     if biases:
         both = kind is layers.GRU and len(biases) == 2
         arrays.append(np.stack([p.bias for p in biases]) if both else biases[0].bias)
         names.append(biases[0].bias_origin)
     return Cell(kind, units, arrays, names, config)
 
-# %% ../../nbs/tf1/56_recurrent.ipynb #8c97f717
-def _split_gru(products) -> Cell | None:
-    "A GRU of Keras whose reset comes first: the state is multiplied twice, by parts of one kernel."
-    own, *back = sorted(products, key=lambda p: -p.kernel.shape[1])
-    units = back[-1].kernel.shape[1] if back else 0
-    shapes = [p.kernel.shape for p in back]
-    if shapes != [(units, 2 * units), (units, units)] or own.kernel.shape[1] != 3 * units:
-        return None
-    arrays, names = [own.kernel, np.hstack([p.kernel for p in back])], [own.origin, back[0].origin]
-    if own.bias is not None:
-        arrays.append(own.bias)
-        names.append(own.bias_origin)
-    config = dict(reset_after=False, use_bias=own.bias is not None)
-    return Cell(
-        layers.GRU,
-        units,
-        arrays,
-        names,
-        config,
-    )
-
 # %% ../../nbs/tf1/56_recurrent.ipynb #200e2c1b
 def find_cells(loop: Loop, width: int) -> list:
     "The cells of a loop, the first to take the sequence first. Raises NotRecurrent."
-    products, forget, cells = _products(loop), _forget_biases(loop), []
+    products, forget, cells = _join_parts(loop.view, _products(loop)), _forget_biases(loop), []
     while products:
         one = products.pop(0)
         rows, columns = one.kernel.shape
         if rows > width and (rows - width) * 4 == columns:
-            cell = _old_lstm(
-                one,
-                width,
-                forget.pop(0) if forget else 0.0,
-            )
+            cell = _old_lstm(one, width, forget.pop(0) if forget else 0.0)
         elif rows > width and (rows - width) * 2 == columns and products:
             cell = _old_gru(one, products.pop(0), width)
         elif rows > width and rows - width == columns and not one.of_state:
             cell = _old_basic(one, width)
-        elif (cell := _split_gru([one, *products[:2]])) is not None:
-            products = products[2:]
         elif products:
             cell = _keras_cell(one, products.pop(0))
         else:

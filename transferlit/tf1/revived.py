@@ -647,21 +647,24 @@ def _lifted(old, reading, refs) -> tuple:
     """The model; where rounding adds up over many layers, pieces of the graph take their place if
     that helps.
     """
+    view, names = reading.view, _input_names(reading.view)
 
     def make(refused=()):
-        return lift(reading.view, _input_names(reading.view), reading.shapes, _scopes(old), refused)
+        return lift(view, names, reading.shapes, _scopes(old), refused)
 
     def off(found):
-        return max(
-            map(difference, _listed(_called(found[0], reading)), _expected(old, reading, refs)[0])
-        )
+        expected = _expected(old, reading, refs)[0]
+        return max(map(difference, _listed(_called(found[0], reading)), expected))
 
     found = make()
     rounded = [u for u in found[1] if u.native and u.off]
     if not rounded or off(found) <= TOLERANCE:
         return found
-    other = make({n for u in rounded for n in u.nodes})
-    return other if off(other) <= TOLERANCE else found
+    model, units, why = make({n for u in rounded for n in u.nodes})
+    if off((model, units, why)) > TOLERANCE:
+        return found
+    which = ', '.join(u.name for u in rounded)
+    return model, units, [*why, f'{which} stays a piece of the graph: rounding adds up behind it']
 
 # %% ../../nbs/tf1/80_revived.ipynb #fd28db03
 def _asked(old, outputs, inputs) -> tuple:
