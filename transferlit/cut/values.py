@@ -125,8 +125,9 @@ def _read_array(reading, value, name):
     array = to_numpy(value)
     if array.dtype.hasobject:
         return [list(array.shape), _read_elements(reading, array.ravel().tolist(), name)]
-    mask = [content_hash(value.mask)] if isinstance(value, np.ma.MaskedArray) else []
-    return [content_hash(array), *mask] if mask else content_hash(array)
+    if isinstance(value, np.ma.MaskedArray):
+        return [content_hash(array), content_hash(value.mask)]
+    return content_hash(array)
 
 
 def _read_elements(reading, elements, name):  # texts, of which there may be many, at once
@@ -136,7 +137,10 @@ def _read_elements(reading, elements, name):  # texts, of which there may be man
 
 
 def _read_items(reading, value, name):  # in their order, which a loop over them would see
-    return {'items': [[reading.read(k), reading.read(v, str(k))] for k, v in value.items()]}
+    items = []
+    for key, held in value.items():
+        items.append([reading.read(key), reading.read(held, str(key))])
+    return {'items': items}
 
 
 def _read_list(reading, value, name):
@@ -166,6 +170,10 @@ def _read_weak(reading, value, name):  # what it leads to
     return reading.read(value.__repr__.__self__ if proxy else value(), name)
 
 
+def _read_local(reading, value, name):  # what this thread has in it
+    return _read_items(reading, vars(value), name)
+
+
 def _read_file(reading, value, name):
     if isinstance(value, (io.BytesIO, io.StringIO)):
         return reading.read(value.getvalue(), name)
@@ -192,7 +200,7 @@ def _names_in(code) -> tuple:
 
 
 def _read_code(code) -> list:
-    constants = [_read_code(c) if inspect.iscode(c) else _constant(c) for c in code.co_consts]
+    constants = list(map(_read_constant, code.co_consts))
     taken = code.co_argcount + code.co_kwonlyargcount
     return [
         code.co_code.hex(),
@@ -203,7 +211,9 @@ def _read_code(code) -> list:
     ]
 
 
-def _constant(value):  # a set as text that is the same in every process
+def _read_constant(value):  # a set as text that is the same in every process
+    if inspect.iscode(value):
+        return _read_code(value)
     return sorted(map(repr, value)) if isinstance(value, frozenset) else repr(value)
 
 # %% ../../nbs/cut/30_values.ipynb #db76def5
@@ -254,32 +264,37 @@ def _read_globals(reading, function):
     "What the globals hold that a function names."
     names, attributes, modules = _names_in(function.__code__)
     _note_outside(reading, function, names, attributes)
-    found = {n: sys.modules[n] for n in sorted(modules) if n in sys.modules}
-    found |= {n: function.__globals__[n] for n in sorted(names) if n in function.__globals__}
-    found |= {n: v for n, v in _own_builtins(names).items() if n not in found}
+    found = _own_builtins(names)
+    for scope, wanted in (sys.modules, modules), (function.__globals__, names):
+        found |= {n: scope[n] for n in wanted if n in scope}
     attributes = attributes | names & _BY_NAME
     return [[n, _read_global(reading, found[n], n, attributes)] for n in sorted(found)]
 
 # %% ../../nbs/cut/30_values.ipynb #22ff57f1
 def _note_outside(reading, function, names, attributes) -> None:
     "What no reading of code and values can find."
+    held = function.__globals__
     for n in sorted(names | attributes):
-        if _OPENERS.fullmatch(n) and not is_users(function.__globals__.get(n)):
+        if _OPENERS.fullmatch(n) and not is_users(held.get(n)):
             reading.note(f'what `{n}` reads')
     for n in sorted(names & _LOOKUPS):
         reading.note(f'what `{n}` finds')
 
 
 def _own_builtins(names) -> dict:  # that the user has put there
-    found = {n: vars(builtins)[n] for n in names & vars(builtins).keys()}
-    return {n: v for n, v in found.items() if is_users(v) or not callable(v)}
+    found = {}
+    for n in names & vars(builtins).keys():
+        value = vars(builtins)[n]
+        if is_users(value) or not callable(value):
+            found[n] = value
+    return found
 
 # %% ../../nbs/cut/30_values.ipynb #625925b4
 def _read_global(reading, value, name, attributes):
     if not isinstance(value, types.ModuleType):
         return reading.read(value, name)
     top = value.__name__.partition('.')[0]
-    if top in _OUTSIDE or _REACHING.get(top, set()) & {*attributes}:
+    if top in _OUTSIDE or attributes & _REACHING.get(top, set()):
         reading.note(f'what `{value.__name__}` gives')
     if is_library(value.__name__):
         return [value.__name__, _version(value.__name__), *_plain_values(value, attributes)]
@@ -293,15 +308,24 @@ def _read_global(reading, value, name, attributes):
     return [value.__name__, told]
 
 
+def _read_module(reading, value, name):
+    return _read_global(reading, value, name, set())
+
+
 def _read_names(module, attributes) -> list:  # all of them where a name may be worked out
-    if _BY_NAME & {*attributes}:
-        return sorted(n for n in vars(module) if not n.startswith('__'))
-    return sorted({*attributes} & vars(module).keys())
+    names = vars(module).keys()
+    if not attributes & _BY_NAME:
+        return sorted(attributes & names)
+    return sorted(n for n in names if not n.startswith('__'))
 
 
 def _plain_values(module, attributes) -> list:  # that a user may have set in a library
-    held = {n: vars(module)[n] for n in sorted({*attributes} & vars(module).keys())}
-    return [[n, v] for n, v in held.items() if type(v) in _SCALARS]
+    told = []
+    for n in sorted(attributes & vars(module).keys()):
+        value = vars(module)[n]
+        if type(value) in _SCALARS:
+            told.append([n, value])
+    return told
 
 # %% ../../nbs/cut/30_values.ipynb #e458ff25
 def _read_method(reading, method, name):
@@ -340,8 +364,11 @@ def _read_class(reading, kind, name):
 
 
 def _read_members(reading, kind):
-    told = {n: v for n, v in sorted(vars(kind).items()) if _is_member(n, v)}
-    return [[n, reading.read(v, n)] for n, v in told.items()]
+    told = []
+    for n, value in sorted(vars(kind).items()):
+        if _is_member(n, value):
+            told.append([n, reading.read(value, n)])
+    return told
 
 
 def _is_member(name, value) -> bool:  # rather than Python's own bookkeeping
@@ -369,8 +396,11 @@ def _read_object(reading, value, name):
 
 
 def _copies_itself(kind) -> bool:  # in a way of its own: attributes may not be all of it
-    ways = '__reduce__', '__reduce_ex__', '__getstate__'
-    return any(getattr(kind, n, None) is not getattr(object, n, None) for n in ways)
+    for way in '__reduce__', '__reduce_ex__', '__getstate__':
+        own, plain = getattr(kind, way, None), getattr(object, way, None)
+        if own is not plain:
+            return True
+    return False
 
 
 def _read_copy(reading, value, name):
@@ -516,7 +546,8 @@ def _settings(reading, layer):  # or its plain attributes, where it has no confi
 
 def _patched(layer) -> list:  # methods of Keras' classes that were replaced
     found = [(n, getattr(type(layer), n, None)) for n in ('__call__', 'call', 'compute_mask')]
-    return [[n, _read_code(f.__code__)] for n, f in found if _is_patch(layer, f)]
+    patches = {n: f for n, f in found if _is_patch(layer, f)}
+    return [[n, _read_code(f.__code__)] for n, f in patches.items()]
 
 
 def _is_patch(layer, function) -> bool:
@@ -568,11 +599,11 @@ def _is_variable(value) -> bool:
 # %% ../../nbs/cut/30_values.ipynb #eed6feb7
 _READERS = [  # the first that holds
     (_is(weakref.ref, *weakref.ProxyTypes), _read_weak),
-    (_is(threading.local), lambda reading, value, name: _read_items(reading, vars(value), name)),
+    (_is(threading.local), _read_local),
     (_is(io.IOBase), _read_file),
     (_is(type), _read_class),
     (_is_variable, _name_only),  # values of variables stand among the weights
-    (_is(types.ModuleType), lambda reading, value, name: _read_global(reading, value, name, ())),
+    (_is(types.ModuleType), _read_module),
     (_is(types.FunctionType), _read_function),
     (_is(types.MethodType), _read_method),
     (_is(functools.partial), _read_partial),
