@@ -245,6 +245,14 @@ def test_a_store_that_can_only_be_read_is_read():
         shutil.rmtree(root)
 
 
+@pytest.mark.parametrize("make", [lambda p: p.write_text("x"), os.mkfifo, lambda p: p.symlink_to("/dev/null"),
+                                  lambda p: p.symlink_to(p.parent / "nothing" / "here"), lambda p: p.symlink_to(p)])
+def test_a_store_is_a_folder_or_nothing_yet(tmp_path, make):
+    make(tmp_path / "store")
+    with pytest.raises(NotADirectoryError, match="A store must be a folder"):
+        open_store(tmp_path / "store")
+
+
 # Beside a writer
 
 def test_readers_lists_and_pruning_beside_writers_never_raise(store):
