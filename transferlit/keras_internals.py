@@ -22,7 +22,7 @@ import numpy as np
 from keras.src.saving import saving_lib as saving_lib
 from keras.src.utils.naming import to_snake_case as to_snake_case
 
-from .backends import on_tensorflow, to_numpy
+from .backends import on_tensorflow, tf, to_numpy
 from .tables import Table
 
 # %% auto #0
@@ -77,6 +77,12 @@ INTERNALS = (
         needed=False,
     ),
     Internal('adapter', '_epoch', 'the number by which it shuffles', seen=_ALL[3:], needed=False),
+    Internal('model', '_compile_config', 'what it was compiled with', needed=False),
+    Internal('callback', '_should_trace', 'whether it wants every batch'),
+    Internal('lookup', '_frozen_vocab_size', 'words that it was built for'),
+    Internal('lookup', '_token_start_index', 'where its own words begin'),
+    Internal('text', '_lookup_layer', 'the vocabulary inside'),
+    Internal('draws', '_distributed_dataset', 'the form of its batches'),
     Internal('optimizer', '_variables', 'all its variables', '`Optimizer.variables`, a copy'),
     Internal('optimizer', '_trainable_variables', 'what it was built for'),
     Internal('optimizer', '_trainable_variables_indices', 'their places'),
@@ -105,13 +111,25 @@ def _owners() -> dict:  # kind to an example of it
         optimizer=model.optimizer,
         variable=layer.kernel,
         adapter=_adapter(1, 1, False),
+        callback=keras.callbacks.TensorBoard(),
+        **(_owners_of_tensorflow() if on_tensorflow() else {}),
+    )
+
+
+def _owners_of_tensorflow() -> dict:  # those that only this backend has, or needs
+    strategy = tf.distribute.get_strategy()
+    return dict(
+        draws=draw_as_fit(x=np.zeros((1, 1)), distribute_strategy=strategy),
+        lookup=keras.layers.StringLookup(vocabulary=['a']),
+        text=keras.layers.TextVectorization(vocabulary=['a']),
     )
 
 
 def missing() -> list:  # of `Internal`; empty where all is as it was
     "What this Keras no longer has of the names that are needed."
     owners = _owners()
-    return [one for one in INTERNALS if one.needed and not hasattr(owners[one.owner], one.name)]
+    asked = [one for one in INTERNALS if one.needed and one.owner in owners]
+    return [one for one in asked if not hasattr(owners[one.owner], one.name)]
 
 # %% ../nbs/floor/65_keras_internals.ipynb #3981e640
 def internals() -> Table:  # a row a name

@@ -24,7 +24,7 @@ from .keras_internals import limit_values
 from .paths import by_path
 
 # %% auto #0
-__all__ = ['share', 'shared']
+__all__ = ['share', 'within', 'shared']
 
 # %% ../nbs/guides/30_sharing.ipynb #3efd4693
 _CARD = '''---
@@ -242,7 +242,7 @@ def _count_values(weights: Path) -> int:
         return sum(v.size for v in found.values())
 
 
-def _within(weights: Path):
+def within(weights: Path):
     "A block in which variables hold no more values than a weight file."
     there = _count_values(weights)
     return limit_values(there + _SPARE, partial(_too_large, there, weights))
@@ -250,8 +250,8 @@ def _within(weights: Path):
 # %% ../nbs/guides/30_sharing.ipynb #fb9a11cb
 def _too_large(there: int, weights: Path, needed: int) -> ValueError:
     return ValueError(
-        'An architecture must not have more values than its weights. Do not trust this folder, or'
-        f' share it again. Received: at least {needed:,} values for {there:,} in {weights.name!r}.'
+        'An architecture must not have more values than its weights. Do not trust it, or share or'
+        f' save the model again. Received: at least {needed:,} values for {there:,} in {weights.name!r}.'
     )
 
 # %% ../nbs/guides/30_sharing.ipynb #ea3564df
@@ -291,7 +291,7 @@ def _read_shared(folder: Path, custom_objects: dict):
     config = _config(folder)
     try:
         weights = _weights(folder, config)
-        with _within(weights):
+        with within(weights):
             model = _make(config['architecture'], custom_objects)
         restore(model, weights)
     except (OSError, ValueError):
