@@ -16,9 +16,9 @@ import keras
 import numpy as np
 
 from . import loop
-from .caching import Job, cap_job, check, check_fits, check_labels, plan, prepare
 from .data import Pipeline, gather, is_pipeline, refuse
 from .tables import Table
+from .trainer import Job, cap_job, check, check_fits, check_labels, plan, prepare
 
 # %% auto #0
 __all__ = ['Sweep', 'sweep']

@@ -20,7 +20,6 @@ import pytest
 import tensorflow as tf
 
 import extraction
-from transferlit import caching
 from transferlit.store import local as disk
 from transferlit.caching import fit
 from transferlit.cut import split

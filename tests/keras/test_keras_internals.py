@@ -3,9 +3,10 @@ import ast
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
-from transferlit.keras_internals import INTERNALS, internals, missing
+from transferlit.keras_internals import INTERNALS, draws_by_epoch, internals, missing, numbers_by_epoch, shows_sizes
 
 PACKAGE = Path(__file__).parents[2] / "transferlit"
 
@@ -49,3 +50,40 @@ def test_private_names_are_listed(module):
         and ast.unparse(node.value) in SUBJECTS
     }
     assert used - own <= known, f"private names of Keras that `keras_internals` does not list: {sorted(used - own - known)}"
+
+
+def test_sizes_show_as_said():
+    seen = []
+
+    def loss(y, out):
+        seen.append(out.shape[0])
+        return keras.ops.mean(keras.ops.square(y - out))
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", loss)
+    model.fit(np.ones((7, 2)), np.ones((7, 1)), batch_size=5, verbose=0)
+    assert (5 in seen) == shows_sizes()
+
+
+@pytest.mark.parametrize("shuffle", [True, "batch"])
+def test_epochs_decide_on_the_order_as_said(shuffle):
+    class Recording(keras.Model):
+        def train_step(self, data):
+            taken.append(np.array(data[0])[:, 0])
+            return {"seen": keras.ops.mean(data[0])}
+
+    def orders(seed):
+        keras.utils.set_random_seed(seed)
+        taken.clear()
+        inputs = keras.Input((1,))
+        model = Recording(inputs, keras.layers.Dense(1)(inputs))
+        model.compile("sgd", "mse", run_eagerly=True)
+        model.fit(np.arange(12.)[:, None], np.ones((12, 1)), batch_size=5, epochs=2, shuffle=shuffle, verbose=0)
+        return np.reshape(np.concatenate(taken), (2, 12))
+
+    taken = []
+    one, other = orders(1), orders(2)
+    assert np.array_equal(one, other) == draws_by_epoch()
+    if draws_by_epoch():
+        ours = numbers_by_epoch(12, 5, shuffle)
+        np.testing.assert_array_equal(one, [next(ours), next(ours)])

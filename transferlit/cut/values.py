@@ -309,12 +309,17 @@ def attributes_of(value) -> dict | None:
         return None
     held = {n: getattr(value, n) for n in slots if hasattr(value, n)}
     held |= getattr(value, '__dict__', {})
-    return {n: held[n] for n in sorted(held) if not _is_derived(value, n)}
+    derived = _derived(type(value))
+    return {n: held[n] for n in sorted(held) if n not in derived}
 
 
-def _is_derived(value, name) -> bool:
-    made = inspect.getattr_static(type(value), name, None)
-    return isinstance(made, functools.cached_property)
+@functools.lru_cache(1024)
+def _derived(kind) -> frozenset:
+    "Names of what objects of this class work out once and keep."
+    named = {}
+    for base in reversed(kind.__mro__):
+        named |= vars(base)
+    return frozenset(n for n, v in named.items() if isinstance(v, functools.cached_property))
 
 # %% ../../nbs/cut/30_values.ipynb #5982f88b
 def _slots(kind) -> list:
@@ -397,7 +402,12 @@ def held_by(layer) -> dict:
     return held | own
 
 
+_PLAIN = str, int, float, type(None), list, tuple, dict, keras.Layer
+
+
 def _is_eager(value) -> bool:
+    if isinstance(value, _PLAIN):  # most attributes; whether it is a tensor takes longer to ask
+        return False
     kinds = isinstance(value, np.ndarray) or keras.ops.is_tensor(value)
     return kinds and not _is_symbolic(value)
 
