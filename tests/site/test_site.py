@@ -11,7 +11,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import transferlit as tl
@@ -455,22 +455,33 @@ def test_a_heading_has_an_english_address(browser):
 
 
 @pytest.mark.parametrize(("words", "name"), [("복원", "restore"), ("restore", "restore"), ("동결", "freeze"), ("기울기", "stop_after"),
-                                             ("freeze", "freeze"), ("fine-tuning", "finetune"), ("접붙이기", "graft")])
+                                             ("freeze", "freeze"), ("fine-tuning", "finetune"), ("접붙이기", "graft"),
+                                             ("데이터 증강", "precompute"), ("가중치 불러오기", "restore"), ("텐서플로 1 모델", "revive"),
+                                             ("how to freeze layers", "freeze"), ("import_meta_graph", "revive"), ("tf.train.Saver", "save")])
 def test_search_leads_to_the_function_of_a_word_first(browser, words, name):
     browser.open("index.html?lang=ko")
     hits = browser.search(words)
     assert hits[0].get_attribute("href").endswith(f"#{name}")
 
 
-@pytest.mark.parametrize("words", ["이미지 폴더", "image folder", "csv"])
-def test_search_leads_to_the_guide_on_own_data(browser, words):
+@pytest.mark.parametrize(("words", "guide"), [("이미지 폴더", "your_data"), ("image folder", "your_data"), ("csv", "your_data"),
+                                              ("mobilenet", "backbones"), ("s3", "many_machines")])
+def test_search_leads_to_the_guide_of_a_word_first(browser, words, guide):
     browser.open("index.html?lang=ko")
-    assert browser.search(words)[0].get_attribute("href").endswith("guides/your_data.html")
+    assert browser.search(words)[0].get_attribute("href").endswith(f"guides/{guide}.html")
+
+
+def test_search_puts_what_has_the_word_before_what_is_like_it(browser):
+    """`ray` is in `array` too."""
+    entries = {e["href"]: f"{e['title']} {e['section']} {e['text']}" for e in json.loads((DOCS / "search.json").read_text("utf-8"))}
+    browser.open("index.html?lang=en")
+    found = [unquote(hit.get_attribute("href")).removeprefix(browser.base) for hit in browser.search("ray")]
+    assert len(found) > 5 and all(re.search(r"(?i)(?<![a-z0-9])ray(?![a-z0-9])", entries[href]) for href in found[:5])
 
 
 def test_search_shows_what_is_inside_the_package_last(browser):
     browser.open("index.html?lang=en")
-    folders = "/(floor|formats|cut|loop|store|features|tf1|house)/"
+    folders = "/(floor|formats|cut|loop|store|features|trainer|tf1|house)/"
     public = {name.lower() for name in tl.__all__}  # which may stand on a page of a package
     places = [urlsplit(hit.get_attribute("href")) for hit in browser.search("checkpoint")]
     inner = [bool(re.search(folders, at.path)) and at.fragment.removesuffix("-class") not in public for at in places]
