@@ -123,6 +123,30 @@ def filled(cells: list) -> list:
     return kept[::-1]
 
 
+TITLE = re.compile(r"\A(#+)(?= )")
+
+
+def levelled(cells: list) -> list:
+    """The cells with headings that skip no level, which a screen reader would take for a gap; the page's title is the first.
+
+    A name that the package exports is a heading of the third level, wherever it stands.
+    """
+    above = []  # of each heading that holds what follows: its level as written
+
+    def level(match: re.Match) -> str:
+        while above and above[-1] >= len(match[1]):
+            above.pop()
+        above.append(len(match[1]))
+        return "#" * (1 + len(above))
+    for cell in cells:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = TITLE.sub(level, "".join(cell["source"]))
+        for output in cell.get("outputs", []):
+            if "text/markdown" in output.get("data", {}):
+                output["data"]["text/markdown"] = TITLE.sub(level, "".join(output["data"]["text/markdown"]))
+    return cells
+
+
 def joined(outputs: list) -> list:
     """The outputs with what was printed in pieces as one: a page sets each output apart."""
     found = []
@@ -153,7 +177,7 @@ def stage(names: dict[str, str]) -> None:
 
 def staged(nb: dict, names: dict[str, str], folder: str) -> dict:
     """A notebook of `folder` as the renderer shall see it."""
-    nb["cells"] = filled(nb["cells"])
+    nb["cells"] = levelled(filled(nb["cells"]))
     for cell in nb["cells"]:
         if cell["cell_type"] == "raw":  # the title; smalldocs names a page by its file
             cell["source"] = re.sub(r"^output-file:.*\n", "", "".join(cell["source"]), flags=re.M)
@@ -326,6 +350,7 @@ def finish(base: str) -> None:
             text = PRINTED.sub(drawn, text)
             text = without_twins(text, path)
             text = described(text)
+            text = cornered(text)
             text = addressed(text)
         elif path.suffix in (".md", ".txt"):
             text = text.replace(".llms.md", ".html.md")
@@ -339,6 +364,11 @@ def finish(base: str) -> None:
     (SITE / "search.json").write_text(index, encoding="utf-8")
     # As a script too, which a page opened from the disk may load.
     (SITE / "search.js").write_text(f"window.searchIndex = {index};\n", encoding="utf-8")
+
+
+def cornered(text: str) -> str:
+    """`text` with the corner of a table that has names for its rows as a plain cell: it heads nothing."""
+    return re.sub(r"<th([^>]*)></th>", r"<td\1></td>", text)
 
 
 def without_twins(text: str, page: Path) -> str:

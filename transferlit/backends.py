@@ -102,12 +102,13 @@ def to_tensor(a):
 
 def to_numpy(a) -> np.ndarray:
     "The numbers of an array, or of a tensor of any backend."
+    if isinstance(a, keras.Variable):
+        a = a.value
     if isinstance(a, np.ndarray):
         return a
     if is_tensorflows(a, 'Tensor', 'Variable'):
         return a.numpy()
-    own = keras.ops.is_tensor(a) or isinstance(a, keras.Variable)
-    return np.asarray(keras.ops.convert_to_numpy(a) if own else a)
+    return np.asarray(keras.ops.convert_to_numpy(a) if keras.ops.is_tensor(a) else a)
 
 
 def to_int32(a):  # an int32 tensor of row numbers

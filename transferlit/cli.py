@@ -34,7 +34,7 @@ def main() -> None:
     "The entry point: errors of the package are said, not thrown at the user."
     try:
         app()
-    except (ValueError, OSError, KeyError, TypeError) as error:
+    except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
         print(printable(f'transferlit: {error}', keep='\n'), file=sys.stderr)
         sys.exit(1)
 
@@ -120,6 +120,21 @@ def _renames(texts) -> list | None:  # as `plan` takes them
     return [tuple(t.split('=', 1)) if '=' in t else t for t in texts] if texts else None
 
 # %% ../nbs/guides/90_cli.ipynb #07cc221b
+def _read_model(file: Path):
+    "The model in a file: of any age on TensorFlow, of Keras 3 elsewhere."
+    from transferlit.backends import on_tensorflow
+
+    if on_tensorflow():
+        from transferlit.revival import revive
+
+        return revive(file).to_keras()
+    import keras
+    from transferlit.sharing import within
+
+    with within(file):
+        return keras.saving.load_model(file, compile=False)
+
+
 @app.command('plan')
 def _plan(
     model: Annotated[Path, typer.Argument(help='MODEL.keras')],
@@ -143,10 +158,9 @@ def _plan(
     The exit status says whether it could: 0 or 1. Neither MODEL nor FILE is changed."""
     load_keras()
     from transferlit.checkpoint import plan
-    from transferlit.revival import revive
 
     found = plan(
-        revive(model).to_keras(),
+        _read_model(model),
         file,
         only,
         _renames(rename),

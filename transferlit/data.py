@@ -418,8 +418,18 @@ class Pipeline:
         own = [n for n in ('on_epoch_begin', 'on_epoch_end') if _has_own(self.x, n)]
         return f'the dataset has an `{own[0]}`' if own else None
 
-    def order(self, draw=random) -> list:
+    def order(self) -> list:
         "Numbers of the batches of a pass, in their order; draws what Keras would draw."
+        adapter = self._draws.data_adapter
+        numbers = self._shuffled(random)
+        if hasattr(adapter, '_epoch'):
+            adapter._epoch += 1
+        return numbers
+
+    def _shuffled(self, draw) -> list:
+        epoch = getattr(self._draws.data_adapter, '_epoch', None)
+        if epoch is not None:  # it decides on the order, since Keras 3.16
+            draw = random.Random(epoch)
         numbers = list(range(self.steps))
         if self.shuffle:
             draw.shuffle(numbers)
@@ -431,7 +441,7 @@ class Pipeline:
             return None
         copy = random.Random()
         copy.setstate(random.getstate())
-        return self.order(copy)
+        return self._shuffled(copy)
 
 # %% ../nbs/floor/70_data.ipynb #38ed8f39
 def _has_own(x, hook: str) -> bool:

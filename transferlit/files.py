@@ -161,6 +161,9 @@ def sync(
             os.close(handle)
 
 # %% ../nbs/floor/10_files.ipynb #e1fc62d3
+_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG  # no more space, for this user, for one file
+
+
 @contextmanager
 def atomic_path(
     path: str | os.PathLike,  # the destination; a symbolic link is followed
@@ -184,11 +187,11 @@ def atomic_path(
         os.replace(part / path.name, path)
         sync(path.parent)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in _FULL:
             raise
         raise OSError(
-            errno.ENOSPC,
-            f'A file must fit on its disk. Free some space; {str(path)!r} is as it was',
+            error.errno,
+            f'A file must fit on its disk and within its limits. Free some space; {str(path)!r} is as it was',
             str(path),
         ) from error
     finally:

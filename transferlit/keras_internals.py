@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 
 
 # Modules of Keras that are not public, imported here and nowhere else: what names the parts of a
@@ -21,11 +22,13 @@ import keras
 from keras.src.saving import saving_lib as saving_lib
 from keras.src.utils.naming import to_snake_case as to_snake_case
 
+from .backends import on_tensorflow, tf, to_numpy
 from .tables import Table
 
 # %% auto #0
-__all__ = ['INTERNALS', 'Internal', 'missing', 'internals', 'draw_as_fit', 'mask_of', 'is_fresh', 'view_as', 'all_layers',
-           'statistics', 'parts', 'rebuild', 'put_back', 'set_flags', 'rates', 'limit_values']
+__all__ = ['INTERNALS', 'Internal', 'missing', 'internals', 'draw_as_fit', 'draws_by_epoch', 'numbers_by_epoch', 'mask_of',
+           'connect', 'shows_sizes', 'keras_version', 'is_fresh', 'view_as', 'all_layers', 'statistics', 'parts',
+           'rebuild', 'put_back', 'set_flags', 'rates', 'limit_values']
 
 # %% ../nbs/floor/65_keras_internals.ipynb #897ba2ce
 _ALL = ('3.6', '3.10', '3.15', '3.16 nightly')
@@ -50,6 +53,7 @@ INTERNALS = (
     Internal('layer', '_non_trainable_variables', 'its own statistics'),
     Internal('layer', '_trainable', 'a flag without the layers below', '`Layer.trainable`'),
     Internal('layer', '_inbound_nodes', 'where in the graph it is called'),
+    Internal('layer', '_outbound_nodes', 'whether anything reads what it makes'),
     Internal('layer', '_clear_losses', 'losses of the step before'),
     Internal('sequential', '_functional', 'its graph', '`keras.Model(s.inputs, s.outputs)`'),
     Internal('tensor', '_keras_history', 'what made a symbolic tensor'),
@@ -72,6 +76,13 @@ INTERNALS = (
         seen=_ALL[2:],
         needed=False,
     ),
+    Internal('adapter', '_epoch', 'the number by which it shuffles', seen=_ALL[3:], needed=False),
+    Internal('model', '_compile_config', 'what it was compiled with', needed=False),
+    Internal('callback', '_should_trace', 'whether it wants every batch'),
+    Internal('lookup', '_frozen_vocab_size', 'words that it was built for'),
+    Internal('lookup', '_token_start_index', 'where its own words begin'),
+    Internal('text', '_lookup_layer', 'the vocabulary inside'),
+    Internal('draws', '_distributed_dataset', 'the form of its batches'),
     Internal('optimizer', '_variables', 'all its variables', '`Optimizer.variables`, a copy'),
     Internal('optimizer', '_trainable_variables', 'what it was built for'),
     Internal('optimizer', '_trainable_variables_indices', 'their places'),
@@ -99,13 +110,26 @@ def _owners() -> dict:  # kind to an example of it
         tensor=x,
         optimizer=model.optimizer,
         variable=layer.kernel,
+        adapter=_adapter(1, 1, False),
+        callback=keras.callbacks.TensorBoard(),
+        **(_owners_of_tensorflow() if on_tensorflow() else {}),
+    )
+
+
+def _owners_of_tensorflow() -> dict:  # those that only this backend has, or needs
+    strategy = tf.distribute.get_strategy()
+    return dict(
+        draws=draw_as_fit(x=np.zeros((1, 1)), distribute_strategy=strategy),
+        lookup=keras.layers.StringLookup(vocabulary=['a']),
+        text=keras.layers.TextVectorization(vocabulary=['a']),
     )
 
 
 def missing() -> list:  # of `Internal`; empty where all is as it was
     "What this Keras no longer has of the names that are needed."
     owners = _owners()
-    return [one for one in INTERNALS if one.needed and not hasattr(owners[one.owner], one.name)]
+    asked = [one for one in INTERNALS if one.needed and one.owner in owners]
+    return [one for one in asked if not hasattr(owners[one.owner], one.name)]
 
 # %% ../nbs/floor/65_keras_internals.ipynb #3981e640
 def internals() -> Table:  # a row a name
@@ -128,6 +152,37 @@ def draw_as_fit(**how):  # as for `Model.fit`: x, class_weight, shuffle, ...
 
     return TFEpochIterator(**how)
 
+
+def draws_by_epoch() -> bool:
+    "Does `Model.fit` shuffle by the number of the epoch instead of drawing? Since Keras 3.16."
+    return hasattr(_adapter(1, 1, False), '_epoch')
+
+
+def _adapter(rows: int, batch_size: int, shuffle):
+    "What hands out the rows of arrays in `Model.fit`; here their numbers."
+    from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
+
+    return ArrayDataAdapter(np.arange(rows), batch_size=batch_size, shuffle=shuffle)
+
+# %% ../nbs/floor/65_keras_internals.ipynb #74cf7d53
+def numbers_by_epoch(rows: int, batch_size: int, shuffle) -> Iterator:  # of arrays
+    "Row numbers as `Model.fit` takes them, epoch after epoch, where the epoch decides."
+    adapter = _adapter(rows, batch_size if shuffle == 'batch' else rows, shuffle)
+    batches = _batches_of(adapter)
+    while True:
+        adapter.on_epoch_end()  # once before the first epoch, too
+        drawn = [keras.tree.flatten(batch)[0] for batch in batches()]
+        yield np.concatenate([to_numpy(numbers) for numbers in drawn])
+
+
+def _batches_of(adapter) -> Callable:
+    "A function that gives the batches of the next epoch as this backend takes them."
+    kind = keras.backend.backend()
+    if kind in ('tensorflow', 'torch'):  # one pipeline for all epochs
+        made = adapter.get_tf_dataset() if kind == 'tensorflow' else adapter.get_torch_dataloader()
+        return lambda: made
+    return adapter.get_numpy_iterator
+
 # %% ../nbs/floor/65_keras_internals.ipynb #cb00a163
 def mask_of(tensor):  # None where there is none
     "The mask that Keras attached to a tensor."
@@ -137,7 +192,27 @@ def mask_of(tensor):  # None where there is none
         return getattr(tensor, '_keras_mask', None)
     return get_keras_mask(tensor)
 
+# %% ../nbs/floor/65_keras_internals.ipynb #135a20f4
+def connect(inputs: list) -> None:
+    """Let a model have inputs that nothing in it reads, or that are its outputs: up to Keras 3.11
+    each must have a reader, wherever that is.
+    """
+    for tensor in inputs:
+        if not tensor._keras_history.operation._outbound_nodes:
+            keras.layers.Identity()(tensor)
+
 # %% ../nbs/floor/65_keras_internals.ipynb #50f0e544
+def shows_sizes() -> bool:
+    """Does a step of `Model.fit` know how many rows its first batch has? The mean losses of several
+    outputs depend on it. With TensorFlow it does since Keras 3.16.
+    """
+    return on_tensorflow() and keras_version() >= (3, 16)
+
+
+def keras_version() -> tuple:  # such as (3, 15)
+    return tuple(int(part) for part in keras.__version__.split('.')[:2])
+
+
 def is_fresh(model) -> bool:
     "Will `Model.fit` look at a batch first, to make what is not there yet?"
     parts = [getattr(model, name, None) for name in ('_compile_metrics', '_compile_loss')]

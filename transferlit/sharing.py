@@ -18,13 +18,13 @@ import keras
 
 from .checkpoint import restore, save
 from .errors import see
-from .files import atomic_path, file_hash, locked, readable
+from .files import atomic_path, file_hash, locked, printable, readable, writable
 from .formats import open_weights
 from .keras_internals import limit_values
 from .paths import by_path
 
 # %% auto #0
-__all__ = ['share', 'shared']
+__all__ = ['share', 'within', 'shared']
 
 # %% ../nbs/guides/30_sharing.ipynb #3efd4693
 _CARD = '''---
@@ -115,6 +115,8 @@ def _card(model, weights: Path, config: dict, about: str, license: str | None) -
 # %% ../nbs/guides/30_sharing.ipynb #5e63fb51
 def _write(model, folder: Path, about: str, license: str | None) -> None:
     "Of a folder that is cut short anywhere in here, `shared` gives the old model or the new one."
+    for name in 'config.json', _WEIGHTS, 'README.md', '.new.safetensors':
+        writable(folder / name)
     _clear_unfinished(folder)
     new = save(model, folder / '.new.safetensors')
     config = _describe(model, file_hash(new))
@@ -131,8 +133,8 @@ def _write(model, folder: Path, about: str, license: str | None) -> None:
 def _clear_unfinished(folder: Path) -> None:
     "Remove what a `share` that was cut short left, once `config.json` does not need it."
     try:
-        weights = _weights(folder, json.loads((folder / 'config.json').read_text('utf-8')))
-    except (OSError, ValueError, KeyError, TypeError):
+        weights = _weights(folder, _config(folder))
+    except (OSError, ValueError):
         weights = None
     if weights is not None and weights.name != _WEIGHTS:
         weights.replace(folder / _WEIGHTS)
@@ -209,18 +211,27 @@ def _config(folder: Path) -> dict:
     path = readable(folder / 'config.json')
     try:
         config = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'`config.json` must be JSON. Fetch it again. Received: {error}') from None
     if not isinstance(config, dict) or not {'architecture', 'weights', 'sha256'} <= set(config):
+        held = ', '.join(sorted(config)[:6]) if isinstance(config, dict) else type(config).__name__
         raise ValueError(
             'A shared folder must have been written by `share`. Read the weights of others with'
-            f' `tl.restore`. Received: config.json with {", ".join(sorted(config)[:6])}.'
+            f' `tl.restore`. Received: config.json with {printable(held)}.'
         )
-    if Path(config['weights']).name != config['weights']:
-        raise ValueError(
-            f'The weight file must lie in the folder itself. Received: {config["weights"]!r}.'
-        )
+    _check_weights(config['weights'], config['sha256'])
     return config
+
+
+def _check_weights(name, sha256) -> None:
+    "Raises ValueError for anything but a name in the folder and a fingerprint."
+    if not isinstance(name, str) or name in ('', '..') or Path(name).name != name:
+        raise ValueError(f'The weight file must lie in the folder itself. Received: {name!r}.')
+    if not re.fullmatch('[0-9a-f]{64}', str(sha256)):
+        raise ValueError(
+            'The fingerprint must be a SHA-256. Fetch or share the folder again. Received:'
+            f' {str(sha256)[:80]!r}.'
+        )
 
 # %% ../nbs/guides/30_sharing.ipynb #b61db091
 _SPARE = 1_000_000  # values that a model has and no weight file: seeds, tables of its own
@@ -231,7 +242,7 @@ def _count_values(weights: Path) -> int:
         return sum(v.size for v in found.values())
 
 
-def _within(weights: Path):
+def within(weights: Path):
     "A block in which variables hold no more values than a weight file."
     there = _count_values(weights)
     return limit_values(there + _SPARE, partial(_too_large, there, weights))
@@ -239,8 +250,8 @@ def _within(weights: Path):
 # %% ../nbs/guides/30_sharing.ipynb #fb9a11cb
 def _too_large(there: int, weights: Path, needed: int) -> ValueError:
     return ValueError(
-        'An architecture must not have more values than its weights. Do not trust this folder, or'
-        f' share it again. Received: at least {needed:,} values for {there:,} in {weights.name!r}.'
+        'An architecture must not have more values than its weights. Do not trust it, or share or'
+        f' save the model again. Received: at least {needed:,} values for {there:,} in {weights.name!r}.'
     )
 
 # %% ../nbs/guides/30_sharing.ipynb #ea3564df
@@ -249,7 +260,7 @@ def _make(architecture: dict, custom_objects: dict) -> keras.Model:
     try:
         with keras.saving.custom_object_scope(custom_objects):
             return keras.models.model_from_json(json.dumps(architecture))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         # Keras shows the whole configuration around the sentence that says what is wrong.
         said = str(error).rpartition('Exception encountered: ')[2].partition('. ')[0]
         raise ValueError(
@@ -280,7 +291,7 @@ def _read_shared(folder: Path, custom_objects: dict):
     config = _config(folder)
     try:
         weights = _weights(folder, config)
-        with _within(weights):
+        with within(weights):
             model = _make(config['architecture'], custom_objects)
         restore(model, weights)
     except (OSError, ValueError):

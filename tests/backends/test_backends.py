@@ -263,6 +263,30 @@ def test_a_dataset_is_trained_on_by_keras():
         assert tl.fit(network(), Few(), verbose=0).history["loss"]
 
 
+# The commands, in a process that refuses TensorFlow.
+COMMANDS = REFUSING + """
+sys.argv = ['transferlit', *sys.argv[1:]]
+from transferlit.cli import main
+try:
+    main()
+finally:
+    assert 'tensorflow' not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_the_command_line_needs_no_tensorflow(tmp_path, backend):
+    pytest.importorskip(backend)
+    tl.save(network(), tmp_path / "m.keras")
+    tl.save(network(), tmp_path / "w.safetensors")
+    file, model = tmp_path / "w.safetensors", tmp_path / "m.keras"
+    assert "low/kernel" in run(COMMANDS, backend, "peek", file)
+    assert "low/kernel" in run(COMMANDS, backend, "plan", model, file)
+    run(COMMANDS, backend, "convert", file, tmp_path / "w.npz")
+    assert "low/kernel" in run(COMMANDS, backend, "peek", tmp_path / "w.npz")
+    run(COMMANDS, backend, "cache", "list", "--folder", tmp_path)
+
+
 @elsewhere
 def test_tensorflow_was_never_imported():  # by any test before
     assert "tensorflow" not in sys.modules

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from keras import layers as L
 
 from transferlit.cut import lower, split
+from transferlit.keras_internals import connect
 
 EXAMPLES = int(os.environ.get("TRANSFERLIT_EXAMPLES", 25))
 random_graphs = settings(max_examples=EXAMPLES, deadline=None, derandomize=True,
@@ -53,6 +54,7 @@ def graphs(draw, kinds=("dense", "norm", "batch", "drop", "relu", "scale", "doub
         values.append(made)
     ends = values[-1:] + draw(st.lists(st.sampled_from(values[len(starts):]), max_size=2, unique_by=id))
     ends = [t for i, t in enumerate(ends) if all(t is not e for e in ends[:i])]
+    connect(starts)
     return keras.Model(starts, ends if len(ends) > 1 else ends[0])
 
 
@@ -215,8 +217,8 @@ def vocabulary():
 # name: (model, steps below the cut, why it ends there)
 HARD = {
     "text": lambda: (chain(vocabulary(), frozen(L.Embedding(4, 3, name="table")), shape=(3,), dtype="string"), ["words", "table", "flatten"], None),
-    "masked": lambda: (chain(frozen(L.Embedding(6, 3, mask_zero=True, name="table")), frozen(L.Bidirectional(L.LSTM(2, return_sequences=True), name="rnn")),
-                             L.LSTM(3, name="top"), shape=(5,), dtype="int32"), ["table", "not_equal", "rnn"], "trains"),
+    "masked": lambda: (chain(frozen(L.Embedding(6, 3, mask_zero=True, name="table")), frozen(L.LSTM(4, return_sequences=True, name="rnn")),
+                             L.LSTM(3, name="top"), shape=(5,), dtype="int32"), ["table", "rnn"], "trains"),
     "each time step": lambda: (chain(frozen(L.TimeDistributed(keras.Sequential([L.Dense(3), L.BatchNormalization()]), name="each")), shape=(5, 4)), ["each", "flatten"], "trains"),
     "random each time step": lambda: (chain(frozen(L.TimeDistributed(L.Dropout(0.3), name="each")), shape=(5, 4)), [], "is random in training"),
     "spectral": lambda: (chain(frozen(L.SpectralNormalization(L.Dense(3)))), [], "rewrites its kernel"),
@@ -249,7 +251,9 @@ def test_hard_graphs(name):
     keras.utils.set_random_seed(0)
     model, below, why = HARD[name]()
     cut, x = split(model), few(model)
-    assert sorted(step.rpartition("_")[0] if step[-1:].isdigit() else step for step in cut.layers) == sorted(below)
+    steps = [step.rpartition("_")[0] if step[-1:].isdigit() else step for step in cut.layers]
+    # Until Keras 3.16 the making of a mask is a step of the graph.
+    assert sorted(step for step in steps if step != "not_equal") == sorted(below)
     assert why is None or any(why in row["reason"] for row in cut.reasons)
     features = [keras.ops.convert_to_tensor(a) for a in arrays(cut.lower(x))]
     equal(arrays(cut.upper(features if len(features) > 1 else features[0], training=False)), arrays(model(x, training=False)))

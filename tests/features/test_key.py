@@ -1,15 +1,25 @@
 """What the key of features sees: code behind code, objects, data that code reads; and views of a pipeline."""
+import builtins
 import enum
 import functools
+import importlib
+import io
+import math
+import sys
+import threading
 import types
+import weakref
+from pathlib import Path
 
 import keras
 import numpy as np
+import pandas
 import pytest
 import tensorflow as tf
 from keras import layers as L
 
 from transferlit.cut import lower
+from transferlit.cut.values import Reading
 from transferlit.features import Features, precompute
 
 X = np.random.default_rng(0).normal(size=(96, 6)).astype("float32")
@@ -38,6 +48,22 @@ class Slotted:
 
     def __call__(self, t):
         return t * self.own
+
+
+class Weights(dict):
+    """Holds a number beside its items."""
+
+
+class Measured(float):
+    """Holds a number beside itself."""
+
+
+class Kind(type):
+    by = 2.0
+
+
+class Of(metaclass=Kind):
+    """Has what its metaclass has."""
 
 
 class Mode(enum.Enum):
@@ -77,7 +103,17 @@ def put(name, value):
     return lambda layer: globals().__setitem__(name, value)
 
 
-SCALE, MODE, MULTIPLY = Scale(2.0), [Mode.LOW], multiply
+def with_attribute(made):
+    made.by = 2.0
+    return made
+
+
+SCALE, MODE, MULTIPLY, OWN, KEPT = Scale(2.0), [Mode.LOW], multiply, threading.local(), io.StringIO("2.0")
+FILE, OPENED = Path(__file__), open(__file__)
+OWN.by, builtins.somebodys_factor, NAMED = 2.0, 2.0, "by"
+WEAK, PROXY, TABLES = weakref.ref(SCALE), weakref.proxy(SCALE), weakref.WeakKeyDictionary({SCALE: 2.0})
+MASKED, OBJECTS, FRAME = np.ma.masked_array([2.0, 3.0], [False, True]), np.array([SCALE]), pandas.DataFrame({"by": [2.0]})
+np.somebodys, BY_ITEMS, BY_ITSELF, PART = 2.0, with_attribute(Weights()), with_attribute(Measured()), with_attribute(functools.partial(len))
 KINDS = {  # a layer, and what changes behind it
     "keyword-only default": (lambda: L.Lambda(lambda t, *, by=2.0: t * by), lambda l: l.function.__kwdefaults__.update(by=3.0)),
     "default of a helper": (lambda: L.Lambda(lambda t: multiply(t)), lambda l: multiply.__kwdefaults__.update(by=3.0)),
@@ -102,6 +138,21 @@ KINDS = {  # a layer, and what changes behind it
     "a set held by a layer": (lambda: Held({1, 2}), lambda l: l.work.add(9)),
     "a lambda held by a layer": (lambda: Held(lambda t: t * 2.0), lambda l: setattr(l, "work", lambda t: t * 3.0)),
     "a dtype policy": (lambda: L.Dense(6), lambda l: setattr(l, "dtype_policy", keras.DTypePolicy("mixed_bfloat16"))),
+    "a thread's own": (lambda: L.Lambda(lambda t: t * OWN.by), lambda l: setattr(OWN, "by", 3.0)),
+    "behind a weak reference": (lambda: L.Lambda(lambda t: t * WEAK().own), lambda l: setattr(SCALE, "own", 3.0)),
+    "behind a proxy": (lambda: L.Lambda(lambda t: t * PROXY.own), lambda l: setattr(SCALE, "own", 3.0)),
+    "under a weak key": (lambda: L.Lambda(lambda t: t * TABLES[SCALE]), lambda l: TABLES.update({SCALE: 3.0})),
+    "a text kept as a file": (lambda: L.Lambda(lambda t: t * float(KEPT.getvalue())), lambda l: (KEPT.seek(0), KEPT.write("3.0"))),
+    "an attribute of a dictionary": (lambda: L.Lambda(lambda t: t * BY_ITEMS.by), lambda l: setattr(BY_ITEMS, "by", 3.0)),
+    "an attribute of a number": (lambda: L.Lambda(lambda t: t * BY_ITSELF.by), lambda l: setattr(BY_ITSELF, "by", 3.0)),
+    "an attribute of a partial": (lambda: L.Lambda(lambda t: t * PART.by), lambda l: setattr(PART, "by", 3.0)),
+    "a metaclass": (lambda: L.Lambda(lambda t: t * Of.by), lambda l: setattr(Kind, "by", 3.0)),
+    "a mask": (lambda: L.Lambda(lambda t: t * float(MASKED.sum())), lambda l: setattr(MASKED, "mask", [True, False])),
+    "an object in an array": (lambda: L.Lambda(lambda t: t * OBJECTS[0].own), lambda l: setattr(SCALE, "own", 3.0)),
+    "a data frame": (lambda: L.Lambda(lambda t: t * float(FRAME["by"].iloc[0])), lambda l: FRAME.__setitem__("by", [3.0])),
+    "a builtin of one's own": (lambda: L.Lambda(lambda t: t * somebodys_factor), lambda l: setattr(builtins, "somebodys_factor", 3.0)),
+    "a value put into a library": (lambda: L.Lambda(lambda t: t * np.somebodys), lambda l: setattr(np, "somebodys", 3.0)),
+    "a name that is worked out": (lambda: L.Lambda(lambda t: t * getattr(helpers, NAMED.upper())), lambda l: setattr(helpers, "BY", 3.0)),
     "a method of one layer": (lambda: L.Dense(6), lambda l: setattr(l, "call", types.MethodType(lambda self, t, training=None: t * 3.0, l))),
 }
 
@@ -111,7 +162,10 @@ def as_it_was():
     yield
     globals().update(FACTOR=2.0, TABLE={"by": 2.0}, WORDS={2}, MODE=[Mode.LOW])
     multiply.__kwdefaults__["by"] = helpers.BY = 2.0
-    Scale.by = 1.0
+    Scale.by, SCALE.own, OWN.by, Kind.by, MASKED.mask, builtins.somebodys_factor = 1.0, 2.0, 2.0, 2.0, [False, True], 2.0
+    BY_ITEMS.by = BY_ITSELF.by = PART.by = np.somebodys = 2.0
+    TABLES[SCALE], FRAME["by"] = 2.0, [2.0]
+    KEPT.seek(0), KEPT.write("2.0")
 
 
 def model_on(layer):
@@ -158,6 +212,30 @@ def test_what_cannot_be_seen_is_noted_and_compared(tmp_path):
     with pytest.raises(ValueError, match="what the model makes"):
         first.verify(1)
     assert "not what the model makes now" in precompute(model, X, store=tmp_path / "store", verbose=False).note
+
+
+UNSEEN = {
+    "`load`": lambda t: t * float(np.load("factor.npy")),
+    "`read_text`": lambda t: t * float(FILE.read_text()),
+    "`read_file`": lambda t: t * tf.strings.to_number(tf.io.read_file("factor")),
+    "`globals`": lambda t: t * globals()["FACTOR"],
+    "`eval`": lambda t: t * eval("FACTOR"),
+    "`sys`": lambda t: t * sys.modules[__name__].FACTOR,
+    "`importlib`": lambda t: t * importlib.import_module(__name__).FACTOR,
+    "the open file": lambda t: t * len(OPENED.name),
+}
+
+
+@pytest.mark.parametrize("what", UNSEEN)
+def test_ways_around_the_key_are_noted(what):
+    assert what in " ".join(recipe(UNSEEN[what]))
+    assert not recipe(lambda t: t * FACTOR + math.pi * np.float32(2))
+
+
+def recipe(function):
+    reading = Reading()
+    reading.read(function)
+    return reading.unseen
 
 
 def test_rows_compared_on_reuse_are_the_telling_ones(tmp_path):

@@ -1,4 +1,5 @@
 """Files under ill treatment: rival savers, clocks that jump, links, permissions, pipes, long names and names with control codes."""
+import json
 import os
 import stat
 import subprocess
@@ -15,7 +16,7 @@ import tensorflow as tf
 
 import transferlit as tl
 from transferlit.formats import tf_checkpoint as bundles
-from transferlit.files import atomic_path, locked, printable, readable
+from transferlit.files import atomic_path, file_hash, locked, printable, readable
 from transferlit.formats.reading import open_weights
 from transferlit.formats.entries import MissingPart
 
@@ -185,6 +186,39 @@ def test_what_is_no_file_is_refused(tmp_path, suffix, make, said):
     if said == "FIFO":
         with pytest.raises((OSError, ValueError), match="not a FIFO|needs its index"):
             tl.peek(path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md", ".new.safetensors"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_folder_with_a_pipe_in_a_file_s_place_is_not_shared_into(tmp_path, name, make):
+    folder = tl.share(model(1), tmp_path / "m")
+    (folder / name).unlink(missing_ok=True)
+    make(folder / name)
+    before = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+    with pytest.raises(OSError, match="A destination must be a file"):
+        tl.share(model(2), folder)
+    assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == before
+
+
+def test_a_shared_folder_takes_no_file_from_elsewhere(tmp_path):
+    """A configuration whose weights lie beside the folder, with the right fingerprint."""
+    mine = tl.save(model(1), tmp_path / "mine.safetensors")
+    folder = tl.share(model(2), tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"weights": "../mine.safetensors", "sha256": file_hash(mine)}))
+    tl.share(model(3), folder)
+    assert held(mine) == {1} and float(tl.shared(folder).get_weights()[0].max()) == 3
+
+
+@pytest.mark.parametrize("change", [{"weights": 3}, {"weights": ".."}, {"weights": ""}, {"sha256": None}, {"sha256": [1]}, {"architecture": 3},
+                                    {"architecture": None}, {"architecture": {"config": []}}, "[" * 100_000, "null"])
+def test_a_damaged_configuration_is_refused_in_words(tmp_path, change):
+    folder = tl.share(model(1), tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(change if isinstance(change, str) else json.dumps(config | change))
+    with pytest.raises(ValueError, match="Received: "):
+        tl.shared(folder)
+    assert float(tl.shared(tl.share(model(2), folder)).get_weights()[0].max()) == 2
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -155,6 +155,35 @@ def test_same_as_keras(case):
         np.testing.assert_array_equal(a, b)
 
 
+class InBatches(keras.utils.PyDataset):
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, i):
+        rows = slice(15 * i, 15 * (i + 1))
+        return X[rows], Y[rows]
+
+
+@pytest.mark.parametrize("how", [dict(shuffle=True), dict(shuffle="batch"), dict(shuffle=True, steps_per_epoch=2),
+                                 dict(x=InBatches(), y=None, batch_size=None, shuffle=True)], ids=["rows", "within batches", "few steps", "numbered batches"])
+def test_each_epoch_takes_rows_in_the_order_of_keras(how):
+    (history, state), (ours, our_state) = (trained(way, network, epochs=5, **how) for way in (keras, tl))
+    assert ours == history
+    for a, b in zip(our_state, state, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("first", [16, 22])  # rows of a batch at first; 22 is also what 32 leaves of the rows
+def test_losses_of_outputs_are_averaged_as_keras_does_after_other_sizes(first):
+    def twice(way):
+        keras.utils.set_random_seed(3)
+        model, data = two_outputs(), (X, {"a": Y, "b": TARGETS})
+        fit = (lambda **k: tl.fit(model, *data, **k)) if way is tl else (lambda **k: model.fit(*data, **k))
+        return [fit(batch_size=size, shuffle=False, verbose=0).history for size in (first, 32)]
+
+    assert twice(tl) == twice(keras)
+
+
 def one_output(out):
     inputs = keras.Input((12,), name="i")
     h = layers.Dense(6, "relu", name="body")(inputs)

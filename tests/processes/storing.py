@@ -62,6 +62,7 @@ def serve():
     for line in sys.stdin:
         url, cache, key, seed = line.split()
         if not (child := os.fork()):
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # also where pytest runs in the background
             try:
                 shard_limits.bytes = random.Random(seed).choice([960, 1920, 4800])
                 write(opened(url, cache), key, pause=slowly(seed))

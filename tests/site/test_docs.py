@@ -387,6 +387,21 @@ def test_headings_with_nothing_below_them_are_left_out():
     assert [c["source"] for c in docs.filled(cells)] == ["## a", "### b", "text", "## d", "### e", "text"]
 
 
+def test_headings_skip_no_level():
+    """A name of the package is written as a third level; below the title it is a second, and names beside it stay beside it."""
+    def block(name, level):
+        return dict(cell_type="code", source="", outputs=[{"data": {"text/markdown": [f"{level} {name} {{#{name} .symbol}}\n", "text"]}}])
+    cells = [block("a", "###"), block("b", "###"), dict(cell_type="markdown", source="## c"), block("d", "###"),
+             dict(cell_type="markdown", source="text\n# not a heading"), dict(cell_type="markdown", source="#### e")]
+    made = [cell.get("outputs", [{}])[0].get("data", {}).get("text/markdown") or cell["source"] for cell in docs.levelled(cells)]
+    assert [text.partition(" ")[0] for text in made] == ["##", "##", "##", "###", "text\n#", "####"]
+
+
+def test_the_corner_of_a_table_heads_nothing():
+    made = docs.cornered('<tr><th></th><th style="a"></th><th>x</th></tr>')
+    assert made == '<tr><td></td><td style="a"></td><th>x</th></tr>'
+
+
 def test_names_of_the_package_lead_to_their_page_but_not_in_headings():
     cell = new_markdown_cell("# `tl.freeze`\n\n`tl.freeze(model, ...)` and `tl.nothing`, [`tl.thaw`](x.html)")
     pages.Named(None).cell(cell)

@@ -3,6 +3,7 @@ import functools
 import http.server
 import json
 import os
+import posixpath
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import transferlit as tl
@@ -93,12 +94,11 @@ class Browser:
         return self.js("return [...document.querySelectorAll(arguments[0])].filter(e => e.getClientRects().length).map(e => e.innerText)", selector)
 
     def wait(self, condition, seconds=10):
-        return WebDriverWait(self.driver, seconds).until(lambda _: condition())
+        return WebDriverWait(self.driver, seconds, poll_frequency=.05).until(lambda _: condition())
 
     def forget(self):
-        # A page, which names its icon: for a bare file the browser asks for favicon.ico, and says so after the test began.
-        self.driver.get(self.base + "index.html")
-        self.js("localStorage.clear()")
+        self.driver.get("about:blank")
+        self.cdp("Storage.clearDataForOrigin", origin=self.base.rstrip("/"), storageTypes="local_storage")
 
     def search(self, words):
         if not self.one("#quarto-search input").is_displayed():
@@ -150,6 +150,7 @@ def browser(session):
 
 
 def pages():
+    """Where each page lies in docs/: one a test, so that it is opened once and several workers share them."""
     return sorted(p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.html"))
 
 
@@ -190,16 +191,6 @@ def test_address_wins_over_what_was_remembered(browser):
     assert browser.driver.current_url.endswith("?lang=both")
 
 
-def test_headings_menus_and_tables_speak_one_language(browser):
-    """No Hangul is left in the frame of an English page, and no second language in a Korean one."""
-    frame = "h1, h2, h3, .menu-text, #TOC a, #toc-title, .nav-page-text, th, .callout-title-container, summary"
-    for page in pages():
-        browser.open(f"{page}?lang=en")
-        assert [t for t in browser.texts(frame) + [browser.driver.title] if HANGUL.search(t)] == [], page
-        browser.js("language('ko')")
-        assert [t for t in browser.texts(frame) if re.search(rf"{HANGUL.pattern}.* · [^가-힣]*[A-Za-z]", t)] == [], page
-
-
 @pytest.mark.parametrize(("lang", "words"), [("ko", "동결"), ("en", "freeze")])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_search_finds_and_leads_there(browser, lang, words, scheme):
@@ -219,20 +210,6 @@ def test_search_says_when_there_is_nothing(browser):
     assert browser.one(".search-none").text == "결과 없음"
 
 
-def test_every_navigation_entry_leads_to_its_page(browser):
-    browser.open("index.html?lang=en")
-    browser.unfold()
-    entries = [(a.get_attribute("href"), a.text) for a in browser.all("#quarto-sidebar a[href]")]
-    assert sorted(urlsplit(href).path.lstrip("/") for href, _ in entries) == pages()
-    for href, text in entries:
-        browser.wait(lambda: browser.all("#quarto-sidebar a[href]"))
-        browser.unfold()
-        browser.click(next(a for a in browser.all("#quarto-sidebar a[href]") if a.get_attribute("href") == href))
-        browser.wait(lambda: browser.driver.current_url == href)
-        assert browser.one("h1.title").text in (text, "transferlit")
-        assert browser.one("#quarto-sidebar a.active").text == text
-
-
 def test_inner_modules_are_folded_until_asked_for_or_read(browser):
     """A folder of them opens by a click; on one of its pages it is open, and marked."""
     inner, shown = "#quarto-sidebar .sidebar-section.depth2", "return arguments[0].getClientRects().length > 0"
@@ -245,38 +222,6 @@ def test_inner_modules_are_folded_until_asked_for_or_read(browser):
     browser.click(folded[0])
     browser.wait(lambda: browser.driver.current_url == target)
     assert browser.js(shown, browser.one(f"{inner} a.active"))
-
-
-def test_pages_follow_one_another(browser):
-    browser.open("index.html?lang=en")
-    seen = [browser.driver.current_url.split("?")[0]]
-    while links := browser.all(".nav-page-next a"):
-        target = links[0].get_attribute("href")
-        browser.click(links[0])
-        browser.wait(lambda: browser.driver.current_url == target)
-        seen.append(target)
-    assert len(seen) == len(set(seen)) == len(pages())
-
-
-def test_every_page_reads_at_every_width_light_and_dark(browser):
-    for page in pages():
-        browser.open(f"{page}?lang=both")
-        for size in (DESK, PHONE):
-            browser.look(size)
-            wide = browser.js("return document.documentElement.scrollWidth - window.innerWidth")
-            assert wide <= 0, f"{page} is {wide} pixels too wide for {size}"
-        scrolled = "return [...document.querySelectorAll('.sd-table')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText)"
-        with suppress(TimeoutException):  # tables are laid out anew a moment after the width has changed
-            browser.wait(lambda: browser.js(scrolled) == [], seconds=3)
-        assert browser.js(scrolled) == [], f"a table of {page} is too wide for a phone"
-        for scheme in ("light", "dark"):
-            browser.look(PHONE, scheme)
-            dark = browser.wait(lambda: browser.js("return getComputedStyle(document.body).colorScheme || 'light'") == ("dark" if scheme == "dark" else "normal"))
-            assert dark, f"{page} in the {scheme}"
-            # The scheme of code blocks is a stylesheet of its own, which may follow that of the page by a moment.
-            with suppress(TimeoutException):
-                browser.wait(lambda: browser.js(FAINT) == [], seconds=3)
-            assert browser.js(FAINT) == [], f"{page} in the {scheme}"
 
 
 def test_dark_mode_is_one_click_away_and_stays(browser):
@@ -319,17 +264,6 @@ def test_code_is_copied_as_it_was_written(browser):
     assert shown == written and written.count("\n") >= 10
 
 
-def test_every_page_can_be_run_and_had(browser):
-    made = [page for page in pages() if page != "reference.html"]  # from the package, by no notebook
-    for page in made:
-        browser.open(f"{page}?lang=en")
-        links = dict(zip(browser.texts("a.notebook"), browser.js("return [...document.querySelectorAll('a.notebook')].map(a => a.href)")))
-        name = re.fullmatch(r"https://github\.com/(.+)/blob/(.+\.ipynb)", links["Notebook"])
-        assert (DOCS.parent / name[2].partition("/")[2]).is_file(), page
-        assert links["Open in Colab"] == f"https://colab.research.google.com/github/{name[1]}/blob/{name[2]}"
-        assert links["Download"] == f"https://raw.githubusercontent.com/{name[1]}/{name[2]}"
-
-
 def test_phone_opens_the_list_of_pages(browser):
     browser.open("index.html", size=PHONE)
     browser.one(".quarto-btn-toggle").click()
@@ -358,6 +292,7 @@ def test_without_javascript_both_languages_show(browser):
         browser.cdp("Emulation.setScriptExecutionDisabled", value=False)
 
 
+@functools.cache
 def axe():
     """The rules of axe-core, where npm has put them: here (`npm install axe-core`), or for all (`npm install -g axe-core`)."""
     folders = [DOCS.parent / "node_modules", Path(os.environ.get("NODE_PATH", "/nowhere"))]
@@ -365,6 +300,137 @@ def axe():
         folders.append(Path(subprocess.run(["npm", "root", "-g"], capture_output=True, text=True).stdout.strip()))
     found = (folder / "axe-core" / "axe.min.js" for folder in folders)
     return next((path.read_text("utf-8") for path in found if path.exists()), None)
+
+
+# What speaks one language at a time, pictures that speak by words, and where a page stands among the others.
+SEEN = """const texts = s => [...document.querySelectorAll(s)].filter(e => e.getClientRects().length).map(e => e.innerText);
+const links = s => Object.fromEntries([...document.querySelectorAll(s)].map(a => [a.innerText, a.href]));
+return {title: document.title, lines: texts('.description'), pictures: [...document.querySelectorAll('main img')].map(e => e.alt), tables: texts('th'),
+        frame: texts('h1, h2, h3, .menu-text, #TOC a, #toc-title, .nav-page-text, th, .callout-title-container, summary'),
+        heading: texts('h1.title')[0], notebook: links('a.notebook')};"""
+# Whether a click on the middle of an element would reach it.
+HIT = """return arguments[0].filter(e => { e.scrollIntoView({block: 'center', behavior: 'instant'});
+    const at = e.getClientRects()[0]; return !e.contains(document.elementFromPoint(at.x + at.width / 2, at.y + at.height / 2)); }).map(e => e.href)"""
+AXE = """const done = arguments[arguments.length - 1];
+axe.run(document, {resultTypes: ['violations']}).then(found => done(found.violations
+    .map(v => `${v.id}: ${v.nodes.slice(0, 3).map(n => n.html.slice(0, 160)).join(' | ')}`)));"""
+
+
+@pytest.mark.parametrize("page", pages())
+def test_a_page(browser, page):
+    """In English, in both languages, then in Korean, as the button goes round."""
+    browser.open(f"{page}?lang=en")
+    english = browser.js(SEEN)
+    frame = [*english["frame"], *english["lines"], *english["pictures"], english["title"]]
+    assert [text for text in frame if HANGUL.search(text)] == [], "no Hangul is left in the frame of an English page"
+    stands_in_the_menu(browser, page, english["heading"])
+    keeps_nobody_out(browser)
+    browser.one("#language").click()
+    reads_at_every_width_light_and_dark(browser)
+    browser.one("#language").click()
+    korean = browser.js(SEEN)
+    mixed = re.compile(rf"{HANGUL.pattern}.* · [^가-힣]*[A-Za-z]")
+    assert [text for text in korean["frame"] if mixed.search(text)] == [], "no second language in a Korean one"
+    keeps_nobody_out(browser)
+    says_what_it_shows(english, korean)
+    if page != "reference.html":  # from the package, by no notebook
+        can_be_run_and_had(english, korean)
+
+
+def stands_in_the_menu(browser, page, heading):
+    """Its entry is marked, and a click on the page that follows would arrive."""
+    active = browser.one("#quarto-sidebar a.active")
+    assert urlsplit(active.get_attribute("href")).path == f"/{page}"
+    assert heading in (active.text, "transferlit")
+    assert browser.js(HIT, browser.all(".nav-page-next a")) == []
+
+
+def keeps_nobody_out(browser):
+    """Screen readers and keyboards, by the rules of axe-core, where it is installed."""
+    if rules := axe():
+        browser.js(rules)
+        assert browser.driver.execute_async_script(AXE) == []
+
+
+def reads_at_every_width_light_and_dark(browser):
+    for size in (DESK, PHONE):
+        browser.look(size)
+        wide = browser.js("return document.documentElement.scrollWidth - window.innerWidth")
+        assert wide <= 0, f"{wide} pixels too wide for {size}"
+    scrolled = "return [...document.querySelectorAll('.sd-table')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText)"
+    with suppress(TimeoutException):  # tables are laid out anew a moment after the width has changed
+        browser.wait(lambda: browser.js(scrolled) == [], seconds=3)
+    assert browser.js(scrolled) == [], "a table is too wide for a phone"
+    for scheme, said in (("light", "normal"), ("dark", "dark")):
+        browser.look(PHONE, scheme)
+        browser.wait(lambda: browser.js("return getComputedStyle(document.body).colorScheme || 'light'") == said)
+        # The scheme of code blocks is a stylesheet of its own, which may follow that of the page by a moment.
+        with suppress(TimeoutException):
+            browser.wait(lambda: browser.js(FAINT) == [], seconds=3)
+        assert browser.js(FAINT) == [], f"in the {scheme}"
+    browser.look()
+
+
+def says_what_it_shows(english, korean):
+    """Each picture has words, in the language of the page."""
+    assert all(english["pictures"]) and all(map(HANGUL.search, korean["pictures"]))
+
+
+def can_be_run_and_had(english, korean):
+    """The line below the title speaks the language of the page; the notebook is a click away."""
+    assert len(english["lines"]) == len(korean["lines"]) == 1
+    assert english["lines"][0] and HANGUL.search(korean["lines"][0])
+    links = english["notebook"]
+    name = re.fullmatch(r"https://github\.com/(.+)/blob/(.+\.ipynb)", links["Notebook"])
+    assert (DOCS.parent / name[2].partition("/")[2]).is_file()
+    assert links["Open in Colab"] == f"https://colab.research.google.com/github/{name[1]}/blob/{name[2]}"
+    assert links["Download"] == f"https://raw.githubusercontent.com/{name[1]}/{name[2]}"
+
+
+def test_some_pages_have_pictures():
+    assert sum("<img" in (DOCS / page).read_text("utf-8").partition("<main")[2] for page in pages()) > 10
+
+
+@pytest.mark.parametrize(("planted", "rule"), [
+    ("<img src='favicon.svg'>", "image-alt"), ("<h5>Too deep</h5>", "heading-order"), ("<table><tr><th></th></tr></table>", "empty-table-header")])
+def test_what_keeps_someone_out_is_noticed(browser, planted, rule):
+    if not axe():
+        pytest.skip("axe-core is not there: npm install -g axe-core")
+    browser.open("index.html?lang=en")
+    browser.js("document.querySelector('main').insertAdjacentHTML('afterbegin', arguments[0])", planted)
+    browser.js(axe())
+    assert rule in [fault.partition(":")[0] for fault in browser.driver.execute_async_script(AXE)]
+
+
+def test_every_navigation_entry_leads_to_its_page(browser):
+    """Each is under the pointer; a click on one in ten arrives."""
+    browser.open("index.html?lang=en")
+    browser.unfold()
+    entries = browser.all("#quarto-sidebar a[href]")
+    assert sorted(urlsplit(a.get_attribute("href")).path.lstrip("/") for a in entries) == pages()
+    assert browser.js(HIT, entries) == []
+    for target in [a.get_attribute("href") for a in entries][::10]:
+        browser.unfold()
+        browser.click(next(a for a in browser.all("#quarto-sidebar a[href]") if a.get_attribute("href") == target))
+        browser.wait(lambda: browser.driver.current_url == target and browser.all("#quarto-sidebar a.active"))
+
+
+def links_of(page, found):
+    """Where the links of a page that `found` matches lead, from the root of the site."""
+    text = (DOCS / page).read_text("utf-8")
+    return [posixpath.normpath(posixpath.join(posixpath.dirname(page), href)) for href in re.findall(found, text, re.S)]
+
+
+def test_pages_follow_one_another_in_the_order_of_the_menu(browser):
+    seen = ["index.html"]
+    while after := links_of(seen[-1], r'class="nav-page nav-page-next">\s*<a href="([^"]+)"'):
+        assert links_of(after[0], r'class="nav-page nav-page-previous">\s*<a href="([^"]+)"') == seen[-1:]
+        seen += after
+    assert seen == links_of("index.html", r'<a href="([^"]+)" class="[^"]*sidebar-link') and sorted(seen) == pages()
+    browser.open("index.html?lang=en")
+    for page in seen[1:4]:
+        browser.click(browser.one(".nav-page-next a"))
+        browser.wait(lambda: urlsplit(browser.driver.current_url).path == f"/{page}")
 
 
 LESSONS = ("transfer_learning", "checkpoint", "surgery", "revival", "freezing", "barrier", "caching", "wrapup")
@@ -388,74 +454,39 @@ def test_a_heading_has_an_english_address(browser):
     browser.wait(lambda: 0 <= browser.js(top) <= 200)  # it scrolls there; below the bar
 
 
-AXE = """const done = arguments[arguments.length - 1];
-axe.run(document, {resultTypes: ['violations']}).then(found => done(found.violations
-    .filter(v => ['serious', 'critical'].includes(v.impact) || v.id.startsWith('landmark'))
-    .map(v => `${v.id}: ${v.nodes.slice(0, 3).map(n => n.html.slice(0, 160)).join(' | ')}`)));"""
-
-
-def test_no_page_keeps_anyone_out(browser):
-    """Screen readers and keyboards, by the rules of axe-core: nothing serious on any page in either language."""
-    rules = axe()
-    if not rules:
-        pytest.skip("axe-core is not there: npm install -g axe-core")
-    faults = {}
-    for page in pages():
-        for lang in ("ko", "en"):
-            browser.open(f"{page}?lang={lang}")
-            browser.js(rules)
-            if found := browser.driver.execute_async_script(AXE):
-                faults[f"{page} {lang}"] = found
-    assert faults == {}
-
-
-PICTURES = "return [...document.querySelectorAll('main img')].map(e => e.alt)"
-
-
-def test_pictures_say_what_they_show_in_the_language_of_the_page(browser):
-    seen = 0
-    for page in pages():
-        browser.open(f"{page}?lang=en")
-        said = browser.js(PICTURES)
-        seen += len(said)
-        assert all(said) and not any(HANGUL.search(text) for text in said), page
-        browser.js("document.getElementById('language').click()")  # both
-        browser.js("document.getElementById('language').click()")  # Korean
-        assert not said or all(HANGUL.search(text) for text in browser.js(PICTURES)), page
-    assert seen
-
-
 @pytest.mark.parametrize(("words", "name"), [("복원", "restore"), ("restore", "restore"), ("동결", "freeze"), ("기울기", "stop_after"),
-                                             ("freeze", "freeze"), ("fine-tuning", "finetune"), ("접붙이기", "graft")])
+                                             ("freeze", "freeze"), ("fine-tuning", "finetune"), ("접붙이기", "graft"),
+                                             ("데이터 증강", "precompute"), ("가중치 불러오기", "restore"), ("텐서플로 1 모델", "revive"),
+                                             ("how to freeze layers", "freeze"), ("import_meta_graph", "revive"), ("tf.train.Saver", "save")])
 def test_search_leads_to_the_function_of_a_word_first(browser, words, name):
     browser.open("index.html?lang=ko")
     hits = browser.search(words)
     assert hits[0].get_attribute("href").endswith(f"#{name}")
 
 
-@pytest.mark.parametrize("words", ["이미지 폴더", "image folder", "csv"])
-def test_search_leads_to_the_guide_on_own_data(browser, words):
+@pytest.mark.parametrize(("words", "guide"), [("이미지 폴더", "your_data"), ("image folder", "your_data"), ("csv", "your_data"),
+                                              ("mobilenet", "backbones"), ("s3", "many_machines")])
+def test_search_leads_to_the_guide_of_a_word_first(browser, words, guide):
     browser.open("index.html?lang=ko")
-    assert browser.search(words)[0].get_attribute("href").endswith("guides/your_data.html")
+    assert browser.search(words)[0].get_attribute("href").endswith(f"guides/{guide}.html")
+
+
+def test_search_puts_what_has_the_word_before_what_is_like_it(browser):
+    """`ray` is in `array` too."""
+    entries = {e["href"]: f"{e['title']} {e['section']} {e['text']}" for e in json.loads((DOCS / "search.json").read_text("utf-8"))}
+    browser.open("index.html?lang=en")
+    found = [unquote(hit.get_attribute("href")).removeprefix(browser.base) for hit in browser.search("ray")]
+    assert len(found) > 5 and all(re.search(r"(?i)(?<![a-z0-9])ray(?![a-z0-9])", entries[href]) for href in found[:5])
 
 
 def test_search_shows_what_is_inside_the_package_last(browser):
     browser.open("index.html?lang=en")
-    folders = "/(floor|formats|cut|loop|store|features|tf1|house)/"
+    folders = "/(floor|formats|cut|loop|store|features|trainer|tf1|house)/"
     public = {name.lower() for name in tl.__all__}  # which may stand on a page of a package
     places = [urlsplit(hit.get_attribute("href")) for hit in browser.search("checkpoint")]
     inner = [bool(re.search(folders, at.path)) and at.fragment.removesuffix("-class") not in public for at in places]
     public = inner.index(True) if True in inner else len(inner)
     assert public and all(inner[public:])
-
-
-def test_the_line_below_a_title_speaks_the_language_of_the_page(browser):
-    for page in (p for p in pages() if p != "reference.html"):
-        browser.open(f"{page}?lang=ko")
-        korean, = browser.texts(".description")
-        browser.open(f"{page}?lang=en")
-        english, = browser.texts(".description")
-        assert HANGUL.search(korean) and not HANGUL.search(english) and english, page
 
 
 def test_a_console_error_and_an_outside_load_are_noticed(session, base):

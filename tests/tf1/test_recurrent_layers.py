@@ -1,4 +1,5 @@
 """Recurrent networks in graphs, as TensorFlow 1 wrote them with loops of both kinds: layers of Keras that compute the same."""
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -66,6 +67,20 @@ def hard_gates(x, states, units=4):
     return h, (h, c)
 
 
+def gate_by_gate(x, states, units=4):
+    "The LSTM of Keras as `implementation=1` computes it: slices of the kernels, one product a gate."
+    h, c = states
+    kernel, recurrent, bias = held("kernel", 3, 4*units), held("recurrent", units, 4*units), held("bias", 4*units)
+    gates = []
+    for start in range(0, 4*units, units):
+        part = slice(start, start + units)
+        gates.append(tf.nn.bias_add(tf.matmul(x, kernel[:, part]), bias[part]) + tf.matmul(h, recurrent[:, part]))
+    i, f, j, o = gates
+    c = tf.sigmoid(f)*c + tf.sigmoid(i)*tf.tanh(j)
+    h = tf.sigmoid(o)*tf.tanh(c)
+    return h, (h, c)
+
+
 def two_lstms(x, states):
     h, first = lstm(x, states[:2], 4, "cell_0")
     h, second = lstm(h, states[2:], 5, "cell_1")
@@ -113,7 +128,7 @@ def revived(folder, *args):
 
 
 @pytest.mark.parametrize("cell, sizes, last, kinds", [
-    (lstm, (4, 4), True, ["LSTM"]), (lstm, (4, 4), False, ["LSTM"]), (gru, (4,), True, ["GRU"]), (reset_first, (4,), True, ["GRU"]), (hard_gates, (4, 4), True, ["LSTM"]), (basic, (4,), False, ["SimpleRNN"]),
+    (lstm, (4, 4), True, ["LSTM"]), (lstm, (4, 4), False, ["LSTM"]), (gru, (4,), True, ["GRU"]), (reset_first, (4,), True, ["GRU"]), (hard_gates, (4, 4), True, ["LSTM"]), (gate_by_gate, (4, 4), True, ["LSTM"]), (basic, (4,), False, ["SimpleRNN"]),
     (two_lstms, (4, 4, 5, 5), True, ["LSTM", "LSTM"]), (dropped, (4, 4), True, ["LSTM"])], ids=lambda p: getattr(p, "__name__", None))
 def test_loops_become_layers(cell, sizes, last, kinds, tmp_path):
     found, made = revived(tmp_path, cell, sizes, last)
@@ -123,3 +138,67 @@ def test_loops_become_layers(cell, sizes, last, kinds, tmp_path):
 def test_another_cell_stays_a_piece_of_the_graph_and_says_why(tmp_path):
     found, made = revived(tmp_path, leaking, (4, 4))
     assert "LSTM" not in found and any("computes something else" in why for why in made["refused"])
+
+
+def one_way(x, cell, sizes, backwards):
+    "A loop over the sequence from one end, as `dynamic_rnn` writes it: all results, last states."
+    steps, rows = tf.transpose(tf.reverse(x, [1]) if backwards else x, [1, 0, 2]), tf.shape(x)[0]
+    count = tf.shape(steps)[0]
+    given, results = tf.TensorArray(tf.float32, count).unstack(steps), tf.TensorArray(tf.float32, count)
+
+    def body(t, found, *states):
+        h, states = cell(tf.ensure_shape(given.read(t), [None, x.shape[-1]]), states)
+        return (t + 1, found.write(t, h), *states)
+
+    _, found, *states = v1.while_loop(lambda t, *_: t < count, body, (0, results, *(tf.zeros([rows, n]) for n in sizes)))
+    y = tf.ensure_shape(tf.transpose(found.stack(), [1, 0, 2]), [None, 6, sizes[0]])
+    return (tf.reverse(y, [1]) if backwards else y), states
+
+
+def both_ways(x, cell, sizes, scope="both"):
+    with v1.variable_scope(scope):
+        with v1.variable_scope("fw"): front = one_way(x, cell, sizes, False)
+        with v1.variable_scope("bw"): back = one_way(x, cell, sizes, True)
+    return front, back
+
+
+def joined(x):
+    (a, _), (b, _) = both_ways(x, gru, (4,))
+    return tf.concat([a, b], 2)[:, 3]
+
+
+def added(x):
+    (a, _), (b, _) = both_ways(x, lstm, (4, 4))
+    return tf.reduce_mean(a + b, 1)
+
+
+def last_states(x):
+    (_, a), (_, b) = both_ways(x, lstm, (4, 4))
+    return tf.concat([a[1], b[0], a[0]], 1)
+
+
+def one_over_the_other(x):
+    (a, _), (b, _) = both_ways(x, basic, (4,))
+    (a, _), (b, _) = both_ways(tf.concat([a, b], 2), gru, (4,), "above")
+    return tf.concat([a, b], 2)[:, 0]
+
+
+def of_different_size(x):
+    front, _ = one_way(x, lstm, (4, 4), False)
+    with v1.variable_scope("bw"): back, _ = one_way(x, gru, (4,), True)
+    return tf.concat([front, back], 2)[:, 2]
+
+
+@pytest.mark.parametrize("build, count", [(joined, 1), (added, 1), (last_states, 1), (one_over_the_other, 2), (of_different_size, 0)], ids=lambda p: getattr(p, "__name__", None))
+def test_two_loops_from_both_ends_are_bidirectional(build, count, tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        tf.identity(build(v1.placeholder(tf.float32, [None, 6, 3], "x")), "y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        truth = session.run("y:0", {"x:0": X})
+    old = tl.revive(tmp_path/"rnn.ckpt")
+    model = old.to_keras("y:0")
+    np.testing.assert_allclose(model(X), truth, atol=1e-5)
+    assert [type(l).__name__ for l in model.layers].count("Bidirectional") == count and old.report["made"][-1]["native"]
+    model.save(tmp_path/"new.keras")
+    np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(X), truth, atol=1e-5)

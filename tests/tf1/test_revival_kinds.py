@@ -296,3 +296,27 @@ def test_values_of_another_program(tmp_path):
     old.to_keras()
     assert old.report["made"][-1]["outputs"] == ["bigger/add:0"]
     with pytest.raises(ValueError, match="must have a value.*Received: '[cde]/kernel'"): old.to_keras(outputs="e/out")
+
+
+def test_a_long_row_of_sums_is_read_in_time_that_grows_with_its_length(tmp_path, monkeypatch):
+    from transferlit.tf1 import patterns
+    tried, real = [], patterns._assign_parts
+    monkeypatch.setattr(patterns, "_assign_parts", lambda *args: tried.append(1) or real(*args))
+    with tf.Graph().as_default(), v1.Session() as session:
+        y = dense(fed("x", None, 4), 4, "a")
+        for i in range(180): y = y + .001*i
+        tf.identity(y, "y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"row.ckpt"))
+    tl.revive(tmp_path/"row.ckpt").to_keras("y")
+    assert len(tried) <= 180
+
+
+def test_a_number_of_no_known_rank_goes_in(tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        w, b = (v1.get_variable(n, initializer=i, use_resource=False) for n, i in (("w", .3), ("b", .1)))
+        tf.add(v1.placeholder(tf.float32, name="x")*w, b, name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"line.ckpt"))
+    model = tl.revive(tmp_path/"line.ckpt").to_keras()
+    np.testing.assert_allclose(np.ravel(model(np.float32(2.))), [.7], rtol=1e-6)

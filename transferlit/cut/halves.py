@@ -16,7 +16,7 @@ from keras import tree
 from ..backends import on_tensorflow, tf, to_tensor
 from .graph import crossing_keys, graph_of, keys_at, label_of, layers_of
 from .graph import outer_inputs, run_step, steps_below, structure_of
-from ..keras_internals import mask_of
+from ..keras_internals import connect, mask_of
 
 # %% auto #0
 __all__ = ['MaskOf', 'WithMask', 'find_masks', 'build_lower', 'build_upper', 'lower', 'upper']
@@ -76,6 +76,7 @@ class _Side:
             if (n := node.operation.name + f'_{k}' * (k > 1)) not in taken
         )
         taken.add(name)
+        connect(inputs)
         return keras.Model(inputs, outputs, name=name)
 
 # %% ../../nbs/cut/20_halves.ipynb #b6fd816c
@@ -274,6 +275,7 @@ def build_upper(graph, below, crossing, masks=None) -> keras.Model:
         known[key] = WithMask()([known[key], enters[-1]])
     env = {id(t): known[key] for t, key in zip(root.inputs, graph.inputs) if key in known}
     _Upper(graph, below, crossing).run(root, env, known)
+    connect(enters)
     upper = keras.Model(
         _one(enters),
         tree.map_structure(lambda t: env[id(t)], structure_of(root.model)[1]),

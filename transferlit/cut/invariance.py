@@ -344,14 +344,11 @@ class Judge:
             next(filter(None, (rule(step, self.training) for rule in rules)), None)
             for rules in (_ALWAYS, _IN_TRAINING)
         )
-        if not always and not _known(step.op):
-            always = self.borrows(step)
-        if (
-            not always
-            and not (passing and not self.inference)
-            and not _known(step.op)
-            and not _elementwise(self.graph, step)
-        ):
+        settled = always or _known(step.op)
+        if not settled:
+            always = settled = self.borrows(step)
+        settled = settled or (passing and not self.inference) or _elementwise(self.graph, step)
+        if not settled:
             always, passing = self.examine(step, passing)
         if reason := always or (not self.inference and passing):
             self.why[step] = reason

@@ -7,12 +7,18 @@ Docs: https://transferlit.github.io/transferlit/cut/values.html.md"""
 # %% ../../nbs/cut/30_values.ipynb #3633bd84
 from __future__ import annotations
 
+import builtins
 import dis
 import functools
 import inspect
+import io
 import json
+import re
 import sys
+import threading
 import types
+import weakref
+from contextlib import suppress
 from pathlib import Path
 
 import keras
@@ -80,7 +86,7 @@ class Reading:
 
     def read(self, value, name=''):
         "`value` as lists, dictionaries, texts and numbers; `name` is how to speak of it."
-        if isinstance(value, _SCALARS):
+        if type(value) in _SCALARS or isinstance(value, _SCALARS) and not is_users(value):
             return value
         if id(value) in self._places:
             return ['again', self._places[id(value)]]
@@ -90,7 +96,8 @@ class Reading:
             return self.miss(value, name)
         read = next(read for holds, read in _READERS if holds(value))
         try:
-            return read(self, value, name)
+            told = read(self, value, name)
+            return [told, *_read_more(self, value, name)] if _has_more(value, read) else told
         except Exception:
             return self.miss(value, name)
 
@@ -117,12 +124,23 @@ def _read_array(reading, value, name):
         return 'symbolic'
     array = to_numpy(value)
     if array.dtype.hasobject:
-        return [list(array.shape), content_hash(list(map(str, array.ravel())))]
+        return [list(array.shape), _read_elements(reading, array.ravel().tolist(), name)]
+    if isinstance(value, np.ma.MaskedArray):
+        return [content_hash(array), content_hash(value.mask)]
     return content_hash(array)
 
 
+def _read_elements(reading, elements, name):  # texts, of which there may be many, at once
+    if all(isinstance(e, (str, bytes)) for e in elements):
+        return content_hash(list(map(str, elements)))
+    return _read_list(reading, elements, name)
+
+
 def _read_items(reading, value, name):  # in their order, which a loop over them would see
-    return {'items': [[reading.read(k), reading.read(v, str(k))] for k, v in value.items()]}
+    items = []
+    for key, held in value.items():
+        items.append([reading.read(key), reading.read(held, str(key))])
+    return {'items': items}
 
 
 def _read_list(reading, value, name):
@@ -138,7 +156,30 @@ def _read_table(reading, value, name):
     for side in value.export():
         flat = tf.reshape(side, [side.shape[0], -1])
         sides.append(map(str, flat.numpy()))
-    return sorted(map(list, zip(*sides)))
+    otherwise = reading.read(getattr(value, '_default_value', None))
+    return [sorted(map(list, zip(*sides))), otherwise]
+
+# %% ../../nbs/cut/30_values.ipynb #f906815f
+def _read_number(reading, value, name):  # or a text, of a class of the user's own
+    kind = next(k for k in (str, int, float) if isinstance(value, k))
+    return kind.__repr__(value)
+
+
+def _read_weak(reading, value, name):  # what it leads to
+    proxy = isinstance(value, weakref.ProxyTypes)
+    return reading.read(value.__repr__.__self__ if proxy else value(), name)
+
+
+def _read_local(reading, value, name):  # what this thread has in it
+    return _read_items(reading, vars(value), name)
+
+
+def _read_file(reading, value, name):
+    if isinstance(value, (io.BytesIO, io.StringIO)):
+        return reading.read(value.getvalue(), name)
+    if not value.closed and value.readable():
+        reading.note(f'what the open file `{name}` gives' if name else 'what an open file gives')
+    return type(value).__name__
 
 # %% ../../nbs/cut/30_values.ipynb #7d239001
 _READS = {'LOAD_GLOBAL': 0, 'LOAD_NAME': 0, 'LOAD_ATTR': 1, 'LOAD_METHOD': 1, 'IMPORT_FROM': 1}
@@ -159,7 +200,7 @@ def _names_in(code) -> tuple:
 
 
 def _read_code(code) -> list:
-    constants = [_read_code(c) if inspect.iscode(c) else _constant(c) for c in code.co_consts]
+    constants = list(map(_read_constant, code.co_consts))
     taken = code.co_argcount + code.co_kwonlyargcount
     return [
         code.co_code.hex(),
@@ -170,7 +211,9 @@ def _read_code(code) -> list:
     ]
 
 
-def _constant(value):  # a set as text that is the same in every process
+def _read_constant(value):  # a set as text that is the same in every process
+    if inspect.iscode(value):
+        return _read_code(value)
     return sorted(map(repr, value)) if isinstance(value, frozenset) else repr(value)
 
 # %% ../../nbs/cut/30_values.ipynb #db76def5
@@ -208,35 +251,81 @@ def _is_code_of_users(value) -> bool:  # a decorator of a library keeps it in it
 
 # %% ../../nbs/cut/30_values.ipynb #8145eb6f
 _OUTSIDE = {'io', 'os', 'pathlib', 'random', 'socket', 'subprocess', 'time', 'datetime', 'urllib'}
+_OPENERS = re.compile(
+    r'open|input|getenv|memmap|GFile|imread|load|loadtxt|genfromtxt|fromfile|get_file'
+    r'|read_(?!value)\w+|load_(?:img|model|weights|dataset|npz|file)|(?:HDF)?File|HDFStore'
+)
+_LOOKUPS = {'eval', 'exec', 'globals', '__import__'}  # names that are worked out as they run
+_BY_NAME = {'getattr', 'vars', '__dict__', 'attrgetter'}
+_REACHING = {'sys': {'modules', 'argv', 'stdin', '_getframe'}, 'importlib': {'import_module'}}
 
 
 def _read_globals(reading, function):
     "What the globals hold that a function names."
     names, attributes, modules = _names_in(function.__code__)
+    _note_outside(reading, function, names, attributes)
+    found = _own_builtins(names)
+    for scope, wanted in (sys.modules, modules), (function.__globals__, names):
+        found |= {n: scope[n] for n in wanted if n in scope}
+    attributes = attributes | names & _BY_NAME
+    return [[n, _read_global(reading, found[n], n, attributes)] for n in sorted(found)]
+
+# %% ../../nbs/cut/30_values.ipynb #22ff57f1
+def _note_outside(reading, function, names, attributes) -> None:
+    "What no reading of code and values can find."
     held = function.__globals__
-    found = {n: held[n] for n in sorted(names) if n in held}
-    found |= {n: sys.modules[n] for n in sorted(modules) if n in sys.modules}
-    for n in sorted(names & {'open', 'input'}):
-        if not is_users(held.get(n)):
+    for n in sorted(names | attributes):
+        if _OPENERS.fullmatch(n) and not is_users(held.get(n)):
             reading.note(f'what `{n}` reads')
-    return [[n, _read_global(reading, v, n, attributes)] for n, v in found.items()]
+    for n in sorted(names & _LOOKUPS):
+        reading.note(f'what `{n}` finds')
+
+
+def _own_builtins(names) -> dict:  # that the user has put there
+    found = {}
+    for n in names & vars(builtins).keys():
+        value = vars(builtins)[n]
+        if is_users(value) or not callable(value):
+            found[n] = value
+    return found
 
 # %% ../../nbs/cut/30_values.ipynb #625925b4
 def _read_global(reading, value, name, attributes):
     if not isinstance(value, types.ModuleType):
         return reading.read(value, name)
-    if value.__name__.partition('.')[0] in _OUTSIDE:
+    top = value.__name__.partition('.')[0]
+    if top in _OUTSIDE or attributes & _REACHING.get(top, set()):
         reading.note(f'what `{value.__name__}` gives')
     if is_library(value.__name__):
-        return [value.__name__, _version(value.__name__)]
+        return [value.__name__, _version(value.__name__), *_plain_values(value, attributes)]
     key = f'{value.__name__}: {sorted(attributes)}'
     if not reading.meets(key):
         return value.__name__
     told = []
-    for n in sorted(attributes & vars(value).keys()):
+    for n in _read_names(value, attributes):
         inner = _read_global(reading, vars(value)[n], n, attributes)
         told.append([n, inner])
     return [value.__name__, told]
+
+
+def _read_module(reading, value, name):
+    return _read_global(reading, value, name, set())
+
+
+def _read_names(module, attributes) -> list:  # all of them where a name may be worked out
+    names = vars(module).keys()
+    if not attributes & _BY_NAME:
+        return sorted(attributes & names)
+    return sorted(n for n in names if not n.startswith('__'))
+
+
+def _plain_values(module, attributes) -> list:  # that a user may have set in a library
+    told = []
+    for n in sorted(attributes & vars(module).keys()):
+        value = vars(module)[n]
+        if type(value) in _SCALARS:
+            told.append([n, value])
+    return told
 
 # %% ../../nbs/cut/30_values.ipynb #e458ff25
 def _read_method(reading, method, name):
@@ -244,7 +333,7 @@ def _read_method(reading, method, name):
 
 
 def _read_partial(reading, made, name):
-    return [reading.read(part, name) for part in (made.func, made.args, made.keywords)]
+    return [reading.read(part, name) for part in (made.func, made.args, made.keywords, vars(made))]
 
 
 def _read_wrapper(reading, made, name):  # `tf.function`, `functools.lru_cache` and their like
@@ -270,12 +359,16 @@ def _read_class(reading, kind, name):
     "Name of a class, and the code and data of those of its bases that are the user's own."
     own = [c for c in kind.__mro__ if not is_library(c.__module__)]
     named = [f'{kind.__module__}.{kind.__qualname__}', _version(kind.__module__)]
-    return [named, [_read_members(reading, c) for c in own]]
+    above = [reading.read(type(kind), name)] if is_users(type(kind)) else []
+    return [named, [_read_members(reading, c) for c in own], *above]
 
 
 def _read_members(reading, kind):
-    told = {n: v for n, v in sorted(vars(kind).items()) if _is_member(n, v)}
-    return [[n, reading.read(v, n)] for n, v in told.items()]
+    told = []
+    for n, value in sorted(vars(kind).items()):
+        if _is_member(n, value):
+            told.append([n, reading.read(value, n)])
+    return told
 
 
 def _is_member(name, value) -> bool:  # rather than Python's own bookkeeping
@@ -284,7 +377,7 @@ def _is_member(name, value) -> bool:  # rather than Python's own bookkeeping
     return isinstance(value, _PROPERTIES) or not inspect.isdatadescriptor(value)
 
 # %% ../../nbs/cut/30_values.ipynb #c60edbf2
-_QUIET = {'_thread', 'threading', 'logging', 'weakref', '_weakref', '_io', 'tqdm', 'concurrent'}
+_QUIET = {'_thread', 'threading', 'logging', 'tqdm', 'concurrent'}
 
 
 def _read_object(reading, value, name):
@@ -293,13 +386,29 @@ def _read_object(reading, value, name):
         return kind.__name__  # nothing that one computes with
     told = [reading.read(kind, name)]
     held = attributes_of(value)
-    if held is not None:
-        return [*told, _read_items(reading, held, name)]
+    if held is None:
+        return [*told, _read_copy(reading, value, name)]
+    told.append(_read_items(reading, held, name))
+    if _copies_itself(kind):
+        with suppress(Exception):  # its attributes were read
+            told.append(_read_copy(reading, value, name))
+    return told
+
+
+def _copies_itself(kind) -> bool:  # in a way of its own: attributes may not be all of it
+    for way in '__reduce__', '__reduce_ex__', '__getstate__':
+        own, plain = getattr(kind, way, None), getattr(object, way, None)
+        if own is not plain:
+            return True
+    return False
+
+
+def _read_copy(reading, value, name):
     made = value.__reduce_ex__(2)  # what a copy would be made from
     if isinstance(made, str):
-        return [*told, made]
+        return made
     parts = [list(p) if hasattr(p, '__next__') else p for p in made[1:]]
-    return [*told, reading.read(parts, name)]
+    return reading.read(parts, name)
 
 
 def attributes_of(value) -> dict | None:
@@ -309,12 +418,27 @@ def attributes_of(value) -> dict | None:
         return None
     held = {n: getattr(value, n) for n in slots if hasattr(value, n)}
     held |= getattr(value, '__dict__', {})
-    return {n: held[n] for n in sorted(held) if not _is_derived(value, n)}
+    derived = _derived(type(value))
+    return {n: held[n] for n in sorted(held) if n not in derived}
 
 
-def _is_derived(value, name) -> bool:
-    made = inspect.getattr_static(type(value), name, None)
-    return isinstance(made, functools.cached_property)
+@functools.lru_cache(1024)
+def _derived(kind) -> frozenset:
+    "Names of what objects of this class work out once and keep."
+    named = {}
+    for base in reversed(kind.__mro__):
+        named |= vars(base)
+    return frozenset(n for n, v in named.items() if isinstance(v, functools.cached_property))
+
+# %% ../../nbs/cut/30_values.ipynb #3d425264
+def _has_more(value, read) -> bool:  # attributes beside its items, as subclasses may
+    whole = _read_class, _read_layers, _name_only, _read_object
+    return read not in whole and is_users(type(value))
+
+
+def _read_more(reading, value, name) -> list:
+    held = attributes_of(value) or {}
+    return [reading.read(type(value), name), _read_items(reading, held, name)]
 
 # %% ../../nbs/cut/30_values.ipynb #5982f88b
 def _slots(kind) -> list:
@@ -397,7 +521,12 @@ def held_by(layer) -> dict:
     return held | own
 
 
+_PLAIN = str, int, float, type(None), list, tuple, dict, keras.Layer
+
+
 def _is_eager(value) -> bool:
+    if isinstance(value, _PLAIN):  # most attributes; whether it is a tensor takes longer to ask
+        return False
     kinds = isinstance(value, np.ndarray) or keras.ops.is_tensor(value)
     return kinds and not _is_symbolic(value)
 
@@ -427,7 +556,8 @@ def _settings(reading, layer):  # or its plain attributes, where it has no confi
 
 def _patched(layer) -> list:  # methods of Keras' classes that were replaced
     found = [(n, getattr(type(layer), n, None)) for n in ('__call__', 'call', 'compute_mask')]
-    return [[n, _read_code(f.__code__)] for n, f in found if _is_patch(layer, f)]
+    patches = {n: f for n, f in found if _is_patch(layer, f)}
+    return [[n, _read_code(f.__code__)] for n, f in patches.items()]
 
 
 def _is_patch(layer, function) -> bool:
@@ -450,7 +580,7 @@ _VARIABLES = keras.Variable, keras.random.SeedGenerator
 def _is_array(value) -> bool:
     arrays = isinstance(value, keras.KerasTensor)
     arrays = arrays or is_tensorflows(value, '__internal__.CompositeTensor')
-    return arrays or hasattr(value, 'shape') and hasattr(value, 'dtype')
+    return arrays or all(hasattr(value, n) for n in ('shape', 'dtype', '__array__'))
 
 
 def _wraps(value) -> bool:
@@ -478,9 +608,12 @@ def _is_variable(value) -> bool:
 
 # %% ../../nbs/cut/30_values.ipynb #eed6feb7
 _READERS = [  # the first that holds
+    (_is(weakref.ref, *weakref.ProxyTypes), _read_weak),
+    (_is(threading.local), _read_local),
+    (_is(io.IOBase), _read_file),
     (_is(type), _read_class),
     (_is_variable, _name_only),  # values of variables stand among the weights
-    (_is(types.ModuleType), lambda reading, value, name: _read_global(reading, value, name, ())),
+    (_is(types.ModuleType), _read_module),
     (_is(types.FunctionType), _read_function),
     (_is(types.MethodType), _read_method),
     (_is(functools.partial), _read_partial),
@@ -493,6 +626,7 @@ _READERS = [  # the first that holds
     (_is(set, frozenset), _read_set),
     (_is_table, _read_table),
     (_is_array, _read_array),
+    (_is(str, int, float), _read_number),
     (_is(bytes, complex), lambda reading, value, name: repr(value)),
     (_comes_from('keras'), _read_keras),
     (_comes_from('tensorflow'), _read_tensorflow),

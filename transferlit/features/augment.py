@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from ..backends import on_tensorflow, tf, to_numpy, to_tensor
+from ..backends import compile_graph, on_tensorflow, to_numpy, to_tensor
 from ..cut import Reading, read_layer
 from ..data import refuse
 from ..files import content_hash
@@ -40,7 +40,7 @@ def _compiled(layer):
     def run(x):
         return layer(x, training=True)
 
-    return tf.function(run, autograph=False, reduce_retracing=True) if on_tensorflow() else run
+    return compile_graph(run, reduce_retracing=True) if on_tensorflow() else run
 
 
 class Augment:

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from ..files import printable
+from .adapters import merge_hits
 from .assigning import Pair, is_castable, numpy_dtype
 from .entries import Stored, Weights
 from transferlit.formats.matching import (
@@ -263,7 +264,11 @@ class _Sources:
 
     @cached_property
     def hits(self) -> dict:  # path to hits
-        found = self.averaged() if self.asked.weights == 'ema' else self.plain
+        found = self.plain
+        if self.asked.weights == 'ema':
+            found = self.averaged()
+        elif self.asked.by == 'name':
+            found = merge_hits(self.model, found, self.usable, file_state(self.weights))
         rules = self.asked.transform
         if rules is None or isinstance(rules, str):
             return found
@@ -406,8 +411,11 @@ class _Planner(_Sources):
         "What the file does not say is Keras' own: the rank."
         theirs, written, rows = file_state(self.weights), {pair.path for pair in self.pairs}, []
         for kernel, (layer, parts) in adapted_layers(self.model).items():
-            path = f'{kernel.rpartition("/")[0]}/{SCALE}'.lstrip('/')
-            scale = theirs.get(path, layer.lora_rank)
+            path, file = (
+                f'{name.rpartition("/")[0]}/{SCALE}'.lstrip('/')
+                for name in (kernel, self.files.get(parts[0], kernel))
+            )
+            scale = theirs.get(file, layer.lora_rank)
             if set(parts) <= written - set(self.merged) and scale != layer.lora_alpha:
                 rows.append(StateRow(path, f'restored: {scale}', layer, scale))
         return rows

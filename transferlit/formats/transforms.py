@@ -151,6 +151,11 @@ def _turned(*names) -> Recipe:
 def _summed(*names) -> Recipe:
     return Recipe(names, lambda *arrays: sum(arrays), 'summed')
 
+
+def _spread(name: str, layer) -> Recipe:  # a slope for each channel, or one for all
+    shape = tuple(layer.alpha.shape)
+    return Recipe((name,), lambda array: np.broadcast_to(array, shape), 'spread')
+
 # %% ../../nbs/formats/95_transforms.ipynb #59a7cdfc
 _KERNELS = ('Dense', 'Conv1D', 'Conv2D', 'Conv3D')
 _TRANSPOSED = ('Conv1DTranspose', 'Conv2DTranspose', 'Conv3DTranspose')
@@ -170,6 +175,8 @@ def _torch(layer, variable: str, path: str) -> Recipe | None:  # None: not known
         return _TORCH_NORM.get(variable)
     if kind == 'Embedding':
         return _as_is('weight')
+    if kind == 'PReLU':
+        return _spread('weight', layer)
     if kind == 'EinsumDense':
         return _torch_attention(layer, variable, path.rpartition('/')[2])
     return _torch_cell(layer, variable, '_reverse' if _is_backward(path) else '')
@@ -239,11 +246,18 @@ def _flax(layer, variable: str, path: str) -> Recipe | None:
         shape = tuple(layer.kernel.shape)
         split = Recipe(('kernel',), lambda a: a.reshape(shape), 'channels split')
         return {'kernel': split, 'bias': _as_is('bias')}.get(variable)
+    if kind in _TRANSPOSED:
+        return {'kernel': _mirrored_kernel('kernel'), 'bias': _as_is('bias')}.get(variable)
     if kind in _NORMS:
         return _FLAX_NORM.get(variable)
     if kind == 'Embedding':
         return _as_is('embedding')
-    return {'LSTMCell': _flax_lstm, 'GRUCell': _flax_gru}.get(kind, _unknown_cell)(layer, variable)
+    if kind == 'PReLU':
+        return _spread('negative_slope', layer)
+    if kind == 'EinsumDense':  # of an attention, which Flax calls the last `out`
+        last = path.rpartition('/')[2] == 'attention_output'
+        return _as_is(f'out/{variable}' if last else variable)
+    return _FLAX_CELLS.get(kind, _unknown_cell)(layer, variable)
 
 
 _FLAX_NORM = {
@@ -254,8 +268,19 @@ _FLAX_NORM = {
 }
 
 
+def _mirrored_kernel(name: str) -> Recipe:
+    "A transposed convolution is a gradient in Keras, and a stretched convolution in Flax."
+    turn = lambda array: np.flip(array, range(array.ndim - 2)).swapaxes(-1, -2)
+    return Recipe((name,), turn, 'mirrored, transposed')
+
+
 def _unknown_cell(layer, variable: str) -> None:
     return None
+
+
+def _flax_rnn(layer, variable: str) -> Recipe | None:
+    names = {'kernel': 'i/kernel', 'recurrent_kernel': 'h/kernel', 'bias': 'i/bias'}
+    return _as_is(names[variable])
 
 
 def _beside(names: list, words: str = 'gates side by side') -> Recipe:
@@ -286,6 +311,9 @@ def _flax_gru_bias(update, reset, new, inner) -> np.ndarray:
     return np.stack(
         [np.concatenate([update, reset, new]), np.concatenate([nothing, nothing, inner])]
     )
+
+
+_FLAX_CELLS = {'LSTMCell': _flax_lstm, 'GRUCell': _flax_gru, 'SimpleRNNCell': _flax_rnn}
 
 # %% ../../nbs/formats/95_transforms.ipynb #5f60752a
 def _cudnn(layer, variable: str, path: str) -> Recipe | None:
@@ -393,7 +421,7 @@ def _made(recipe: Recipe, files: list, parts: list) -> Hit:
 # %% ../../nbs/formats/95_transforms.ipynb #023fe6c2
 def library_of(names: list) -> str | None:
     "Whose names these are, where they show it."
-    if any(re.fullmatch(r'[^/]+\.weight', n) for n in names):
+    if any(re.fullmatch(r'[^/]+\.weight|([^/]+\.)?weight_[ih]h_l\d+(_reverse)?', n) for n in names):
         return 'torch'
     if any(re.match(r'params[./]', n) for n in names):
         return 'flax'

@@ -226,10 +226,15 @@ def _write_h5(model, chosen, state, part, path) -> None:
         model.save_weights(part)
         _name_datasets(part, names)
     else:
-        with h5py.File(part, 'w') as file:
-            for p, v in merged_arrays(model, chosen).items():
-                _put(file, p, host(v))
+        _check_scales(model, chosen)
+        _write_part(model, chosen, part)
     _check_names(part, _without_adapters(model, chosen))
+
+
+def _write_part(model, chosen, part) -> None:
+    with h5py.File(part, 'w') as file:
+        for p, v in merged_arrays(model, chosen).items():
+            _put(file, p, host(v))
 
 
 def _without_adapters(model, chosen: dict) -> list:
@@ -280,7 +285,7 @@ def _write_keras(model, chosen, state, part, path) -> None:
             _copy_member(old, weights)
             _name_datasets(weights, _whole_names(model))
         else:
-            _write_h5(model, chosen, state, weights, path)
+            _write_part(model, chosen, weights)
         for name in old.namelist():
             new.write(weights, name) if name == weights.name else new.writestr(name, old.read(name))
     _check_names(part, _without_adapters(model, chosen))
@@ -328,7 +333,7 @@ def _check_scales(model, chosen: dict) -> None:
     for layer, parts in adapted_layers(model).values():
         if set(parts) <= set(chosen) and layer.lora_alpha != layer.lora_rank:
             raise ValueError(
-                'A checkpoint holds arrays only, not the scale of an adapter. Save as'
+                'This kind of file holds arrays only, not the scale of an adapter. Save as'
                 ' `.safetensors` or `.keras`. Received: `lora_alpha`='
                 f'{layer.lora_alpha} with rank {layer.lora_rank} in {layer.name!r}.'
             )

@@ -19,6 +19,7 @@ from keras import tree
 
 from ..backends import on_tensorflow, open_spec, tf, to_int32
 from ..data import flat, map_flat
+from ..keras_internals import draws_by_epoch, numbers_by_epoch
 
 # %% auto #0
 __all__ = ['Rows', 'loose_order', 'skip_draw', 'Epochs']
@@ -106,7 +107,7 @@ def _by_numpy(rows: int, batch_size: int, shuffle) -> np.ndarray:
 # %% ../../nbs/loop/10_rows.ipynb #52b13f70
 def skip_draw(rows, shuffle) -> None:
     "Draw what Keras' other backends draw for the batch that a model is built from."
-    if not on_tensorflow() and shuffle:
+    if not on_tensorflow() and shuffle and not draws_by_epoch():
         np.random.permutation(rows.batch_size if shuffle == 'batch' else len(rows))
 
 # %% ../../nbs/loop/10_rows.ipynb #015e0402
@@ -131,6 +132,9 @@ def _shuffled(rows: int, batch_size: int, shuffle):
 
 def _orders(rows: int, batch_size: int, shuffle) -> Callable:
     "A function that gives the row numbers of one epoch as Keras would draw them."
+    if shuffle and draws_by_epoch():
+        drawn = numbers_by_epoch(rows, batch_size, shuffle)
+        return lambda: to_int32(next(drawn))
     if not on_tensorflow():
         return lambda: to_int32(_by_numpy(rows, batch_size, shuffle))
     if not shuffle:

@@ -18,7 +18,7 @@ from ..backends import compile_graph, on_tensorflow, tf
 from ..data import flat
 from .rows import Epochs
 from .running import Plan, plain_logs
-from .steps import Work, one_step, own_step
+from .steps import Layout, Work, first_shows, one_step, own_step
 from .xla import wants_xla
 
 # %% auto #0
@@ -92,17 +92,21 @@ class _Stacked:
     def __init__(self, model, part, kind: str, rows, jit: bool):
         self.rows = rows
         self.step = _pure(model, part, kind)
-        self.run = self._loop(jit)
+        shown = min(len(rows), rows.batch_size) if first_shows(model) else None
+        self.run = self._loop(jit, shown)
         self.rest = self.run
-        if jit and not rows.even:
-            self.rest = self._loop(False)
+        if not rows.even and (jit or shown):
+            self.rest = self._loop(False, None)
 
-    def _loop(self, jit):
+    def _loop(self, jit: bool, shown: int | None):
+        rows = self.rows
+        layout = Layout(rows.form, rows.batch_size, rows.even, shown)
+
         def body(values, order, i, leaves):
             def each(batch, _):
                 return tf.vectorized_map(lambda v: self.step(v, batch), values, warn=False)
 
-            made = one_step(each, self.rows, jit)(order, i, leaves)
+            made = one_step(each, layout, jit)(order, i, leaves)
             pairs = zip(values, made)
             return i + 1, [_as(new, old) for old, new in pairs]
 

@@ -8,18 +8,21 @@ Docs: https://transferlit.github.io/transferlit/loop/steps.html.md"""
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import keras
+import numpy as np
 from keras import tree
 
-from ..backends import compile_graph, on_tensorflow, tf
+from ..backends import compile_graph, on_tensorflow, tf, to_numpy
 from ..data import by_input, flat, map_flat, pack_inputs
-from ..keras_internals import is_fresh, view_as
+from ..keras_internals import is_fresh, shows_sizes, view_as
 
 # %% auto #0
-__all__ = ['are_same', 'own_step', 'Work', 'one_step', 'Program', 'build', 'was_fresh', 'build_for', 'compiled', 'forget']
+__all__ = ['are_same', 'own_step', 'Work', 'Layout', 'one_step', 'first_shows', 'first_size', 'spans', 'Program', 'build',
+           'was_fresh', 'build_for', 'compiled', 'forget']
 
 # %% ../../nbs/loop/20_steps.ipynb #3b0880ff
 def are_same(some: list, others: list) -> bool:
@@ -99,26 +102,35 @@ class Work:
 def _numbers(order, i, rows, jit: bool):
     "Row numbers of step `i`."
     size = rows.batch_size
-    if size is None:
-        return order[order[i] : order[i + 1]]  # an order for batches of uneven size
-    if not (rows.even or jit):
-        return order[i * size : (i + 1) * size]
-    numbers = tf.slice(order, [i * size], [size])
-    if rows.even:
-        return numbers
-    return tf.raw_ops.PlaceholderWithDefault(input=numbers, shape=[None])
+    if size is None:  # an order for batches of uneven size
+        numbers = order[order[i] : order[i + 1]]
+    elif jit or rows.even:
+        numbers = tf.slice(order, [i * size], [size])
+    else:
+        numbers = order[i * size : (i + 1) * size]
+    return _show(numbers, rows, jit)
+
+
+def _show(numbers, rows, jit: bool):
+    "The same numbers, with as much of their count as a step of Keras' is shown."
+    if rows.shown is not None:
+        return tf.ensure_shape(numbers, [rows.shown])
+    if jit and not rows.even:
+        return tf.raw_ops.PlaceholderWithDefault(input=numbers, shape=[None])
+    return numbers
 
 
 @dataclass(frozen=True, eq=False)
-class _Layout:
+class Layout:
     "How rows make batches, without the rows."
 
     form: object
     batch_size: int | None
     even: bool
+    shown: int | None = None  # rows of a batch where a step is shown their number
 
 
-def one_step(step: Callable, layout, jit: bool) -> Callable:
+def one_step(step: Callable, layout: Layout, jit: bool) -> Callable:
     "A step as a function of the order, its number and all rows."
 
     def one(order, i, leaves):
@@ -139,15 +151,11 @@ def _logs(model, one: Callable, kind: str, signature: list):
     return traced.get_concrete_function(order, i, *leaves).structured_outputs
 
 
-def _loop(work: Work, jit: bool):
+def _loop(ref, one: Callable, kind: str, form, jit: bool):
     "A compiled function: the steps `start` to `stop` over all rows, and the logs of the last."
-    ref = weakref.ref(work.model)  # what is compiled lives no longer than the model
-    rows = work.rows
-    layout = _Layout(rows.form, rows.batch_size, rows.even)
-    one = one_step(_step(ref, work.parts, work.kind), layout, jit)
     signature = [tf.TensorSpec([None], tf.int32), *[tf.TensorSpec([], tf.int32)] * 2]
-    signature += flat(rows.form)
-    carried = _logs(work.model, one, work.kind, signature)
+    signature += flat(form)
+    carried = _logs(ref(), one, kind, signature)
 
     def loop(order, start, stop, *leaves):
         def body(i, *_):
@@ -160,23 +168,75 @@ def _loop(work: Work, jit: bool):
 
     return compile_graph(loop, input_signature=signature, jit_compile=jit)
 
+# %% ../../nbs/loop/20_steps.ipynb #f1cb4484
+_FIRST = weakref.WeakKeyDictionary()  # model to kind of step to (what `compile` made, size)
+
+
+def first_shows(model) -> bool:
+    "Does a step of `Model.fit` see how many rows its first batch has?"
+    return shows_sizes() and model.steps_per_execution == 1
+
+
+def first_size(model, kind: str, size: int) -> int | None:  # None: no size is shown
+    "Rows of the first batch that steps of a kind met since `compile`; `size` where it is this one."
+    if not first_shows(model):
+        return None
+    met = _FIRST.setdefault(model, {})
+    tracker, first = met.get(kind, (None, None))
+    if tracker is not model._loss_tracker:
+        met[kind] = model._loss_tracker, size
+        return size
+    return first
+
+
+def spans(size: int | None, order, start: int, stop: int) -> Iterator:
+    "Steps in a row whose batches have one size: (rows of each, first step, step after the last)."
+    if size is None:  # an order for batches of uneven size
+        sizes = np.diff(to_numpy(order[start : stop + 1]))
+        edges = [0, *np.flatnonzero(np.diff(sizes)) + 1, len(sizes)]
+        for first, last in pairwise(edges):
+            yield int(sizes[first]), start + int(first), start + int(last)
+        return
+    full = min(stop, len(order) // size)
+    if start < full:
+        yield size, start, full
+    if full < stop:
+        yield len(order) - full * size, max(start, full), stop
+
 # %% ../../nbs/loop/20_steps.ipynb #d40fe0e2
 class Program:
     "The compiled steps of one kind, for rows of one form."
 
     def __init__(self, work: Work, jit: bool):
-        self.size, self.run = work.rows.batch_size, _loop(work, jit)
-        self.rest = _loop(work, False) if jit and not work.rows.even else None
+        rows = work.rows
+        self.size, self.kind, self.jit = rows.batch_size, work.kind, jit
+        self._ref = weakref.ref(work.model)  # what is compiled lives no longer than the model
+        self._step = _step(self._ref, work.parts, work.kind)
+        self._layout = Layout(rows.form, rows.batch_size, rows.even)
+        self._loops = {}
         self.rate, self.ready = None, False  # steps a second, once known; run before
+
+    def loop(self, size: int) -> Callable:
+        "What runs steps on batches of this size."
+        jit = self.jit and size == self.size
+        shown = size if size == first_size(self._ref(), self.kind, size) else None
+        if (jit, shown) not in self._loops:
+            layout = replace(self._layout, shown=shown)
+            one = one_step(self._step, layout, jit)
+            self._loops[jit, shown] = _loop(self._ref, one, self.kind, layout.form, jit)
+        return self._loops[jit, shown]
 
     def __call__(self, leaves: list, order, start: int, stop: int) -> dict:  # logs of the last step
         logs = {}
-        full = min(stop, len(order) // self.size) if self.rest else stop
-        if start < full:
-            logs = self.run(order, start, full, *leaves)
-        if full < stop:
-            logs = self.rest(order, max(start, full), stop, *leaves)
+        for size, first, last in self._spans(order, start, stop):
+            logs = self.loop(size)(order, first, last, *leaves)
         return logs
+
+    def _spans(self, order, start: int, stop: int):
+        odd = self.jit and not self._layout.even
+        if odd or first_shows(self._ref()):
+            return spans(self.size, order, start, stop)
+        return [(self.size, start, stop)]
 
 # %% ../../nbs/loop/20_steps.ipynb #7575dea2
 def _knows(model, x) -> bool:

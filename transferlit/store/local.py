@@ -726,7 +726,7 @@ def home(
             f' `listing`, `size` and `prune`, too. Received: {str(root)!r}.'
         )
     path = Path(root).expanduser()
-    if path.exists() and not path.is_dir():
+    if os.path.lexists(path) and not path.is_dir():
         raise NotADirectoryError(
             'A store must be a folder. Name a folder, or a path where one can be made. Received:'
             f' {str(path)!r}.'

@@ -7,6 +7,8 @@ Docs: https://transferlit.github.io/transferlit/tf1/activations.html.md"""
 # %% ../../nbs/tf1/52_activations.ipynb #b48a5b4f
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -21,139 +23,234 @@ from .view import Fresh, Unit, has_variables
 __all__ = ['name_activation', 'find_activation', 'add_activation']
 
 # %% ../../nbs/tf1/52_activations.ipynb #c3f952b8
-_SCALE = np.concatenate([np.linspace(-12, 12, 2401), [-100, -40, -20, 20, 40, 80]]).astype(
-    'float32'
+_ENDS = -100, -40, -20, 20, 40, 80
+_SCALE = np.concatenate([np.linspace(-12, 12, 2401), _ENDS]).astype('float32')
+_MINUS_ONE, _FAR_BELOW, _FAR_ABOVE = 1100, 2402, 2406  # places of -1, -40 and 80
+_NAMES = (
+    'relu relu6 elu selu sigmoid tanh softplus softsign silu gelu exponential hard_sigmoid mish'
+    ' leaky_relu hard_tanh'
 )
-_NAMED = {
-    name: getattr(keras.activations, name)
-    for name in 'relu relu6 elu selu sigmoid tanh softplus softsign silu gelu exponential hard_sigmoid mish leaky_relu hard_tanh'.split()
-    if hasattr(keras.activations, name)
-}
+
+
+@functools.cache
+def _named_values() -> dict:
+    "What the activations of Keras give on the scale."
+    found = {n: getattr(keras.activations, n, None) for n in _NAMES.split()}
+    return {n: np.asarray(f(_SCALE), float) for n, f in found.items() if f is not None}
 
 
 def _agree(a, b) -> bool:
-    a, b = np.asarray(a, float), np.asarray(b, float)
-    return a.shape == b.shape and bool(np.allclose(a, b, rtol=2e-6, atol=2e-6, equal_nan=True))
+    "Are two arrays equal but for rounding? A few places are compared first."
+    few_a, few_b = a[::97], b[::97]
+    if np.any(np.abs(few_a - few_b) > 1e-5 * (1 + np.abs(few_b))):
+        return False
+    return bool(
+        np.allclose(
+            a,
+            b,
+            rtol=2e-6,
+            atol=2e-6,
+            equal_nan=True,
+        )
+    )
 
 # %% ../../nbs/tf1/52_activations.ipynb #2c1d4c0f
+def _with_a_number(values):
+    "Activations that take a number, with the one that `values` show: words, values, maker."
+    slope, floor, ceiling = (-values[_MINUS_ONE], -values[_FAR_BELOW], values[_FAR_ABOVE])
+    if slope == 1 or not np.isfinite([slope, floor, ceiling]).all():
+        return
+    x, below = _SCALE.astype(float), _SCALE < 0
+    leaky, elu = (
+        np.where(
+            below,
+            slope * x,
+            x,
+        ),
+        np.where(below, floor * np.expm1(x), x),
+    )
+    yield f'leaky_relu({slope:.7g})', leaky, lambda: layers.LeakyReLU(negative_slope=slope)
+    yield f'elu({floor:.7g})', elu, lambda: layers.ELU(alpha=floor)
+    up_to = lambda: layers.ReLU(max_value=ceiling)
+    yield (
+        f'relu up to {ceiling:.7g}',
+        np.clip(
+            x,
+            0,
+            max(ceiling, 0),
+        ),
+        up_to,
+    )
+
+
+def _can_be_made(make) -> bool:
+    try:
+        make()
+    except ValueError:
+        return False
+    return True
+
+
+@np.errstate(invalid='ignore', over='ignore')
+def _name_values(values) -> tuple | None:
+    "The activation of Keras that has these values on the scale."
+    if values.shape != _SCALE.shape:
+        return None
+    values = values.astype(float)
+    for name, known in _named_values().items():
+        if _agree(values, known):
+            return name, lambda: name
+    for text, known, make in _with_a_number(values):
+        if _agree(values, known) and _can_be_made(make):
+            return text, make
+
+
 def name_activation(
     formula,  # a function of one tensor, element by element
 ) -> (
     tuple | None
 ):  # words, and a function that makes what Keras takes as `activation`; None for one that Keras does not have
     "The activation of Keras that has the values of `formula`."
-    values = np.asarray(formula(_SCALE))
-    for name, function in _NAMED.items():
-        if _agree(values, function(_SCALE)):
-            return name, lambda name=name: name
-    at = lambda x: float(np.asarray(formula(np.float32([x])))[0])
-    slope, floor, ceiling = -at(-1.0), -at(-40.0), at(80.0)
-    for text, make in (
-        (f'leaky_relu({slope:.7g})', lambda: layers.LeakyReLU(negative_slope=slope)),
-        (f'elu({floor:.7g})', lambda: layers.ELU(alpha=floor)),
-        (f'relu up to {ceiling:.7g}', lambda: layers.ReLU(max_value=ceiling)),
-    ):
-        try:
-            layer = make()
-        except ValueError:
-            continue
-        if (
-            slope != 1
-            and np.isfinite([slope, floor, ceiling]).all()
-            and _agree(values, layer(_SCALE))
-        ):
-            return text, make
+    return _name_values(np.asarray(formula(_SCALE)))
 
 # %% ../../nbs/tf1/52_activations.ipynb #9cf9f48a
-def _closure(view, x, limit=40) -> list:
-    "Elementwise nodes that depend on `x` and plain numbers only, inputs first."
-    inside, waiting = set(), [x]
-    reach = set()
+_MOST = 40  # operations that are looked at behind one tensor
+
+
+def _reach(view, x) -> list:
+    "Elementwise nodes that `x` leads to, in the order of the graph."
+    found, waiting = set(), [x]
     while waiting:
         for name, _ in view.users.get(waiting.pop(), []):
-            if (
-                name not in reach
-                and view.node(name).op in ELEMENTWISE
-                and not view.inside(name)
-                and len(reach) < limit
-            ):
-                reach.add(name)
+            fits = view.node(name).op in ELEMENTWISE and not view.inside(name)
+            if fits and name not in found and len(found) < _MOST:
+                found.add(name)
                 waiting.append((name, 0))
-    for name in sorted(reach, key=view.place.__getitem__):
+    return sorted(found, key=view.place.__getitem__)
+
+
+def _closure(view, x) -> list:
+    "Elementwise nodes that depend on `x` and plain numbers only, inputs first."
+    inside = {}
+    for name in _reach(view, x):
         if all(r == x or r[0] in inside or _plain_number(view, r) for r in view.ins(name)):
-            inside.add(name)
-    return sorted(inside, key=view.place.__getitem__)
+            inside[name] = True
+    return list(inside)
 
 # %% ../../nbs/tf1/52_activations.ipynb #5edc9c2b
 def _plain_number(view, ref) -> bool:
-    return (
-        view.is_static(ref)
-        and (a := view.static(ref)) is not None
-        and a.size == 1
-        and a.ndim == 0
-        and not has_variables(view, ref)
-    )
+    if not view.is_static(ref) or has_variables(view, ref):
+        return False
+    array = view.static(ref)
+    return array is not None and array.ndim == 0
 
 
-def _regions(view, x) -> list:
+def _behind(view, end, inside) -> set:
+    "The nodes of `inside` that `end` is computed from, and itself."
+    group, stack = set(), [end]
+    while stack:
+        name = stack.pop()
+        if name not in group:
+            group.add(name)
+            stack += [r[0] for r in view.ins(name) if r[0] in inside]
+    return group
+
+
+def _regions(view, x, inside) -> list:
     """The groups of nodes by which everything that comes from `x` meets in one tensor, smallest
     first.
     """
-    inside, found = _closure(view, x), []
+    found = []
     for end in inside:
-        group, stack = set(), [end]
-        while stack:
-            if (name := stack.pop()) not in group:
-                group.add(name)
-                stack += [r[0] for r in view.ins(name) if r[0] in inside]
+        group = _behind(view, end, inside)
         before = [x] + [(n, 0) for n in group - {end}]
-        if all(u in group for t in before for u, _ in view.users.get(t, [])) and not set(
-            before
-        ) & set(view.outputs):
+        meets = all(u in group for t in before for u, _ in view.users.get(t, []))
+        if meets and not set(before) & set(view.outputs):
             found.append(sorted(group, key=view.place.__getitem__))
     return found
 
 # %% ../../nbs/tf1/52_activations.ipynb #748427cf
+_FLOATS = {tf.float32, tf.float64, tf.float16, tf.bool, None}
+
+
+def _writes(writer, node) -> bool:
+    try:
+        return numpy_dtype(node) in _FLOATS and writer.add(node)
+    except Untranslated:
+        return False
+
+
+def _values(view, x, inside) -> dict:
+    "What those nodes that are understood make of the scale."
+    writer, known = (
+        FormulaWriter(
+            view,
+            known={x: 'x0'},
+            inputs=[x],
+        ),
+        [],
+    )
+    for name in inside:
+        needed = {r[0] for r in view.ins(name)} & set(inside)
+        if needed <= set(known) and _writes(writer, view.node(name)):
+            known.append(name)
+    if not known:
+        return {}
+    found = Formula(writer.steps, [writer.known[n, 0] for n in known])(_SCALE)
+    return dict(zip(known, map(np.asarray, found if len(known) > 1 else [found])))
+
+
+def _write(view, x, group) -> tuple:
+    "A group as a formula of its own: words, maker."
+    writer = FormulaWriter(
+        view,
+        known={x: 'x0'},
+        inputs=[x],
+    )
+    for name in group:
+        writer.add(view.node(name))
+    formula = Formula(writer.steps)
+    return repr(formula), lambda: Formula(formula.steps)
+
+
+def _is_scaled(view, longest, group) -> bool:
+    """Is the longest group a known function written by hand, and one factor behind it? It belongs
+    to it: SELU is a scaled ELU.
+    """
+    by_hand = len(group) > 1 or view.node(group[0]).op in ('Maximum', 'Minimum', 'Exp')
+    return by_hand and len(longest) == len(group) + 1 and view.node(longest[-1]).op == 'Mul'
+
+
 def find_activation(view, x) -> tuple | None:
     """What happens to `x` alone: (nodes, text, maker). One operation that Keras has comes first,
     then the longest group.
     """
-    found = []
-    for group in _regions(view, x):
-        writer = FormulaWriter(view, known={x: 'x0'}, inputs=[x])
-        try:
-            understood = all(writer.add(view.node(n)) for n in group)
-        except Untranslated:
-            understood = False
-        if not understood or any(
-            numpy_dtype(view.node(n)) not in (tf.float32, tf.float64, tf.float16, tf.bool, None)
-            for n in group
-        ):
-            continue
-        formula = Formula(writer.steps)
-        named = name_activation(formula)
-        found.append(
-            (group, *(named or (repr(formula), lambda f=formula: Formula(f.steps))), bool(named))
-        )
-    if not found:
+    values = _values(
+        view,
+        x,
+        inside := _closure(view, x),
+    )
+    groups = [g for g in _regions(view, x, inside) if g[-1] in values]
+    named = [(g, found) for g in groups if (found := _name_values(values[g[-1]]))]
+    if not groups:
         return None
-    named, longest = [f for f in found if f[3]][-1:], found[-1]
-    # A factor behind a known function written by hand belongs to it: SELU is a scaled ELU.
-    written = bool(named) and (
-        len(named[0][0]) > 1 or view.node(named[0][0][0]).op in ('Maximum', 'Minimum', 'Exp')
-    )
-    whole = (
-        not named
-        or written
-        and len(longest[0]) == len(named[0][0]) + 1
-        and view.node(longest[0][-1]).op == 'Mul'
-    )
-    return (longest if whole else named[0])[:3]
+    longest = groups[-1]
+    if named and not _is_scaled(
+        view,
+        longest,
+        named[-1][0],
+    ):
+        return named[-1][0], *named[-1][1]
+    return longest, *_write(view, x, longest)
 
 # %% ../../nbs/tf1/52_activations.ipynb #aaa0ff1d
 def add_activation(view, unit) -> Unit:
     "Take in the activation that follows a layer."
-    softmax = view.only(unit.outputs[0], 'Softmax', 'LogSoftmax')
+    softmax = view.only(
+        unit.outputs[0],
+        'Softmax',
+        'LogSoftmax',
+    )
     if softmax is not None:
         unit.activation = unit.config['activation'] = (
             'softmax' if softmax.op == 'Softmax' else 'log_softmax'

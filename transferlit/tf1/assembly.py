@@ -20,7 +20,7 @@ from .inference import numpy_dtype
 from .layers import Compute
 from .leftovers import Leftovers, Tangled, piece_unit
 from .patterns import match_layer
-from .recurrent import NotRecurrent, find_loops, recurrent_units
+from .recurrent import NotRecurrent, find_loops, pair_directions, recurrent_units
 from .view import Fresh, View, scope_of
 
 # %% auto #0
@@ -37,7 +37,7 @@ def _loops(view, refused) -> list:
             units += recurrent_units(loop)
         except NotRecurrent as error:
             view.reasons[loop.frame] = str(error)
-    return units
+    return pair_directions(view, units)
 
 # %% ../../nbs/tf1/58_assembly.ipynb #db076dec
 def recognise(
@@ -93,33 +93,45 @@ def name_layers(
     scopes,
 ) -> None:  # fills `unit.name`
     "Give every unit the shortest name that is its own."
-    paths = {id(u): _path(u) for u in units}
-    for path, group in itertools.groupby(
-        sorted((u for u in units if u.origins and u.native), key=lambda u: paths[id(u)]),
-        key=lambda u: paths[id(u)],
-    ):
-        group = list(group)
-        if (
-            len({tuple(u.origins) for u in group}) > 1
-        ):  # one scope for several layers: each is named after its first variable
-            paths.update((id(u), u.origins[0].split('/')) for u in group if ' ' not in u.origins[0])
-    owners = {}
-    for path in {tuple(p) for p in paths.values()} | {tuple(s.split('/')) for s in scopes if s}:
-        for suffix in _suffixes(path):
-            owners.setdefault(suffix, set()).add(path)
+    paths = _paths(units)
+    owners = _owners([*paths.values(), *(s.split('/') for s in scopes if s)])
     shared, used = {}, set()
     for unit in sorted(units, key=lambda u: not u.origins):
-        key, path = _sharing(unit), tuple(paths[id(unit)])
+        key, path = _sharing(unit), paths[id(unit)]
         name = next((s for s in _suffixes(path) if len(owners[s]) == 1), '_'.join(path)) or 'layer'
-        own = next(
-            n
-            for n in itertools.chain([name], (f'{name}_{i}' for i in itertools.count(1)))
-            if n not in used
-        )
-        unit.name = shared.get(key, own)
+        unit.name = shared.get(key) or _unused(name, used)
         used.add(unit.name)
         if key:
             shared[key] = unit.name
+
+
+def _paths(units) -> dict:
+    """The path of each unit, by its `id`. Several layers of one scope are each named after their
+    first variable.
+    """
+    paths, groups = {id(u): _path(u) for u in units}, {}
+    for unit in units:
+        if unit.origins and unit.native:
+            groups.setdefault(tuple(paths[id(unit)]), []).append(unit)
+    for group in groups.values():
+        if len({tuple(u.origins) for u in group}) > 1:
+            plain = [u for u in group if ' ' not in u.origins[0]]
+            paths |= {id(u): u.origins[0].split('/') for u in plain}
+    return paths
+
+
+def _owners(paths) -> dict:
+    "Each ending of a path, as a name, to the paths that have it."
+    owners = {}
+    for path in {tuple(p) for p in paths}:
+        for suffix in _suffixes(path):
+            owners.setdefault(suffix, set()).add(path)
+    return owners
+
+
+def _unused(name: str, used: set) -> str:
+    numbered = (f'{name}_{i}' for i in itertools.count(1))
+    return next(n for n in itertools.chain([name], numbered) if n not in used)
 
 # %% ../../nbs/tf1/58_assembly.ipynb #e45e5988
 def _sharing(unit):

@@ -635,36 +635,47 @@ def _unfold_flow(node, library: dict, graph) -> list | None:
         return None
 
 
+def _enter_loop(flow, fixed: set, data: list, types: list) -> tuple:
+    "Hand everything into a loop: the names inside, and the types."
+    frame, constant = (
+        tf.compat.v1.AttrValue(s=flow.node.name.encode()),
+        tf.compat.v1.AttrValue(b=True),
+    )
+    given, dtypes = [], []
+    for i, (text, dtype) in enumerate(zip(data, types)):
+        text, dtype = flow.read(text, dtype) if i in fixed else (text, dtype)
+        more = dict(is_constant=constant) if i in fixed else {}
+        given.append(flow.add('Enter', f'enter{i}', [text], dtype, frame_name=frame, **more))
+        dtypes.append(dtype)
+    return given, dtypes
+
+
+def _go_round(flow, body, given: list, turning: dict) -> None:
+    "The body of a loop, from its switches back to its merges; `turning` are types by number."
+    first, dtype = next(iter(turning.items()))
+    pivot = flow.add('Identity', 'pivot', [given[first]], dtype)
+    results = flow.inline('body', body, given, pivot)
+    for i, dtype in turning.items():
+        flow.add('NextIteration', f'next{i}', [results[i]], dtype)
+
+
 def _unfold_loop(flow, cond, body) -> list | None:
     "A `While` as `Enter`, `Merge`, `Switch`, `NextIteration` and `Exit`."
-    node, fixed = flow.node, _kept(body)
-    data, types = [i for i in node.input if i[0] != '^'], attr(node, 'T')
-    frame = tf.compat.v1.AttrValue(s=node.name.encode())
-    count, fixed_flag = tf.compat.v1.AttrValue(i=2), tf.compat.v1.AttrValue(b=True)
+    node, fixed, types = flow.node, _kept(body), attr(flow.node, 'T')
+    ends = [i for i in node.input if i[0] != '^']
     turning = [i for i in range(len(types)) if i not in fixed]
     if not turning or any(types[i] == tf.resource for i in turning):
         return None
-    given, dtypes = {}, {}
-    for i, (text, dtype) in enumerate(zip(data, types)):
-        text, dtypes[i] = flow.read(text, dtype) if i in fixed else (text, dtype)
-        more = (
-            dict(frame_name=frame, is_constant=fixed_flag) if i in fixed else dict(frame_name=frame)
-        )
-        given[i] = flow.add('Enter', f'enter{i}', [text], dtypes[i], **more)
+    given, dtypes = _enter_loop(flow, fixed, ends, types)
     for i in turning:
-        back = f'{node.name}/next{i}'
-        given[i] = flow.add('Merge', f'merge{i}', [given[i], back], dtypes[i], N=count)
-    (goes_on,) = flow.inline('cond', cond, list(given.values()), given[turning[0]])
+        pair, count = [given[i], f'{node.name}/next{i}'], tf.compat.v1.AttrValue(i=2)
+        given[i] = flow.add('Merge', f'merge{i}', pair, dtypes[i], N=count)
+    (goes_on,) = flow.inline('cond', cond, given, given[turning[0]])
     until = flow.add('LoopCond', 'loop', [goes_on], tf.bool)
-    exits = dict(enumerate(data))
     for i in turning:
         switch = flow.add('Switch', f'switch{i}', [given[i], until], dtypes[i])
-        exits[i], given[i] = flow.add('Exit', f'exit{i}', [switch], dtypes[i]), f'{switch}:1'
-    pivot = flow.add('Identity', 'pivot', [given[turning[0]]], dtypes[turning[0]])
-    results = flow.inline('body', body, list(given.values()), pivot)
-    for i in turning:
-        flow.add('NextIteration', f'next{i}', [results[i]], dtypes[i])
-    ends = [exits[i] for i in range(len(types))]
+        ends[i], given[i] = flow.add('Exit', f'exit{i}', [switch], dtypes[i]), f'{switch}:1'
+    _go_round(flow, body, given, {i: dtypes[i] for i in turning})
     return [*flow.nodes, type(node)(name=node.name, op='IdentityN', input=ends)]
 
 

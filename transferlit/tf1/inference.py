@@ -606,37 +606,39 @@ def _constant(self, ref) -> bool:  # not even from a variable
 Inference._constant = _constant
 
 # %% ../../nbs/tf1/20_inference.ipynb #f92b47d4
-def _dropout(self, node, ins):
-    "Alias a random factor to its input, where the factor is 1 or that of a dropout."
+def _place_of_noise(self, ins) -> int | None:
+    "Which of the inputs is the one random factor of data; in a fork, the condition beside zeros."
     noisy = [i for i, r in enumerate(ins) if self.kind_of(r) == 'noise']
     if len(noisy) != 1 or not any(self.kind_of(r) == 'data' for r in ins):
-        return False
-    other = 1 - noisy[0] if len(ins) == 2 else 1
-    if len(ins) == 3 and (
-        noisy[0] or self.kind_of(ins[2]) != 'static' or np.any(self.value(ins[2]))
-    ):
-        return False
-    factor = _factor(self, ins[noisy[0]])
+        return None
+    if len(ins) == 3:
+        zeros = self.kind_of(ins[2]) == 'static' and not np.any(self.value(ins[2]))
+        return 0 if zeros and noisy == [0] else None
+    return noisy[0]
+
+
+def _drops(numbers) -> bool:
+    "Are they 0 and one other number, and 1 on average?"
+    two = len(set(np.round(numbers, 6))) == 2
+    return two and numbers.min() == 0 and abs(numbers.mean() - 1) < 1e-2
+
+
+def _dropout(self, node, ins):
+    "Alias a random factor to its input, where the factor is 1 or that of a dropout."
+    noisy = _place_of_noise(self, ins)
+    factor = None if noisy is None else _factor(self, ins[noisy])
     if factor is None:
         return False
-    for source, scale in (_scaled(self, ins[other]), (ins[other], 1.0)):
+    data = ins[1 - noisy]
+    for source, scale in (_scaled(self, data), (data, 1.0)):
         with np.errstate(invalid='ignore'):
             numbers = factor * scale
-        if not np.isfinite(numbers).all():
-            continue
-        dropped = (
-            len(set(np.round(numbers, 6))) == 2
-            and numbers.min() == 0
-            and abs(numbers.mean() - 1) < 1e-2
-        )
+        dropped = np.isfinite(numbers).all() and _drops(numbers)
         if dropped or np.allclose(numbers, 1, rtol=1e-6):
-            break
-    else:
-        return False
-    if dropped:
-        self.dropouts.append(node.name)
-    self.alias[node.name, 0], self.kind[node.name] = source, 'data'
-    return True
+            self.dropouts += [node.name] if dropped else []
+            self.alias[node.name, 0], self.kind[node.name] = source, 'data'
+            return True
+    return False
 
 # %% ../../nbs/tf1/20_inference.ipynb #6c9d37c8
 def _turn(self, node, ins):
@@ -870,39 +872,29 @@ def _extract(self, inputs: list, outputs: list) -> Piece:
 Inference.pivots, Inference.extract = _pivots, _extract
 
 # %% ../../nbs/tf1/20_inference.ipynb #7955d000
+def _forward(number: int, source: int, dtype):
+    "A node that hands an input of a piece on as it is."
+    new = node_def_pb2.NodeDef(name=f'piece/out{number}', op='Identity')
+    new.input.append(f'piece/in{source}')
+    new.attr['T'].type = dtype.as_datatype_enum
+    return new
+
+
 def _piece(self, cutter, outputs) -> Piece:
-    graph = graph_pb2.GraphDef(node=cutter.nodes.values())
-    for i, ref in enumerate(cutter.inputs):
-        graph.node.append(placeholder(f'piece/in{i}', numpy_dtype(self.nodes[ref[0]], ref[1])))
-    names = []
+    given = [numpy_dtype(self.nodes[r[0]], r[1]) for r in cutter.inputs]
+    starts, texts = [placeholder(f'piece/in{i}', t) for i, t in enumerate(given)], []
+    graph = graph_pb2.GraphDef(node=[*cutter.nodes.values(), *starts])
     for i, ref in enumerate(outputs):
         if ref in cutter.inputs:
-            graph.node.append(
-                node_def_pb2.NodeDef(
-                    name=f'piece/out{i}',
-                    op='Identity',
-                    input=[f'piece/in{cutter.inputs.index(ref)}'],
-                    attr={
-                        'T': tf.compat.v1.AttrValue(
-                            type=numpy_dtype(self.nodes[ref[0]], ref[1]).as_datatype_enum
-                        )
-                    },
-                )
-            )
-        names.append(f'piece/out{i}:0' if ref in cutter.inputs else to_text(ref))
-    if self.library:
-        graph.library.CopyFrom(self.library)
-    if self.versions:
-        graph.versions.CopyFrom(self.versions)
-    used = set(cutter.nodes)
-    return Piece(
-        safe(graph),
-        [f'piece/in{i}:0' for i in range(len(cutter.inputs))],
-        names,
-        cutter.weights,
-        cutter.handles,
-        [n for n in used if _random(self.nodes.get(n, cutter.nodes[n]))],
-    )
+            source = cutter.inputs.index(ref)
+            graph.node.append(_forward(i, source, given[source]))
+        texts.append(f'piece/out{i}:0' if ref in cutter.inputs else to_text(ref))
+    for key in ('library', 'versions'):
+        if held := getattr(self, key):
+            getattr(graph, key).CopyFrom(held)
+    random = [n for n in cutter.nodes if _random(self.nodes.get(n, cutter.nodes[n]))]
+    names = [f'{s.name}:0' for s in starts]
+    return Piece(safe(graph), names, texts, cutter.weights, cutter.handles, random)
 
 # %% ../../nbs/tf1/20_inference.ipynb #45da8327
 def literal_session(

@@ -226,33 +226,26 @@ Leftovers._home = lambda self, ref: (
 # %% ../../nbs/tf1/57_leftovers.ipynb #caf9381e
 def _unit(self, names, wanted) -> Unit:
     "One group as a formula or as a piece of the graph."
-    outputs = [r for r in sorted(wanted) if r[0] in names and r not in self.view.inputs]
-    if names[0] in self.foreign:
-        inputs = list(
-            dict.fromkeys(
-                r
-                for n in names
-                for r in self.needs(n)
-                if r[0] not in names or r in self.view.inputs
-            )
-        )
-        return piece_unit(self.view, inputs, outputs, set(names))
-    writer = FormulaWriter(self.view)
+    view, own = self.view, set(names)
+    outputs = [r for r in sorted(wanted) if r[0] in own and r not in view.inputs]
+    if names[0] not in self.foreign:
+        return _formula(view, names, outputs)
+    needed = dict.fromkeys(r for n in names for r in self.needs(n))
+    inputs = [r for r in needed if r[0] not in own or r in view.inputs]
+    return piece_unit(view, inputs, outputs, own)
+
+
+def _formula(view, names, outputs) -> Unit:
+    "Nodes as one formula."
+    writer = FormulaWriter(view)
     for n in names:
-        writer.add(self.view.node(n))
+        writer.add(view.node(n))
     formula = Formula(writer.steps, [writer.known[r] for r in outputs])
-    config = dict(
-        formula=Fresh(lambda: Formula(formula.steps, formula.results)), held=specs(writer.arrays)
-    )
-    return Unit(
-        Compute,
-        writer.inputs,
-        outputs,
-        config,
-        *in_layer_order(writer.arrays),
-        set(names),
-        activation=repr(formula),
-    )
+    make = Fresh(lambda: Formula(formula.steps, formula.results))
+    config, weights = dict(formula=make, held=specs(writer.arrays)), in_layer_order(writer.arrays)
+    unit = Unit(Compute, writer.inputs, outputs, config, *weights, set(names))
+    unit.activation = repr(formula)
+    return unit
 
 # %% ../../nbs/tf1/57_leftovers.ipynb #a22c31f1
 def in_layer_order(
@@ -265,13 +258,11 @@ def in_layer_order(
 # %% ../../nbs/tf1/57_leftovers.ipynb #360cbd25
 def piece_unit(view, inputs, outputs, nodes=()):
     "A piece of the graph as a unit."
-    read, inputs = (
-        view.read,
-        inputs or view.inputs[:1],
-    )  # what nothing goes into (random numbers) waits for the input all the same
+    read = view.read
+    inputs = list(inputs or view.inputs[:1])  # even random numbers wait for an input
     piece = read.extract(inputs, outputs)
-    arrays, nodes_of = in_layer_order(piece.weights)
-    names = [read.values.names.get(n, n) if hasattr(read.values, 'names') else n for n in nodes_of]
+    arrays, holders = in_layer_order(piece.weights)
+    called = getattr(read.values, 'names', {})
     config = dict(
         graph=packed(piece.graph),
         inputs=piece.inputs,
@@ -279,22 +270,17 @@ def piece_unit(view, inputs, outputs, nodes=()):
         held=specs(piece.weights),
         handles=piece.handles,
         deterministic=not piece.random,
-        shapes=[
-            None if (s := view.shape(r)) is None else [None if d == 'rows' else d for d in s]
-            for r in outputs
-        ],
+        shapes=[_with_free_rows(view.shape(r)) for r in outputs],
     )
-    kinds = sorted({read.nodes[n].op for n in nodes if n in read.nodes})
-    return Unit(
-        GraphLayer,
-        list(inputs),
-        list(outputs),
-        config,
-        arrays,
-        names,
-        set(nodes),
-        activation=', '.join(kinds),
-    )
+    origins = [called.get(n, n) for n in holders]
+    unit = Unit(GraphLayer, inputs, list(outputs), config, arrays, origins, set(nodes))
+    kinds = {read.nodes[n].op for n in nodes if n in read.nodes}
+    unit.activation = ', '.join(sorted(kinds))
+    return unit
+
+
+def _with_free_rows(shape) -> list | None:
+    return None if shape is None else [None if d == 'rows' else d for d in shape]
 
 # %% ../../nbs/tf1/57_leftovers.ipynb #9ad805e2
 Leftovers._unit = _unit

@@ -8,6 +8,7 @@ Docs: https://transferlit.github.io/transferlit/tf1/patterns.html.md"""
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 from keras import layers
@@ -19,7 +20,58 @@ from .layers import Compute, Formula, LocalResponseNormalization
 from .view import Fresh, Unit, origin, scope_of
 
 # %% auto #0
-__all__ = ['match_layer']
+__all__ = ['NoMatch', 'match_layer']
+
+# %% ../../nbs/tf1/54_patterns.ipynb #a7d3c5e1
+class NoMatch(Exception):
+    "The operations are not those of the layer that was looked for."
+
+
+def _need(fact) -> None:
+    "Raises NoMatch where something does not hold."
+    if not fact:
+        raise NoMatch
+
+
+def _try(pattern, view, node) -> Unit | None:
+    "What a pattern makes of a node; None where it does not match."
+    try:
+        return pattern(view, node)
+    except NoMatch:
+        return None
+
+
+def _array(view, ref) -> np.ndarray:
+    "The weights, or numbers, that a static tensor is."
+    array = view.static(ref)
+    _need(array is not None)
+    return array
+
+
+def _next(view, node, *ops):
+    "The node of one of these operations that alone goes on from `node`."
+    found = view.only((node.name, 0), *ops)
+    _need(found is not None)
+    return found
+
+
+def _rank(view, ref) -> int:
+    return len(view.shape(ref) or ())
+
+
+def _layer(kind, x, nodes, config=None, weights=()) -> Unit:
+    "A layer from the tensor `x` to the last of `nodes`; `weights` are arrays with their names."
+    arrays, names = [a for a, _ in weights], [n for _, n in weights]
+    ends = [(nodes[-1].name, 0)]
+    return Unit(
+        kind,
+        [x],
+        ends,
+        config or {},
+        arrays,
+        names,
+        {n.name for n in nodes},
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #42d3fad2
 _PLUS = 'BiasAdd', 'Add', 'AddV2', 'BiasAddV1'
@@ -43,96 +95,89 @@ def _with_bias(view, unit, units: int) -> Unit:
 # %% ../../nbs/tf1/54_patterns.ipynb #52aa5ca9
 def _dense(view, node):
     x, w = view.ins(node.name)
-    kernel, turned = view.static(w), attr(node, 'transpose_b', False) or attr(node, 'adj_y', False)
-    if (
-        kernel is None
-        or kernel.ndim != 2
-        or attr(node, 'transpose_a', False)
-        or attr(node, 'adj_x', False)
-        or len(view.shape(x) or ()) < 2
-    ):
-        return None
-    name = f'transposed {origin(view, w)}' if turned else origin(view, w)
-    kernel = kernel.T if turned else kernel
-    unit = Unit(
-        layers.Dense,
-        [x],
-        [(node.name, 0)],
-        dict(units=kernel.shape[1], use_bias=False),
-        [kernel],
-        [name],
-        {node.name},
+    kernel, name = _array(view, w), origin(view, w)
+    _need(kernel.ndim == 2)
+    _need(_rank(view, x) >= 2)
+    _need(not attr(node, 'transpose_a', False))
+    _need(not attr(node, 'adj_x', False))
+    if attr(node, 'transpose_b', False) or attr(node, 'adj_y', False):
+        kernel, name = kernel.T, f'transposed {name}'
+    units = kernel.shape[1]
+    config = dict(units=units, use_bias=False)
+    return _with_bias(
+        view,
+        _layer(layers.Dense, x, [node], config, [(kernel, name)]),
+        units,
     )
-    return _with_bias(view, unit, kernel.shape[1])
 
 # %% ../../nbs/tf1/54_patterns.ipynb #ddec75ab
+def _keeps_order(view, turn) -> bool:
+    "Is a transpose none?"
+    x, perm = view.ins(turn.name)
+    return list(_array(view, perm)) == list(range(_rank(view, x)))
+
+
 def _tensordot(view, node):
     "Reshape to rows, multiply, reshape back: a `Dense` over the last axis."
-    x, turned = view.ins(node.name)[0], None
+    x, nodes = view.ins(node.name)[0], [node]
     if node.op == 'Transpose':
-        node, turned = view.only((node.name, 0), 'Reshape'), node
-    inner = node and view.only((node.name, 0), 'MatMul')
-    outer = inner and view.only((inner.name, 0), 'Reshape')
-    if outer is None or not (unit := _dense(view, inner)) or unit.config['use_bias']:
-        return None
+        nodes.append(_next(view, node, 'Reshape'))
+    inner = _next(view, nodes[-1], 'MatMul')
+    outer = _next(view, inner, 'Reshape')
+    unit = _dense(view, inner)
     before, after = view.shape(x), view.shape((outer.name, 0))
-    if not before or not after or len(before) < 3 or after != before[:-1] + [unit.config['units']]:
-        return None
-    if (
-        before[-1] != len(unit.arrays[0])
-        or turned is not None
-        and list(view.static(view.ins(turned.name)[1])) != list(range(len(before)))
-    ):
-        return None
+    _need(before)
+    _need(after)
+    _need(len(before) >= 3)
+    _need(before[-1] == len(unit.arrays[0]))
+    _need(not unit.config['use_bias'])
+    _need(after == before[:-1] + [unit.config['units']])
+    _need(node.op != 'Transpose' or _keeps_order(view, node))
     unit.inputs, unit.outputs = [x], [(outer.name, 0)]
-    unit.nodes |= {node.name, outer.name} | ({turned.name} if turned is not None else set())
-    return _with_bias(view, unit, unit.config['units'])
+    unit.nodes |= {n.name for n in (*nodes, outer)}
+    return _with_bias(
+        view,
+        unit,
+        unit.config['units'],
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #0ca36d19
-def _window(node, key: str, dims: int):
-    "The spatial part of `strides`, `ksize` or `dilations`; None where batch or channels take part."
+def _window(node, key: str, dims: int) -> tuple:
+    "The spatial part of `strides`, `ksize` or `dilations`; batch and channels take no part."
     values = attr(node, key) or [1] * (dims + 2)
-    return tuple(int(v) for v in values[1:-1]) if values[0] == values[-1] == 1 else None
+    _need(values[0] == values[-1] == 1)
+    return tuple(int(v) for v in values[1:-1])
 
 
-def _conv_config(node, dims: int = 2) -> dict | None:
-    "Strides, padding and dilation as Keras takes them."
-    strides, dilation = _window(node, 'strides', dims), _window(node, 'dilations', dims)
+def _padding(node) -> str:
     padding = attr(node, 'padding').lower()
-    if (
-        None in (strides, dilation)
-        or padding not in ('same', 'valid')
-        or max(strides) > 1
-        and max(dilation) > 1
-    ):
-        return None
-    return dict(strides=strides, dilation_rate=dilation, padding=padding, use_bias=False)
+    _need(padding in ('same', 'valid'))
+    return padding
+
+
+def _conv_config(node, dims: int = 2) -> dict:
+    "Strides, padding and dilation as Keras takes them."
+    _need(attr(node, 'data_format') in ('NHWC', 'NDHWC'))
+    strides, dilation = _window(node, 'strides', dims), _window(node, 'dilations', dims)
+    _need(max(strides) == 1 or max(dilation) == 1)
+    fixed = dict(padding=_padding(node), use_bias=False)
+    return dict(strides=strides, dilation_rate=dilation, **fixed)
 
 # %% ../../nbs/tf1/54_patterns.ipynb #6d74c66b
 def _conv(view, node):
     x, w = view.ins(node.name)
-    kernel, dims = view.static(w), 3 if node.op == 'Conv3D' else 2
-    config, channels = _conv_config(node, dims), (view.shape(x) or [None])[-1]
-    if (
-        kernel is None
-        or config is None
-        or not isinstance(channels, int)
-        or attr(node, 'data_format') not in ('NHWC', 'NDHWC')
-    ):
-        return None
-    config |= dict(
-        filters=kernel.shape[-1], kernel_size=kernel.shape[:-2], groups=channels // kernel.shape[-2]
+    dims = 3 if node.op == 'Conv3D' else 2
+    kernel, config = _array(view, w), _conv_config(node, dims)
+    channels, filters = (view.shape(x) or [None])[-1], kernel.shape[-1]
+    _need(isinstance(channels, int))
+    config |= dict(filters=filters, kernel_size=kernel.shape[:-2])
+    config['groups'] = channels // kernel.shape[-2]
+    kind = layers.Conv3D if dims == 3 else layers.Conv2D
+    return _with_bias(
+        view,
+        _layer(kind, x, [node], config, [(kernel, origin(view, w))]),
+        filters,
     )
-    unit = Unit(
-        layers.Conv3D if dims == 3 else layers.Conv2D,
-        [x],
-        [(node.name, 0)],
-        config,
-        [kernel],
-        [origin(view, w)],
-        {node.name},
-    )
-    return _with_bias(view, unit, kernel.shape[-1])
 
 # %% ../../nbs/tf1/54_patterns.ipynb #170ffe5f
 def _depthwise(view, node):
@@ -140,139 +185,116 @@ def _depthwise(view, node):
     one.
     """
     x, w = view.ins(node.name)
-    kernel, config = view.static(w), _conv_config(node)
-    if (
-        kernel is None
-        or config is None
-        or attr(node, 'data_format') != 'NHWC'
-        or len(set(config['strides'])) > 1
-    ):
-        return None
+    kernel, config = _array(view, w), _conv_config(node)
+    _need(len(set(config['strides'])) == 1)
     config |= dict(kernel_size=kernel.shape[:2], depth_multiplier=kernel.shape[3])
-    unit = Unit(
+    unit = _layer(
         layers.DepthwiseConv2D,
-        [x],
-        [(node.name, 0)],
+        x,
+        [node],
         config,
-        [kernel],
-        [origin(view, w)],
-        {node.name},
+        [(kernel, origin(view, w))],
     )
+    return _try(_separable, view, unit) or _with_bias(
+        view,
+        unit,
+        int(np.prod(kernel.shape[2:])),
+    )
+
+
+def _separable(view, unit) -> Unit:
+    "A depthwise convolution together with what is behind it."
     point = view.only(unit.outputs[0], 'Conv2D')
-    inner = _conv(view, point) if point is not None else None
-    if (
-        inner
-        and inner.config['kernel_size'] == (1, 1) == inner.config['strides']
-        and scope_of(inner.origins[0]) == scope_of(unit.origins[0]) != ''
-    ):
-        config |= dict(filters=inner.config['filters'], use_bias=inner.config['use_bias'])
-        return Unit(
-            layers.SeparableConv2D,
-            [x],
-            inner.outputs,
-            config,
-            [kernel, *inner.arrays],
-            unit.origins + inner.origins,
-            unit.nodes | inner.nodes,
-        )
-    return _with_bias(view, unit, kernel.shape[2] * kernel.shape[3])
+    _need(point is not None)
+    inner = _conv(view, point)
+    _need(inner.config['kernel_size'] == (1, 1) == inner.config['strides'])
+    _need(scope_of(inner.origins[0]) == scope_of(unit.origins[0]) != '')
+    config = {**unit.config, **{k: inner.config[k] for k in ('filters', 'use_bias')}}
+    arrays, origins = unit.arrays + inner.arrays, unit.origins + inner.origins
+    nodes = unit.nodes | inner.nodes
+    return Unit(
+        layers.SeparableConv2D,
+        unit.inputs,
+        inner.outputs,
+        config,
+        arrays,
+        origins,
+        nodes,
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #de5de139
 def _conv_transpose(view, node):
     "`Conv2DBackpropInput` run forward."
     w, x = view.ins(node.name)[1:]
-    kernel, config = view.static(w), _conv_config(node)
-    if (
-        kernel is None
-        or config is None
-        or not view.is_data(x)
-        or attr(node, 'data_format') != 'NHWC'
-    ):
-        return None
-    config |= dict(filters=kernel.shape[2], kernel_size=kernel.shape[:2])
-    unit = Unit(
+    kernel, config = _array(view, w), _conv_config(node)
+    _need(view.is_data(x))
+    filters = kernel.shape[2]
+    config |= dict(filters=filters, kernel_size=kernel.shape[:2])
+    unit = _layer(
         layers.Conv2DTranspose,
-        [x],
-        [(node.name, 0)],
+        x,
+        [node],
         config,
-        [kernel],
-        [origin(view, w)],
-        {node.name},
+        [(kernel, origin(view, w))],
     )
     unit.choices = [{}] + [dict(output_padding=p) for p in (0, 1) if p < min(config['strides'])]
-    return _with_bias(view, unit, kernel.shape[2])
+    return _with_bias(view, unit, filters)
 
 # %% ../../nbs/tf1/54_patterns.ipynb #9bdc3074
 def _conv1d(view, node):
     "A `Conv2D` between a new axis and its removal."
-    x, conv = view.ins(node.name)[0], view.only((node.name, 0), 'Conv2D')
-    squeeze = conv is not None and view.only((conv.name, 0), 'Squeeze')
-    if (
-        not squeeze
-        or len(view.shape(x) or ()) != 3
-        or len(view.shape((squeeze.name, 0)) or ()) != 3
-        or view.static(view.ins(node.name)[1]) not in (1, -3)
-    ):
-        return None
+    x, axis = view.ins(node.name)
+    conv = _next(view, node, 'Conv2D')
+    squeeze = _next(view, conv, 'Squeeze')
+    _need(_rank(view, x) == 3 == _rank(view, (squeeze.name, 0)))
+    _need(view.static(axis) in (1, -3))
     w = view.ins(conv.name)[1]
-    kernel, config = view.static(w), _conv_config(conv)
-    if kernel is None or config is None or kernel.shape[0] != 1:
-        return None
-    source = view.ins(w[0])[0] if view.node(w[0]).op == 'ExpandDims' else w
-    config |= dict(
-        filters=kernel.shape[-1],
-        kernel_size=kernel.shape[1],
-        strides=config['strides'][1],
-        dilation_rate=config['dilation_rate'][1],
-    )
-    unit = Unit(
+    kernel, config = _array(view, w), _conv_config(conv)
+    _need(kernel.shape[0] == 1)
+    size, filters = kernel.shape[1], kernel.shape[-1]
+    along = {k: config[k][1] for k in ('strides', 'dilation_rate')}
+    config |= dict(filters=filters, kernel_size=size, **along)
+    weights = [(kernel[0], origin(view, _before_new_axis(view, w)))]
+    unit = _layer(
         layers.Conv1D,
-        [x],
-        [(squeeze.name, 0)],
+        x,
+        [node, conv, squeeze],
         config,
-        [kernel[0]],
-        [origin(view, source)],
-        {node.name, conv.name, squeeze.name},
+        weights,
     )
-    return _with_bias(view, unit, kernel.shape[-1])
+    return _with_bias(view, unit, filters)
+
+
+def _before_new_axis(view, ref) -> tuple:
+    return view.ins(ref[0])[0] if view.node(ref[0]).op == 'ExpandDims' else ref
 
 # %% ../../nbs/tf1/54_patterns.ipynb #da1f1156
+def _filters(unit) -> int:
+    "How many numbers a convolution gives for each place."
+    shape = unit.arrays[-1].shape
+    depthwise = unit.kind is layers.DepthwiseConv2D
+    return shape[2] * shape[3] if depthwise else shape[-1]
+
+
 def _dilated(view, node):
     "A convolution in the space between batch and image."
-    block = view.static(view.ins(node.name)[1])
-    inner = view.only((node.name, 0), 'Conv2D', 'DepthwiseConv2dNative', 'ExpandDims')
-    match = (
-        inner is not None
-        and {'Conv2D': _conv, 'DepthwiseConv2dNative': _depthwise, 'ExpandDims': _conv1d}[inner.op]
-    )
-    unit = match(view, inner) if match else None
-    if (
-        not unit
-        or block is None
-        or unit.config['use_bias']
-        or max(np.ravel(unit.config['dilation_rate'])) > 1
-    ):
-        return None
+    x, block = view.ins(node.name)[:2]
+    rate = tuple(int(b) for b in _array(view, block))
+    inner = _next(view, node, *_INNER)
+    unit = _INNER[inner.op](view, inner)
+    _need(not unit.config['use_bias'])
+    _need(max(np.ravel(unit.config['dilation_rate'])) == 1)
     back = view.only(unit.outputs[0], 'BatchToSpaceND')
-    if back is None:
-        return None
-    rate = tuple(int(b) for b in block)
+    _need(back is not None)
     unit.config['dilation_rate'] = rate if len(rate) > 1 else rate[0]
-    unit.choices = [
-        dict(padding=p)
-        for p in ('valid', 'same') + (('causal',) if unit.kind is layers.Conv1D else ())
-    ]
-    unit.inputs, unit.outputs, unit.nodes = (
-        [view.ins(node.name)[0]],
-        [(back.name, 0)],
-        unit.nodes | {node.name, back.name},
-    )
-    units = (
-        unit.arrays[-1].shape[-1]
-        if unit.kind is not layers.DepthwiseConv2D
-        else unit.arrays[0].shape[2] * unit.arrays[0].shape[3]
-    )
-    return _with_bias(view, unit, units)
+    causal = ['causal'] if unit.kind is layers.Conv1D else []
+    unit.choices = [dict(padding=p) for p in ('valid', 'same', *causal)]
+    unit.inputs, unit.outputs = [x], [(back.name, 0)]
+    unit.nodes |= {node.name, back.name}
+    return _with_bias(view, unit, _filters(unit))
+
+
+_INNER = {'Conv2D': _conv, 'DepthwiseConv2dNative': _depthwise, 'ExpandDims': _conv1d}
 
 # %% ../../nbs/tf1/54_patterns.ipynb #f4a6ffa9
 _POOLS = {
@@ -285,64 +307,61 @@ _POOLS = {
 
 def _pool(view, node):
     dims = 3 if node.op.endswith('3D') else 2
+    _need(attr(node, 'data_format') in ('NHWC', 'NDHWC'))
     size, strides = _window(node, 'ksize', dims), _window(node, 'strides', dims)
-    if (
-        None in (size, strides)
-        or attr(node, 'data_format') not in ('NHWC', 'NDHWC')
-        or attr(node, 'padding') not in ('SAME', 'VALID')
-    ):
-        return None
-    config = dict(pool_size=size, strides=strides, padding=attr(node, 'padding').lower())
-    return Unit(
-        _POOLS[node.op], view.ins(node.name)[:1], [(node.name, 0)], config, nodes={node.name}
+    config = dict(
+        pool_size=size,
+        strides=strides,
+        padding=_padding(node),
+    )
+    return _layer(
+        _POOLS[node.op],
+        view.ins(node.name)[0],
+        [node],
+        config,
     )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #17c0f74e
+_PADS = {1: layers.ZeroPadding1D, 2: layers.ZeroPadding2D, 3: layers.ZeroPadding3D}
+
+
 def _pad(view, node):
-    x, pads = view.ins(node.name)[:2]
-    pads = view.static(pads)
-    value = view.static(view.ins(node.name)[2]) if node.op == 'PadV2' else 0
-    if (
-        pads is None
-        or value != 0
-        or pads.shape[0] not in (3, 4, 5)
-        or pads[0].any()
-        or pads[-1].any()
-    ):
-        return None
+    x, pads, *more = view.ins(node.name)
+    pads = _array(view, pads)
+    _need(node.op == 'Pad' or view.static(more[0]) == 0)
+    _need(pads.shape[0] - 2 in _PADS)
+    _need(not pads[0].any())
+    _need(not pads[-1].any())
     spatial = tuple(tuple(int(i) for i in p) for p in pads[1:-1])
-    kind = {1: layers.ZeroPadding1D, 2: layers.ZeroPadding2D, 3: layers.ZeroPadding3D}[len(spatial)]
-    return Unit(
-        kind,
-        [x],
-        [(node.name, 0)],
-        dict(padding=spatial if len(spatial) > 1 else spatial[0]),
-        nodes={node.name},
+    config = dict(padding=spatial if len(spatial) > 1 else spatial[0])
+    return _layer(
+        _PADS[len(spatial)],
+        x,
+        [node],
+        config,
     )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #76a77c5e
+_GLOBAL_POOLS = {
+    ('Mean', 4): layers.GlobalAveragePooling2D,
+    ('Max', 4): layers.GlobalMaxPooling2D,
+    ('Mean', 3): layers.GlobalAveragePooling1D,
+    ('Max', 3): layers.GlobalMaxPooling1D,
+}
+
+
 def _global_pool(view, node):
     "A mean or maximum over the space of an image or the length of a sequence."
     x, axes = view.ins(node.name)
-    axes, rank = view.static(axes), len(view.shape(x) or ())
-    if (
-        axes is None
-        or rank not in (3, 4)
-        or sorted(int(a) % rank for a in np.ravel(axes)) != list(range(1, rank - 1))
-    ):
-        return None
-    kinds = {
-        ('Mean', 4): layers.GlobalAveragePooling2D,
-        ('Max', 4): layers.GlobalMaxPooling2D,
-        ('Mean', 3): layers.GlobalAveragePooling1D,
-        ('Max', 3): layers.GlobalMaxPooling1D,
-    }
-    return Unit(
-        kinds[node.op, rank],
-        [x],
-        [(node.name, 0)],
-        dict(keepdims=bool(attr(node, 'keep_dims'))),
-        nodes={node.name},
+    axes, rank = np.ravel(_array(view, axes)), _rank(view, x)
+    _need(rank in (3, 4))
+    _need(sorted(int(a) % rank for a in axes) == list(range(1, rank - 1)))
+    config = dict(keepdims=bool(attr(node, 'keep_dims')))
+    return _layer(
+        _GLOBAL_POOLS[node.op, rank],
+        x,
+        [node],
+        config,
     )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #00056f50
@@ -350,58 +369,60 @@ def _reshape(view, node):
     "Reshaping that leaves the rows alone."
     x = view.ins(node.name)[0]
     before, after = view.shape(x), view.shape((node.name, 0))
-    if not before or not after or before[0] != 'rows' or after[0] != 'rows' or not view.is_data(x):
-        return None
+    _need(before)
+    _need(after)
+    _need(before[0] == 'rows' == after[0])
+    _need(view.is_data(x))
     target = [-1 if d is None or d == 'rows' else d for d in after[1:]]
-    if target.count(-1) > 1:
-        return None
+    _need(target.count(-1) <= 1)
     if len(target) == 1 and len(before) > 2 and None not in before[1:]:
-        return Unit(layers.Flatten, [x], [(node.name, 0)], nodes={node.name})
-    return Unit(
-        layers.Reshape, [x], [(node.name, 0)], dict(target_shape=tuple(target)), nodes={node.name}
+        return _layer(layers.Flatten, x, [node])
+    return _layer(
+        layers.Reshape,
+        x,
+        [node],
+        dict(target_shape=tuple(target)),
     )
 
 
 def _permute(view, node):
-    perm = view.static(view.ins(node.name)[1])
-    if perm is None or len(perm) < 3 or perm[0] != 0 or not view.is_data(view.ins(node.name)[0]):
-        return None
-    return Unit(
+    x, perm = view.ins(node.name)
+    perm = [int(p) for p in _array(view, perm)]
+    _need(len(perm) >= 3)
+    _need(perm[0] == 0)
+    _need(view.is_data(x))
+    return _layer(
         layers.Permute,
-        view.ins(node.name)[:1],
-        [(node.name, 0)],
-        dict(dims=tuple(int(p) for p in perm[1:])),
-        nodes={node.name},
+        x,
+        [node],
+        dict(dims=tuple(perm[1:])),
     )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #66f823b1
 def _embedding(view, node):
-    table, ids = view.ins(node.name)[:2]
-    array = view.static(table)
-    axis = view.static(view.ins(node.name)[2]) if node.op == 'GatherV2' else 0
-    if (
-        array is None
-        or array.ndim != 2
-        or axis != 0
-        or not view.is_data(ids)
-        or attr(node, 'batch_dims', 0)
-    ):
-        return None
-    return Unit(
+    table, ids, *axis = view.ins(node.name)
+    array = _array(view, table)
+    _need(array.ndim == 2)
+    _need(view.is_data(ids))
+    _need(not attr(node, 'batch_dims', 0))
+    _need(node.op != 'GatherV2' or view.static(axis[0]) == 0)
+    config = dict(input_dim=len(array), output_dim=array.shape[1])
+    return _layer(
         layers.Embedding,
-        [ids],
-        [(node.name, 0)],
-        dict(input_dim=len(array), output_dim=array.shape[1]),
-        [array],
-        [origin(view, table)],
-        {node.name},
+        ids,
+        [node],
+        config,
+        [(array, origin(view, table))],
     )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #f03f6676
 def _lrn(view, node):
     config = {k: attr(node, k) for k in ('depth_radius', 'bias', 'alpha', 'beta')}
-    return Unit(
-        LocalResponseNormalization, view.ins(node.name), [(node.name, 0)], config, nodes={node.name}
+    return _layer(
+        LocalResponseNormalization,
+        view.ins(node.name)[0],
+        [node],
+        config,
     )
 
 
@@ -419,98 +440,120 @@ _MERGES = {
 def _merge(view, node):
     "Two or more tensors of one shape, element by element."
     refs = view.ins(node.name)
-    shapes = [view.shape(r) for r in refs]
-    if (
-        len(set(refs)) < 2
-        or len(set(refs)) < len(refs)
-        or not all(map(view.is_data, refs))
-        or None in shapes
-        or any(s != shapes[0] or len(s) < 2 for s in shapes)
-    ):
-        return None
-    return Unit(_MERGES[node.op], list(refs), [(node.name, 0)], nodes={node.name})
+    shape, *others = [view.shape(r) for r in refs]
+    _need(len(refs) >= 2)
+    _need(len(set(refs)) == len(refs))
+    _need(all(map(view.is_data, refs)))
+    _need(shape)
+    _need(len(shape) >= 2)
+    _need(all(s == shape for s in others))
+    return Unit(
+        _MERGES[node.op],
+        list(refs),
+        [(node.name, 0)],
+        nodes={node.name},
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #17437aa8
 def _concat(view, node):
     refs = list(view.ins(node.name))
-    axis = refs.pop(0 if node.op == 'Concat' else -1)
-    axis, shape = view.static(axis), view.shape((node.name, 0))
-    if (
-        axis is None
-        or not shape
-        or int(axis) % len(shape) == 0
-        or len(refs) < 2
-        or not all(map(view.is_data, refs))
-    ):
-        return None
-    return Unit(layers.Concatenate, refs, [(node.name, 0)], dict(axis=int(axis)), nodes={node.name})
+    axis = _array(view, refs.pop(0 if node.op == 'Concat' else -1))
+    shape = view.shape((node.name, 0))
+    _need(shape)
+    _need(int(axis) % len(shape))
+    _need(len(refs) >= 2)
+    _need(all(map(view.is_data, refs)))
+    return Unit(
+        layers.Concatenate,
+        refs,
+        [(node.name, 0)],
+        dict(axis=int(axis)),
+        nodes={node.name},
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #b630a042
+@dataclass
+class _Norm:
+    "What a batch normalization is made of: gamma, beta, mean, variance, in this order."
+
+    arrays: list
+    refs: list  # tensors; None for what the graph does not have
+    epsilon: float
+
+
 def _fused_norm(view, node):
     x, *refs = view.ins(node.name)
-    arrays = [view.static(r) for r in refs[:4]]
-    if (
-        attr(node, 'is_training', True)
-        or any(a is None for a in arrays)
-        or attr(node, 'data_format') != 'NHWC'
-    ):
-        return None
-    return _norm(view, x, (node.name, 0), arrays, refs, attr(node, 'epsilon'), {node.name})
+    _need(not attr(node, 'is_training', True))
+    _need(attr(node, 'data_format') == 'NHWC')
+    arrays = [_array(view, r) for r in refs[:4]]
+    return _norm(
+        view,
+        x,
+        [node],
+        _Norm(arrays, refs[:4], attr(node, 'epsilon')),
+    )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #cf6e95dc
-def _norm(view, x, out, arrays, refs, epsilon, nodes):
+def _has_effect(view, ref, array, neutral) -> bool:
+    "Is it in the graph, and no constant that changes nothing?"
+    if ref is None:
+        return False
+    constant = view.node(view.read.resolve(ref)[0]).op == 'Const'
+    return not (constant and (array == neutral).all())
+
+
+def _norm(view, x, nodes, norm: _Norm):
     "A batch normalization; gamma and beta are left out where they are constants without effect."
-    keep = [
-        r is not None
-        and not (view.node(view.read.resolve(r)[0]).op == 'Const' and (a == neutral).all())
-        for r, a, neutral in zip(refs, arrays, (1, 0))
-    ] + [True, True]
-    config = dict(epsilon=float(epsilon), scale=keep[0], center=keep[1])
-    names = [origin(view, r) if r is not None else '' for r in refs[:4]]
-    return Unit(
+    parts = zip(
+        norm.refs,
+        norm.arrays,
+        (1, 0),
+    )
+    keep = [_has_effect(view, *part) for part in parts] + [True, True]
+    config = dict(
+        epsilon=float(norm.epsilon),
+        scale=keep[0],
+        center=keep[1],
+    )
+    names = [origin(view, r) if r is not None else 'zeros' for r in norm.refs]
+    weights = [(a.reshape(-1), n) for a, n, k in zip(norm.arrays, names, keep) if k]
+    return _layer(
         layers.BatchNormalization,
-        [x],
-        [out],
-        config,
-        [a.reshape(-1) for a, k in zip(arrays, keep) if k],
-        [n for n, k in zip(names, keep) if k],
+        x,
         nodes,
+        config,
+        weights,
     )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #bc3ea15b
 def _old_norm(view, node):  # of the first TensorFlow
     x, mean, variance, beta, gamma = view.ins(node.name)
     refs = [gamma if attr(node, 'scale_after_normalization') else None, beta, mean, variance]
-    arrays = [view.static(r) if r else np.ones(1) for r in refs]
-    return (
-        None
-        if any(a is None for a in arrays)
-        else _norm(
-            view, x, (node.name, 0), arrays, refs, attr(node, 'variance_epsilon'), {node.name}
-        )
+    arrays = [np.ones(1) if r is None else _array(view, r) for r in refs]
+    return _norm(
+        view,
+        x,
+        [node],
+        _Norm(arrays, refs, attr(node, 'variance_epsilon')),
     )
 
 # %% ../../nbs/tf1/54_patterns.ipynb #e051e550
+_LINEAR = 'Mul', 'Add', 'AddV2', 'Sub', 'RealDiv', 'Div', 'BiasAdd'
+_LONGEST = 8  # operations that a normalization written out takes in a row
+
+
 def _chain(view, node) -> list:
     """Multiplications and additions of static tensors, one after the other: (node, position of the
     data).
     """
     found = []
-    while node is not None:
+    while node is not None and len(found) < _LONGEST and not view.inside(node.name):
         data = [i for i, r in enumerate(view.ins(node.name)) if not view.is_static(r)]
-        if (
-            len(data) != 1
-            or data == [1]
-            and node.op in ('RealDiv', 'Div')
-            or view.inside(node.name)
-        ):
+        if len(data) != 1 or data == [1] and node.op in ('RealDiv', 'Div'):
             break
         found.append((node, data[0]))
         node = view.only((node.name, 0), *_LINEAR)
     return found
-
-
-_LINEAR = 'Mul', 'Add', 'AddV2', 'Sub', 'RealDiv', 'Div', 'BiasAdd'
 
 # %% ../../nbs/tf1/54_patterns.ipynb #91c01d97
 _DO = {
@@ -559,24 +602,51 @@ def _assign_parts(view, chain):
     leaves = [(n, 0) for n in cone if _is_channel_array(view, n)]
     if not 2 <= len(leaves) <= 4 or len({view.static(r).size for r in leaves}) > 1:
         return None
-    rng, size = np.random.default_rng(0), view.static(leaves[0]).size
-    given = {
-        r: rng.uniform(1e-3, 2, view.static(r).shape).astype(view.static(r).dtype) for r in leaves
-    }
-    shift, both = (
-        _run_chain(view, chain, np.full(size, v, given[leaves[0]].dtype), given) for v in (0.0, 1.0)
+    line = _line(
+        view,
+        chain,
+        given := _draw(view, leaves),
     )
-    if shift is None or both is None or shift.size != size:
+    if line is None:
         return None
+    flat = {r: a.reshape(-1).astype(float) for r, a in given.items()}
+    for parts, epsilon in _castings(view, cone, leaves):
+        if _explains(
+            [flat.get(p) for p in parts],
+            epsilon,
+            *line,
+        ):
+            return _norm_of_parts(view, chain, parts, epsilon)
+
+
+def _draw(view, refs) -> dict:
+    "Random positive numbers for some tensors."
+    rng, draw = np.random.default_rng(0), lambda a: rng.uniform(1e-3, 2, a.shape).astype(a.dtype)
+    return {r: draw(view.static(r)) for r in refs}
+
+
+def _line(view, chain, given) -> tuple | None:
+    "What a chain adds and by what it multiplies, channel by channel, with other arrays in it."
+    some = next(iter(given.values()))
+    ends = [
+        np.full(
+            some.size,
+            v,
+            some.dtype,
+        )
+        for v in (0.0, 1.0)
+    ]
+    shift, both = (_run_chain(view, chain, x, given) for x in ends)
+    if shift is None or both is None or shift.size != some.size:
+        return None
+    return shift, both - shift
+
+
+def _castings(view, cone, leaves):
+    "All ways to give gamma, beta, mean and variance to the leaves; the variance is always there."
+    found = [*leaves, *[None] * (4 - len(leaves))]
     for epsilon in _epsilons(view, cone):
-        for parts in itertools.permutations([*leaves, *[None] * (4 - len(leaves))]):
-            if parts[3] is not None and _explains(
-                [None if p is None else given[p].reshape(-1).astype(float) for p in parts],
-                epsilon,
-                shift,
-                both - shift,
-            ):
-                return _norm_of_parts(view, chain, parts, epsilon, size)
+        yield from ((p, epsilon) for p in itertools.permutations(found) if p[3] is not None)
 
 # %% ../../nbs/tf1/54_patterns.ipynb #e755ac11
 def _is_channel_array(
@@ -605,31 +675,31 @@ def _epsilons(view, cone) -> list:
 
 # %% ../../nbs/tf1/54_patterns.ipynb #bdec2357
 def _explains(parts, epsilon, shift, scale) -> bool:
-    gamma, beta, mean, variance = (
-        p if p is not None else d for p, d in zip(parts, (1.0, 0.0, 0.0, None))
-    )
-    expected = gamma / np.sqrt(variance + epsilon)
-    return np.allclose(scale, expected, rtol=1e-4, atol=1e-5) and np.allclose(
-        shift, beta - mean * expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
+    "Is `scale * x + shift` the normalization `gamma * (x - mean) / sqrt(variance + epsilon) + beta`?"
+    neutral = 1.0, 0.0, 0.0, None
+    gamma, beta, mean, variance = (n if p is None else p for p, n in zip(parts, neutral))
+    slope = gamma / np.sqrt(variance + epsilon)
+    level, most = beta - mean * slope, np.abs(slope).max()
+    same_slope = np.allclose(scale, slope, rtol=1e-4, atol=1e-5)
+    return same_slope and np.allclose(
+        shift,
+        level,
+        rtol=1e-4,
+        atol=1e-4 * most,
     )
 
 
-def _norm_of_parts(view, chain, parts, epsilon, size):
-    start, data = chain[0]
+def _norm_of_parts(view, chain, parts, epsilon):
+    (start, data), size = chain[0], view.static(parts[3]).size
     neutral = [np.ones(size), np.zeros(size), np.zeros(size), None]
-    arrays = [view.static(p) if p is not None else n for p, n in zip(parts, neutral)]
-    refs = [*parts[:2], *parts[2:]]
-    unit = _norm(
+    arrays = [n if p is None else view.static(p) for p, n in zip(parts, neutral)]
+    x, nodes = view.ins(start.name)[data], [n for n, _ in chain]
+    return _norm(
         view,
-        view.ins(start.name)[data],
-        (chain[-1][0].name, 0),
-        arrays,
-        refs,
-        epsilon,
-        {n.name for n, _ in chain},
+        x,
+        nodes,
+        _Norm(arrays, parts, epsilon),
     )
-    unit.origins = [o or 'zeros' for o in unit.origins]
-    return unit
 
 # %% ../../nbs/tf1/54_patterns.ipynb #d4ffbae7
 _ANCHORS = {
@@ -676,42 +746,42 @@ def match_layer(view, node) -> Unit | None:
     "The layer that begins at a node."
     if node.op in ELEMENTWISE and (unit := _activation_at(view, node)):
         return unit
-    for anchor in _ANCHORS.get(node.op, ()):
-        if unit := anchor(view, node):
+    for pattern in _ANCHORS.get(node.op, ()):
+        if unit := _try(pattern, view, node):
             return add_activation(view, unit) if unit.kind in _ACTIVE else unit
-    if node.op == 'Softmax':
-        return Unit(
-            layers.Softmax,
-            view.ins(node.name),
-            [(node.name, 0)],
-            nodes={node.name},
-            activation='softmax',
-        )
+
+
+def _softmax(view, node):
+    unit = _layer(
+        layers.Softmax,
+        view.ins(node.name)[0],
+        [node],
+    )
+    unit.activation = 'softmax'
+    return unit
+
+
+_ANCHORS['Softmax'] = (_softmax,)
 
 # %% ../../nbs/tf1/54_patterns.ipynb #7f7714d6
 def _activation_at(view, node) -> Unit | None:
     "An activation that stands by itself."
     data = {r for r in view.ins(node.name) if not view.is_static(r)}
-    if len(data) != 1 or _chain(view, node) and _written_norm(view, node):
+    if len(data) != 1 or _written_norm(view, node):
         return None
     (x,) = data
     group, text, make = find_activation(view, x) or ((), '', None)
-    if node.name not in group or len(group) == 1 and isinstance(make(), Formula):
+    if node.name not in group:
         return None
-    if isinstance(make(), Formula):
-        return Unit(
-            Compute,
-            [x],
-            [(group[-1], 0)],
-            dict(formula=Fresh(make)),
-            nodes=set(group),
-            activation=text,
-        )
-    return Unit(
-        layers.Activation,
-        [x],
-        [(group[-1], 0)],
-        dict(activation=Fresh(make)),
-        nodes=set(group),
-        activation=text,
+    own = isinstance(make(), Formula)
+    if own and len(group) == 1:
+        return None
+    kind, key = (Compute, 'formula') if own else (layers.Activation, 'activation')
+    unit = _layer(
+        kind,
+        x,
+        [view.node(n) for n in group],
+        {key: Fresh(make)},
     )
+    unit.activation = text
+    return unit

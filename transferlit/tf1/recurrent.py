@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from keras import layers
 
+from .graph_files import VARIABLES
 from .layers import Compute, Formula
 from .view import Fresh, Unit, View, origin
 
 # %% auto #0
-__all__ = ['NotRecurrent', 'Loop', 'find_loops', 'Cell', 'find_cells', 'recurrent_units']
+__all__ = ['NotRecurrent', 'Loop', 'find_loops', 'Cell', 'find_cells', 'RecurrentUnit', 'recurrent_units', 'pair_directions']
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #278f2f55
 class NotRecurrent(Exception):
@@ -52,7 +53,14 @@ def find_loops(
         if loops:
             frames.setdefault(loops[0], []).append((name, len(loops)))
     whole = {f: found for f, found in frames.items() if all(depth == 1 for _, depth in found)}
-    return [Loop(view, f, [n for n, _ in found]) for f, found in whole.items()]
+    return [
+        Loop(
+            view,
+            f,
+            [n for n, _ in found],
+        )
+        for f, found in whole.items()
+    ]
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #222ac03d
 _UNPACK = {'TensorListFromTensor': 0, 'TensorArrayScatterV3': 2, 'TensorArrayUnpack': 1}
@@ -104,6 +112,8 @@ class _Product:
     of_state: bool  # is it the state that is multiplied?
     bias: np.ndarray | None = None
     bias_origin: str = ''
+    ref: tuple = ()  # the tensor that the kernel is
+    parts: int = 1  # of how many products it was put together
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #b6f7376a
 def _known(view, ref) -> tuple:
@@ -124,8 +134,60 @@ def _products(loop) -> list:
         if kernel is None or kernel.ndim != 2:
             raise NotRecurrent('it multiplies by what is no weight')
         state = view.node(data[0]).op in ('Switch', 'Merge')
-        found.append(_Product(kernel, where, state, *_bias(view, name, kernel.shape[1])))
+        bias = _bias(view, name, kernel.shape[1])
+        found.append(_Product(kernel, where, state, *bias, ref=with_))
     return found
+
+
+def _behind(view, ref) -> list:
+    "The variables that a tensor is computed from; constants of a frozen graph count as such."
+    names = view.read.cone([ref])
+    matrices = [n for n in names if view.node(n).op in VARIABLES | {'Const'}]
+    return [n for n in matrices if np.ndim(view.static((n, 0))) == 2]
+
+
+def _join_parts(view, products: list) -> list:
+    """Products by slices of one variable, gate by gate, as one product by the whole, in the order
+    of its columns.
+    """
+    groups = {}
+    for product in products:
+        groups.setdefault(tuple(_behind(view, product.ref)), []).append(product)
+    found = []
+    for names, parts in groups.items():
+        whole = _whole(view, names, parts) if len(names) == 1 < len(parts) else None
+        found += parts if whole is None else [whole]
+    return found
+
+
+def _whole(view, names: tuple, parts: list) -> _Product | None:
+    kernel = view.static((names[0], 0))
+    places = [_column(kernel, p.kernel) for p in parts]
+    if None in places or sum(p.kernel.shape[1] for p in parts) != kernel.shape[1]:
+        return None
+    order = [p for _, p in sorted(zip(places, parts), key=lambda pair: pair[0])]
+    biases = [p.bias for p in order if p.bias is not None]
+    bias = np.concatenate(biases) if len(biases) == len(parts) else None
+    if biases and bias is None:
+        return None
+    where, state = origin(view, (names[0], 0)), all(p.of_state for p in parts)
+    return _Product(
+        kernel,
+        where,
+        state,
+        bias,
+        order[0].bias_origin.removeprefix('computed from '),
+        parts=len(parts),
+    )
+
+
+def _column(whole, part) -> int | None:
+    "Where the columns of `part` begin in `whole`."
+    width = part.shape[1]
+    places = range(0, whole.shape[1] - width + 1, width)
+    if len(part) != len(whole):
+        return None
+    return next((i for i in places if np.array_equal(whole[:, i : i + width], part)), None)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #30344e0a
 def _bias(view, name, size, hops=3) -> tuple:
@@ -137,7 +199,12 @@ def _bias(view, name, size, hops=3) -> tuple:
             array, where = _known(view, ref) if view.is_static(ref) else (None, '')
             if array is not None and array.shape == (size,):
                 return array, where
-        return _bias(view, user, size, hops - 1)
+        return _bias(
+            view,
+            user,
+            size,
+            hops - 1,
+        )
     return None, ''
 
 
@@ -164,7 +231,12 @@ def _old_lstm(product, width: int, forget: float) -> Cell:
     i, j, f, o = np.split(bias, 4)
     bias = np.hstack([i, f + kernel.dtype.type(forget), j, o])
     names = [product.origin, product.origin, product.bias_origin or 'zeros']
-    return Cell(layers.LSTM, units, [kernel[:width], kernel[width:], bias], names)
+    return Cell(
+        layers.LSTM,
+        units,
+        [kernel[:width], kernel[width:], bias],
+        names,
+    )
 
 
 def _old_gru(gates, new, width: int) -> Cell:
@@ -179,7 +251,13 @@ def _old_gru(gates, new, width: int) -> Cell:
     r, z = np.split(biases[0], 2)
     names = [gates.origin, gates.origin, gates.bias_origin or 'zeros']
     arrays = [kernel[:width], kernel[width:], np.hstack([z, r, biases[1]])]
-    return Cell(layers.GRU, units, arrays, names, dict(reset_after=False))
+    return Cell(
+        layers.GRU,
+        units,
+        arrays,
+        names,
+        dict(reset_after=False),
+    )
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #fb9579ff
 def _old_basic(product, width: int) -> Cell:
@@ -187,7 +265,12 @@ def _old_basic(product, width: int) -> Cell:
     kernel = product.kernel
     bias = np.zeros(units, kernel.dtype) if product.bias is None else product.bias
     names = [product.origin, product.origin, product.bias_origin or 'zeros']
-    return Cell(layers.SimpleRNN, units, [kernel[:width], kernel[width:], bias], names)
+    return Cell(
+        layers.SimpleRNN,
+        units,
+        [kernel[:width], kernel[width:], bias],
+        names,
+    )
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #0e5a5b10
 def _keras_cell(first, second) -> Cell:
@@ -202,33 +285,18 @@ def _keras_cell(first, second) -> Cell:
     biases = [p for p in (own, back) if p.bias is not None]
     config = dict(use_bias=bool(biases))
     arrays, names = [own.kernel, back.kernel], [own.origin, back.origin]
-    if kind is layers.GRU:
-        config['reset_after'] = True
+    if kind is layers.GRU:  # where it comes first, the state and what was reset are multiplied
+        config['reset_after'] = back.parts == 1 or back.of_state
     if biases:
         both = kind is layers.GRU and len(biases) == 2
         arrays.append(np.stack([p.bias for p in biases]) if both else biases[0].bias)
         names.append(biases[0].bias_origin)
     return Cell(kind, units, arrays, names, config)
 
-# %% ../../nbs/tf1/56_recurrent.ipynb #8c97f717
-def _split_gru(products) -> Cell | None:
-    "A GRU of Keras whose reset comes first: the state is multiplied twice, by parts of one kernel."
-    own, *back = sorted(products, key=lambda p: -p.kernel.shape[1])
-    units = back[-1].kernel.shape[1] if back else 0
-    shapes = [p.kernel.shape for p in back]
-    if shapes != [(units, 2 * units), (units, units)] or own.kernel.shape[1] != 3 * units:
-        return None
-    arrays, names = [own.kernel, np.hstack([p.kernel for p in back])], [own.origin, back[0].origin]
-    if own.bias is not None:
-        arrays.append(own.bias)
-        names.append(own.bias_origin)
-    config = dict(reset_after=False, use_bias=own.bias is not None)
-    return Cell(layers.GRU, units, arrays, names, config)
-
 # %% ../../nbs/tf1/56_recurrent.ipynb #200e2c1b
 def find_cells(loop: Loop, width: int) -> list:
     "The cells of a loop, the first to take the sequence first. Raises NotRecurrent."
-    products, forget, cells = _products(loop), _forget_biases(loop), []
+    products, forget, cells = _join_parts(loop.view, _products(loop)), _forget_biases(loop), []
     while products:
         one = products.pop(0)
         rows, columns = one.kernel.shape
@@ -238,8 +306,6 @@ def find_cells(loop: Loop, width: int) -> list:
             cell = _old_gru(one, products.pop(0), width)
         elif rows > width and rows - width == columns and not one.of_state:
             cell = _old_basic(one, width)
-        elif (cell := _split_gru([one, *products[:2]])) is not None:
-            products = products[2:]
         elif products:
             cell = _keras_cell(one, products.pop(0))
         else:
@@ -268,8 +334,17 @@ def _run(cells, sample, more: dict, backwards: bool) -> list:
     "What each layer gives for a sample, rows first: the sequence, and its states."
     found, x = [], sample
     for number, cell in enumerate(cells):
-        config = {**cell.config, **more, 'go_backwards': backwards and number == 0}
-        layer = cell.kind(cell.units, return_sequences=True, return_state=True, **config)
+        config = {
+            **cell.config,
+            **more,
+            'go_backwards': backwards and number == 0,
+        }
+        layer = cell.kind(
+            cell.units,
+            return_sequences=True,
+            return_state=True,
+            **config,
+        )
         layer.build(x.shape)
         layer.set_weights(cell.arrays)
         found.append([np.asarray(r) for r in layer(x)])
@@ -288,7 +363,17 @@ def _places(loop, results: list) -> dict:
         value = view.sample[ref]
         choices = [(n, i, r) for n, rs in enumerate(results) for i, r in enumerate(rs)]
         last = len(results) - 1
-        choices.append((last, 'steps', np.swapaxes(results[-1][0], 0, 1)))
+        choices.append(
+            (
+                last,
+                'steps',
+                np.swapaxes(
+                    results[-1][0],
+                    0,
+                    1,
+                ),
+            )
+        )
         choices.append((last, 'only', results[-1][1][None]))
         place = next(((n, i) for n, i, r in choices if _is_close(value, r)), None)
         if place is None:
@@ -333,8 +418,17 @@ def _swapped(view, ref, name: str) -> tuple:
     if view.node(ref[0]).op == 'Transpose' and _swaps(view, ref[0]):
         return view.ins(ref[0])[0], []
     shape = view.shape(ref)
-    value = np.swapaxes(view.sample[ref], 0, 1)
-    new = _virtual(view, name, value, [shape[1], shape[0], *shape[2:]])
+    value = np.swapaxes(
+        view.sample[ref],
+        0,
+        1,
+    )
+    new = _virtual(
+        view,
+        name,
+        value,
+        [shape[1], shape[0], *shape[2:]],
+    )
     return new, [_transpose(ref, new, {name})]
 
 
@@ -349,15 +443,51 @@ def _is_reversed(view, ref) -> bool:
     return axes is not None and list(np.ravel(axes)) == [0]
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #00f1b546
+@dataclass
+class RecurrentUnit(Unit):
+    "A recurrent layer to be, with all that it can give on the sample: sequence, states."
+
+    results: list = field(default_factory=list)
+
+
 def _formula_unit(step: list, ref, new, nodes) -> Unit:
     make = Fresh(lambda: Formula([step]))
-    return Unit(Compute, [ref], [new], dict(formula=make), nodes=nodes, activation=step[0])
+    return Unit(
+        Compute,
+        [ref],
+        [new],
+        dict(formula=make),
+        nodes=nodes,
+        activation=step[0],
+    )
 
 
 def _transpose(ref, new, nodes) -> Unit:
-    return _formula_unit(['transpose', ['x0'], {'axes': [1, 0, 2]}], ref, new, nodes)
+    return _formula_unit(
+        ['transpose', ['x0'], {'axes': [1, 0, 2]}],
+        ref,
+        new,
+        nodes,
+    )
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #28f15d32
+@dataclass
+class _Placed:
+    "A cell in a loop: what its layer gives on the sample, and which tensors of the graph that is."
+
+    cell: Cell
+    name: str  # of the layer, among the nodes of the graph
+    results: list  # sequence, last states
+    wanted: dict  # number of a result, or what is made of it, to a tensor
+    sequences: bool  # is the whole sequence needed?
+
+    @property
+    def states(self) -> list:
+        "Numbers of the last states that are needed beside the first result."
+        first = 0 if self.sequences else 1
+        return [i for i in self.wanted if isinstance(i, int) and i > first]
+
+
 def recurrent_units(
     loop: Loop,
 ) -> list:
@@ -371,19 +501,25 @@ def recurrent_units(
     x, units = _swapped(view, steps, f'{loop.frame}/rows_first')
     cells = find_cells(loop, view.sample[x].shape[-1])
     more, results, places = _agreeing(loop, cells, view.sample[x], backwards)
-    shape = view.shape(x)
-    for number, cell in enumerate(cells):
-        wanted = {i: r for r, (n, i) in places.items() if n == number}
-        needed = number < len(cells) - 1 or {0, 'steps'} & set(wanted)
-        config = {**cell.config, **more, 'go_backwards': backwards and number == 0}
-        unit = _unit(
-            loop, cell, (number, x, shape), (results[number], wanted), bool(needed), config
-        )
-        units.append(unit)
-        units += _after(wanted, unit)
+    for number, placed in enumerate(_place(loop, cells, results, places)):
+        turned = backwards and number == 0
+        unit = _unit(view, placed, x, {**more, 'go_backwards': turned})
+        units += [unit, *_after(placed.wanted, unit)]
         x = unit.outputs[0]
     _claim(loop, units, handing, places)
     return units
+
+
+def _place(loop, cells, results, places) -> list:
+    "The cells of a loop with what is needed of each."
+    found = []
+    for number, cell in enumerate(cells):
+        wanted = {i: ref for ref, (n, i) in places.items() if n == number}
+        inner = number < len(cells) - 1
+        sequences = inner or bool({0, 'steps'} & set(wanted))
+        name = f'{loop.frame}/{number}'
+        found.append(_Placed(cell, name, results[number], wanted, sequences))
+    return found
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #1aa2c936
 def _agreeing(loop, cells, sample, backwards) -> tuple:
@@ -399,33 +535,59 @@ def _agreeing(loop, cells, sample, backwards) -> tuple:
     raise last
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #edd59fba
-def _unit(loop, cell, place, found, sequences: bool, config) -> Unit:
+def _unit(view, placed: _Placed, x, more: dict) -> RecurrentUnit:
     "One layer, with as many of its results as are needed."
-    (number, x, shape), (results, wanted), view = place, found, loop.view
-    states = [i for i in wanted if isinstance(i, int) and i > 0 and (sequences or i > 1)]
-    config = dict(config, units=cell.units, return_sequences=sequences, return_state=bool(states))
-    outputs, nodes = [], {f'{loop.frame}/{number}'}
-    rows, time = (shape[0], shape[1]) if shape else (None, None)
-    shapes = [[rows, time, cell.units] if sequences else [rows, cell.units]]
-    shapes += [[rows, cell.units]] * max(states, default=0)
-    values = [results[0] if sequences else results[1], *results[1:]]
-    for i, (one, value) in enumerate(zip(shapes, values)):
-        key = (0 if sequences else 1) if i == 0 else i
-        known = wanted.get(key) if not (i and key == 1 and not sequences) else None
-        name = f'{loop.frame}/{number}/{i}'
-        nodes.add(name)
-        outputs.append(known or _virtual(view, name, value, one))
-    return Unit(cell.kind, [x], outputs, config, cell.arrays, cell.origins, nodes)
+    cell, states = placed.cell, placed.states
+    config = dict(
+        {**cell.config, **more},
+        units=cell.units,
+        return_sequences=placed.sequences,
+        return_state=bool(states),
+    )
+    outputs = _outputs(view, placed, view.shape(x) or [None, None])
+    nodes = {placed.name, *(f'{placed.name}/{i}' for i in range(len(outputs)))}
+    unit = RecurrentUnit(cell.kind, [x], outputs, config, cell.arrays, cell.origins, nodes)
+    unit.results = placed.results
+    return unit
+
+
+def _outputs(view, placed: _Placed, shape: list) -> list:
+    "The tensors that a layer gives: those of the graph, and new ones in the places between."
+    first = 0 if placed.sequences else 1
+    units = placed.cell.units
+    whole, last = [shape[0], shape[1], units], [shape[0], units]
+    found = []
+    for i in range(1 + max(placed.states, default=0)):
+        result = first if i == 0 else i
+        repeated = i > 0 and result == first
+        known = None if repeated else placed.wanted.get(result)
+        one = whole if result == 0 else last
+        new = f'{placed.name}/{i}', placed.results[result], one
+        found.append(known or _virtual(view, *new))
+    return found
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #74ca373e
 def _after(wanted: dict, unit) -> list:
     "Units for what the graph has time first."
     found, source = [], unit.outputs[0]
     if 'steps' in wanted:
-        found.append(_transpose(source, wanted['steps'], {wanted['steps'][0]}))
+        found.append(
+            _transpose(
+                source,
+                wanted['steps'],
+                {wanted['steps'][0]},
+            )
+        )
     if 'only' in wanted:
         step, ref = ['expand_dims', ['x0'], {'axis': 0}], wanted['only']
-        found.append(_formula_unit(step, source, ref, {ref[0]}))
+        found.append(
+            _formula_unit(
+                step,
+                source,
+                ref,
+                {ref[0]},
+            )
+        )
     return found
 
 
@@ -441,3 +603,161 @@ def _claim(loop, units, handing, places) -> None:
             mine.add(name)
     taken = {n for u in units for n in u.nodes}
     layer.nodes |= mine - taken
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #b1d1a004
+_LAYERS = layers.LSTM, layers.GRU, layers.SimpleRNN
+
+
+def _reverses(view, ref, axis: int) -> bool:
+    "Does a tensor hold another in reverse, along `axis`?"
+    node = view.node(ref[0]) if ref[0] in view.read.nodes else None
+    if node is None or node.op != 'ReverseV2':
+        return False
+    axes = view.static(view.ins(ref[0])[1])
+    return axes is not None and list(np.ravel(axes)) == [axis]
+
+
+@dataclass
+class _Reading:
+    "What a recurrent layer reads, and from which end."
+
+    unit: RecurrentUnit
+    source: tuple  # a tensor, and whether it has time first
+    backwards: bool
+
+    @property
+    def settings(self) -> tuple:
+        free = 'go_backwards', 'return_state'
+        return self.unit.kind, {k: v for k, v in self.unit.config.items() if k not in free}
+
+
+def _reading(view, units, unit) -> _Reading:
+    ref, backwards = unit.inputs[0], unit.config['go_backwards']
+    swap = next((u for u in units if ref in u.outputs and u.activation == 'transpose'), None)
+    if swap is not None:
+        return _Reading(
+            unit,
+            (swap.inputs[0], True),
+            backwards,
+        )
+    if not backwards and _reverses(view, ref, 1):
+        return _Reading(
+            unit,
+            (view.ins(ref[0])[0], False),
+            True,
+        )
+    return _Reading(unit, (ref, False), backwards)
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #b1d1a005
+_MODES = {'Add': 'sum', 'AddV2': 'sum', 'Mul': 'mul'}
+
+
+def _alone(view, units, ref) -> str | None:
+    "The only node that uses a tensor, where no layer and no output of the model is it."
+    users = {name for name, _ in view.users.get(ref, [])}
+    taken = ref in view.outputs or any(ref in u.inputs for u in units)
+    return users.pop() if len(users) == 1 and not taken else None
+
+
+def _forwards(view, units, unit) -> tuple | None:
+    "What a layer that reads backwards gives, in the order of the sequence; None where it is mixed."
+    ref = unit.outputs[0]
+    if not unit.config['return_sequences']:
+        return ref
+    user = _alone(view, units, ref)
+    return (user, 0) if user is not None and _reverses(view, (user, 0), 1) else None
+
+
+def _merge_mode(view, name: str, refs) -> str | None:
+    "How a node merges two tensors, as `Bidirectional` calls it."
+    node, given = view.node(name), [r for r in view.ins(name) if not view.is_static(r)]
+    if node.op in ('Concat', 'ConcatV2') and given == refs:
+        axis = view.static(view.ins(name)[0 if node.op == 'Concat' else -1])
+        last = len(view.shape((name, 0)) or ()) - 1
+        return 'concat' if axis is not None and int(axis) in (-1, last) else None
+    return _MODES.get(node.op) if set(given) == set(refs) else None
+
+
+def _merged(view, units, refs) -> tuple:
+    "The merge mode of two tensors and what it gives; no mode where each is used by itself."
+    users = {_alone(view, units, r) for r in refs}
+    name = users.pop() if len(users) == 1 else None
+    mode = None if name is None else _merge_mode(view, name, refs)
+    return (None, list(refs)) if mode is None else (mode, [(name, 0)])
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #b1d1a006
+def _states(view, unit) -> list:
+    "The last states of a layer; those that the graph does not use are added."
+    given, name = unit.outputs[1:], unit.outputs[0][0]
+    shape = [view.shape(unit.outputs[0])[0], unit.config['units']]
+    for i, value in list(enumerate(unit.results))[1 + len(given) :]:
+        given.append(
+            _virtual(
+                view,
+                f'{name}/state{i}',
+                value,
+                shape,
+            )
+        )
+    return given
+
+
+def _both_ways(view, units, first, second) -> Unit | None:
+    "Two layers as one `Bidirectional`; None where what they give is used otherwise."
+    back = _forwards(view, units, second)
+    if back is None:
+        return None
+    mode, outputs = _merged(
+        view,
+        units,
+        [first.outputs[0], back],
+    )
+    state = first.config['return_state'] or second.config['return_state']
+    if state:
+        outputs += _states(view, first) + _states(view, second)
+    inner, dtype = dict(first.config, return_state=state), str(first.arrays[0].dtype)
+    make = Fresh(lambda: first.kind(**inner, dtype=dtype))
+    arrays, origins = first.arrays + second.arrays, first.origins + second.origins
+    nodes = first.nodes | second.nodes | {back[0]} | {r[0] for r in outputs}
+    config = dict(layer=make, merge_mode=mode)
+    return Unit(
+        layers.Bidirectional,
+        first.inputs,
+        outputs,
+        config,
+        arrays,
+        origins,
+        nodes,
+    )
+
+
+def pair_directions(
+    view: View,  # observed
+    units: list,  # recurrent layers, with what swaps time and rows
+) -> list:  # the same, or fewer
+    "Two layers that read one sequence from both ends, as one `Bidirectional`."
+    readings = [_reading(view, units, u) for u in units if u.kind in _LAYERS]
+    for first in [r for r in readings if not r.backwards]:
+        for second in [r for r in readings if r.backwards and r.unit in units]:
+            alike = first.source == second.source and first.settings == second.settings
+            both = (
+                _both_ways(
+                    view,
+                    units,
+                    first.unit,
+                    second.unit,
+                )
+                if alike
+                else None
+            )
+            if both is not None:
+                others = [u for u in units if u is not first.unit and u is not second.unit]
+                units = _without_spare(view, [*others, both])
+                break
+    return units
+
+
+def _without_spare(view, units) -> list:
+    "The units but for transposes that nothing uses any more."
+    used = {r for u in units for r in u.inputs} | set(view.users) | set(view.outputs)
+    return [u for u in units if u.activation != 'transpose' or used & set(u.outputs)]

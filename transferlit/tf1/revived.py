@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,29 +74,28 @@ def _original(meta, values, fed: dict, outputs: list, feeds: dict) -> list:
     feed = given | {r: a for r, a in feeds.items() if r[0] in named}
     graph = graph_pb2.GraphDef(library=meta.graph_def.library, versions=meta.graph_def.versions)
     graph.node.extend(_behind(named, feed, outputs))
-    graph = safe(graph)
     there = {n.name for n in graph.node}
-    with tf.Graph().as_default() as g, literal_session(g) as session:
-        tf.graph_util.import_graph_def(
-            graph,
-            name='',
-            producer_op_list=(
-                meta.meta_info_def.stripped_op_list
-                if meta.meta_info_def.stripped_op_list.op
-                else None
-            ),
-        )
-        for node in graph.node:
-            if node.op in VARIABLES:
-                _assign(
-                    session,
-                    g.get_tensor_by_name(f'{node.name}:0'),
-                    node,
-                    fed.get((node.name, 0), values[node.name]),
-                )
-        taken = {_cut(named, feed, r): a for r, a in feed.items()}
-        wanted = [to_text(_cut(named, feed, r)) for r in outputs]
+    taken = {_cut(named, feed, r): a for r, a in feed.items()}
+    wanted = [to_text(_cut(named, feed, r)) for r in outputs]
+    with _session_of(safe(graph), meta) as session:
+        _fill(session, graph, values, fed)
         return session.run(wanted, {to_text(r): a for r, a in taken.items() if r[0] in there})
+
+
+@contextmanager
+def _session_of(graph, meta):
+    "A session over a graph as it is written in the file that `meta` comes from."
+    ops = meta.meta_info_def.stripped_op_list
+    with tf.Graph().as_default() as g, literal_session(g) as session:
+        tf.graph_util.import_graph_def(graph, name='', producer_op_list=ops if ops.op else None)
+        yield session
+
+
+def _fill(session, graph, values, fed: dict) -> None:
+    "Give each variable its value."
+    for node in (n for n in graph.node if n.op in VARIABLES):
+        tensor = session.graph.get_tensor_by_name(f'{node.name}:0')
+        _assign(session, tensor, node, fed.get((node.name, 0), values[node.name]))
 
 # %% ../../nbs/tf1/80_revived.ipynb #5c011158
 def _cut(named, feed, ref) -> tuple:
@@ -647,51 +647,51 @@ def _lifted(old, reading, refs) -> tuple:
     """The model; where rounding adds up over many layers, pieces of the graph take their place if
     that helps.
     """
+    view, names = reading.view, _input_names(reading.view)
 
     def make(refused=()):
-        return lift(reading.view, _input_names(reading.view), reading.shapes, _scopes(old), refused)
+        return lift(view, names, reading.shapes, _scopes(old), refused)
 
     def off(found):
-        return max(
-            map(difference, _listed(_called(found[0], reading)), _expected(old, reading, refs)[0])
-        )
+        expected = _expected(old, reading, refs)[0]
+        return max(map(difference, _listed(_called(found[0], reading)), expected))
 
     found = make()
     rounded = [u for u in found[1] if u.native and u.off]
     if not rounded or off(found) <= TOLERANCE:
         return found
-    other = make({n for u in rounded for n in u.nodes})
-    return other if off(other) <= TOLERANCE else found
+    model, units, why = make({n for u in rounded for n in u.nodes})
+    if off((model, units, why)) > TOLERANCE:
+        return found
+    which = ', '.join(u.name for u in rounded)
+    return model, units, [*why, f'{which} stays a piece of the graph: rounding adds up behind it']
 
 # %% ../../nbs/tf1/80_revived.ipynb #fd28db03
-def _to_keras(old, outputs, inputs, name):
+def _asked(old, outputs, inputs) -> tuple:
+    "The tensors of outputs, and what is read between the inputs and them."
     _complete(old)
     refs = _wanted(old, outputs)
-    begin = (
-        None
-        if inputs is None
-        else tuple(_find(old, n) for n in ([inputs] if isinstance(inputs, str) else inputs))
-    )
-    reading = _read(old, refs, begin)
+    names = [inputs] if isinstance(inputs, str) else inputs
+    begin = None if names is None else tuple(_find(old, n) for n in names)
+    return refs, _read(old, refs, begin)
+
+
+def _to_keras(old, outputs, inputs, name):
+    refs, reading = _asked(old, outputs, inputs)
     model, units, refused = _lifted(old, reading, refs)
     model.name = name or _stem(old.path)
     old.names = _origins(model, units)
-    mixed = _mixed(reading.view, [(model.get_layer(u.name), u) for u in units])
     pieces = {u.name: u.activation for u in units if not u.native}
-    _record(
-        old,
-        'model',
-        refs,
-        reading,
-        _called(model, reading),
-        units,
-        native=not pieces,
-        pieces=pieces,
-        refused=refused,
-        **{'rows depend on one another in': mixed},
-        layers=len(units),
-        weights=dict(old.names),
-    )
+    mixed = _mixed(reading.view, [(model.get_layer(u.name), u) for u in units])
+    about = {
+        'native': not pieces,
+        'pieces': pieces,
+        'refused': refused,
+        'rows depend on one another in': mixed,
+        'layers': len(units),
+        'weights': dict(old.names),
+    }
+    _record(old, 'model', refs, reading, _called(model, reading), units, **about)
     model.notes = tuple(dict.fromkeys(old.notes))
     return model
 
@@ -731,73 +731,50 @@ def _called(layer, reading):
 
 # %% ../../nbs/tf1/80_revived.ipynb #d899b57a
 def _as_layer(old, outputs, inputs, name):
-    _complete(old)
-    refs = _wanted(old, outputs)
-    begin = (
-        None
-        if inputs is None
-        else tuple(_find(old, n) for n in ([inputs] if isinstance(inputs, str) else inputs))
-    )
-    reading = _read(old, refs, begin)
-    unit = piece_unit(
-        reading.view, reading.view.inputs, reading.view.outputs, {n for n in reading.view.order}
-    )
+    refs, reading = _asked(old, outputs, inputs)
+    view = reading.view
+    unit = piece_unit(view, view.inputs, view.outputs, set(view.order))
     unit.name = name or _stem(old.path)
     layer = unit.make({})
     _called(layer, reading)
     layer.set_weights(unit.arrays)
-    mixed = _mixed(reading.view, [(layer, unit)])
-    _record(
-        old,
-        'layer',
-        refs,
-        reading,
-        _called(layer, reading),
-        [unit],
-        native=False,
-        pieces={unit.name: unit.activation},
-        layers=1,
-        **{'rows depend on one another in': mixed},
-        weights=dict(zip((w.path for w in layer.weights), unit.origins)),
-    )
+    about = {
+        'native': False,
+        'pieces': {unit.name: unit.activation},
+        'layers': 1,
+        'rows depend on one another in': _mixed(view, [(layer, unit)]),
+        'weights': dict(zip((w.path for w in layer.weights), unit.origins)),
+    }
+    _record(old, 'layer', refs, reading, _called(layer, reading), [unit], **about)
     return layer
 
 # %% ../../nbs/tf1/80_revived.ipynb #e94b07c4
 def _layer_table(old) -> Table:
-    view = None
-    rows = []
-    for unit in _layers(old):
-        view = view or _read(old, _default(old)).view
-        shape = view.shape(unit.outputs[0])
-        kind = (
-            'piece of the graph'
-            if not unit.native
-            else 'formula'
-            if unit.kind.__name__ == 'Compute'
-            else unit.kind.__name__
-        )
-        shown = unit.activation if len(unit.activation) < 60 else unit.activation[:57] + '...'
-        rows.append(
-            {
-                'layer': unit.name,
-                'kind': kind,
-                'activation or contents': shown,
-                'output': _dims(shape),
-                'numbers': int(sum(np.size(a) for a in unit.arrays)) or None,
-                'variables': ', '.join(unit.origins),
-            }
-        )
-    return Table(rows, 'layers')
+    units = _layers(old)
+    view = _read(old, _default(old)).view if units else None
+    return Table([_layer_row(view, u) for u in units], 'layers')
+
+
+def _layer_row(view, unit) -> dict:
+    kind = 'formula' if unit.kind.__name__ == 'Compute' else unit.kind.__name__
+    shown = unit.activation if len(unit.activation) < 60 else unit.activation[:57] + '...'
+    return {
+        'layer': unit.name,
+        'kind': kind if unit.native else 'piece of the graph',
+        'activation or contents': shown,
+        'output': _dims(view.shape(unit.outputs[0])),
+        'numbers': int(sum(np.size(a) for a in unit.arrays)) or None,
+        'variables': ', '.join(unit.origins),
+    }
 
 # %% ../../nbs/tf1/80_revived.ipynb #0f249701
+_SIZES = {'rows': 'batch', None: '?'}
+
+
 def _dims(shape) -> str:
-    return (
-        ''
-        if shape is None
-        else '('
-        + ', '.join('batch' if d == 'rows' else '?' if d is None else str(d) for d in shape)
-        + ')'
-    )
+    if shape is None:
+        return ''
+    return '(' + ', '.join(_SIZES.get(d, str(d)) for d in shape) + ')'
 
 # %% ../../nbs/tf1/80_revived.ipynb #5b3c69e3
 def _input_table(old) -> Table:
@@ -805,47 +782,23 @@ def _input_table(old) -> Table:
         reading = _read(old, _default(old))
     except (ValueError, KeyError, OSError, tf.errors.OpError):
         return Table([], 'inputs')
-    rows = [
-        {
-            'input': to_text(r),
-            'type': numpy_dtype(old.nodes[r[0]], r[1]).name,
-            'shape': _dims(['rows' if i == 0 and d is None else d for i, d in enumerate(s)]),
-            'value': 'fed by you',
-            'why': '',
-        }
-        for r, s in zip(reading.view.inputs, reading.shapes)
-    ]
-    rows += [
-        {
-            'input': to_text(r),
-            'type': numpy_dtype(old.nodes[r[0]]).name,
-            'shape': '()',
-            'value': str(v),
-            'why': w,
-        }
-        for r, (v, w) in reading.switches.items()
-    ]
-    rows += [
-        {
-            'input': to_text(r),
-            'type': numpy_dtype(old.nodes[r[0]]).name,
-            'shape': '',
-            'value': str(v),
-            'why': 'you said so',
-        }
-        for r, v in old.feeds.items()
-    ]
-    rows += [
-        {
-            'input': to_text(r),
-            'type': numpy_dtype(old.nodes[r[0]]).name,
-            'shape': '()',
-            'value': f'rows of {reading.view.inputs[0][0]}',
-            'why': 'it is used for shapes only',
-        }
-        for r in reading.counts
-    ]
-    return Table(rows, 'inputs')
+    inputs, shapes = reading.view.inputs, reading.shapes
+    found = [(r, _dims(_batched(s)), 'fed by you', '') for r, s in zip(inputs, shapes)]
+    found += [(r, '()', str(v), why) for r, (v, why) in reading.switches.items()]
+    found += [(r, '', str(v), 'you said so') for r, v in old.feeds.items()]
+    shaping = 'it is used for shapes only'
+    found += [(r, '()', f'rows of {inputs[0][0]}', shaping) for r in reading.counts]
+    return Table([_input_row(old, *f) for f in found], 'inputs')
+
+
+def _batched(shape) -> list:
+    "A shape whose first size, where it is free, is the batch."
+    return ['rows' if i == 0 and d is None else d for i, d in enumerate(shape)]
+
+
+def _input_row(old, ref, shape: str, value: str, why: str) -> dict:
+    dtype = numpy_dtype(old.nodes[ref[0]], ref[1]).name
+    return {'input': to_text(ref), 'type': dtype, 'shape': shape, 'value': value, 'why': why}
 
 # %% ../../nbs/tf1/80_revived.ipynb #b089571b
 def _output_table(old) -> Table:
@@ -973,6 +926,11 @@ Revived.__repr__ = lambda self: _plain(self, _head(self), _shown(self))
 Revived._repr_html_ = lambda self: _html(self, _head(self), _shown(self))
 
 # %% ../../nbs/tf1/80_revived.ipynb #dde232af
+def _one(items):
+    "The one of a list of one; else the list."
+    return items if len(items) > 1 else items[0]
+
+
 class RevivedKeras(Revived):
     "A Keras model found in a file; `to_keras` and `as_layer` as for a graph."
 
@@ -994,28 +952,23 @@ class RevivedKeras(Revived):
         ends = self._tensors(wanted) or self.model.outputs
         begin = self._tensors([inputs] if isinstance(inputs, str) else inputs) or self.model.inputs
         whole = not wanted and not inputs and not name
-        model = (
-            self.model
-            if whole
-            else keras.Model(
-                begin if len(begin) > 1 else begin[0], ends if len(ends) > 1 else ends[0], name=name
-            )
-        )
-        self.made.append(
-            {
-                'made': 'model',
-                'outputs': wanted or [],
-                'native': True,
-                'pieces': {},
-                'layers': len(model.layers),
-                'difference': None,
-                'compared with': (
-                    'nothing: the file holds no graph; every array went into the layer of its name'
-                ),
-                'weights': self.names,
-            }
-        )
+        model = self.model if whole else keras.Model(_one(begin), _one(ends), name=name)
+        self.made.append(self._entry(wanted or [], len(model.layers)))
         return model
+
+    def _entry(self, outputs: list, count: int) -> dict:
+        "What the report says about a model."
+        against = 'nothing: the file holds no graph; every array went into the layer of its name'
+        return {
+            'made': 'model',
+            'outputs': outputs,
+            'native': True,
+            'pieces': {},
+            'layers': count,
+            'difference': None,
+            'compared with': against,
+            'weights': self.names,
+        }
 
     def _tensors(self, names) -> list:
         "What layers give, by their names in the file or in the model."
@@ -1028,31 +981,25 @@ class RevivedKeras(Revived):
         return model
 
 # %% ../../nbs/tf1/80_revived.ipynb #1d34ff46
+def _output_shape(layer) -> str:
+    try:
+        return _dims(_batched(layer.output.shape))
+    except (AttributeError, ValueError):
+        return ''
+
+
+def _keras_row(layer) -> dict:
+    return {
+        'layer': layer.name,
+        'kind': type(layer).__name__,
+        'activation or contents': getattr(getattr(layer, 'activation', None), '__name__', ''),
+        'output': _output_shape(layer),
+        'numbers': layer.count_params() or None,
+    }
+
+
 def _keras_layers(old) -> Table:
-    def shape(layer):
-        try:
-            return _dims(
-                ['rows' if i == 0 and d is None else d for i, d in enumerate(layer.output.shape)]
-            )
-        except (AttributeError, ValueError):
-            return ''
-
-    def act(layer):
-        return getattr(getattr(layer, 'activation', None), '__name__', '')
-
-    return Table(
-        [
-            {
-                'layer': l.name,
-                'kind': type(l).__name__,
-                'activation or contents': act(l),
-                'output': shape(l),
-                'numbers': l.count_params() or None,
-            }
-            for l in old.model.layers
-        ],
-        'layers',
-    )
+    return Table([_keras_row(l) for l in old.model.layers], 'layers')
 
 
 RevivedKeras.layers = property(_keras_layers)

@@ -253,20 +253,24 @@ def _bound(view, ref) -> int | None:
             seen.add(name)
 
 # %% ../../nbs/tf1/60_sample_inputs.ipynb #0dab027b
+def _pixels(shape, rng):
+    "Numbers of which half the rows are as pixels are, half around zero."
+    found = rng.uniform(size=shape)
+    if np.ndim(found):
+        half = len(found) // 2
+        found[half:] = rng.normal(size=found[half:].shape)
+    return np.asarray(found)
+
+
 def _array(view, ref, shape, rng):
     "Random numbers that a tensor may hold."
     dtype = numpy_dtype(view.node(ref[0]), ref[1])
     bound = _bound(view, ref) or (256 if dtype == tf.uint8 else 2 if dtype.is_integer else None)
     if bound and dtype != tf.bool:
-        return rng.integers(bound > 2, bound, shape).astype(
-            dtype.as_numpy_dtype
-        )  # 0 often means that nothing is there
-    if dtype.is_floating:  # half of the rows as pixels are, half around zero
-        pixels = rng.uniform(size=shape)
-        pixels[len(pixels) // 2 :] = (
-            rng.normal(size=pixels[len(pixels) // 2 :].shape) if np.ndim(pixels) else 0
-        )
-        return pixels.astype(dtype.as_numpy_dtype)
+        low = bound > 2  # 0 often means that nothing is there
+        return np.asarray(rng.integers(low, bound, shape)).astype(dtype.as_numpy_dtype)
+    if dtype.is_floating:
+        return _pixels(shape, rng).astype(dtype.as_numpy_dtype)
     if dtype == tf.bool:
         return rng.uniform(size=shape) < 0.5
     raise ValueError(

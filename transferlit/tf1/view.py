@@ -50,9 +50,9 @@ class Unit:
 
     def make(self, choice: dict) -> keras.layers.Layer:
         "A new layer, not yet called."
-        config = {
-            k: v() if isinstance(v, Fresh) else v for k, v in {**self.config, **choice}.items()
-        }
+        config = {**self.config, **choice}
+        for key, value in config.items():
+            config[key] = value() if isinstance(value, Fresh) else value
         return self.kind(name=self.name, **config)
 
 # %% ../../nbs/tf1/45_view.ipynb #3be7f788
@@ -70,24 +70,21 @@ class View:
     "An inference graph between inputs and outputs, with the values and shapes that a sample gives."
 
     def __init__(self, read: Inference, inputs: list, outputs: list):
-        self.read, self.inputs, self.outputs = (
-            read,
-            [read.resolve(r) for r in inputs],
-            [read.resolve(r) for r in outputs],
-        )
+        self.read = read
+        self.inputs = [read.resolve(r) for r in inputs]
+        self.outputs = [read.resolve(r) for r in outputs]
         cone = read.cone(self.outputs, set(self.inputs))
         self.order = [n for n in cone if read.kind.get(n, 'data') in ('data', 'noise')]
-        self.users, self.shapes, self.sample, self.fixed, self.place = (
-            {},
-            {},
-            {},
-            {},
-            {n: i for i, n in enumerate(self.order)},
-        )
+        self.place = {n: i for i, n in enumerate(self.order)}
+        self.users = {}  # tensor to the nodes that take it, and at which place
+        self.shapes = {}
+        self.sample = {}
+        self.fixed = {}
+        self.widths = {}  # node to the number of its outputs that are used
+        self.reasons = {}  # frame of a loop to why it is no layer
         for name in self.order:
             for number, ref in enumerate(read.ins[name]):
                 self.users.setdefault(ref, []).append((name, number))
-        self.widths, self.reasons = {}, {}  # frame of a loop to why it is no layer
         for name, number in [*self.users, *self.outputs]:
             self.widths[name] = max(self.widths.get(name, 1), number + 1)
         self.nest = _nesting(self)
@@ -99,19 +96,29 @@ class View:
         return self.read.ins[name]
 
     def is_data(self, ref):
-        return self.read.kind.get(ref[0], 'data') in ('data', 'noise') or ref in self.inputs
+        if ref in self.inputs:
+            return True
+        return self.read.kind.get(ref[0], 'data') in ('data', 'noise')
 
     def is_noise(self, ref):
-        return self.read.kind_of(ref) == 'noise' and ref not in self.inputs
+        if ref in self.inputs:
+            return False
+        return self.read.kind_of(ref) == 'noise'
 
     def is_static(self, ref):
-        return (self.read.kind_of(ref) == 'static' or ref in self.fixed) and ref not in self.inputs
+        if ref in self.inputs:
+            return False
+        return ref in self.fixed or self.read.kind_of(ref) == 'static'
 
     def static(self, ref):
-        return self.fixed.get(ref, self.read.value(ref) if self.is_static(ref) else None)
+        if ref in self.fixed:
+            return self.fixed[ref]
+        return self.read.value(ref) if self.is_static(ref) else None
 
     def is_shape(self, ref):
-        return self.read.kind_of(ref) == 'shape' and ref not in self.fixed
+        if ref in self.fixed:
+            return False
+        return self.read.kind_of(ref) == 'shape'
 
     def inside(self, name) -> bool:
         return bool(self.nest.get(name)) or self.node(name).op in CONTROL
@@ -119,9 +126,11 @@ class View:
     def only(self, ref, *ops):
         "The node that alone uses `ref`, if its operation is one of `ops`."
         users = self.users.get(ref, [])
-        if len(users) != 1 or ref in self.outputs or self.inside(users[0][0]):
+        if len(users) != 1 or ref in self.outputs:
             return None
-        return self.node(users[0][0]) if self.node(users[0][0]).op in ops else None
+        ((name, _),) = users
+        node = self.node(name)
+        return node if node.op in ops and not self.inside(name) else None
 
     def shape(self, ref) -> list | None:  # ints, 'rows' for the batch, None for what varies
         return self.shapes.get(self.read.resolve(ref))
@@ -131,35 +140,46 @@ def _nesting(view) -> dict:
     "For each node: the loops and undecided forks that it lies in, outermost first."
     nest = {}
     for name in view.order:
-        op, stacks = (
-            view.node(name).op,
-            [nest.get(r[0], ()) + _token(view, r) for r in view.ins(name)],
-        )
+        node = view.node(name)
         lives = [view.read.resolve((p, 0)) for p in view.read.pivots(name)]
-        pivots = [nest.get(r[0], ()) + _token(view, r) for r in lives]
+        stacks, pivots = (
+            [nest.get(r[0], ()) + _token(view, r) for r in refs] for refs in (view.ins(name), lives)
+        )
         stack = max(stacks + pivots, key=len, default=())
-        if op == 'Enter':
-            stack += (('loop', attr(view.node(name), 'frame_name')),)
-        elif op == 'Exit':
-            stack = stack[: max((i for i, t in enumerate(stack) if t[0] == 'loop'), default=0)]
-        elif op == 'Merge' and not any(
-            view.node(r[0]).op in ('NextIteration', 'Enter') for r in view.ins(name)
-        ):
-            stack = tuple(
-                a for a, *rest in zip(*stacks) if all(b[:2] == a[:2] and b == a for b in rest)
-            )
+        if node.op == 'Enter':
+            stack += (('loop', attr(node, 'frame_name')),)
+        elif node.op == 'Exit':
+            stack = _before_loop(stack)
+        elif node.op == 'Merge' and not _begins_turn(view, name):
+            stack = _common(stacks)
         nest[name] = stack
     return nest
 
+
+def _before_loop(stack: tuple) -> tuple:
+    "What lies outside of the innermost loop."
+    loops = [i for i, token in enumerate(stack) if token[0] == 'loop']
+    return stack[: max(loops, default=0)]
+
+
+def _begins_turn(view, name: str) -> bool:
+    "Does a `Merge` take what the last turn of a loop gave, or what enters it?"
+    ops = {view.node(r[0]).op for r in view.ins(name)}
+    return bool(ops & {'NextIteration', 'Enter'})
+
+
+def _common(stacks: list) -> tuple:
+    return tuple(a for a, *others in zip(*stacks) if all(b == a for b in others))
+
 # %% ../../nbs/tf1/45_view.ipynb #ff8ed7f7
-def _token(view, ref) -> tuple:  # the fork that an output of a switch opens
-    return (
-        (('fork', view.ins(ref[0])[1], ref[1]),)
-        if ref[0] in view.read.nodes
-        and view.node(ref[0]).op == 'Switch'
-        and ref[0] in view.read.ins
-        else ()
-    )
+def _token(view, ref) -> tuple:
+    "The fork that an output of a switch opens."
+    name, side = ref
+    known = name in view.read.nodes and name in view.read.ins
+    if not known or view.node(name).op != 'Switch':
+        return ()
+    condition = view.ins(name)[1]
+    return (('fork', condition, side),)
 
 # %% ../../nbs/tf1/45_view.ipynb #b57d3eed
 def observe(
@@ -171,55 +191,64 @@ def observe(
     ),  # arrays with other batch and free sizes; None where the graph takes only one size
 ) -> None:  # fills `view.sample` and `view.shapes`
     "Run the samples and keep every tensor's value and shape."
-    refs = [
-        (n, i)
-        for n in view.order
-        if not view.nest[n] and view.node(n).op != 'Switch'
-        for i in range(view.widths.get(n, 1))
-    ] + view.inputs
+    refs = _observable(view)
     sizes = _sizes(view, set(refs))
-    refs = [
-        r
-        for r in dict.fromkeys(refs + sizes)
-        if runner.tensor(r).dtype not in (tf.resource, tf.variant)
-    ]
-    view.sample = dict(zip(refs, runner.run(refs, first)))
-    other = dict(zip(refs, runner.run(refs, second))) if second else view.sample
-    rows = (
-        len(first[0]) if np.ndim(first[0]) else 0,
-        len((second or first)[0]) if np.ndim(first[0]) else 0,
-    )
-    for ref in refs:
-        a, b = view.sample[ref].shape, other[ref].shape
-        view.shapes[ref] = (
-            [_dim(i, p, q, rows) for i, (p, q) in enumerate(zip(a, b))]
-            if len(a) == len(b)
-            else None
-        )
-    view.fixed = {
-        r: np.asarray(view.sample[r])
-        for r in sizes
-        if r in view.sample and np.array_equal(view.sample[r], other[r])
-    }
+    kept = [r for r in dict.fromkeys(refs + sizes) if _is_array(runner.tensor(r).dtype)]
+    view.sample = dict(zip(kept, runner.run(kept, first)))
+    other = view.sample
+    if second:
+        other = dict(zip(kept, runner.run(kept, second)))
+    rows = _count(first), _count(second or first)
+    for ref in kept:
+        view.shapes[ref] = _shape_of(view.sample[ref], other[ref], rows)
+    for ref in sizes:
+        if ref in other and np.array_equal(view.sample[ref], other[ref]):
+            view.fixed[ref] = np.asarray(view.sample[ref])
+
+
+def _count(arrays) -> int:
+    "The rows of a sample."
+    return len(arrays[0]) if np.ndim(arrays[0]) else 0
+
+
+def _observable(view) -> list:
+    "Tensors outside of loops and undecided forks."
+    found = []
+    for name in view.order:
+        if not view.nest[name] and view.node(name).op != 'Switch':
+            found += [(name, i) for i in range(view.widths.get(name, 1))]
+    return found + view.inputs
+
+
+def _is_array(dtype) -> bool:
+    return dtype not in (tf.resource, tf.variant)
+
+
+def _shape_of(a, b, rows) -> list | None:
+    "What two samples with so many rows show of a shape; None where the ranks differ."
+    if np.ndim(a) != np.ndim(b):
+        return None
+    pairs = zip(np.shape(a), np.shape(b))
+    return [_dim(axis, *pair, rows) for axis, pair in enumerate(pairs)]
 
 # %% ../../nbs/tf1/45_view.ipynb #4b75ca6e
 def _sizes(view, known: set) -> list:
     "Integers that are computed from shapes, outside of loops."
     found = []
     for name in view.read.cone(view.outputs, set(view.inputs)):
-        if view.read.kind.get(name) == 'shape' and all(
-            r in known or view.read.kind_of(r) == 'static' for r in view.ins(name)
-        ):
-            found += [
-                (name, i)
-                for i in range(1 if view.node(name).op != 'ShapeN' else attr(view.node(name), 'N'))
-            ]
+        if view.read.kind.get(name) != 'shape':
+            continue
+        if all(r in known or view.read.kind_of(r) == 'static' for r in view.ins(name)):
+            node = view.node(name)
+            count = attr(node, 'N') if node.op == 'ShapeN' else 1
+            found += [(name, i) for i in range(count)]
             known.update(found)
     return found
 
 
 def _dim(axis, p, q, rows):
-    if (p, q) == rows and (p != q or axis == 0):
+    follows = (p, q) == rows
+    if follows and (p != q or axis == 0):
         return 'rows'
     return int(p) if p == q else None
 
@@ -228,21 +257,20 @@ def origin(view: View, ref: tuple) -> str:
     "The variable that a static tensor is, or what it is computed from."
     node = view.node(view.read.resolve(ref)[0])
     if node.op in VARIABLES:
-        return (
-            view.read.values.names[node.name] if hasattr(view.read.values, 'names') else node.name
-        )
+        names = getattr(view.read.values, 'names', None)
+        return node.name if names is None else names[node.name]
     if node.op == 'Const':
         return re.sub(r'/(ReadVariableOp|read)(/resource)?$', '', node.name)
-    names = [n for n in view.read.cone([ref]) if view.node(n).op in VARIABLES]
-    return (
-        f'computed from {", ".join(origin(view, (n, 0)) for n in names)}'
-        if names
-        else f'computed ({node.name})'
-    )
+    leaves = [n for n in view.read.cone([ref]) if view.node(n).op in VARIABLES]
+    if not leaves:
+        return f'computed ({node.name})'
+    names = [origin(view, (n, 0)) for n in leaves]
+    return f'computed from {", ".join(names)}'
 
 
 def has_variables(view: View, ref: tuple) -> bool:
-    return any(view.node(n).op in VARIABLES for n in view.read.cone([ref]))
+    names = view.read.cone([ref])
+    return any(view.node(n).op in VARIABLES for n in names)
 
 # %% ../../nbs/tf1/45_view.ipynb #fb164bf5
 def scope_of(name: str) -> str:

@@ -11,6 +11,8 @@ import warnings
 import weakref
 from collections.abc import Callable
 
+import keras
+
 from ..cut import fingerprint, split
 from ..features import Features
 from .job import Job

@@ -112,12 +112,14 @@ class Feed:
     def __call__(self) -> tuple:  # rows, and (lower, upper) where they hold what lower makes
         if self._build and not self.model.built:
             self._build()
-        if self._rows is None or self._changed():
+        state = self._state()
+        if self._rows is None or self._differs(state):
             if self._features is not None:
                 self._features.check(self.model)
             self._cut_now = self._cut()
             self._rows = self._make(self._cut_now)
-        self._was = self._state()
+            state = self._state()
+        self._was = state
         cut = self._cut_now
         return self._rows, cut and (cut.lower, cut.upper)
 
@@ -133,8 +135,8 @@ class Feed:
         below = map(to_numpy, self._cut_now.weights.values())
         return flags, _mark(below)
 
-    def _changed(self) -> bool:
-        flags, marks = self._state()
+    def _differs(self, state: tuple) -> bool:  # from that of the epoch before
+        flags, marks = state
         flags_before, marks_before = self._was
         if marks != marks_before:
             return True

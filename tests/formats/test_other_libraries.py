@@ -1,0 +1,143 @@
+"""Layers of PyTorch, Flax and cuDNN compute in Keras what they computed there; transforms by name do what they say."""
+import os
+from collections import defaultdict
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import keras
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import transferlit as tl
+
+L = keras.layers
+EPSILON = dict(epsilon=1e-5, name="l")
+RECURRENT = {"lstm": L.LSTM, "gru": L.GRU, "rnn": L.SimpleRNN}
+
+
+def read(library):
+    "Name of a layer to name to array."
+    found = defaultdict(dict)
+    with np.load(Path(__file__).parent / "fixtures" / f"{library}.npz") as arrays:
+        for name in arrays:
+            kind, _, key = name.partition("|")
+            found[kind][key] = arrays[name]
+    return found
+
+
+FILES = {library: read(library) for library in ("torch", "flax")}
+LAYERS = {
+    "dense": lambda: L.Dense(5, name="l"), "conv1d": lambda: L.Conv1D(4, 3, name="l"), "conv2d": lambda: L.Conv2D(3, 3, name="l"),
+    "conv2d_groups": lambda: L.Conv2D(6, 3, groups=2, name="l"), "conv3d": lambda: L.Conv3D(2, 2, name="l"),
+    "deconv1d": lambda: L.Conv1DTranspose(3, 3, strides=2, name="l"), "deconv2d": lambda: L.Conv2DTranspose(3, 3, strides=2, name="l"),
+    "depthwise1d": lambda: L.DepthwiseConv1D(3, depth_multiplier=2, name="l"),
+    "depthwise2d": lambda: L.DepthwiseConv2D(3, depth_multiplier=2, name="l"), "embedding": lambda: L.Embedding(6, 6, name="l"),
+    "batchnorm": lambda: L.BatchNormalization(**EPSILON), "layernorm": lambda: L.LayerNormalization(**EPSILON),
+    "groupnorm": lambda: L.GroupNormalization(2, **EPSILON), "prelu": lambda: L.PReLU(name="l")}
+
+
+def build(kind, x):
+    inputs = keras.Input(x.shape[1:], dtype=str(x.dtype))
+    if kind.endswith("attention"):
+        return keras.Model(inputs, L.MultiHeadAttention(2, 4, use_bias=not kind.startswith("plain"), name="l")(inputs, inputs))
+    return keras.Sequential([inputs, *build_layers(kind, x.shape[-1])])
+
+
+def build_layers(kind, channels):
+    if kind == "conv1d":
+        return [L.Conv1D(channels, 3, name="l")]
+    if kind in LAYERS:
+        return [LAYERS[kind]()]
+    how, _, cell = kind.rpartition("_")
+    make = lambda name: RECURRENT[cell](4, return_sequences=True, use_bias=how != "plain", name=name)
+    if how == "both":
+        return [L.Bidirectional(make(None), name="l")]
+    return [make("l0"), make("l1")] if how == "two" else [make("l")]
+
+
+CASES = [(library, kind) for library, file in FILES.items() for kind in file if not kind.startswith("resize")]
+
+
+@pytest.mark.parametrize("library, kind", CASES)
+def test_a_layer_computes_what_it_computed_there(tmp_path, library, kind):
+    """Within 1e-5, by the preset; and the preset is what the plan proposes, square matrices included."""
+    arrays = dict(FILES[library][kind])
+    x, y = arrays.pop("x"), arrays.pop("y")
+    if library == "torch" and ("conv" in kind or "depth" in kind or kind == "groupnorm"):
+        x, y = np.moveaxis(x, 1, -1), np.moveaxis(y, 1, -1)
+    model = build(kind, x)
+    save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, tmp_path / "m.safetensors")
+    refused = tl.plan(model, tmp_path / "m.safetensors")
+    rename = [(r"^l/(.*)_l(\d)$", r"l\2/\1_l0")] if kind.startswith("two") else None
+    assert not refused.ok and (rename or f"transform={library!r}" in str(refused.problems))
+    tl.restore(model, tmp_path / "m.safetensors", transform=library, rename=rename)
+    np.testing.assert_allclose(model(x), y, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", ["larger", "smaller"])
+def test_position_embeddings_are_interpolated_as_pytorch_does(tmp_path, size):
+    old, new = (FILES["torch"][f"resize_{size}"][key] for key in "xy")
+    model = keras.Sequential([keras.Input((1,)), L.Embedding(new.shape[1], 6, name="positions")])
+    np.savez(tmp_path / "m.npz", **{"positions/embeddings": old[0]})
+    tl.restore(model, tmp_path / "m.npz", transform={"positions": "resize"})
+    np.testing.assert_allclose(model.get_weights()[0], new[0], atol=1e-5)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def run_cudnn(x, kernel, recurrent, bias, units, kind):
+    "cuDNN reads each gate's numbers as a matrix of (units, inputs), and has two biases."
+    gates = 4 if kind == "lstm" else 3
+    matrices = lambda k: [part.ravel().reshape(units, -1) for part in np.hsplit(k, gates)]
+    w, r, b = matrices(kernel), matrices(recurrent), np.split(bias, 2 * gates)
+    h = c = np.zeros((len(x), units))
+    for step in x.swapaxes(0, 1):
+        a, d = ([v @ m.T + b[i + at] for i, m in enumerate(ms)] for v, ms, at in ((step, w, 0), (h, r, gates)))
+        if kind == "lstm":
+            i, f, g, o = (p + q for p, q in zip(a, d))
+            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+            h = sigmoid(o) * np.tanh(c)
+        else:
+            z, reset = sigmoid(a[0] + d[0]), sigmoid(a[1] + d[1])
+            h = z * h + (1 - z) * np.tanh(a[2] + reset * d[2])
+    return h
+
+
+@pytest.mark.parametrize("inputs", [3, 4])
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_kernels_of_cudnn(tmp_path, kind, inputs):
+    """Square ones, too, which would fit as they are."""
+    rng, gates = np.random.default_rng(0), 4 if kind == "lstm" else 3
+    kernel, recurrent, bias = (rng.normal(size=s).astype("float32") for s in ((inputs, 4 * gates), (4, 4 * gates), (8 * gates,)))
+    np.savez(tmp_path / "m.npz", **{"l/kernel": kernel, "l/recurrent_kernel": recurrent, "l/bias": bias})
+    model, x = keras.Sequential([keras.Input((5, inputs)), RECURRENT[kind](4, name="l")]), rng.normal(size=(2, 5, inputs)).astype("float32")
+    tl.restore(model, tmp_path / "m.npz", transform="cudnn")
+    np.testing.assert_allclose(model(x), run_cudnn(x, kernel, recurrent, bias, 4, kind), atol=1e-5)
+
+
+def test_a_gru_that_resets_before_takes_no_weights_of_one_that_resets_after(tmp_path):
+    """Other biases: no transform makes one compute what the other does."""
+    make = lambda after: keras.Sequential([keras.Input((5, 4)), L.GRU(4, reset_after=after, name="l")])
+    path = tl.save(make(True), tmp_path / "m.safetensors")
+    assert [row["path"] for row in tl.plan(make(False), path).of("shape differs")] == ["l/gru_cell/bias"]
+    save_file({n: np.ascontiguousarray(a) for n, a in FILES["torch"]["gru"].items() if n not in "xy"}, tmp_path / "t.safetensors")
+    assert not tl.plan(make(False), tmp_path / "t.safetensors", transform="torch").ok
+
+
+def test_a_layer_becomes_a_cell(tmp_path):
+    saved = keras.Sequential([keras.Input((5, 3)), L.LSTM(4, name="old")])
+    model = keras.Sequential([keras.Input((5, 3)), L.RNN(L.LSTMCell(4, name="cell"), name="new")])
+    x = np.random.default_rng(0).normal(size=(2, 5, 3))
+    tl.restore(model, tl.save(saved, tmp_path / "m.safetensors"), rename=[("old/lstm_cell", "new/cell")])
+    np.testing.assert_allclose(model(x), saved(x), atol=1e-6)
+
+
+def test_a_kernel_of_colours_sees_grey(tmp_path):
+    make = lambda channels: keras.Sequential([keras.Input((8, 8, channels)), L.Conv2D(4, 3, name="c")])
+    saved, model = make(3), make(1)
+    grey = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype("float32")
+    tl.restore(model, tl.save(saved, tmp_path / "m.safetensors"), transform={"c/kernel": "sum_channels"})
+    np.testing.assert_allclose(model(grey), saved(np.repeat(grey, 3, -1)), atol=1e-5)
