@@ -807,24 +807,28 @@ def _unpacked(row) -> tuple:
     "The sequence, rows first, that the steps are unpacked from; is it read from the back?"
     view, steps = row.view, [x for x, _ in row.parts()]
     node = view.node(steps[0][0])
-    places = [i for _, i in steps]
-    ordered = sorted(places) == list(range(len(places)))
-    if node.op != 'Unpack' or len({n for n, _ in steps}) > 1 or not ordered:
+    if node.op != 'Unpack' or len({n for n, _ in steps}) > 1:
         raise NotRecurrent('its steps are not those of one sequence')
-    source = view.ins(node.name)[0]
-    if attr(node, 'axis') != 1 or view.shape(source)[1] != len(places):
+    source, places = view.ins(node.name)[0], [i for _, i in steps]
+    shape, forwards = view.shape(source) or (), list(range(len(places)))
+    if attr(node, 'axis') != 1 or len(shape) != 3 or shape[1] != len(places):
         raise NotRecurrent('its steps are not those of one sequence')
-    if places not in (sorted(places), sorted(places, reverse=True)):
+    if places not in (forwards, forwards[::-1]) or source not in view.sample:
         raise NotRecurrent('its steps are in no order')
     return source, places[0] > places[-1]
 
 
+def _first_product(view, name) -> _Product:
+    "What the first step multiplies by."
+    kernel, where = _known(view, view.ins(name)[1])
+    if kernel is None:
+        raise NotRecurrent('it multiplies by what is no weight')
+    return _Product(kernel, where, False, *_bias(view, name, kernel.shape[1]))
+
+
 def _written_cell(row, width: int) -> Cell:
-    view, products = row.view, []
-    for first, *_ in row.products:
-        kernel, where = _known(view, view.ins(first)[1])
-        products.append(_Product(kernel, where, False, *_bias(view, first, kernel.shape[1])))
-    one, *more = products
+    view = row.view
+    one, *more = [_first_product(view, names[0]) for names in row.products]
     units, columns = one.kernel.shape[0] - width, one.kernel.shape[1]
     if columns == 4 * units and not more:
         forget = _forget_biases(Loop(view, '', sorted(_later(row), key=view.place.get)))
@@ -898,25 +902,20 @@ def _used_states(row, states: dict, region: set) -> dict:
 def _written_units(row: _Row) -> list:
     "Steps written out, as a recurrent layer. Raises NotRecurrent."
     view, (x, backwards) = row.view, _unpacked(row)
-    if len(view.shape(x)) != 3 or x not in view.sample:
-        raise NotRecurrent('its sequence is no vector for each step')
-    starts = [view.sample.get(row.parts()[0][1])]
-    if starts[0] is None or np.any(starts[0]):
+    start = view.sample.get(row.parts()[0][1])
+    if start is None or np.any(start):
         raise NotRecurrent('it starts from a given state')
     cell = _written_cell(row, view.shape(x)[2])
     for more in _choices([cell]):
-        (results,) = _run([cell], view.sample[x], more, backwards)
         try:
+            (results,) = _run([cell], view.sample[x], more, backwards)
             states = _states_of(row, results)
-        except NotRecurrent as error:
-            last = error
+        except (NotRecurrent, ValueError):  # other activations, or weights of no such cell
             continue
-        region = _region(row, states)
-        used = _used_states(row, states, region)
-        return _units_of(
-            row, _Written(cell, x, results, region), used, {**more, 'go_backwards': backwards}
-        )
-    raise last
+        written = _Written(cell, x, results, _region(row, states))
+        used = _used_states(row, states, written.region)
+        return _units_of(row, written, used, {**more, 'go_backwards': backwards})
+    raise NotRecurrent('its cell computes something else than the one of Keras')
 
 
 @dataclass
