@@ -202,3 +202,23 @@ def test_two_loops_from_both_ends_are_bidirectional(build, count, tmp_path):
     assert [type(l).__name__ for l in model.layers].count("Bidirectional") == count and old.report["made"][-1]["native"]
     model.save(tmp_path/"new.keras")
     np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(X), truth, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell, sizes, backwards, take, kinds", [
+    (lstm, (4, 4), False, lambda hs, _: hs[-1], ["LSTM"]), (lstm, (4, 4), True, lambda hs, states: hs[-1] + states[1], ["LSTM"]),
+    (gru, (4,), False, lambda hs, _: tf.reduce_mean(tf.stack(hs, 1), 1), ["GRU"]), (basic, (4,), False, lambda hs, _: hs[2] - hs[-1], ["SimpleRNN"]), (leaking, (4, 4), False, lambda hs, _: hs[-1], [])])
+def test_steps_written_out_are_a_layer(cell, sizes, backwards, take, kinds, tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, hs = v1.placeholder(tf.float32, [None, 6, 3], "x"), []
+        states = tuple(tf.zeros([tf.shape(x)[0], n]) for n in sizes)
+        for step in tf.unstack(x, 6, 1)[::-1 if backwards else 1]:
+            with v1.variable_scope("rnn", reuse=v1.AUTO_REUSE): h, states = cell(step, states)
+            hs.append(h)
+        tf.identity(take(hs, states), "y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        truth = session.run("y:0", {"x:0": X})
+    old = tl.revive(tmp_path/"rnn.ckpt")
+    model = old.to_keras("y:0")
+    np.testing.assert_allclose(model(X), truth, atol=1e-5)
+    assert [k for k in (type(l).__name__ for l in model.layers) if k in ("LSTM", "GRU", "SimpleRNN")] == kinds and old.report["made"][-1]["native"]

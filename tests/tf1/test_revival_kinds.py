@@ -312,11 +312,12 @@ def test_a_long_row_of_sums_is_read_in_time_that_grows_with_its_length(tmp_path,
     assert len(tried) <= 180
 
 
-def test_a_number_of_no_known_rank_goes_in(tmp_path):
+@pytest.mark.parametrize("shape, x", [([], np.float32(2.)), (None, np.float32([2.]))])
+def test_a_single_number_goes_in(shape, x, tmp_path):
     with tf.Graph().as_default(), v1.Session() as session:
         w, b = (v1.get_variable(n, initializer=i, use_resource=False) for n, i in (("w", .3), ("b", .1)))
-        tf.add(v1.placeholder(tf.float32, name="x")*w, b, name="y")
+        tf.add(v1.placeholder(tf.float32, shape, name="x")*w, b, name="y")
         session.run(v1.global_variables_initializer())
         v1.train.Saver().save(session, str(tmp_path/"line.ckpt"))
     model = tl.revive(tmp_path/"line.ckpt").to_keras()
-    np.testing.assert_allclose(np.ravel(model(np.float32(2.))), [.7], rtol=1e-6)
+    np.testing.assert_allclose(np.ravel(model(x)), [.7], rtol=1e-6)

@@ -20,7 +20,13 @@ from .inference import numpy_dtype
 from .layers import Compute
 from .leftovers import Leftovers, Tangled, piece_unit
 from .patterns import match_layer
-from .recurrent import NotRecurrent, find_loops, pair_directions, recurrent_units
+from transferlit.tf1.recurrent import (
+    NotRecurrent,
+    find_loops,
+    pair_directions,
+    recurrent_units,
+    written_out_units,
+)
 from .view import Fresh, View, scope_of
 
 # %% auto #0
@@ -37,7 +43,7 @@ def _loops(view, refused) -> list:
             units += recurrent_units(loop)
         except NotRecurrent as error:
             view.reasons[loop.frame] = str(error)
-    return pair_directions(view, units)
+    return pair_directions(view, units + written_out_units(view, refused))
 
 # %% ../../nbs/tf1/58_assembly.ipynb #db076dec
 def recognise(

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from keras import layers
 
-from .graph_files import VARIABLES
+from .graph_files import VARIABLES, attr
 from .layers import Compute, Formula
 from .view import Fresh, Unit, View, origin
 
 # %% auto #0
-__all__ = ['NotRecurrent', 'Loop', 'find_loops', 'Cell', 'find_cells', 'RecurrentUnit', 'recurrent_units', 'pair_directions']
+__all__ = ['NotRecurrent', 'Loop', 'find_loops', 'Cell', 'find_cells', 'RecurrentUnit', 'recurrent_units', 'pair_directions',
+           'written_out_units']
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #278f2f55
 class NotRecurrent(Exception):
@@ -761,3 +762,203 @@ def _without_spare(view, units) -> list:
     "The units but for transposes that nothing uses any more."
     used = {r for u in units for r in u.inputs} | set(view.users) | set(view.outputs)
     return [u for u in units if u.activation != 'transpose' or used & set(u.outputs)]
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #5ab10004
+@dataclass
+class _Row:
+    "The steps of a cell that is written out."
+
+    view: View
+    products: list  # lists of names: the products of each kernel, in the order of the steps
+
+    def parts(self, number: int = 0) -> list:
+        "What each product of a kernel takes: the step of the sequence, the state."
+        joints = [self.view.ins(n)[0][0] for n in self.products[number]]
+        return [self.view.ins(j)[:2] for j in joints]
+
+    @property
+    def name(self) -> str:
+        return f'{self.products[0][0]}/written_out'
+
+
+def _is_step(view, name) -> bool:
+    "A product of a step and a state, side by side, with a weight?"
+    if view.node(name).op != 'MatMul' or view.inside(name):
+        return False
+    data, kernel = view.ins(name)
+    joint = view.node(data[0])
+    return joint.op == 'ConcatV2' and len(view.ins(joint.name)) == 3 and view.is_static(kernel)
+
+
+def _find_rows(view) -> list:
+    "Products by one kernel after the other; kernels whose products read the same steps go together."
+    kernels, rows = {}, {}
+    for name in view.order:
+        if _is_step(view, name):
+            kernels.setdefault(view.read.resolve(view.ins(name)[1]), []).append(name)
+    for names in kernels.values():
+        steps = tuple(x for x, _ in _Row(view, [names]).parts())
+        if len(steps) > 1:
+            rows.setdefault(steps, []).append(names)
+    return [_Row(view, products) for products in rows.values()]
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #5ab10005
+def _unpacked(row) -> tuple:
+    "The sequence, rows first, that the steps are unpacked from; is it read from the back?"
+    view, steps = row.view, [x for x, _ in row.parts()]
+    node = view.node(steps[0][0])
+    if node.op != 'Unpack' or len({n for n, _ in steps}) > 1:
+        raise NotRecurrent('its steps are not those of one sequence')
+    source, places = view.ins(node.name)[0], [i for _, i in steps]
+    shape, forwards = view.shape(source) or (), list(range(len(places)))
+    if attr(node, 'axis') != 1 or len(shape) != 3 or shape[1] != len(places):
+        raise NotRecurrent('its steps are not those of one sequence')
+    if places not in (forwards, forwards[::-1]) or source not in view.sample:
+        raise NotRecurrent('its steps are in no order')
+    return source, places[0] > places[-1]
+
+
+def _first_product(view, name) -> _Product:
+    "What the first step multiplies by."
+    kernel, where = _known(view, view.ins(name)[1])
+    if kernel is None:
+        raise NotRecurrent('it multiplies by what is no weight')
+    return _Product(kernel, where, False, *_bias(view, name, kernel.shape[1]))
+
+
+def _written_cell(row, width: int) -> Cell:
+    view = row.view
+    one, *more = [_first_product(view, names[0]) for names in row.products]
+    units, columns = one.kernel.shape[0] - width, one.kernel.shape[1]
+    if columns == 4 * units and not more:
+        forget = _forget_biases(Loop(view, '', sorted(_later(row), key=view.place.get)))
+        return _old_lstm(one, width, forget[0] if forget else 0.0)
+    if columns == 2 * units and len(more) == 1 and more[0].kernel.shape[1] == units:
+        return _old_gru(one, more[0], width)
+    if columns == units and not more:
+        return _old_basic(one, width)
+    raise NotRecurrent(f'no cell is known with a kernel of {one.kernel.shape}')
+
+
+def _later(row) -> set:
+    "The nodes that depend on the products."
+    found, waiting = set(), [n for names in row.products for n in names]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            for i in range(row.view.widths.get(name, 1)):
+                waiting += [user for user, _ in row.view.users.get((name, i), [])]
+    return found
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #5ab10006
+def _states_of(row, results) -> dict:
+    "The tensors of the graph that are steps of the result, by their number; -1 is the last cell state."
+    view, later = row.view, _later(row)
+    found = {}
+    for t, (_, state) in enumerate(row.parts()[1:]):
+        if not _is_close(view.sample[state], results[0][:, t]):
+            raise NotRecurrent('its cell computes something else than the one of Keras')
+        found[state] = t
+    ends = {len(found): results[1]} | ({-1: results[2]} if len(results) > 2 else {})
+    for t, value in ends.items():
+        for name in view.order:
+            ref = name, 0
+            if name in later and ref in view.sample and _is_close(view.sample[ref], value):
+                found[ref] = t
+                break
+    return found
+
+
+def _region(row, states: dict) -> set:
+    "The nodes between the steps of the sequence and the states."
+    view, later, found = row.view, _later(row), set()
+    waiting = [name for name, _ in states]
+    while waiting:
+        name = waiting.pop()
+        if name in later and name not in found:
+            found.add(name)
+            waiting += [r[0] for r in view.ins(name)]
+    return found | {view.ins(n)[0][0] for names in row.products for n in names}
+
+
+def _leaves(view, region: set, ref) -> bool:
+    users = {user for user, _ in view.users.get(ref, [])}
+    return ref in view.outputs or bool(users - region)
+
+
+def _used_states(row, states: dict, region: set) -> dict:
+    "The states that something behind the cell uses. Raises NotRecurrent where it uses more."
+    view, found = row.view, {}
+    for name in region:
+        for ref in [(name, i) for i in range(view.widths.get(name, 1))]:
+            if _leaves(view, region, ref):
+                if ref not in states:
+                    raise NotRecurrent('something else than its states is used')
+                found[states[ref]] = ref
+    return found
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #5ab10007
+def _written_units(row: _Row) -> list:
+    "Steps written out, as a recurrent layer. Raises NotRecurrent."
+    view, (x, backwards) = row.view, _unpacked(row)
+    start = view.sample.get(row.parts()[0][1])
+    if start is None or np.any(start):
+        raise NotRecurrent('it starts from a given state')
+    cell = _written_cell(row, view.shape(x)[2])
+    for more in _choices([cell]):
+        try:
+            (results,) = _run([cell], view.sample[x], more, backwards)
+            states = _states_of(row, results)
+        except (NotRecurrent, ValueError):  # other activations, or weights of no such cell
+            continue
+        written = _Written(cell, x, results, _region(row, states))
+        used = _used_states(row, states, written.region)
+        return _units_of(row, written, used, {**more, 'go_backwards': backwards})
+    raise NotRecurrent('its cell computes something else than the one of Keras')
+
+
+@dataclass
+class _Written:
+    "A cell that was found written out."
+
+    cell: Cell
+    x: tuple  # the sequence
+    results: list
+    region: set
+
+
+def _units_of(row, written: _Written, used: dict, more: dict) -> list:
+    "The layer, and what takes single steps out of its sequence."
+    view, count = row.view, len(row.products[0])
+    inner = [t for t in used if t not in (-1, count - 1)]
+    wanted = {2: used[-1]} if -1 in used else {}
+    if not inner and count - 1 in used:
+        wanted[1] = used[count - 1]
+    placed = _Placed(written.cell, row.name, written.results, wanted, bool(inner))
+    unit = _unit(view, placed, written.x, more)
+    units, made = [unit], {r[0] for r in wanted.values()}
+    for t, ref in used.items() if inner else ():
+        if t >= 0:
+            step = ['unstack', ['x0'], {'axis': 1, 'i': t}]
+            units.append(_formula_unit(step, unit.outputs[0], ref, {ref[0]}))
+            made.add(ref[0])
+    unit.nodes |= (written.region - made) | {r[0] for r in wanted.values()}
+    return units
+
+
+def written_out_units(
+    view: View,  # observed
+    refused=(),  # nodes that must stay as they are
+) -> list:
+    "Recurrent layers for cells whose steps are written out, one after the other."
+    units = []
+    for row in _find_rows(view):
+        try:
+            found = _written_units(row)
+        except NotRecurrent:
+            continue
+        nodes = set().union(*(u.nodes for u in found))
+        if not nodes & set(refused):
+            units += found
+    return units
