@@ -269,3 +269,15 @@ def test_a_configuration_asks_for_no_more_than_the_file_holds(suffix, tmp_path):
     with pytest.raises(UnsafeFile, match="more values than the file"): tl.revive(path)
     for file, code in ((good, 0), (path, 1)):
         assert CliRunner().invoke(app, ["plan", str(file), str(tmp_path/"w.safetensors")]).exit_code == code
+
+
+def test_a_graph_writes_nothing_to_the_terminal(tmp_path, capfd):
+    """`Print` in the graph and in a function: codes in its text would be obeyed."""
+    @tf.function
+    def inner(x):
+        return v1.Print(x, [x], message="said\x1b[31m")
+
+    old = tl.revive(write(tmp_path, lambda x: inner(v1.Print(x, [x], message="said\x1b[31m"))))
+    for make in old.to_keras, old.as_layer:
+        make()(X)
+    assert "said" not in "".join(capfd.readouterr())
