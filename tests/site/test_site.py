@@ -397,7 +397,7 @@ def test_what_keeps_someone_out_is_noticed(browser, planted, rule):
     if not axe():
         pytest.skip("axe-core is not there: npm install -g axe-core")
     browser.open("index.html?lang=en")
-    browser.js("document.querySelector('main').insertAdjacentHTML('afterbegin', arguments[0])", planted)
+    browser.js("document.querySelector('main').insertAdjacentHTML('beforeend', arguments[0])", planted)
     browser.js(axe())
     assert rule in [fault.partition(":")[0] for fault in browser.driver.execute_async_script(AXE)]
 
