@@ -11,6 +11,7 @@ import tensorflow as tf
 from safetensors.numpy import save_file
 
 import transferlit as tl
+from transferlit.keras_internals import keras_version
 
 L, v1 = keras.layers, tf.compat.v1
 SUFFIXES = ".keras", ".weights.h5", ".safetensors", ".ckpt"
@@ -278,6 +279,9 @@ def test_long_plans_are_short(tmp_path):
 @pytest.mark.parametrize("kind", ["Nadam", "Adafactor", "LossScaleOptimizer", "Muon"])
 def test_optimizers_with_variables_of_other_shapes_go_on(tmp_path, kind, suffix):
     """Factored slots, unnamed variables, an optimizer in another: three steps, restored, three more equal six."""
+    if kind in ("LossScaleOptimizer", "Muon") and keras_version() < (3, 15):
+        # Muon's own step raises there; the names of inner slots hold the name of the model, which a restore refuses in words.
+        pytest.skip(f"{kind} of Keras {keras.__version__} does not go on in another model")
     def make():
         optimizer = keras.optimizers.Adam(0.01) if kind == "LossScaleOptimizer" else 0.01
         return compiled(optimizer=getattr(keras.optimizers, kind)(optimizer))
