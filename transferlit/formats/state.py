@@ -205,6 +205,7 @@ class StateRow:
     why: str  # restored, kept or lost, and the reason
     layer: object = None
     value: object = None  # to put there, or None
+    kind: str = 'state'  # or 'setting', which stays the model's
 
     name = property(lambda self: self.path.rpartition('/')[2])
     restored = property(lambda self: self.why.startswith('restored'))
