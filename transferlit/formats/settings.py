@@ -50,24 +50,36 @@ def model_settings(
     found = {}
     for named in layer_paths(model):
         layer = named.layer
-        if named.path and type(layer).__module__.startswith('keras.') and not _holds(layer):
-            for key, value in _settings(layer.get_config(), _ndim(layer)).items():
-                found[f'{named.path}/{key}'] = layer, value
+        if not named.path or not _is_of_keras(layer):
+            continue
+        config = layer.get_config()
+        settings = _settings(config, _ndim(layer))
+        for key, value in settings.items():
+            found[f'{named.path}/{key}'] = layer, value
     return found
 
 
-def _holds(layer) -> bool:  # layers, which speak for themselves
-    return isinstance(layer, keras.Model)
+def _is_of_keras(layer) -> bool:  # and no model, whose layers speak for themselves
+    own = type(layer).__module__.startswith('keras.')
+    return own and not isinstance(layer, keras.Model)
 
-
+# %% ../../nbs/formats/91_settings.ipynb #1a2dc63e
 def _settings(config: dict, ndim: int | None) -> dict:
-    kept = {k: _plain(value) for k, value in config.items() if not _ASIDE.fullmatch(k)}
-    return {k: _axis(v, ndim) if k in ('axis', 'axes') else v for k, v in kept.items()}
+    found = {}
+    for key, value in config.items():
+        if _ASIDE.fullmatch(key):
+            continue
+        value = _plain(value)
+        found[key] = _axis(value, ndim) if key == 'axis' else value
+    return found
 
 
 def _ndim(layer) -> int | None:
-    shape = (layer.get_build_config() or {}).get('input_shape')
-    return len(shape) if shape and not isinstance(shape[0], (list, tuple)) else None
+    built = layer.get_build_config() or {}
+    shape = built.get('input_shape')
+    if not shape or isinstance(shape[0], (list, tuple)):
+        return None
+    return len(shape)
 
 # %% ../../nbs/formats/91_settings.ipynb #25b049a1
 def differing_settings(
@@ -77,22 +89,28 @@ def differing_settings(
 ) -> dict:  # `d/activation` to (layer, the file's value, the model's)
     "Only of layers of one class; a file without a configuration has none."
     theirs, found = _file_layers(weights), {}
-    for path, (layer, mine) in model_settings(model).items() if theirs else ():
+    if not theirs:
+        return {}
+    for path, (layer, mine) in model_settings(model).items():
         scope, _, key = path.rpartition('/')
         other = theirs.get(scopes.get(scope))
-        if other is None or other.kind != type(layer).__name__ or key not in other.config:
+        if other is None or other.kind != type(layer).__name__:
             continue
-        value = _settings({key: other.config[key]}, _ndim(layer))[key]
+        settings = _settings(other.config, _ndim(layer))
+        value = settings.get(key, mine)
         if value != mine:
             found[path] = layer, value, mine
     return found
 
 
 def _file_layers(weights: Weights) -> dict:  # path to the layer's class and configuration
-    known, found = _configured(weights.about.get('config') or {}), {}
+    config = weights.about.get('config') or {}
+    known, found = _configured(config), {}
     for steps, layer in known.items():
-        above = [known.get(steps[: i + 1]) for i in range(len(steps))]
-        names = [at.name for at in above if at is not None and at.name]
+        names = []
+        for i in range(len(steps)):
+            at = known.get(steps[: i + 1])
+            names += [at.name] if at and at.name else []
         if layer.name:
             found['/'.join(names)] = layer
     return found
