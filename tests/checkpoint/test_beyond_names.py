@@ -1,5 +1,6 @@
 """State beside variables, adapters, optimizers, arrays changed on the way, and what is refused."""
 import os
+import re
 import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -371,3 +372,44 @@ def test_an_attribute_names_a_layer_in_a_checkpoint(tmp_path):
     tf.train.Checkpoint(net=saved).write(str(tmp_path / "m"))
     tl.restore(model, tmp_path / "m")
     np.testing.assert_allclose(model(X), saved(X), atol=1e-6)
+
+
+def lookup(indices):
+    words = L.StringLookup(num_oov_indices=indices, name="words")
+    words.adapt(["p", "q"])
+    return keras.Sequential([keras.Input((1,), dtype="string"), words])
+
+
+def recurrent(sequences):
+    return keras.Sequential([keras.Input((4, 3)), L.Bidirectional(L.LSTM(2, return_sequences=sequences), name="d")])
+
+
+SETTINGS = {  # a setting, how a model is made with it, two values
+    "words/num_oov_indices": (lookup, 1, 2),
+    "in/d/activation": (lambda a: keras.Sequential([keras.Input((6,)), keras.Sequential([L.Dense(4, a, name="d")], name="in")]), "relu", "tanh"),
+    "d/axis": (lambda a: keras.Sequential([keras.Input((4, 4)), L.LayerNormalization(axis=a, name="d")]), 1, -1),
+    "d/epsilon": (lambda a: keras.Sequential([keras.Input((4,)), L.BatchNormalization(epsilon=a, name="d")]), 1e-3, 1e-5),
+    "d/reset_after": (lambda a: keras.Sequential([keras.Input((4, 4)), L.GRU(4, use_bias=False, reset_after=a, name="d")]), True, False),
+    ".*forward_.*/return_sequences": (recurrent, True, False)}
+
+
+@pytest.mark.parametrize("saver", [tl.save, lambda model, path: model.save(path) or path])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_setting_that_changes_what_is_computed_is_said(tmp_path, setting, saver):
+    """The same weights in a layer that is set to something else: refused, unless that is declared."""
+    make, one, other = SETTINGS[setting]
+    path, more = saver(make(one), tmp_path / "m.keras"), dict(rename="renumber")
+    assert tl.plan(make(one), path, **more).ok
+    model = make(other)
+    found = tl.plan(model, path, **more)
+    assert not found.ok and any(re.fullmatch(setting, row["path"]) for row in found.of("setting"))
+    assert tl.plan(model, path, missing="fresh", **more).ok
+    assert tl.plan(model, path, fresh=[row["path"] for row in found.of("setting")], **more).ok
+
+
+def test_settings_of_training_and_other_ways_to_say_the_same_do_not_matter(tmp_path):
+    def make(axis, rate, initial):
+        norm, cells = L.BatchNormalization(axis=axis, momentum=rate, name="n"), L.LSTM(3, dropout=rate, name="l")
+        return keras.Sequential([keras.Input((4, 3)), norm, cells, L.Dense(2, kernel_initializer=initial, name="d")])
+    path = tl.save(make(-1, 0.1, "zeros"), tmp_path / "m.keras")
+    assert tl.plan(make(2, 0.3, "ones"), path).ok

@@ -4,8 +4,8 @@ from importlib import import_module
 from .entries import BadFile, MissingPart, UnsafeFile, Weights
 from .safetensors import open_safetensors, write_safetensors
 from .keras_files import copy_keras, read_legacy_arrays, read_model_config
-from .tf_checkpoint import data_files, missing_data, stored_names, write_bundle
-from .location import Location, explain_no_graph, locate
+from .tf_checkpoint import missing_data, stored_names
+from .location import explain_no_graph, locate
 from .reading import open_weights, peek
 
 _HOME = {  # what needs Keras, and is loaded on first use: reading a file does not
@@ -32,10 +32,8 @@ __all__ = [
     "assign_all",
     "BadFile",
     "copy_keras",
-    "data_files",
     "explain_no_graph",
     "locate",
-    "Location",
     "make_plan",
     "match_stored",
     "missing_data",
@@ -55,7 +53,6 @@ __all__ = [
     "UnsafeFile",
     "Weights",
     "write_arrays",
-    "write_bundle",
     "write_checkpoint",
     "write_model",
     "write_safetensors",

@@ -8,11 +8,11 @@ Docs: https://transferlit.github.io/transferlit/formats/adapters.html.md"""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import keras
 import numpy as np
 
-from .entries import Stored
 from .matching import Hit, layer_paths, own_variables
 from .state import SCALE
 from .writing import host
@@ -28,25 +28,38 @@ class _Adapter:
 
     layer: keras.Layer
     hits: dict  # number of each of the layer's variables to what the file has for it
-    parts: tuple  # of `Stored`: the two matrices
+    parts: list  # of `Stored`: the two matrices
     scale: float | None  # `lora_alpha`; None: the rank
 
     def copied(self) -> keras.Layer:
         "The layer as the file has it. Raises ValueError where the matrices do not fit."
-        copy = type(self.layer).from_config(self.layer.get_config())
-        copy.build_from_config(self.layer.get_build_config())
-        copy.enable_lora(self.parts[0].shape[-1], lora_alpha=self.scale)
-        for number, variable in own_variables(copy).items():
-            variable.assign(np.asarray(self.hits[number].stored))
-        added = [v for v in copy.weights if v.name.startswith('lora_')]
-        for variable, part in zip(added, self.parts, strict=True):
+        copy = self.adapted()
+        own = own_variables(copy)
+        for number, variable in own.items():
+            stored = self.hits[number].stored
+            variable.assign(np.asarray(stored))
+        added = filter(_is_part, copy.weights)
+        for variable, part in zip(added, self.parts):
             variable.assign(np.asarray(part))
         return copy
 
+    def adapted(self) -> keras.Layer:
+        config = self.layer.get_config()
+        copy = type(self.layer).from_config(config)
+        shapes = self.layer.get_build_config()
+        copy.build_from_config(shapes)
+        rank = self.parts[0].shape[-1]
+        copy.enable_lora(rank, lora_alpha=self.scale)
+        return copy
+
     def value(self, number: str) -> np.ndarray:
-        saved = {}
-        self.copied().save_own_variables(saved)
+        saved, copy = {}, self.copied()
+        copy.save_own_variables(saved)
         return host(saved[number])
+
+
+def _is_part(variable) -> bool:
+    return variable.name.startswith('lora_')
 
 # %% ../../nbs/formats/93_adapters.ipynb #8e59832f
 def merge_hits(
@@ -55,37 +68,69 @@ def merge_hits(
     usable: dict,  # name in the file to `Stored`
     state: dict,  # of the file: `d/lora_alpha` to its value
 ) -> dict:  # path to a list of `Hit`, with adapters added that the model has no place for
-    path, found = {id(v): p for p, v in by_path(model).items()}, dict(hits)
+    path = {id(v): p for p, v in by_path(model).items()}
+    found = dict(hits)
     for named in layer_paths(model):
-        if getattr(named.layer, 'lora_enabled', None) is not False:
-            continue
-        own = {number: path.get(id(v)) for number, v in own_variables(named.layer).items()}
-        known = {number: hits[p][0] for number, p in own.items() if len(hits.get(p, ())) == 1}
+        own = _open_variables(named.layer, path)
+        known = _single_hits(own, hits)
         if own and len(known) == len(own):
             merged = _merged(named.layer, known, usable, state)
-            found |= {own[number]: [hit] for number, hit in merged.items()}
+            for number, hit in merged.items():
+                found[own[number]] = [hit]
+    return found
+
+
+def _open_variables(layer, path: dict) -> dict:  # number to path, of a layer that could have one
+    if getattr(layer, 'lora_enabled', None) is not False:
+        return {}
+    own = own_variables(layer)
+    return {number: path.get(id(v)) for number, v in own.items()}
+
+
+def _single_hits(own: dict, hits: dict) -> dict:  # number to `Hit`
+    found = {}
+    for number, path in own.items():
+        if len(hits.get(path, ())) == 1:
+            found[number] = hits[path][0]
     return found
 
 # %% ../../nbs/formats/93_adapters.ipynb #35feea1b
 def _merged(layer, hits: dict, usable: dict, state: dict) -> dict:  # number to `Hit`
     "What the adapter changes: the kernel, and of a quantized one its scale."
     for hit in hits.values():
-        scope, _, kernel = hit.name.rpartition('/')
-        names = [f'{scope}/lora_{kernel}_{end}'.lstrip('/') for end in 'ab']
-        if all(name in usable for name in names):
-            parts = tuple(usable[name] for name in names)
-            scale = state.get(f'{scope}/{SCALE}'.lstrip('/'))
-            adapter = _Adapter(layer, hits, parts, scale)
-            changed = {n: h for n, h in hits.items() if _leaf(h.name).startswith(kernel)}
-            return {n: _added(adapter, n, h, names) for n, h in changed.items()}
+        names = _part_names(hit.name)
+        parts = [usable[name] for name in names if name in usable]
+        if len(parts) < len(names):
+            continue
+        scope, kernel = _split(hit.name)
+        scale = state.get(f'{scope}{SCALE}')
+        adapter = _Adapter(layer, hits, parts, scale)
+        return _changed(adapter, kernel, names)
     return {}
 
 
-def _leaf(name: str) -> str:
-    return name.rpartition('/')[2]
+def _changed(adapter: _Adapter, kernel: str, names: list) -> dict:
+    found = {}
+    for number, hit in adapter.hits.items():
+        _, leaf = _split(hit.name)
+        if leaf.startswith(kernel):
+            found[number] = _added(adapter, number, names)
+    return found
 
 
-def _added(adapter: _Adapter, number: str, hit: Hit, names: list) -> Hit:
-    stored: Stored = replace(hit.stored, load=lambda: adapter.value(number))
-    why = '; '.join(filter(None, (hit.why, 'merged: its adapter is added')))
-    return Hit(hit.name, stored, why, (*hit.also, *names))
+def _split(name: str) -> tuple:  # `d/kernel`: `d/` and `kernel`
+    scope, slash, leaf = name.rpartition('/')
+    return scope + slash, leaf
+
+
+def _part_names(name: str) -> list:
+    scope, kernel = _split(name)
+    return [f'{scope}lora_{kernel}_{end}' for end in 'ab']
+
+
+def _added(adapter: _Adapter, number: str, names: list) -> Hit:
+    hit = adapter.hits[number]
+    load = partial(adapter.value, number)
+    stored = replace(hit.stored, load=load)
+    said = filter(None, (hit.why, 'merged: its adapter is added'))
+    return Hit(hit.name, stored, '; '.join(said), (*hit.also, *names))

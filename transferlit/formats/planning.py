@@ -34,6 +34,7 @@ from transferlit.formats.matching import (
     some,
     suggest_mapping,
 )
+from .settings import differing_settings, model_settings
 from transferlit.formats.state import (
     IDF,
     SCALE,
@@ -78,7 +79,7 @@ class Plan:
 
     def of(self, status: str) -> list:  # rows
         """The rows with one status: restored, merged, fresh, not asked for, missing, shape differs,
-        ambiguous, state, unused, ...
+        ambiguous, state, setting, unused, ...
         """
         return [row for row in self.rows if row['status'] == status]
 
@@ -119,7 +120,7 @@ class Plan:
 
 # %% ../../nbs/formats/96_planning.ipynb #19092e7f
 _SHORT, _HEAD, _TAIL = 24, 14, 6  # rows
-_WRONG = ('missing', 'shape differs', 'dtype differs', 'ambiguous')
+_WRONG = ('missing', 'shape differs', 'dtype differs', 'ambiguous', 'setting')
 _ASIDE = ('not asked for', 'unused', 'skipped', 'optimizer', 'step', 'metric', 'seed', 'other')
 
 
@@ -230,7 +231,8 @@ class _Sources:
     def __init__(self, model, weights: Weights, asked: Asked):
         self.model, self.weights, self.asked = model, weights, asked
         self.variables, self.state = by_path(model), model_state(model)
-        names = [*self.variables, *self.state]
+        self.settings = model_settings(model) if weights.about.get('config') else {}
+        names = [*self.variables, *self.state, *self.settings]
         self.wanted = set(self.chosen(asked.only, names, names))
         self.declared = set(self.chosen(asked.fresh, names, []))
         self.passed = set()
@@ -320,7 +322,7 @@ class _Planner(_Sources):
         rows = [self.row(p, v, self.hits.get(p, [])) for p, v in self.variables.items()]
         self.rows = rows + self.optimizer_rows()
         self.states = [row for row in plan_state(model, weights, asked.rename) if self.asks(row)]
-        self.states += self.scales()
+        self.states += [*self.scales(), *filter(self.asks, self.setting_rows())]
 
     def row(self, path: str, variable, hits: list) -> dict:
         "What happens to one variable of the model, and why."
@@ -407,6 +409,20 @@ class _Planner(_Sources):
     def asks(self, row: StateRow) -> bool:
         return row.lost or (row.path in self.wanted and row.name != SCALE)
 
+    def setting_rows(self) -> list:  # of layers that something of the file goes into
+        restored = {row.path.rpartition('/')[0] for row in self.states if row.restored}
+        scopes = {scope: scope for scope in restored}
+        for row in self.rows:
+            if row['status'] == 'restored':
+                scopes |= _scopes(row['path'], row['file'].partition(' + ')[0])
+        differing = differing_settings(self.model, self.weights, scopes)
+        return [
+            StateRow(
+                path, f'kept: the file has {theirs!r}, the model {mine!r}', layer, kind='setting'
+            )
+            for path, (layer, theirs, mine) in differing.items()
+        ]
+
     def scales(self) -> list:  # of adapters whose variables come from the file
         "What the file does not say is Keras' own: the rank."
         theirs, written, rows = file_state(self.weights), {pair.path for pair in self.pairs}, []
@@ -425,6 +441,14 @@ def _row(path: str, variable, status: str, hit: Hit | None, why: str) -> dict:
     shape, dtype = tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype)
     file = ' + '.join((hit.name, *hit.also)) if hit else None
     return dict(path=path, status=status, file=file, shape=shape, dtype=dtype, why=why)
+
+
+def _scopes(path: str, file: str) -> dict:  # what a variable lies in, here and in the file
+    found = {}
+    while '/' in path and '/' in file:
+        path, file = path.rpartition('/')[0], file.rpartition('/')[0]
+        found[path] = file
+    return found
 
 
 def _slot_owner(target: str) -> str:  # `optimizer/hidden1/kernel/momentum`: `hidden1/kernel`
@@ -474,7 +498,7 @@ def state_rows(planner: _Planner) -> list:
         declared = row.kept and row.path in planner.declared
         why = 'kept: declared by fresh=' if declared else row.why
         place = dict(path=None, file=row.path) if row.lost else dict(path=row.path, file=None)
-        found.append(place | dict(status='state', shape=None, dtype='', why=why))
+        found.append(place | dict(status=row.kind, shape=None, dtype='', why=why))
     return found
 
 # %% ../../nbs/formats/96_planning.ipynb #d71a88a5
@@ -516,8 +540,9 @@ def _state_problems(planner) -> list:
     if planner.asked.missing == 'fresh':
         return []
     kept = [r for r in planner.states if r.kept and r.name != SEED]
+    where = {'state': 'where the model has it already', 'setting': 'where the model is meant so'}
     return [
-        f'{r.path}: {r.why}; where the model has it already, say fresh={r.path!r}.'
+        f'{r.path}: {r.why}; {where[r.kind]}, say fresh={r.path!r}.'
         for r in kept
         if r.path not in planner.declared
     ]

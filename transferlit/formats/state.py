@@ -161,8 +161,10 @@ def _configured_state(weights: Weights) -> dict:
 
 # %% ../../nbs/formats/92_state.ipynb #57147ef0
 def _layer_in_file(weights: Weights, steps: tuple, config: dict) -> dict:
-    if config.get('lora_rank') and config.get(SCALE) not in (None, config['lora_rank']):
-        return {SCALE: config[SCALE]}
+    rank = config.get('lora_rank')
+    scale = config.get(SCALE)
+    if rank and scale not in (None, rank):
+        return {SCALE: scale}
     if config.get(BINS) is not None:
         return {BINS: [float(edge) for edge in config[BINS]]}
     if 'oov_token' not in config and 'standardize' not in config:
@@ -205,6 +207,7 @@ class StateRow:
     why: str  # restored, kept or lost, and the reason
     layer: object = None
     value: object = None  # to put there, or None
+    kind: str = 'state'  # or 'setting', which stays the model's
 
     name = property(lambda self: self.path.rpartition('/')[2])
     restored = property(lambda self: self.why.startswith('restored'))
