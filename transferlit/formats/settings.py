@@ -104,6 +104,8 @@ def differing_settings(
 
 
 def _file_layers(weights: Weights) -> dict:  # path to the layer's class and configuration
+    if not weights.format.startswith('Keras 3'):
+        return {}  # Keras 2 says some settings in other words
     config = weights.about.get('config') or {}
     known, found = _configured(config), {}
     for steps, layer in known.items():
