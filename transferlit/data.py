@@ -280,11 +280,11 @@ def why_not_tensors(
         return 'a generator can be read only once'
     for a in flat(x):
         if is_tensorflows(a, 'RaggedTensor', 'SparseTensor') or hasattr(a, 'tocoo'):
-            return 'x is sparse or ragged'
+            return 'the data are sparse or ragged'
         if not hasattr(a, '__array__'):
-            return f'x holds a {type(a).__name__}'
+            return f'the data hold a {type(a).__name__}'
         if holds_text(a):
-            return 'x holds text'
+            return 'the data hold text'
     return None
 
 # %% ../nbs/floor/70_data.ipynb #0533d706

@@ -76,7 +76,11 @@ def refuse_features(job: Job, why: str) -> None:
     given = [a for a in (job.x, job.cache, job.validation_data) if isinstance(a, Features)]
     if given:
         fix = 'Give the rows themselves.'
-        refuse(f'Features are trained on by the compiled loop only, and {why}.', fix, given[0])
+        refuse(
+            f'Features are trained on by the compiled loop only, and {why}.',
+            fix,
+            str(given[0]).rstrip('.'),
+        )
 
 
 def why_keras(model: keras.Model, job: Job) -> str | None:
