@@ -8,6 +8,7 @@ Docs: https://transferlit.github.io/transferlit/floor/backends.html.md"""
 from __future__ import annotations
 
 import sys
+import types
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -16,7 +17,7 @@ import numpy as np
 
 # %% auto #0
 __all__ = ['tf', 'need_tensorflow', 'on_tensorflow', 'is_tensorflows', 'backend_version', 'Spec', 'open_spec', 'to_tensor',
-           'to_numpy', 'to_int32', 'compile_graph', 'free_on_device', 'count_accelerators']
+           'to_numpy', 'is_tensor', 'to_int32', 'compile_graph', 'free_on_device', 'count_accelerators']
 
 # %% ../nbs/floor/62_backends.ipynb #22fc10cb
 class _Late:
@@ -109,6 +110,14 @@ def to_numpy(a) -> np.ndarray:
     if is_tensorflows(a, 'Tensor', 'Variable'):
         return a.numpy()
     return np.asarray(keras.ops.convert_to_numpy(a) if keras.ops.is_tensor(a) else a)
+
+
+_PLAIN = str, int, float, type(None), list, tuple, dict, set, types.FunctionType, keras.Layer
+
+
+def is_tensor(value) -> bool:
+    "Is it a tensor of the backend? Plain values, as most attributes are, are told quickly."
+    return not isinstance(value, _PLAIN) and keras.ops.is_tensor(value)
 
 
 def to_int32(a):  # an int32 tensor of row numbers

@@ -24,7 +24,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from ..backends import is_tensorflows, tf, to_numpy
+from ..backends import is_tensor, is_tensorflows, tf, to_numpy
 from .graph import layers_of
 from ..files import content_hash
 
@@ -521,13 +521,8 @@ def held_by(layer) -> dict:
     return held | own
 
 
-_PLAIN = str, int, float, type(None), list, tuple, dict, keras.Layer
-
-
 def _is_eager(value) -> bool:
-    if isinstance(value, _PLAIN):  # most attributes; whether it is a tensor takes longer to ask
-        return False
-    kinds = isinstance(value, np.ndarray) or keras.ops.is_tensor(value)
+    kinds = isinstance(value, np.ndarray) or is_tensor(value)
     return kinds and not _is_symbolic(value)
 
 

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from ..backends import compile_graph, on_tensorflow, tf, to_numpy
+from ..backends import compile_graph, is_tensor, on_tensorflow, tf, to_numpy
 from ..data import by_input, flat, map_flat, pack_inputs
 from ..keras_internals import is_fresh, shows_sizes, view_as
 
@@ -335,12 +335,7 @@ def _constants(
 ) -> (
     list
 ):  # tensors that layers hold, such as the mean of a `Normalization`: baked into what is compiled
-    return [
-        v
-        for layer in model._flatten_layers()
-        for v in vars(layer).values()
-        if keras.ops.is_tensor(v)
-    ]
+    return [v for layer in model._flatten_layers() for v in vars(layer).values() if is_tensor(v)]
 
 # %% ../../nbs/loop/20_steps.ipynb #90e3ed3c
 def _dependencies(work: Work) -> list:
