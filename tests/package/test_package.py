@@ -187,9 +187,7 @@ def test_a_readers_notebook_needs_only_what_the_extra_brings(notebook):
 
 
 @pytest.mark.parametrize("notebook", READERS, ids=lambda path: path.stem)
-def test_a_readers_notebook_reaches_for_no_file_of_the_checkout(notebook, request):
-    if notebook.stem == "23_revival":
-        request.applymarker(pytest.mark.xfail(reason="its proofs are files of the tests", strict=False))
+def test_a_readers_notebook_reaches_for_no_file_of_the_checkout(notebook):
     assert [code for code in code_of(notebook) if re.search(r"['\"/]\.\./(tests|tools)", code)] == []
 
 
