@@ -351,6 +351,7 @@ def finish(base: str) -> None:
             text = without_twins(text, path)
             text = described(text)
             text = cornered(text)
+            text = breakable(text)
             text = addressed(text)
         elif path.suffix in (".md", ".txt"):
             text = text.replace(".llms.md", ".html.md")
@@ -364,6 +365,14 @@ def finish(base: str) -> None:
     (SITE / "search.json").write_text(index, encoding="utf-8")
     # As a script too, which a page opened from the disk may load.
     (SITE / "search.js").write_text(f"window.searchIndex = {index};\n", encoding="utf-8")
+
+
+LONG_NAME = re.compile(r"(?<!<pre>)<code>(\w{24,})</code>")
+
+
+def breakable(text: str) -> str:
+    """`text` with long names that may break behind an underscore: in a table they leave the other columns their room."""
+    return LONG_NAME.sub(lambda m: f"<code>{m[1].replace('_', '_<wbr>')}</code>", text)
 
 
 def cornered(text: str) -> str:

@@ -503,3 +503,11 @@ def test_folded_code_is_named_by_its_first_comment():
     cell.source = plain = "#| code-fold: true\nx = 1  # 하나 · one"
     pages.fold_title(cell)
     assert cell.source == plain
+
+
+def test_a_long_name_in_a_table_may_break_behind_an_underscore():
+    name = "test_killed_in_the_middle_of_a_save"
+    broken = pages.breakable(f"<td><code>{name}</code>, <code>save</code></td>")
+    assert broken.count("<wbr>") == name.count("_") and "<code>save</code>" in broken
+    assert re.sub("<wbr>", "", broken) == f"<td><code>{name}</code>, <code>save</code></td>"
+    assert pages.breakable(f"<pre><code>{name}</code></pre>") == f"<pre><code>{name}</code></pre>"
