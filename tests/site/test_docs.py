@@ -507,7 +507,7 @@ def test_folded_code_is_named_by_its_first_comment():
 
 def test_a_long_name_in_a_table_may_break_behind_an_underscore():
     name = "test_killed_in_the_middle_of_a_save"
-    broken = pages.breakable(f"<td><code>{name}</code>, <code>save</code></td>")
+    broken = docs.breakable(f"<td><code>{name}</code>, <code>save</code></td>")
     assert broken.count("<wbr>") == name.count("_") and "<code>save</code>" in broken
     assert re.sub("<wbr>", "", broken) == f"<td><code>{name}</code>, <code>save</code></td>"
-    assert pages.breakable(f"<pre><code>{name}</code></pre>") == f"<pre><code>{name}</code></pre>"
+    assert docs.breakable(f"<pre><code>{name}</code></pre>") == f"<pre><code>{name}</code></pre>"
