@@ -483,16 +483,16 @@ def test_every_notebook_has_a_korean_line_below_its_title():
 
 
 def test_the_figure_of_speed_is_the_one_that_was_measured():
-    """What the opening page and the wrap-up say is what a cell of the page on speed printed."""
+    """What the opening page, the wrap-up and the page on speed say is what a cell of that page printed."""
     speed = nbformat.read(ROOT / "nbs" / "results" / "10_speed.ipynb", as_version=4)
     texts = ["".join(o.get("data", {}).get("text/plain", "")) for c in speed.cells if c.cell_type == "code" for o in c.outputs]
     table, = (text for text in texts if text.startswith("Section 3.3 whole"))
     slow, fast = (float(re.search(rf"{way} +([\d.]+)", table)[1]) for way in ("3.1 by Keras fit", "3.3 by tl.fit"))
     said = [f"{slow:.1f}", f"{fast:.1f}", f"{slow / fast:.1f}"]
-    for name in ("index", "40_wrapup"):
+    for name in ("index", "40_wrapup", "results/10_speed"):
         cells = nbformat.read(ROOT / "nbs" / f"{name}.ipynb", as_version=4).cells
         for lang in ("ko", "en"):
-            text = next(c.source for c in cells if f'lang="{lang}"' in c.source and "10_speed" in c.source and said[2] in c.source)
+            text = next(c.source for c in cells if f'lang="{lang}"' in c.source and "`tl.fit`" in c.source and said[2] in c.source)
             assert all(figure in text for figure in said), name
 
 
