@@ -1,7 +1,7 @@
 """Stores under ill treatment: killed and rival writers, damaged and swapped files, clocks that are wrong, full disks,
 threads and forks; a folder of this machine, and a remote store whose far side is one.
 
-TRANSFERLIT_ROUNDS says how often (10 by default; results/20_promises says how often for its figures).
+TRANSFERLIT_ROUNDS says how often (5 by default, of each kind; results/20_promises says how often for its figures).
 """
 import contextlib
 import errno
@@ -25,7 +25,7 @@ from storing import FIELDS, ROWS, STEP, same, values, write
 from transferlit.files import locked
 from transferlit.store import Damaged, RemoteStore, local as disk, open_store, remote as far
 
-ROUNDS = int(os.environ.get("TRANSFERLIT_ROUNDS", 10))
+ROUNDS = int(os.environ.get("TRANSFERLIT_ROUNDS", 5))
 ENV = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
 ONE, TWO = "1" * 64, "2" * 64
 SHARD = 960  # bytes; of an entry of 300 rows of 24 bytes
