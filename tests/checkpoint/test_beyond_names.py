@@ -64,6 +64,8 @@ def quantized(layer, mode, rank):
 @pytest.mark.parametrize("layer", ["dense", "heads", "words"])
 def test_an_adapter_is_added_as_keras_adds_it(tmp_path, layer, mode):
     """Quantized kernels are rounded anew: what Keras' own file gives is what ours must give."""
+    if mode == "int4" and keras_version() < (3, 15):
+        pytest.skip(f"Keras {keras.__version__} knows no int4")
     (saved, x), (model, _), (same, _) = (quantized(layer, mode, rank) for rank in (2, 0, 0))
     saved.save_weights(tmp_path / "k.weights.h5")
     model.load_weights(tmp_path / "k.weights.h5")

@@ -17,6 +17,7 @@ from keras import losses as L
 from keras import optimizers as O
 
 import transferlit as tl
+from transferlit.keras_internals import keras_version
 
 rng = np.random.default_rng(0)
 ROWS = 150
@@ -254,7 +255,13 @@ def structured(fit, case, frozen):
 @pytest.mark.parametrize("case", STRUCTURES)
 def test_structures_as_in_keras(case, frozen):
     """Inputs, outputs, labels, weights, losses and metrics in any structure; `evaluate` and `Model.fit` stay right afterwards."""
-    theirs, ours = (structured(fit, case, frozen) for fit in (keras.Model.fit, tl.fit))
+    try:
+        theirs = structured(keras.Model.fit, case, frozen)
+    except ValueError as error:
+        if keras_version() >= (3, 15):
+            raise
+        pytest.skip(f"Keras {keras.__version__} does not take it: {error}")
+    ours = structured(tl.fit, case, frozen)
     assert keras.tree.map_structure(np.shape, ours) == keras.tree.map_structure(np.shape, theirs)
     for a, b in zip(keras.tree.flatten(ours), keras.tree.flatten(theirs), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
@@ -359,7 +366,7 @@ def test_interrupted_between_steps(ctrl_c):
     tl.fit(model, X, Y, verbose=0)
     threading.Timer(0.5, ctrl_c).start()
     with pytest.raises(KeyboardInterrupt):
-        tl.fit(model, X, Y, epochs=5_000, verbose=0)
+        tl.fit(model, X, Y, epochs=50_000, verbose=0)
     assert all(np.isfinite(w).all() for w in model.get_weights())
     steps = int(model.optimizer.iterations)
     tl.fit(model, X, Y, verbose=0)
