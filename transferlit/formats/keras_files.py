@@ -36,8 +36,8 @@ from .safetensors import shard_beside
 from .zip_archive import Archive, member_source
 
 # %% auto #0
-__all__ = ['legacy_name', 'keras3_entries', 'hdf5_entries', 'open_hdf5', 'open_keras', 'read_keras', 'open_keras_shards',
-           'read_model_config', 'read_legacy_arrays', 'copy_keras']
+__all__ = ['legacy_name', 'named_layers', 'keras3_entries', 'hdf5_entries', 'open_hdf5', 'open_keras', 'read_keras',
+           'open_keras_shards', 'read_model_config', 'read_legacy_arrays', 'copy_keras']
 
 # %% ../../nbs/formats/50_keras_files.ipynb #55bf3ae6
 def legacy_name(
@@ -198,6 +198,16 @@ def _one(layer: dict, here: tuple) -> dict:
         found[*here, 'cell'] = _Layer(None, kind + 'Cell', config)
     if kind == 'Bidirectional' and _is_layer(inner := config.get('layer')):
         found |= _both_ways(inner, config, here)
+    return found
+
+
+def named_layers(config: dict) -> dict:  # steps of a group to (path of names, `_Layer`)
+    "Every layer that a configuration tells of, with the names on the way to it."
+    known, found = _configured(config), {}
+    for steps, layer in known.items():
+        above = [known.get(steps[: i + 1]) for i in range(len(steps))]
+        names = [at.name for at in above if at and at.name]
+        found[steps] = '/'.join(names), layer
     return found
 
 # %% ../../nbs/formats/50_keras_files.ipynb #4bc3dfdb

@@ -261,6 +261,10 @@ class _Sources:
         return hits_by_name(self.model, self.usable, asked.rename)
 
     @cached_property
+    def file_state(self) -> dict:  # `words/vocabulary` to value
+        return file_state(self.weights)
+
+    @cached_property
     def files(self) -> dict:  # path of a variable to its name in the file
         return {p: hits[0].name for p, hits in self.plain.items() if len(hits) == 1}
 
@@ -270,7 +274,7 @@ class _Sources:
         if self.asked.weights == 'ema':
             found = self.averaged()
         elif self.asked.by == 'name':
-            found = merge_hits(self.model, found, self.usable, file_state(self.weights))
+            found = merge_hits(self.model, found, self.usable, self.file_state)
         rules = self.asked.transform
         if rules is None or isinstance(rules, str):
             return found
@@ -321,7 +325,8 @@ class _Planner(_Sources):
         self.pairs, self.merged = [], self.find_merged()
         rows = [self.row(p, v, self.hits.get(p, [])) for p, v in self.variables.items()]
         self.rows = rows + self.optimizer_rows()
-        self.states = [row for row in plan_state(model, weights, asked.rename) if self.asks(row)]
+        states = plan_state(model, self.file_state, asked.rename)
+        self.states = list(filter(self.asks, states))
         self.states += [*self.scales(), *filter(self.asks, self.setting_rows())]
 
     def row(self, path: str, variable, hits: list) -> dict:
@@ -415,7 +420,7 @@ class _Planner(_Sources):
         for row in self.rows:
             if row['status'] == 'restored':
                 scopes |= _scopes(row['path'], row['file'].partition(' + ')[0])
-        differing = differing_settings(self.model, self.weights, scopes)
+        differing = differing_settings(self.settings, self.weights, scopes)
         return [
             StateRow(
                 path, f'kept: the file has {theirs!r}, the model {mine!r}', layer, kind='setting'
@@ -425,7 +430,7 @@ class _Planner(_Sources):
 
     def scales(self) -> list:  # of adapters whose variables come from the file
         "What the file does not say is Keras' own: the rank."
-        theirs, written, rows = file_state(self.weights), {pair.path for pair in self.pairs}, []
+        theirs, written, rows = self.file_state, {pair.path for pair in self.pairs}, []
         for kernel, (layer, parts) in adapted_layers(self.model).items():
             path, file = (
                 f'{name.rpartition("/")[0]}/{SCALE}'.lstrip('/')

@@ -13,7 +13,7 @@ import re
 import keras
 
 from .entries import Weights
-from .keras_files import _configured
+from .keras_files import named_layers
 from .matching import layer_paths
 
 # %% auto #0
@@ -83,36 +83,30 @@ def _ndim(layer) -> int | None:
 
 # %% ../../nbs/formats/91_settings.ipynb #25b049a1
 def differing_settings(
-    model: keras.Model,  # any built model
+    settings: dict,  # what `model_settings` gives
     weights: Weights,  # an open file
     scopes: dict,  # path of a layer in the model to what the file calls it
 ) -> dict:  # `d/activation` to (layer, the file's value, the model's)
     "Only of layers of one class; a file without a configuration has none."
-    theirs, found = _file_layers(weights), {}
-    if not theirs:
-        return {}
-    for path, (layer, mine) in model_settings(model).items():
+    theirs, read, found = _file_layers(weights), {}, {}
+    for path, (layer, mine) in settings.items():
         scope, _, key = path.rpartition('/')
-        other = theirs.get(scopes.get(scope))
-        if other is None or other.kind != type(layer).__name__:
-            continue
-        settings = _settings(other.config, _ndim(layer))
-        value = settings.get(key, mine)
+        if scope not in read:
+            read[scope] = _as_in_file(theirs.get(scopes.get(scope)), layer)
+        value = read[scope].get(key, mine)
         if value != mine:
             found[path] = layer, value, mine
     return found
 
 
+def _as_in_file(other, layer) -> dict:  # nothing where the file has none or another there
+    if other is None or other.kind != type(layer).__name__:
+        return {}
+    return _settings(other.config, _ndim(layer))
+
+
 def _file_layers(weights: Weights) -> dict:  # path to the layer's class and configuration
     if not weights.format.startswith('Keras 3'):
         return {}  # Keras 2 says some settings in other words
-    config = weights.about.get('config') or {}
-    known, found = _configured(config), {}
-    for steps, layer in known.items():
-        names = []
-        for i in range(len(steps)):
-            at = known.get(steps[: i + 1])
-            names += [at.name] if at and at.name else []
-        if layer.name:
-            found['/'.join(names)] = layer
-    return found
+    known = named_layers(weights.about.get('config') or {})
+    return {path: layer for path, layer in known.values() if layer.name}

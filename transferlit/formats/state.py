@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from .entries import Weights
-from .keras_files import _configured
+from .keras_files import named_layers
 from transferlit.formats.matching import (
     Hit,
     align_names,
@@ -150,11 +150,8 @@ def _file_seeds(weights: Weights) -> dict:
 
 
 def _configured_state(weights: Weights) -> dict:
-    found, known = {}, _configured(weights.about.get('config') or {})
-    for steps, layer in known.items():
-        above = [steps[: i + 1] for i in range(len(steps))]
-        names = [known[at].name for at in above if at in known]
-        path = '/'.join(filter(None, names))
+    found, known = {}, named_layers(weights.about.get('config') or {})
+    for steps, (path, layer) in known.items():
         for name, value in _layer_in_file(weights, steps, layer.config).items():
             found[f'{path}/{name}'] = value
     return found
@@ -217,11 +214,11 @@ class StateRow:
 # %% ../../nbs/formats/92_state.ipynb #050b5d04
 def plan_state(
     model: keras.Model,  # any built model
-    weights: Weights,  # an open file
+    state: dict,  # what `file_state` gives
     rename,  # as for `hits_by_name`
 ) -> list:  # of `StateRow`
     mine = model_state(model)
-    theirs = _read_state(model, file_state(weights), rename)
+    theirs = _read_state(model, state, rename)
     rows = []
     for path, (layer, value) in mine.items():
         if not _is_idf(path):

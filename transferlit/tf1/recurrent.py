@@ -8,6 +8,7 @@ Docs: https://transferlit.github.io/transferlit/tf1/recurrent.html.md"""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from keras import layers
@@ -115,6 +116,15 @@ class _Product:
     bias_origin: str = ''
     ref: tuple = ()  # the tensor that the kernel is
     parts: int = 1  # of how many products it was put together
+
+    @property
+    def whole_bias(self) -> np.ndarray:  # zeros where none is added
+        columns = self.kernel.shape[1]
+        return np.zeros(columns, self.kernel.dtype) if self.bias is None else self.bias
+
+    @property
+    def origins(self) -> list:  # of kernel, recurrent kernel and bias
+        return [self.origin, self.origin, self.bias_origin or 'zeros']
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #b6f7376a
 def _known(view, ref) -> tuple:
@@ -228,15 +238,13 @@ def _old_lstm(product, width: int, forget: float) -> Cell:
     units = product.kernel.shape[1] // 4
     i, j, f, o = np.split(product.kernel, 4, 1)
     kernel = np.hstack([i, f, j, o])
-    bias = np.zeros(4 * units, kernel.dtype) if product.bias is None else product.bias
-    i, j, f, o = np.split(bias, 4)
+    i, j, f, o = np.split(product.whole_bias, 4)
     bias = np.hstack([i, f + kernel.dtype.type(forget), j, o])
-    names = [product.origin, product.origin, product.bias_origin or 'zeros']
     return Cell(
         layers.LSTM,
         units,
         [kernel[:width], kernel[width:], bias],
-        names,
+        product.origins,
     )
 
 
@@ -245,33 +253,22 @@ def _old_gru(gates, new, width: int) -> Cell:
     units = new.kernel.shape[1]
     r, z = np.split(gates.kernel, 2, 1)
     kernel = np.hstack([z, r, new.kernel])
-    biases = [
-        np.zeros(p.kernel.shape[1], kernel.dtype) if p.bias is None else p.bias
-        for p in (gates, new)
-    ]
-    r, z = np.split(biases[0], 2)
-    names = [gates.origin, gates.origin, gates.bias_origin or 'zeros']
-    arrays = [kernel[:width], kernel[width:], np.hstack([z, r, biases[1]])]
+    r, z = np.split(gates.whole_bias, 2)
+    bias = np.hstack([z, r, new.whole_bias])
+    arrays = [kernel[:width], kernel[width:], bias]
     return Cell(
         layers.GRU,
         units,
         arrays,
-        names,
+        gates.origins,
         dict(reset_after=False),
     )
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #fb9579ff
 def _old_basic(product, width: int) -> Cell:
-    units = product.kernel.shape[1]
     kernel = product.kernel
-    bias = np.zeros(units, kernel.dtype) if product.bias is None else product.bias
-    names = [product.origin, product.origin, product.bias_origin or 'zeros']
-    return Cell(
-        layers.SimpleRNN,
-        units,
-        [kernel[:width], kernel[width:], bias],
-        names,
-    )
+    arrays = [kernel[:width], kernel[width:], product.whole_bias]
+    return Cell(layers.SimpleRNN, kernel.shape[1], arrays, product.origins)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #0e5a5b10
 def _keras_cell(first, second) -> Cell:
@@ -438,10 +435,13 @@ def _swaps(view, name) -> bool:
     return perm is not None and list(perm) == [1, 0, 2]
 
 
-def _is_reversed(view, ref) -> bool:
-    node = view.node(ref[0])
-    axes = view.static(view.ins(ref[0])[1]) if node.op == 'ReverseV2' else None
-    return axes is not None and list(np.ravel(axes)) == [0]
+def _reverses(view, ref, axis: int) -> bool:
+    "Does a tensor hold another in reverse, along `axis`?"
+    node = view.node(ref[0]) if ref[0] in view.read.nodes else None
+    if node is None or node.op != 'ReverseV2':
+        return False
+    axes = view.static(view.ins(ref[0])[1])
+    return axes is not None and list(np.ravel(axes)) == [axis]
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #00f1b546
 @dataclass
@@ -494,7 +494,7 @@ def recurrent_units(
 ) -> list:
     "A loop as recurrent layers, with what swaps time and rows. Raises NotRecurrent."
     view, (steps, handing) = loop.view, _sequence(loop)
-    backwards = _is_reversed(view, steps)
+    backwards = _reverses(view, steps, 0)
     if backwards:
         steps = view.ins(steps[0])[0]
     if len(view.shape(steps) or ()) != 3:
@@ -607,15 +607,6 @@ def _claim(loop, units, handing, places) -> None:
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #b1d1a004
 _LAYERS = layers.LSTM, layers.GRU, layers.SimpleRNN
-
-
-def _reverses(view, ref, axis: int) -> bool:
-    "Does a tensor hold another in reverse, along `axis`?"
-    node = view.node(ref[0]) if ref[0] in view.read.nodes else None
-    if node is None or node.op != 'ReverseV2':
-        return False
-    axes = view.static(view.ins(ref[0])[1])
-    return axes is not None and list(np.ravel(axes)) == [axis]
 
 
 @dataclass
@@ -780,6 +771,18 @@ class _Row:
     def name(self) -> str:
         return f'{self.products[0][0]}/written_out'
 
+    @cached_property
+    def later(self) -> set:
+        "The nodes that depend on the products."
+        found, waiting = set(), [n for names in self.products for n in names]
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                for i in range(self.view.widths.get(name, 1)):
+                    waiting += [user for user, _ in self.view.users.get((name, i), [])]
+        return found
+
 
 def _is_step(view, name) -> bool:
     "A product of a step and a state, side by side, with a weight?"
@@ -831,7 +834,7 @@ def _written_cell(row, width: int) -> Cell:
     one, *more = [_first_product(view, names[0]) for names in row.products]
     units, columns = one.kernel.shape[0] - width, one.kernel.shape[1]
     if columns == 4 * units and not more:
-        forget = _forget_biases(Loop(view, '', sorted(_later(row), key=view.place.get)))
+        forget = _forget_biases(Loop(view, '', sorted(row.later, key=view.place.get)))
         return _old_lstm(one, width, forget[0] if forget else 0.0)
     if columns == 2 * units and len(more) == 1 and more[0].kernel.shape[1] == units:
         return _old_gru(one, more[0], width)
@@ -839,22 +842,10 @@ def _written_cell(row, width: int) -> Cell:
         return _old_basic(one, width)
     raise NotRecurrent(f'no cell is known with a kernel of {one.kernel.shape}')
 
-
-def _later(row) -> set:
-    "The nodes that depend on the products."
-    found, waiting = set(), [n for names in row.products for n in names]
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            for i in range(row.view.widths.get(name, 1)):
-                waiting += [user for user, _ in row.view.users.get((name, i), [])]
-    return found
-
 # %% ../../nbs/tf1/56_recurrent.ipynb #5ab10006
 def _states_of(row, results) -> dict:
     "The tensors of the graph that are steps of the result, by their number; -1 is the last cell state."
-    view, later = row.view, _later(row)
+    view, later = row.view, row.later
     found = {}
     for t, (_, state) in enumerate(row.parts()[1:]):
         if not _is_close(view.sample[state], results[0][:, t]):
@@ -872,7 +863,7 @@ def _states_of(row, results) -> dict:
 
 def _region(row, states: dict) -> set:
     "The nodes between the steps of the sequence and the states."
-    view, later, found = row.view, _later(row), set()
+    view, later, found = row.view, row.later, set()
     waiting = [name for name, _ in states]
     while waiting:
         name = waiting.pop()

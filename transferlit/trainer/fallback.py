@@ -14,7 +14,7 @@ import keras
 from ..backends import is_tensorflows, on_tensorflow, tf
 from ..data import count_batches, is_pipeline, refuse, why_not_tensors, why_unfit
 from ..features import Features
-from .job import Job
+from .job import Job, limit_of
 
 # %% auto #0
 __all__ = ['find_own', 'why_data', 'refuse_features', 'why_keras', 'by_keras']
@@ -56,8 +56,8 @@ def why_data(*given) -> str | None:
 def _why_pipeline(model, job: Job) -> str | None:
     if not on_tensorflow():
         return f'datasets flow into the loop on TensorFlow, not on {keras.backend.backend()}'
-    capped = getattr(keras.config, 'max_steps_per_epoch', lambda: None)()
-    why = _why_limited(model, job.x) if job.steps_per_epoch or capped else why_data(job.x)
+    limited = job.steps_per_epoch or limit_of('steps_per_epoch')
+    why = _why_limited(model, job.x) if limited else why_data(job.x)
     if why or not is_tensorflows(job.x, 'data.Dataset'):
         return why
     return why_unfit(job.x.element_spec)

@@ -17,7 +17,7 @@ from ..data import is_pipeline
 from ..features import Features
 
 # %% auto #0
-__all__ = ['Job', 'cap_job', 'plan']
+__all__ = ['Job', 'limit_of', 'cap_job', 'plan']
 
 # %% ../../nbs/trainer/10_job.ipynb #0f96a42e
 @dataclass(frozen=True, eq=False)
@@ -62,9 +62,14 @@ class Job:
         return given
 
 # %% ../../nbs/trainer/10_job.ipynb #5a8d4aee
+def limit_of(name: str) -> int | None:  # `epochs` or `steps_per_epoch`
+    "What `keras.config.set_max_epochs` and its like have set; older Keras has none."
+    return getattr(keras.config, f'max_{name}', lambda: None)()
+
+
 def _steps(given: int | None) -> int | None:
     "Steps an epoch, capped by `keras.config.set_max_steps_per_epoch`."
-    cap = getattr(keras.config, 'max_steps_per_epoch', lambda: None)()
+    cap = limit_of('steps_per_epoch')
     if not cap or given and given <= cap:
         return given
     warnings.warn(f'Limiting steps_per_epoch to {cap}', stacklevel=2)
@@ -73,7 +78,7 @@ def _steps(given: int | None) -> int | None:
 
 def cap_job(job: Job) -> Job:
     "With the limits of `keras.config.set_max_epochs` and `set_max_steps_per_epoch`."
-    most = getattr(keras.config, 'max_epochs', lambda: None)()
+    most = limit_of('epochs')
     if most and most < job.epochs:
         warnings.warn(f'Limiting epochs to {most}', stacklevel=2)
         job = replace(job, epochs=most)

@@ -20,7 +20,7 @@ from ..data import is_pipeline, refuse
 from ..features import Features
 from ..keras_internals import draw_as_fit
 from .fallback import find_own, why_data
-from .feeds import Feed, feed_arrays
+from .feeds import feed_arrays
 from .job import Job
 from .pipelines import feed_pipeline
 from .sides import Side, choose_batch_size, take_held_out
