@@ -316,14 +316,15 @@ _SHOWN = ('loss', 'val_loss', 'accuracy', 'val_accuracy')
 def _row(model, stage: Stage, rate_of: dict, history: dict) -> dict:
     "What the table says of a stage."
     used = sorted({r for r in rate_of.values() if r is not None})
-    return dict(
+    last = {name: values[-1] for name, values in history.items() if name in _SHOWN}
+    row = dict(
         train=str(stage.train),
         values=int(sum(np.prod(v.shape) for v in model.trainable_variables)),
         rate=', '.join(f'{r:g}' for r in used) or "the optimizer's",
         epochs=len(history['loss']),
         cached_at=', '.join(_boundary(model)) or 'nothing',
-        **{name: values[-1] for name, values in history.items() if name in _SHOWN},
     )
+    return row | last
 
 # %% ../nbs/guides/20_finetuning.ipynb #d7cb65bf
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ _FORMAT = 2  # of what is stored about features
 
 
 def model_parts(cut: Split) -> dict:  # the part of the key that the model decides
+    weights = [[path, content_hash(to_numpy(v))] for path, v in cut.weights.items()]
     return {
         'layers': [list(step) for step in cut.recipe],
         'boundary': [[list(b.shape), b.dtype] for b in cut.boundary],
-        'weights': [[path, content_hash(to_numpy(v))] for path, v in cut.weights.items()],
+        'weights': weights,
         'inference': cut.inference,
     }
 

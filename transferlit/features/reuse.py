@@ -206,20 +206,20 @@ def write_whole(write, job, target, verbose) -> tuple:
     return write(job, replace(target, begun=None), verbose), why
 
 # %% ../../nbs/features/68_reuse.ipynb #dc208acd
+def _is_like(old: dict, parts: dict) -> bool:
+    "Is it of the same layers, or of the same rows?"
+    if old.keys() != parts.keys():
+        return False
+    old_layers, layers = ([h for _, h in p['layers']] for p in (old, parts))
+    return old_layers == layers or old['data'] == parts['data']
+
+
 def find_nearest(store, parts) -> list:
     "What differs from the entry most like this one, in words; nothing where none is like it."
     known = [about['parts'] for about in store.read_abouts() if 'parts' in about]
-    alike = [
-        old
-        for old in known
-        if old.keys() == parts.keys()
-        and (
-            [h for _, h in old['layers']] == [h for _, h in parts['layers']]
-            or old['data'] == parts['data']
-        )
-    ]
-    return min(
-        (changes_between(old, parts) for old in alike),
-        key=lambda said: (len(said), sum('rows' in s for s in said)),
-        default=[],
-    )  # of equals the last used
+    told = [changes_between(old, parts) for old in known if _is_like(old, parts)]
+
+    def distance(said):
+        return len(said), sum('rows' in s for s in said)
+
+    return min(told, key=distance, default=[])  # of equals the last used

@@ -253,8 +253,14 @@ KINDS = {
 }
 
 # %% ../../nbs/formats/10_entries.ipynb #0a91e4d9
-_OPTIMIZERS = '(?:Adam|Adamax|Nadam|AdamW|AdamWeightDecay|SGD|RMSprop|RMSProp|Adagrad|Adadelta|Ftrl|Lion|LAMB)'
-_SLOT = r'(?:AMSGrad|LazyAdam|Momentum|MomentumW|AdagradDA|GradientDescent|ProximalAdagrad|PowerSign|AddSign|LARSOptimizer|adam_[mv])'
+_OPTIMIZERS = (
+    '(?:Adam|Adamax|Nadam|AdamW|AdamWeightDecay|SGD|RMSprop|RMSProp'
+    '|Adagrad|Adadelta|Ftrl|Lion|LAMB)'
+)
+_SLOT = (
+    '(?:AMSGrad|LazyAdam|Momentum|MomentumW|AdagradDA|GradientDescent|ProximalAdagrad'
+    '|PowerSign|AddSign|LARSOptimizer|adam_[mv])'
+)
 _SETTING = '(?:iter|iterations?|decay|learning_rate|beta_[12]|momentum|rho|epsilon|schedule_decay)'
 _STATE = '(?:m|v|vhat|momentum|velocity|rms|mg|mean_square|accumulator|linear)'
 
