@@ -5,6 +5,7 @@
 
 Ninety notebooks that each import them anew spend most of their time there. Nothing of TensorFlow runs before the fork.
 """
+import gc
 import json
 import os
 import select
@@ -18,6 +19,8 @@ def serve(path: str) -> None:
     import ipykernel.kernelapp  # noqa: F401
     import keras  # noqa: F401
     import tensorflow  # noqa: F401
+    gc.collect()
+    gc.freeze()  # no fork looks at these objects again when it collects
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # kernels that ended are nobody's to wait for
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)

@@ -1,6 +1,6 @@
 """What goes in comes out, or is refused: models, kinds of file, libraries that saved them, and renames are drawn.
 
-TRANSFERLIT_DRAWS sets how many are drawn (3).
+TRANSFERLIT_DRAWS sets how many are drawn (12).
 """
 import os
 import re
@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 import transferlit as tl
 
 L = keras.layers
-DRAWS = int(os.environ.get("TRANSFERLIT_DRAWS", 20))
+DRAWS = int(os.environ.get("TRANSFERLIT_DRAWS", 12))
 SAVERS = ("tl.keras", "tl.weights.h5", "tl.safetensors", "tl.ckpt", "keras.keras", "keras.weights.h5", "keras.h5", "npz", "safetensors", "objects", "slim")
 
 

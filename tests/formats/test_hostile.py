@@ -107,8 +107,8 @@ def test_mutations(files, tmp_path, kind):
     whole, target = (files / kind).read_bytes(), tmp_path / kind
     right, model = read_all(files / kind), network()
     variables = tl.by_path(model)
-    refused = 0
-    for seed in range(MUTATIONS):
+    refused, count = 0, MUTATIONS // 5 if kind == "newer.h5" else MUTATIONS  # that one is read in a process of its own
+    for seed in range(count):
         target.write_bytes(mutated(whole, random.Random(seed)))
         for v in variables.values():
             v.assign(np.full(v.shape, 7.0))
@@ -131,7 +131,7 @@ def test_mutations(files, tmp_path, kind):
             with tl.open_weights(target) as weights:
                 for row in done.of("restored"):
                     assert np.array_equal(np.asarray(variables[row["path"]]), np.asarray(weights[row["file"]]), equal_nan=True)
-    print(f"{kind}: {MUTATIONS} mutations, {refused} refused")
+    print(f"{kind}: {count} mutations, {refused} refused")
 
 
 COST = 3, 500 << 20  # seconds of computing and bytes of memory, the most that one file may take

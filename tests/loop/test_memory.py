@@ -1,6 +1,6 @@
 """Models that were made, trained and dropped, one after the other: nothing of them stays, and no more than under Keras.
 
-TRANSFERLIT_MODELS sets how many are trained each way (10).
+TRANSFERLIT_MODELS sets how many are trained each way (5).
 """
 import gc
 import os
@@ -12,7 +12,7 @@ import pytest
 
 import transferlit as tl
 
-MODELS = int(os.environ.get("TRANSFERLIT_MODELS", 10))
+MODELS = int(os.environ.get("TRANSFERLIT_MODELS", 5))
 X = np.random.default_rng(0).normal(size=(64, 20)).astype("float32")
 Y = (X.sum(axis=1) > 0).astype("int64")
 
@@ -53,8 +53,13 @@ def left(train):
     return (len(gc.get_objects()) - before) / MODELS
 
 
+@pytest.fixture(scope="module")
+def keras_own():
+    return left(by_keras)
+
+
 @pytest.mark.parametrize("train", [by_fit, by_features])
-def test_trained_models_leave_no_more_than_under_keras(train):
-    ours, keras_own = left(train), left(by_keras)
+def test_trained_models_leave_no_more_than_under_keras(train, keras_own):
+    ours = left(train)
     print(f"{train.__name__}: {ours:,.0f} objects a model, {keras_own:,.0f} under Keras")
     assert ours <= keras_own

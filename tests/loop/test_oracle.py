@@ -17,7 +17,7 @@ from keras import layers, losses, optimizers
 
 import transferlit as tl
 
-EXAMPLES = int(os.environ.get("TRANSFERLIT_ORACLE", 24))
+EXAMPLES = int(os.environ.get("TRANSFERLIT_ORACLE", 12))
 ROWS = 30
 rng = np.random.default_rng(0)
 X = rng.normal(size=(ROWS, 6)).astype("float32")

@@ -1,15 +1,17 @@
 """What a reader copies first from a page of the article or a guide runs alone, with the set-up that the page shows."""
 import ast
+import os
 import re
 from pathlib import Path
 
 import matplotlib
 import nbformat
 import pytest
-from notebooks import is_for_readers, notebooks, shown
+from notebooks import few_rows, is_for_readers, notebooks, shown
 
 pytest.importorskip("nbdev", reason="nbdev is not installed: pip install -e .[dev]")
 import pages
+from transferlit import tour
 
 UNSEEN = re.compile(r"^#\|\s*(?:hide|export|exports|exporti|default_exp|echo:\s*false|include:\s*false|eval:\s*false)\b", re.M)
 FOLDED = re.compile(r"^#\|\s*code-fold:\s*true", re.M)
@@ -36,6 +38,9 @@ def test_first_cell_runs_alone(path, tmp_path, monkeypatch):
     if any("#| slow" in source for source in sources):
         sources = sources[:2]  # the imports, and what comes first of a page that shows results alone
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(tour._ARTICLE, "steps", 100)  # the whole is for its notebook
+    if "TRANSFERLIT_DATA" in os.environ:
+        monkeypatch.setenv("TRANSFERLIT_DATA", few_rows(os.environ["TRANSFERLIT_DATA"]))
     matplotlib.use("Agg")
     names = {"__name__": "__main__"}
     for source in sources:
