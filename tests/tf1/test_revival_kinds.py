@@ -299,9 +299,9 @@ def test_values_of_another_program(tmp_path):
 
 
 def test_a_long_row_of_sums_is_read_in_time_that_grows_with_its_length(tmp_path, monkeypatch):
-    from transferlit.tf1 import patterns
-    tried, real = [], patterns._assign_parts
-    monkeypatch.setattr(patterns, "_assign_parts", lambda *args: tried.append(1) or real(*args))
+    from transferlit.tf1 import normalization
+    tried, real = [], normalization._assign_parts
+    monkeypatch.setattr(normalization, "_assign_parts", lambda *args: tried.append(1) or real(*args))
     with tf.Graph().as_default(), v1.Session() as session:
         y = dense(fed("x", None, 4), 4, "a")
         for i in range(180): y = y + .001*i

@@ -7,268 +7,170 @@ Docs: https://transferlit.github.io/transferlit/tf1/patterns.html.md"""
 # %% ../../nbs/tf1/54_patterns.ipynb #80a353ca
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass
-
 import numpy as np
 from keras import layers
 
 from .activations import add_activation, find_activation
+from .anchors import Anchor, NoMatch, need, unit_of, with_bias
 from .formulas import ELEMENTWISE
-from .graph_files import VARIABLES, attr
 from .layers import Compute, Formula, LocalResponseNormalization
+from .normalization import match_first, match_fused, match_written
 from .view import Fresh, Unit, origin, scope_of
 
 # %% auto #0
-__all__ = ['NoMatch', 'match_layer']
-
-# %% ../../nbs/tf1/54_patterns.ipynb #a7d3c5e1
-class NoMatch(Exception):
-    "The operations are not those of the layer that was looked for."
-
-
-def _need(fact) -> None:
-    "Raises NoMatch where something does not hold."
-    if not fact:
-        raise NoMatch
-
-
-def _try(pattern, view, node) -> Unit | None:
-    "What a pattern makes of a node; None where it does not match."
-    try:
-        return pattern(view, node)
-    except NoMatch:
-        return None
-
-
-def _array(view, ref) -> np.ndarray:
-    "The weights, or numbers, that a static tensor is."
-    array = view.static(ref)
-    _need(array is not None)
-    return array
-
-
-def _next(view, node, *ops):
-    "The node of one of these operations that alone goes on from `node`."
-    found = view.only((node.name, 0), *ops)
-    _need(found is not None)
-    return found
-
-
-def _rank(view, ref) -> int:
-    return len(view.shape(ref) or ())
-
-
-def _layer(kind, x, nodes, config=None, weights=()) -> Unit:
-    "A layer from the tensor `x` to the last of `nodes`; `weights` are arrays with their names."
-    arrays, names = [a for a, _ in weights], [n for _, n in weights]
-    ends = [(nodes[-1].name, 0)]
-    return Unit(
-        kind,
-        [x],
-        ends,
-        config or {},
-        arrays,
-        names,
-        {n.name for n in nodes},
-    )
-
-# %% ../../nbs/tf1/54_patterns.ipynb #42d3fad2
-_PLUS = 'BiasAdd', 'Add', 'AddV2', 'BiasAddV1'
-
-
-def _with_bias(view, unit, units: int) -> Unit:
-    "Take in a bias that follows, if there is one number a channel."
-    node = view.only(unit.outputs[0], *_PLUS)
-    if node is None or unit.config.get('use_bias'):
-        return unit
-    ref = next((r for r in view.ins(node.name) if r != unit.outputs[0]), None)
-    bias = view.static(ref) if ref else None
-    if bias is None or bias.size != units or bias.shape[-1:] != (units,):
-        return unit
-    unit.config['use_bias'], unit.outputs = True, [(node.name, 0)]
-    unit.arrays.append(bias.reshape(-1))
-    unit.origins.append(origin(view, ref))
-    unit.nodes.add(node.name)
-    return unit
+__all__ = ['match_layer']
 
 # %% ../../nbs/tf1/54_patterns.ipynb #52aa5ca9
-def _dense(view, node):
-    x, w = view.ins(node.name)
-    kernel, name = _array(view, w), origin(view, w)
-    _need(kernel.ndim == 2)
-    _need(_rank(view, x) >= 2)
-    _need(not attr(node, 'transpose_a', False))
-    _need(not attr(node, 'adj_x', False))
-    if attr(node, 'transpose_b', False) or attr(node, 'adj_y', False):
+def _dense(at) -> Unit:
+    x, w = at.inputs
+    kernel, name = at.weights(w)
+    need(kernel.ndim == 2)
+    need(at.rank(x) >= 2)
+    need(not at.attr('transpose_a', False))
+    need(not at.attr('adj_x', False))
+    if at.attr('transpose_b', False) or at.attr('adj_y', False):
         kernel, name = kernel.T, f'transposed {name}'
     units = kernel.shape[1]
     config = dict(units=units, use_bias=False)
-    return _with_bias(
-        view,
-        _layer(layers.Dense, x, [node], config, [(kernel, name)]),
-        units,
-    )
+    unit = unit_of(layers.Dense, x, [at], config, [(kernel, name)])
+    return with_bias(at.view, unit, units)
 
 # %% ../../nbs/tf1/54_patterns.ipynb #ddec75ab
-def _keeps_order(view, turn) -> bool:
+def _keeps_order(turn) -> bool:
     "Is a transpose none?"
-    x, perm = view.ins(turn.name)
-    return list(_array(view, perm)) == list(range(_rank(view, x)))
+    x, perm = turn.inputs
+    return list(turn.array(perm)) == list(range(turn.rank(x)))
 
 
-def _tensordot(view, node):
+def _tensordot(at) -> Unit:
     "Reshape to rows, multiply, reshape back: a `Dense` over the last axis."
-    x, nodes = view.ins(node.name)[0], [node]
-    if node.op == 'Transpose':
-        nodes.append(_next(view, node, 'Reshape'))
-    inner = _next(view, nodes[-1], 'MatMul')
-    outer = _next(view, inner, 'Reshape')
-    unit = _dense(view, inner)
-    before, after = view.shape(x), view.shape((outer.name, 0))
-    _need(before)
-    _need(after)
-    _need(len(before) >= 3)
-    _need(before[-1] == len(unit.arrays[0]))
-    _need(not unit.config['use_bias'])
-    _need(after == before[:-1] + [unit.config['units']])
-    _need(node.op != 'Transpose' or _keeps_order(view, node))
-    unit.inputs, unit.outputs = [x], [(outer.name, 0)]
-    unit.nodes |= {n.name for n in (*nodes, outer)}
-    return _with_bias(
-        view,
-        unit,
-        unit.config['units'],
-    )
+    x, path = at.inputs[0], [at]
+    if at.op == 'Transpose':
+        need(_keeps_order(at))
+        path.append(at.next('Reshape'))
+    inner = path[-1].next('MatMul')
+    outer = inner.next('Reshape')
+    unit = _dense(inner)
+    before, after = at.shape(x), at.shape(outer.output)
+    units = unit.config['units']
+    need(len(before) >= 3)
+    need(before[-1] == len(unit.arrays[0]))
+    need(after == before[:-1] + [units])
+    need(not unit.config['use_bias'])
+    unit.inputs, unit.outputs = [x], [outer.output]
+    unit.nodes |= {a.node.name for a in (*path, outer)}
+    return with_bias(at.view, unit, units)
 
 # %% ../../nbs/tf1/54_patterns.ipynb #0ca36d19
-def _window(node, key: str, dims: int) -> tuple:
+def _window(at, key: str, dims: int) -> tuple:
     "The spatial part of `strides`, `ksize` or `dilations`; batch and channels take no part."
-    values = attr(node, key) or [1] * (dims + 2)
-    _need(values[0] == values[-1] == 1)
+    values = at.attr(key) or [1] * (dims + 2)
+    need(values[0] == values[-1] == 1)
     return tuple(int(v) for v in values[1:-1])
 
 
-def _padding(node) -> str:
-    padding = attr(node, 'padding').lower()
-    _need(padding in ('same', 'valid'))
+def _padding(at) -> str:
+    padding = at.attr('padding').lower()
+    need(padding in ('same', 'valid'))
     return padding
 
 
-def _conv_config(node, dims: int = 2) -> dict:
+def _conv_config(at, dims: int = 2) -> dict:
     "Strides, padding and dilation as Keras takes them."
-    _need(attr(node, 'data_format') in ('NHWC', 'NDHWC'))
-    strides, dilation = _window(node, 'strides', dims), _window(node, 'dilations', dims)
-    _need(max(strides) == 1 or max(dilation) == 1)
-    fixed = dict(padding=_padding(node), use_bias=False)
-    return dict(strides=strides, dilation_rate=dilation, **fixed)
+    need(at.attr('data_format') in ('NHWC', 'NDHWC'))
+    strides = _window(at, 'strides', dims)
+    dilation = _window(at, 'dilations', dims)
+    need(max(strides) == 1 or max(dilation) == 1)
+    config = dict(strides=strides, dilation_rate=dilation)
+    return config | dict(padding=_padding(at), use_bias=False)
 
 # %% ../../nbs/tf1/54_patterns.ipynb #6d74c66b
-def _conv(view, node):
-    x, w = view.ins(node.name)
-    dims = 3 if node.op == 'Conv3D' else 2
-    kernel, config = _array(view, w), _conv_config(node, dims)
-    channels, filters = (view.shape(x) or [None])[-1], kernel.shape[-1]
-    _need(isinstance(channels, int))
-    config |= dict(filters=filters, kernel_size=kernel.shape[:-2])
-    config['groups'] = channels // kernel.shape[-2]
+def _conv(at) -> Unit:
+    x, w = at.inputs
+    dims = 3 if at.op == 'Conv3D' else 2
+    kernel, name = at.weights(w)
+    *size, depth, filters = kernel.shape
+    channels = at.shape(x)[-1]
+    need(isinstance(channels, int))
+    config = _conv_config(at, dims)
+    config |= dict(filters=filters, kernel_size=tuple(size), groups=channels // depth)
     kind = layers.Conv3D if dims == 3 else layers.Conv2D
-    return _with_bias(
-        view,
-        _layer(kind, x, [node], config, [(kernel, origin(view, w))]),
-        filters,
-    )
+    unit = unit_of(kind, x, [at], config, [(kernel, name)])
+    return with_bias(at.view, unit, filters)
 
 # %% ../../nbs/tf1/54_patterns.ipynb #170ffe5f
-def _depthwise(view, node):
+def _depthwise(at) -> Unit:
     """A depthwise convolution; with a pointwise one of the same scope right behind it, a separable
     one.
     """
-    x, w = view.ins(node.name)
-    kernel, config = _array(view, w), _conv_config(node)
-    _need(len(set(config['strides'])) == 1)
-    config |= dict(kernel_size=kernel.shape[:2], depth_multiplier=kernel.shape[3])
-    unit = _layer(
-        layers.DepthwiseConv2D,
-        x,
-        [node],
-        config,
-        [(kernel, origin(view, w))],
-    )
-    return _try(_separable, view, unit) or _with_bias(
-        view,
-        unit,
-        int(np.prod(kernel.shape[2:])),
-    )
+    x, w = at.inputs
+    kernel, name = at.weights(w)
+    *size, channels, multiplier = kernel.shape
+    config = _conv_config(at)
+    need(len(set(config['strides'])) == 1)
+    config |= dict(kernel_size=tuple(size), depth_multiplier=multiplier)
+    unit = unit_of(layers.DepthwiseConv2D, x, [at], config, [(kernel, name)])
+    try:
+        return _separable(at, unit)
+    except NoMatch:
+        return with_bias(at.view, unit, channels * multiplier)
 
 
-def _separable(view, unit) -> Unit:
+def _separable(at, unit) -> Unit:
     "A depthwise convolution together with what is behind it."
-    point = view.only(unit.outputs[0], 'Conv2D')
-    _need(point is not None)
-    inner = _conv(view, point)
-    _need(inner.config['kernel_size'] == (1, 1) == inner.config['strides'])
-    _need(scope_of(inner.origins[0]) == scope_of(unit.origins[0]) != '')
-    config = {**unit.config, **{k: inner.config[k] for k in ('filters', 'use_bias')}}
-    arrays, origins = unit.arrays + inner.arrays, unit.origins + inner.origins
-    nodes = unit.nodes | inner.nodes
-    return Unit(
-        layers.SeparableConv2D,
-        unit.inputs,
-        inner.outputs,
-        config,
-        arrays,
-        origins,
-        nodes,
-    )
+    point = _conv(at.after(unit.outputs[0], 'Conv2D'))
+    need(point.config['kernel_size'] == (1, 1) == point.config['strides'])
+    scope = scope_of(unit.origins[0])
+    need(scope != '')
+    need(scope_of(point.origins[0]) == scope)
+    more = {k: point.config[k] for k in ('filters', 'use_bias')}
+    both = Unit(layers.SeparableConv2D, unit.inputs, point.outputs, unit.config | more)
+    both.arrays = unit.arrays + point.arrays
+    both.origins = unit.origins + point.origins
+    both.nodes = unit.nodes | point.nodes
+    return both
 
 # %% ../../nbs/tf1/54_patterns.ipynb #de5de139
-def _conv_transpose(view, node):
+def _conv_transpose(at) -> Unit:
     "`Conv2DBackpropInput` run forward."
-    w, x = view.ins(node.name)[1:]
-    kernel, config = _array(view, w), _conv_config(node)
-    _need(view.is_data(x))
-    filters = kernel.shape[2]
-    config |= dict(filters=filters, kernel_size=kernel.shape[:2])
-    unit = _layer(
-        layers.Conv2DTranspose,
-        x,
-        [node],
-        config,
-        [(kernel, origin(view, w))],
-    )
-    unit.choices = [{}] + [dict(output_padding=p) for p in (0, 1) if p < min(config['strides'])]
-    return _with_bias(view, unit, filters)
+    _, w, x = at.inputs
+    need(at.are_data(x))
+    kernel, name = at.weights(w)
+    *size, filters, _ = kernel.shape
+    config = _conv_config(at)
+    config |= dict(filters=filters, kernel_size=tuple(size))
+    unit = unit_of(layers.Conv2DTranspose, x, [at], config, [(kernel, name)])
+    least = min(config['strides'])
+    unit.choices = [{}] + [dict(output_padding=p) for p in (0, 1) if p < least]
+    return with_bias(at.view, unit, filters)
 
 # %% ../../nbs/tf1/54_patterns.ipynb #9bdc3074
-def _conv1d(view, node):
+def _conv1d(at) -> Unit:
     "A `Conv2D` between a new axis and its removal."
-    x, axis = view.ins(node.name)
-    conv = _next(view, node, 'Conv2D')
-    squeeze = _next(view, conv, 'Squeeze')
-    _need(_rank(view, x) == 3 == _rank(view, (squeeze.name, 0)))
-    _need(view.static(axis) in (1, -3))
-    w = view.ins(conv.name)[1]
-    kernel, config = _array(view, w), _conv_config(conv)
-    _need(kernel.shape[0] == 1)
-    size, filters = kernel.shape[1], kernel.shape[-1]
+    x, axis = at.inputs
+    conv = at.next('Conv2D')
+    squeeze = conv.next('Squeeze')
+    need(at.rank(x) == 3 == at.rank(squeeze.output))
+    need(at.view.static(axis) in (1, -3))
+    w = conv.inputs[1]
+    kernel, config = at.array(w), _conv_config(conv)
+    need(kernel.shape[0] == 1)
+    _, size, _, filters = kernel.shape
     along = {k: config[k][1] for k in ('strides', 'dilation_rate')}
     config |= dict(filters=filters, kernel_size=size, **along)
-    weights = [(kernel[0], origin(view, _before_new_axis(view, w)))]
-    unit = _layer(
-        layers.Conv1D,
-        x,
-        [node, conv, squeeze],
-        config,
-        weights,
-    )
-    return _with_bias(view, unit, filters)
+    weights = [(kernel[0], origin(at.view, _before_new_axis(at.view, w)))]
+    unit = unit_of(layers.Conv1D, x, [at, conv, squeeze], config, weights)
+    return with_bias(at.view, unit, filters)
 
 
 def _before_new_axis(view, ref) -> tuple:
-    return view.ins(ref[0])[0] if view.node(ref[0]).op == 'ExpandDims' else ref
+    name, _ = ref
+    return view.ins(name)[0] if view.node(name).op == 'ExpandDims' else ref
 
 # %% ../../nbs/tf1/54_patterns.ipynb #da1f1156
+_INNER = {'Conv2D': _conv, 'DepthwiseConv2dNative': _depthwise, 'ExpandDims': _conv1d}
+
+
 def _filters(unit) -> int:
     "How many numbers a convolution gives for each place."
     shape = unit.arrays[-1].shape
@@ -276,25 +178,21 @@ def _filters(unit) -> int:
     return shape[2] * shape[3] if depthwise else shape[-1]
 
 
-def _dilated(view, node):
+def _dilated(at) -> Unit:
     "A convolution in the space between batch and image."
-    x, block = view.ins(node.name)[:2]
-    rate = tuple(int(b) for b in _array(view, block))
-    inner = _next(view, node, *_INNER)
-    unit = _INNER[inner.op](view, inner)
-    _need(not unit.config['use_bias'])
-    _need(max(np.ravel(unit.config['dilation_rate'])) == 1)
-    back = view.only(unit.outputs[0], 'BatchToSpaceND')
-    _need(back is not None)
+    x, block = at.inputs[:2]
+    rate = tuple(int(b) for b in at.array(block))
+    inner = at.next(*_INNER)
+    unit = _INNER[inner.op](inner)
+    need(not unit.config['use_bias'])
+    need(np.max(unit.config['dilation_rate']) == 1)
+    back = at.after(unit.outputs[0], 'BatchToSpaceND')
     unit.config['dilation_rate'] = rate if len(rate) > 1 else rate[0]
     causal = ['causal'] if unit.kind is layers.Conv1D else []
     unit.choices = [dict(padding=p) for p in ('valid', 'same', *causal)]
-    unit.inputs, unit.outputs = [x], [(back.name, 0)]
-    unit.nodes |= {node.name, back.name}
-    return _with_bias(view, unit, _filters(unit))
-
-
-_INNER = {'Conv2D': _conv, 'DepthwiseConv2dNative': _depthwise, 'ExpandDims': _conv1d}
+    unit.inputs, unit.outputs = [x], [back.output]
+    unit.nodes |= {at.node.name, back.node.name}
+    return with_bias(at.view, unit, _filters(unit))
 
 # %% ../../nbs/tf1/54_patterns.ipynb #f4a6ffa9
 _POOLS = {
@@ -305,41 +203,28 @@ _POOLS = {
 }
 
 
-def _pool(view, node):
-    dims = 3 if node.op.endswith('3D') else 2
-    _need(attr(node, 'data_format') in ('NHWC', 'NDHWC'))
-    size, strides = _window(node, 'ksize', dims), _window(node, 'strides', dims)
-    config = dict(
-        pool_size=size,
-        strides=strides,
-        padding=_padding(node),
-    )
-    return _layer(
-        _POOLS[node.op],
-        view.ins(node.name)[0],
-        [node],
-        config,
-    )
+def _pool(at) -> Unit:
+    dims = 3 if at.op.endswith('3D') else 2
+    need(at.attr('data_format') in ('NHWC', 'NDHWC'))
+    size, strides = _window(at, 'ksize', dims), _window(at, 'strides', dims)
+    config = dict(pool_size=size, strides=strides, padding=_padding(at))
+    return unit_of(_POOLS[at.op], at.inputs[0], [at], config)
 
 # %% ../../nbs/tf1/54_patterns.ipynb #17c0f74e
 _PADS = {1: layers.ZeroPadding1D, 2: layers.ZeroPadding2D, 3: layers.ZeroPadding3D}
 
 
-def _pad(view, node):
-    x, pads, *more = view.ins(node.name)
-    pads = _array(view, pads)
-    _need(node.op == 'Pad' or view.static(more[0]) == 0)
-    _need(pads.shape[0] - 2 in _PADS)
-    _need(not pads[0].any())
-    _need(not pads[-1].any())
-    spatial = tuple(tuple(int(i) for i in p) for p in pads[1:-1])
-    config = dict(padding=spatial if len(spatial) > 1 else spatial[0])
-    return _layer(
-        _PADS[len(spatial)],
-        x,
-        [node],
-        config,
-    )
+def _pad(at) -> Unit:
+    x, pads, *more = at.inputs
+    pads = at.array(pads)
+    need(at.op == 'Pad' or at.view.static(more[0]) == 0)
+    rows, *spatial, channels = pads.tolist()
+    need(len(spatial) in _PADS)
+    need(not any(rows))
+    need(not any(channels))
+    padding = tuple(map(tuple, spatial))
+    config = dict(padding=padding if len(padding) > 1 else padding[0])
+    return unit_of(_PADS[len(padding)], x, [at], config)
 
 # %% ../../nbs/tf1/54_patterns.ipynb #76a77c5e
 _GLOBAL_POOLS = {
@@ -350,82 +235,56 @@ _GLOBAL_POOLS = {
 }
 
 
-def _global_pool(view, node):
+def _global_pool(at) -> Unit:
     "A mean or maximum over the space of an image or the length of a sequence."
-    x, axes = view.ins(node.name)
-    axes, rank = np.ravel(_array(view, axes)), _rank(view, x)
-    _need(rank in (3, 4))
-    _need(sorted(int(a) % rank for a in axes) == list(range(1, rank - 1)))
-    config = dict(keepdims=bool(attr(node, 'keep_dims')))
-    return _layer(
-        _GLOBAL_POOLS[node.op, rank],
-        x,
-        [node],
-        config,
-    )
+    x, axes = at.inputs
+    rank = at.rank(x)
+    need((at.op, rank) in _GLOBAL_POOLS)
+    axes = [int(a) % rank for a in np.ravel(at.array(axes))]
+    need(sorted(axes) == list(range(1, rank - 1)))
+    config = dict(keepdims=bool(at.attr('keep_dims')))
+    return unit_of(_GLOBAL_POOLS[at.op, rank], x, [at], config)
 
 # %% ../../nbs/tf1/54_patterns.ipynb #00056f50
-def _reshape(view, node):
+def _reshape(at) -> Unit:
     "Reshaping that leaves the rows alone."
-    x = view.ins(node.name)[0]
-    before, after = view.shape(x), view.shape((node.name, 0))
-    _need(before)
-    _need(after)
-    _need(before[0] == 'rows' == after[0])
-    _need(view.is_data(x))
-    target = [-1 if d is None or d == 'rows' else d for d in after[1:]]
-    _need(target.count(-1) <= 1)
+    x = at.inputs[0]
+    before, after = at.shape(x), at.shape(at.output)
+    need(before[0] == 'rows' == after[0])
+    need(at.are_data(x))
+    target = [-1 if d in (None, 'rows') else d for d in after[1:]]
+    need(target.count(-1) <= 1)
     if len(target) == 1 and len(before) > 2 and None not in before[1:]:
-        return _layer(layers.Flatten, x, [node])
-    return _layer(
-        layers.Reshape,
-        x,
-        [node],
-        dict(target_shape=tuple(target)),
-    )
+        return unit_of(layers.Flatten, x, [at])
+    return unit_of(layers.Reshape, x, [at], dict(target_shape=tuple(target)))
 
 
-def _permute(view, node):
-    x, perm = view.ins(node.name)
-    perm = [int(p) for p in _array(view, perm)]
-    _need(len(perm) >= 3)
-    _need(perm[0] == 0)
-    _need(view.is_data(x))
-    return _layer(
-        layers.Permute,
-        x,
-        [node],
-        dict(dims=tuple(perm[1:])),
-    )
+def _permute(at) -> Unit:
+    x, perm = at.inputs
+    rows, *dims = (int(p) for p in at.array(perm))
+    need(rows == 0)
+    need(len(dims) >= 2)
+    need(at.are_data(x))
+    return unit_of(layers.Permute, x, [at], dict(dims=tuple(dims)))
 
 # %% ../../nbs/tf1/54_patterns.ipynb #66f823b1
-def _embedding(view, node):
-    table, ids, *axis = view.ins(node.name)
-    array = _array(view, table)
-    _need(array.ndim == 2)
-    _need(view.is_data(ids))
-    _need(not attr(node, 'batch_dims', 0))
-    _need(node.op != 'GatherV2' or view.static(axis[0]) == 0)
-    config = dict(input_dim=len(array), output_dim=array.shape[1])
-    return _layer(
-        layers.Embedding,
-        ids,
-        [node],
-        config,
-        [(array, origin(view, table))],
-    )
+def _embedding(at) -> Unit:
+    table, ids, *axis = at.inputs
+    array, name = at.weights(table)
+    need(array.ndim == 2)
+    need(at.are_data(ids))
+    need(not at.attr('batch_dims', 0))
+    need(at.op != 'GatherV2' or at.view.static(axis[0]) == 0)
+    rows, width = array.shape
+    config = dict(input_dim=rows, output_dim=width)
+    return unit_of(layers.Embedding, ids, [at], config, [(array, name)])
 
 # %% ../../nbs/tf1/54_patterns.ipynb #f03f6676
-def _lrn(view, node):
-    config = {k: attr(node, k) for k in ('depth_radius', 'bias', 'alpha', 'beta')}
-    return _layer(
-        LocalResponseNormalization,
-        view.ins(node.name)[0],
-        [node],
-        config,
-    )
+def _lrn(at) -> Unit:
+    config = {k: at.attr(k) for k in ('depth_radius', 'bias', 'alpha', 'beta')}
+    return unit_of(LocalResponseNormalization, at.inputs[0], [at], config)
 
-
+# %% ../../nbs/tf1/54_patterns.ipynb #45b17908
 _MERGES = {
     'Add': layers.Add,
     'AddV2': layers.Add,
@@ -436,270 +295,28 @@ _MERGES = {
     'Minimum': layers.Minimum,
 }
 
-# %% ../../nbs/tf1/54_patterns.ipynb #45b17908
-def _merge(view, node):
+
+def _merge(at) -> Unit:
     "Two or more tensors of one shape, element by element."
-    refs = view.ins(node.name)
-    shape, *others = [view.shape(r) for r in refs]
-    _need(len(refs) >= 2)
-    _need(len(set(refs)) == len(refs))
-    _need(all(map(view.is_data, refs)))
-    _need(shape)
-    _need(len(shape) >= 2)
-    _need(all(s == shape for s in others))
-    return Unit(
-        _MERGES[node.op],
-        list(refs),
-        [(node.name, 0)],
-        nodes={node.name},
-    )
+    refs = list(at.inputs)
+    need(len(refs) >= 2)
+    need(len(set(refs)) == len(refs))
+    need(at.are_data(*refs))
+    shape, *others = (at.shape(r) for r in refs)
+    need(len(shape) >= 2)
+    need(all(s == shape for s in others))
+    return Unit(_MERGES[at.op], refs, [at.output], nodes={at.node.name})
 
 # %% ../../nbs/tf1/54_patterns.ipynb #17437aa8
-def _concat(view, node):
-    refs = list(view.ins(node.name))
-    axis = _array(view, refs.pop(0 if node.op == 'Concat' else -1))
-    shape = view.shape((node.name, 0))
-    _need(shape)
-    _need(int(axis) % len(shape))
-    _need(len(refs) >= 2)
-    _need(all(map(view.is_data, refs)))
-    return Unit(
-        layers.Concatenate,
-        refs,
-        [(node.name, 0)],
-        dict(axis=int(axis)),
-        nodes={node.name},
-    )
-
-# %% ../../nbs/tf1/54_patterns.ipynb #b630a042
-@dataclass
-class _Norm:
-    "What a batch normalization is made of: gamma, beta, mean, variance, in this order."
-
-    arrays: list
-    refs: list  # tensors; None for what the graph does not have
-    epsilon: float
-
-
-def _fused_norm(view, node):
-    x, *refs = view.ins(node.name)
-    _need(not attr(node, 'is_training', True))
-    _need(attr(node, 'data_format') == 'NHWC')
-    arrays = [_array(view, r) for r in refs[:4]]
-    return _norm(
-        view,
-        x,
-        [node],
-        _Norm(arrays, refs[:4], attr(node, 'epsilon')),
-    )
-
-# %% ../../nbs/tf1/54_patterns.ipynb #cf6e95dc
-def _has_effect(view, ref, array, neutral) -> bool:
-    "Is it in the graph, and no constant that changes nothing?"
-    if ref is None:
-        return False
-    constant = view.node(view.read.resolve(ref)[0]).op == 'Const'
-    return not (constant and (array == neutral).all())
-
-
-def _norm(view, x, nodes, norm: _Norm):
-    "A batch normalization; gamma and beta are left out where they are constants without effect."
-    parts = zip(
-        norm.refs,
-        norm.arrays,
-        (1, 0),
-    )
-    keep = [_has_effect(view, *part) for part in parts] + [True, True]
-    config = dict(
-        epsilon=float(norm.epsilon),
-        scale=keep[0],
-        center=keep[1],
-    )
-    names = [origin(view, r) if r is not None else 'zeros' for r in norm.refs]
-    weights = [(a.reshape(-1), n) for a, n, k in zip(norm.arrays, names, keep) if k]
-    return _layer(
-        layers.BatchNormalization,
-        x,
-        nodes,
-        config,
-        weights,
-    )
-
-# %% ../../nbs/tf1/54_patterns.ipynb #bc3ea15b
-def _old_norm(view, node):  # of the first TensorFlow
-    x, mean, variance, beta, gamma = view.ins(node.name)
-    refs = [gamma if attr(node, 'scale_after_normalization') else None, beta, mean, variance]
-    arrays = [np.ones(1) if r is None else _array(view, r) for r in refs]
-    return _norm(
-        view,
-        x,
-        [node],
-        _Norm(arrays, refs, attr(node, 'variance_epsilon')),
-    )
-
-# %% ../../nbs/tf1/54_patterns.ipynb #e051e550
-_LINEAR = 'Mul', 'Add', 'AddV2', 'Sub', 'RealDiv', 'Div', 'BiasAdd'
-_LONGEST = 8  # operations that a normalization written out takes in a row
-
-
-def _chain(view, node) -> list:
-    """Multiplications and additions of static tensors, one after the other: (node, position of the
-    data).
-    """
-    found = []
-    while node is not None and len(found) < _LONGEST and not view.inside(node.name):
-        data = [i for i, r in enumerate(view.ins(node.name)) if not view.is_static(r)]
-        if len(data) != 1 or data == [1] and node.op in ('RealDiv', 'Div'):
-            break
-        found.append((node, data[0]))
-        node = view.only((node.name, 0), *_LINEAR)
-    return found
-
-# %% ../../nbs/tf1/54_patterns.ipynb #91c01d97
-_DO = {
-    'Mul': np.multiply,
-    'Add': np.add,
-    'AddV2': np.add,
-    'BiasAdd': np.add,
-    'Sub': np.subtract,
-    'RealDiv': np.divide,
-    'Div': np.divide,
-}
-
-
-def _run_chain(view, chain, x, given):
-    "What the chain makes of `x`, with other arrays for some variables."
-    for node, data in chain:
-        args = [
-            view.read.value(r, given) if i != data else x for i, r in enumerate(view.ins(node.name))
-        ]
-        if any(a is None for a in args) or not _fit(*args):
-            return None
-        x = _DO[node.op](*args)
-    return np.asarray(x, float).reshape(-1) if np.size(x) else None
-
-
-def _fit(a, b) -> bool:
-    "Can two arrays be joined number by number?"
-    sizes = zip(np.shape(a)[::-1], np.shape(b)[::-1])
-    return all(m == n or 1 in (m, n) for m, n in sizes)
-
-# %% ../../nbs/tf1/54_patterns.ipynb #ad3eb616
-def _written_norm(view, node):
-    "A batch normalization written out, as long a chain as is one."
-    chain = _chain(view, node)
-    for length in range(len(chain), 0, -1):
-        if unit := _assign_parts(view, chain[:length]):
-            return unit
-
-# %% ../../nbs/tf1/54_patterns.ipynb #02933095
-def _assign_parts(view, chain):
-    """Give the variables of a chain the parts of gamma, beta, mean and variance, if that explains
-    it.
-    """
-    statics = [r for node, data in chain for i, r in enumerate(view.ins(node.name)) if i != data]
-    cone = view.read.cone(statics)
-    leaves = [(n, 0) for n in cone if _is_channel_array(view, n)]
-    if not 2 <= len(leaves) <= 4 or len({view.static(r).size for r in leaves}) > 1:
-        return None
-    line = _line(
-        view,
-        chain,
-        given := _draw(view, leaves),
-    )
-    if line is None:
-        return None
-    flat = {r: a.reshape(-1).astype(float) for r, a in given.items()}
-    for parts, epsilon in _castings(view, cone, leaves):
-        if _explains(
-            [flat.get(p) for p in parts],
-            epsilon,
-            *line,
-        ):
-            return _norm_of_parts(view, chain, parts, epsilon)
-
-
-def _draw(view, refs) -> dict:
-    "Random positive numbers for some tensors."
-    rng, draw = np.random.default_rng(0), lambda a: rng.uniform(1e-3, 2, a.shape).astype(a.dtype)
-    return {r: draw(view.static(r)) for r in refs}
-
-
-def _line(view, chain, given) -> tuple | None:
-    "What a chain adds and by what it multiplies, channel by channel, with other arrays in it."
-    some = next(iter(given.values()))
-    ends = [
-        np.full(
-            some.size,
-            v,
-            some.dtype,
-        )
-        for v in (0.0, 1.0)
-    ]
-    shift, both = (_run_chain(view, chain, x, given) for x in ends)
-    if shift is None or both is None or shift.size != some.size:
-        return None
-    return shift, both - shift
-
-
-def _castings(view, cone, leaves):
-    "All ways to give gamma, beta, mean and variance to the leaves; the variance is always there."
-    found = [*leaves, *[None] * (4 - len(leaves))]
-    for epsilon in _epsilons(view, cone):
-        yield from ((p, epsilon) for p in itertools.permutations(found) if p[3] is not None)
-
-# %% ../../nbs/tf1/54_patterns.ipynb #e755ac11
-def _is_channel_array(
-    view, name: str
-) -> bool:  # a variable, or a constant of a frozen graph, with a number a channel
-    node = view.node(name)
-    return (
-        node.op in VARIABLES
-        or node.op == 'Const'
-        and np.size(view.static((name, 0))) > 1
-        and attr(node, 'dtype').is_floating
-    )
-
-
-def _epsilons(view, cone) -> list:
-    "Small constants that may have been added to the variance; nothing, too."
-    values = [
-        view.static((n, 0))
-        for n in cone
-        if view.node(n).op == 'Const' and attr(view.node(n), 'dtype').is_floating
-    ]
-    return [
-        *dict.fromkeys(float(v.ravel()[0]) for v in values if v.size == 1 and 0 < v.ravel()[0] < 1),
-        0.0,
-    ]
-
-# %% ../../nbs/tf1/54_patterns.ipynb #bdec2357
-def _explains(parts, epsilon, shift, scale) -> bool:
-    "Is `scale * x + shift` the normalization `gamma * (x - mean) / sqrt(variance + epsilon) + beta`?"
-    neutral = 1.0, 0.0, 0.0, None
-    gamma, beta, mean, variance = (n if p is None else p for p, n in zip(parts, neutral))
-    slope = gamma / np.sqrt(variance + epsilon)
-    level, most = beta - mean * slope, np.abs(slope).max()
-    same_slope = np.allclose(scale, slope, rtol=1e-4, atol=1e-5)
-    return same_slope and np.allclose(
-        shift,
-        level,
-        rtol=1e-4,
-        atol=1e-4 * most,
-    )
-
-
-def _norm_of_parts(view, chain, parts, epsilon):
-    (start, data), size = chain[0], view.static(parts[3]).size
-    neutral = [np.ones(size), np.zeros(size), np.zeros(size), None]
-    arrays = [n if p is None else view.static(p) for p, n in zip(parts, neutral)]
-    x, nodes = view.ins(start.name)[data], [n for n, _ in chain]
-    return _norm(
-        view,
-        x,
-        nodes,
-        _Norm(arrays, parts, epsilon),
-    )
+def _concat(at) -> Unit:
+    refs = list(at.inputs)
+    axis = int(at.array(refs.pop(0 if at.op == 'Concat' else -1)))
+    rank = len(at.shape(at.output))
+    need(axis % rank)
+    need(len(refs) >= 2)
+    need(at.are_data(*refs))
+    config = dict(axis=axis)
+    return Unit(layers.Concatenate, refs, [at.output], config, nodes={at.node.name})
 
 # %% ../../nbs/tf1/54_patterns.ipynb #d4ffbae7
 _ANCHORS = {
@@ -722,12 +339,12 @@ _ANCHORS = {
     'LRN': (_lrn,),
     'ConcatV2': (_concat,),
     'Concat': (_concat,),
-    'BatchNormWithGlobalNormalization': (_old_norm,),
+    'BatchNormWithGlobalNormalization': (match_first,),
     **dict.fromkeys(_POOLS, (_pool,)),
-    **dict.fromkeys(('FusedBatchNorm', 'FusedBatchNormV2', 'FusedBatchNormV3'), (_fused_norm,)),
-    **dict.fromkeys(_MERGES, (_written_norm, _merge)),
-    'RealDiv': (_written_norm,),
-    'Div': (_written_norm,),
+    **dict.fromkeys(('FusedBatchNorm', 'FusedBatchNormV2', 'FusedBatchNormV3'), (match_fused,)),
+    **dict.fromkeys(_MERGES, (match_written, _merge)),
+    'RealDiv': (match_written,),
+    'Div': (match_written,),
 }
 
 # %% ../../nbs/tf1/54_patterns.ipynb #6bc5351f
@@ -742,21 +359,26 @@ _ACTIVE = {
 }
 
 
+def _try(pattern, at) -> Unit | None:
+    "What a pattern makes of a node; None where it does not match."
+    try:
+        return pattern(at)
+    except NoMatch:
+        return None
+
+
 def match_layer(view, node) -> Unit | None:
     "The layer that begins at a node."
-    if node.op in ELEMENTWISE and (unit := _activation_at(view, node)):
+    at = Anchor(view, node)
+    if node.op in ELEMENTWISE and (unit := _activation_at(at)):
         return unit
     for pattern in _ANCHORS.get(node.op, ()):
-        if unit := _try(pattern, view, node):
+        if unit := _try(pattern, at):
             return add_activation(view, unit) if unit.kind in _ACTIVE else unit
 
 
-def _softmax(view, node):
-    unit = _layer(
-        layers.Softmax,
-        view.ins(node.name)[0],
-        [node],
-    )
+def _softmax(at) -> Unit:
+    unit = unit_of(layers.Softmax, at.inputs[0], [at])
     unit.activation = 'softmax'
     return unit
 
@@ -764,24 +386,21 @@ def _softmax(view, node):
 _ANCHORS['Softmax'] = (_softmax,)
 
 # %% ../../nbs/tf1/54_patterns.ipynb #7f7714d6
-def _activation_at(view, node) -> Unit | None:
+def _activation_at(at) -> Unit | None:
     "An activation that stands by itself."
-    data = {r for r in view.ins(node.name) if not view.is_static(r)}
-    if len(data) != 1 or _written_norm(view, node):
+    view = at.view
+    data = {r for r in at.inputs if not view.is_static(r)}
+    if len(data) != 1 or match_written(at):
         return None
     (x,) = data
     group, text, make = find_activation(view, x) or ((), '', None)
-    if node.name not in group:
+    if at.node.name not in group:
         return None
     own = isinstance(make(), Formula)
     if own and len(group) == 1:
         return None
     kind, key = (Compute, 'formula') if own else (layers.Activation, 'activation')
-    unit = _layer(
-        kind,
-        x,
-        [view.node(n) for n in group],
-        {key: Fresh(make)},
-    )
+    anchors = [Anchor(view, view.node(n)) for n in group]
+    unit = unit_of(kind, x, anchors, {key: Fresh(make)})
     unit.activation = text
     return unit
