@@ -8,6 +8,8 @@ import tensorflow as tf
 from keras import layers
 
 import transferlit as tl
+from transferlit import loop
+from transferlit.data import Pipeline
 
 rng = np.random.default_rng(0)
 ROWS = 24
@@ -163,6 +165,30 @@ def test_features_are_refused_where_only_keras_can_train():
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_kept_rows_are_in_memory_once(tmp_path):
+    """A dataset's features, whether its length is known or not, and those that a folder holds."""
+    lower = keras.Sequential([keras.Input((5,)), layers.Dense(64)])
+    for dataset in pairs().batch(7), pairs().batch(7).filter(lambda x, y: True):
+        stream = loop.Stream(Pipeline(dataset), loop.Made(lower), passes=2)
+        list(stream.epoch())
+        kept = stream._kept.arrays
+        np.testing.assert_allclose(stream._leaves[0], lower.predict(X, verbose=0), atol=1e-6)
+        np.testing.assert_array_equal(stream._leaves[1], Y)
+        kept[0][1], kept[1][1] = 7, 7  # what is written there is seen in the tensors
+        assert all((leaf[1].numpy() == 7).all() for leaf in stream._leaves)
+    stored = tl.precompute(network(), X, Y, store=tmp_path, verbose=False)
+    read = loop.Stored.read([*stored.arrays, stored.y], stored.prints, None).leaves
+    assert [t.dtype for t in read] == [tf.float32, tf.int64]
+    np.testing.assert_array_equal(read[0], stored.arrays[0])
+
+
+def test_text_that_a_dataset_gives_is_kept():
+    words = tf.data.Dataset.from_tensor_slices([[b"one"], [b"two"], ["셋".encode()]]).batch(2)
+    stream = loop.Stream(Pipeline(words), passes=2)
+    list(stream.epoch())
+    assert stream._leaves[0].numpy().ravel().tolist() == [b"one", b"two", "셋".encode()]
+
+
 def test_a_dataset_with_a_folder_is_found_there(tmp_path):
     losses = [tl.fit(network(), pairs().batch(8), epochs=3, cache=str(tmp_path), verbose=0).history["loss"] for _ in range(2)]
     assert any(path.is_dir() for path in tmp_path.iterdir())

@@ -7,6 +7,7 @@ Docs: https://transferlit.github.io/transferlit/loop/streams.html.md"""
 # %% ../../nbs/loop/50_streams.ipynb #0d8e864f
 from __future__ import annotations
 
+import math
 import time
 import warnings
 import zlib
@@ -135,7 +136,7 @@ def _orders_to_come(pipeline: Pipeline, one: _Pass, two: _Pass) -> Callable | No
     return lambda: (two.sizes, rng.permutation(places))
 
 # %% ../../nbs/loop/50_streams.ipynb #30de9947
-_SECONDS, _BYTES = 0.25, 1 << 26  # of the batches that are trained in one go, at most
+_SECONDS, _BYTES = 0.25, 1 << 24  # of the batches that are trained in one go, at most
 
 
 def _nbytes(batch) -> int:
@@ -158,6 +159,29 @@ def _groups(batches) -> Iterator[list]:
     if held:
         yield held
 
+# %% ../../nbs/loop/50_streams.ipynb #ae51b90c
+_ALIGNED = 64  # bytes: TensorFlow takes such memory as it is
+
+
+def _empty(rows: int, like) -> np.ndarray:
+    "Memory for rows of an array or tensor; the system gives its pages as they are written."
+    dtype = np.dtype(getattr(like.dtype, 'as_numpy_dtype', like.dtype))
+    shape = (rows, *like.shape[1:])
+    if dtype.hasobject:
+        return np.empty(shape, dtype)
+    nbytes = math.prod(shape) * dtype.itemsize
+    memory = np.empty(nbytes + _ALIGNED, 'uint8')
+    start = -memory.ctypes.data % _ALIGNED
+    return memory[start : start + nbytes].view(dtype).reshape(shape)
+
+
+def _as_tensor(array: np.ndarray):
+    "The same memory as a tensor; a copy of what cannot be shared, such as text."
+    try:
+        return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+    except BufferError:
+        return tf.convert_to_tensor(array)
+
 # %% ../../nbs/loop/50_streams.ipynb #b50bc728
 @dataclass(frozen=True, eq=False)
 class Stored:
@@ -166,6 +190,19 @@ class Stored:
     leaves: list  # what a step takes of all rows, as tensors
     marks: np.ndarray  # 64 bits of each row
     mark: Callable  # a function from a batch to the marks of its rows
+
+    @classmethod
+    def read(cls, arrays: list, marks: np.ndarray, mark: Callable) -> Stored:
+        "What lies in files, held once: read a part at a time into the memory of the tensors."
+        return cls([_read(a) for a in arrays], marks, mark)
+
+
+def _read(rows):
+    part = max(1, _BYTES * len(rows) // max(1, rows.nbytes))
+    whole = _empty(len(rows), np.asarray(rows[:1]))
+    for start in range(0, len(rows), part):
+        whole[start : start + part] = rows[start : start + part]
+    return _as_tensor(whole)
 
 # %% ../../nbs/loop/50_streams.ipynb #93d8a0f4
 @dataclass
@@ -184,6 +221,39 @@ class _Recalled:
     places: np.ndarray  # of their rows
     count: int = 0  # batches that were taken
 
+# %% ../../nbs/loop/50_streams.ipynb #ae51b90d
+class _Kept:
+    "Rows end to end, held once: never in parts that are joined later."
+
+    def __init__(self):
+        self.rows, self.arrays = 0, []
+
+    def takes(self, leaves: list) -> bool:
+        "Are the rows of these tensors of the same shape?"
+        shapes = [tuple(t.shape[1:]) for t in leaves]
+        return not self.arrays or [a.shape[1:] for a in self.arrays] == shapes
+
+    def add(self, leaves: list, room: int) -> None:  # room: rows to come, as far as is known
+        end = self.rows + leaves[0].shape[0]
+        if not self.arrays or end > len(self.arrays[0]):
+            self._grow(max(room, 2 * end), leaves)
+        for array, leaf in zip(self.arrays, leaves):
+            array[self.rows : end] = leaf.numpy()
+        self.rows = end
+
+    def _grow(self, rows: int, leaves: list) -> None:
+        "Room for so many; of what is not written yet nothing is in memory."
+        for i, leaf in enumerate(leaves):
+            larger = _empty(rows, leaf)
+            if self.rows:
+                larger[: self.rows] = self.arrays[i][: self.rows]
+                self.arrays[i] = larger
+            else:
+                self.arrays.append(larger)
+
+    def as_tensors(self) -> list:
+        return [_as_tensor(a[: self.rows]) for a in self.arrays]
+
 # %% ../../nbs/loop/50_streams.ipynb #bfd57c9e
 class Stream:
     "Batches of a pipeline, pass after pass: drawn, then kept where they can be."
@@ -195,12 +265,11 @@ class Stream:
         self._going = None  # the pass in the middle of which an epoch ended
         batch = tree.lists_to_tuples(pipeline.form)
         self.form, self._run = made.form(batch), made.runner(batch)
-        self._mark, self._found, self._parts = mark_rows, None, []
-        self._keeps = passes > 1
+        self._mark, self._keeps = mark_rows, passes > 1
+        self._kept, self._leaves, self._found = _Kept(), None, None
         if stored is not None:
             self._mark, self._keeps = stored.mark, True
-            self._found = _Found(stored.marks)
-            self._parts = stored.leaves
+            self._leaves, self._found = stored.leaves, _Found(stored.marks)
         self._first, self._draw, self._state = None, None, None
         self._short = False  # had the last pass fewer batches than its length says?
         if passes > 1 and pipeline.changes:
@@ -276,7 +345,7 @@ class Stream:
         going.count = min(end, start + (most or end))
         self._going = going if going.count < end else None
         order = loose_order(going.sizes, going.places)
-        yield self._parts, order, start, going.count
+        yield self._leaves, order, start, going.count
 
     def _stretch(self, group: list, seen: _Pass) -> tuple:
         "What the steps of these batches take."
@@ -284,7 +353,7 @@ class Stream:
         marks = [self._mark(batch) for batch in group] if self._keeps else []
         found = self._found.places(np.concatenate(marks)) if self._found and marks else None
         if found is not None:
-            leaves, places = self._parts, found
+            leaves, places = self._leaves, found
         else:
             leaves, places = self._make(group, sizes)
         if self._keeps:
@@ -298,27 +367,26 @@ class Stream:
     def _make(self, group: list, sizes: list) -> tuple:
         leaves = [tf.concat(column, 0) for column in zip(*map(self._run, group))]
         if self._keeps and self._found is None:
-            self._keep(leaves)
+            self._keep(leaves, most=max(sizes))
         elif self._keeps and self._first is None:
             self._drop('it gave rows that are not among those that were stored')
         return leaves, np.arange(sum(sizes))
 
-    def _keep(self, leaves: list) -> None:
+    def _keep(self, leaves: list, most: int) -> None:  # most: rows of a batch
         self.room -= _nbytes(leaves)
-        shapes = [t.shape[1:] for t in leaves]
-        if self._parts and [t.shape[1:] for t in self._parts[0]] != shapes:
+        if not self._kept.takes(leaves):
             self._drop('its batches differ in shape')
         elif self.room < 0:
             self._drop('what it gives does not fit in memory')
         else:
-            self._parts.append(leaves)
+            self._kept.add(leaves, room=most * (self.steps or 0))
 
     def _judge(self, seen: _Pass) -> None:
         "At the end of a pass: keep what it gave, or compare it with the pass before."
         if self._first is None:
             self._first = seen
             if self._found is None:
-                self._parts = [tf.concat(column, 0) for column in zip(*self._parts)]
+                self._leaves = self._kept.as_tensors()
                 self._found = _Found(seen.rows)
             return
         self._draw = _orders_to_come(self.pipeline, self._first, seen)
@@ -327,7 +395,7 @@ class Stream:
             self._drop('it gave other rows in its second pass (it augments, or has a state)')
 
     def _drop(self, why: str) -> None:
-        self._keeps, self._parts, self._found = False, [], None
+        self._keeps, self._kept, self._leaves, self._found = False, _Kept(), None, None
         if self.made.lower is not None:
             warnings.warn(_UNCACHED.format(why), stacklevel=2)
 

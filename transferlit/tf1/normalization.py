@@ -15,7 +15,7 @@ from keras import layers
 
 from .anchors import Anchor, need, unit_of
 from .graph_files import VARIABLES, attr
-from .view import Unit, View, origin
+from .view import Unit, origin
 
 # %% auto #0
 __all__ = ['match_fused', 'match_first', 'match_written']

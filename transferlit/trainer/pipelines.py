@@ -15,7 +15,6 @@ import keras
 import numpy as np
 
 from .. import loop
-from ..backends import tf
 from ..data import Pipeline, flat
 from ..features import precompute, row_marks
 from .cuts import make_cutter
@@ -46,8 +45,7 @@ def _stored(cut, pipeline: Pipeline, folder) -> loop.Stored | None:
         return None
     features = kept.arrays[0] if len(kept.arrays) == 1 else tuple(kept.arrays)
     batch = keras.utils.pack_x_y_sample_weight(features, kept.y, kept.sample_weight)
-    leaves = [tf.convert_to_tensor(np.asarray(a)) for a in flat(batch)]
-    return loop.Stored(leaves, np.asarray(kept.prints), _mark_stored)
+    return loop.Stored.read(flat(batch), np.asarray(kept.prints), _mark_stored)
 
 
 @dataclass(frozen=True, eq=False)
