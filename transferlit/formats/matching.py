@@ -409,9 +409,10 @@ class _ByName:
         self.model, self.usable = model, usable
         self.variables = by_path(model)
         self.names = read_names(model, usable, rename)
-        self.targets = {}
+        self.targets, self.in_layers = {}, {}
         for name, new in self.names.items():
             self.targets.setdefault(new, []).append(name)
+            self.in_layers.setdefault(new.rpartition('/')[0], []).append(name)
         self.other = _other_names(model, self.variables)
         self.mirrored = _mirrored(self.variables, rename)
         self.numbered = _by_number(model, usable, self.names)
@@ -439,12 +440,28 @@ class _ByName:
             _nearest(path, self.numbered.get(id(variable), [])),
             self.objects.get(id(variable), []),
             self.aligned.get(path, []),
+            self.kept_in_layer(path),
         )
         return next(((i, found) for i, found in enumerate(ways) if found), (len(ways), []))
 
     def called(self, names: list, why: str) -> list:
         found = dict.fromkeys(n for name in names for n in self.targets.get(name, ()))
         return [Hit(n, self.usable[n], why) for n in found]
+
+    def kept_in_layer(self, path: str) -> list:
+        """The array of the layer whose name has one word more, `depthwise_kernel` for `kernel`;
+        only where the layer has as many variables in the file.
+        """
+        layer, _, leaf = path.rpartition('/')
+        count = sum(p.rpartition('/')[0] == layer for p in self.variables)
+        names = [path, *self.mirrored.get(path, []), *self.other[path]]
+        places = {name.rpartition('/')[0] for name in names} & set(self.in_layers)
+        alike = [n for at in places if len(self.in_layers[at]) == count for n in self.in_layers[at]]
+        found = [n for n in alike if self.is_longer(n, leaf, self.variables[path].shape)]
+        return [Hit(n, self.usable[n], 'by its layer') for n in found if len(found) == 1]
+
+    def is_longer(self, name: str, leaf: str, shape) -> bool:
+        return name.endswith(f'_{leaf}') and tuple(self.usable[name].shape) == tuple(shape)
 
 # %% ../../nbs/formats/90_matching.ipynb #acb3e1e4
 def _is_first(rank: int, others: list) -> bool:  # alone so
