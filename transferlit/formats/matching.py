@@ -161,11 +161,15 @@ def layer_paths(
         found.append(Named(layer, path, frozenset(paths)))
         for child, names in _below(layer).values():
             if child not in above:
-                below = {f'{p}/{n}'.lstrip('/') for p in paths for n in names}
-                visit(child, f'{path}/{child.name}'.lstrip('/'), below, [*above, layer])
+                below = {_under(p, n) for p in paths for n in names}
+                visit(child, _under(path, child.name), below, [*above, layer])
 
     visit(model, '', {''}, [])
     return found
+
+
+def _under(scope: str, name: str) -> str:  # nothing is the outermost scope
+    return f'{scope}/{name}'.lstrip('/')
 
 # %% ../../nbs/formats/90_matching.ipynb #a03f2d8b
 def _below(layer) -> dict:  # id to (layer, names)
@@ -306,11 +310,11 @@ class _Alignment:
         if here:
             leaves |= _leaf_pairs(file.leaves, mine.leaves)
         for pair in leaves.items():
-            old, new = (f'{where}/{leaf}'.lstrip('/') for where, leaf in zip(at, pair))
+            old, new = map(_under, at, pair)
             if old != new:
                 self.found[old] = new
         for old, new in self.steps(file, mine, here):
-            below = tuple(f'{a}/{b}'.lstrip('/') for a, b in zip(at, (old, new)))
+            below = tuple(map(_under, at, (old, new)))
             inside = here or new not in self.models
             self.walk(file.below[old], mine.below[new], below, inside)
 
@@ -498,7 +502,8 @@ def _attribute_names(model) -> dict:  # id of a variable to a set of names
     for named in layer_paths(model):
         for v in own_variables(named.layer).values():
             last = v.path.rpartition('/')[2]
-            found.setdefault(id(v), set()).update(f'{p}/{last}'.lstrip('/') for p in named.paths)
+            names = found.setdefault(id(v), set())
+            names |= {_under(p, last) for p in named.paths}
     return found
 
 # %% ../../nbs/formats/90_matching.ipynb #56709913
@@ -589,7 +594,8 @@ def _places(model) -> dict:  # layer's path to number to ids of variables
 
     def put(layer, numbered):
         for number, variable in numbered:
-            found.setdefault(layer, {}).setdefault(str(number), set()).add(id(variable))
+            numbers = found.setdefault(layer, {})
+            numbers.setdefault(str(number), set()).add(id(variable))
 
     for named in layer_paths(model):
         for path in named.paths:

@@ -510,9 +510,11 @@ def _whole(origins, found: list) -> list:
     "Candidates, with the probabilities in the place of an end that only chooses from them."
 
     def whole(c):
-        source = _made_of(origins, c.ref, _CHOOSES) if c.score <= 50 else None
-        reason = f'{to_text(c.ref)} is chosen from it'
-        return c if source is None else replace(c, ref=source, reason=reason)
+        end = c.score <= 50
+        source = _made_of(origins, c.ref, _CHOOSES) if end else None
+        if source is None:
+            return c
+        return replace(c, ref=source, reason=f'{to_text(c.ref)} is chosen from it')
 
     return _less_partial(origins, [whole(c) for c in found])
 
@@ -522,8 +524,10 @@ def _less_partial(origins, found: list) -> list:
     roots = {c.ref: _chosen_from(origins, c.ref) for c in found}
 
     def partial(c):
-        others = (r for r, root in roots.items() if root != roots[c.ref])
-        return c.ref != roots[c.ref] and any(roots[c.ref][0] in _below(r, origins) for r in others)
+        root = roots[c.ref]
+        others = [r for r, other in roots.items() if other != root]
+        whole = any(root[0] in _below(r, origins) for r in others)
+        return whole and c.ref != root
 
     return [replace(c, score=_PARTIAL) if c.score == 50 and partial(c) else c for c in found]
 
@@ -563,7 +567,8 @@ def _less_late(origins, found: list, last: list) -> list:
     before = frozenset().union(*(origins.of(c.ref) for c in last))
 
     def late(ref):
-        return [r for r in origins.of(ref) - before if attr(origins.nodes[r[0]], 'shape') != []]
+        sources = [origins.nodes[name] for name, _ in origins.of(ref) - before]
+        return [node for node in sources if attr(node, 'shape') != []]
 
     return [replace(c, score=35) if last and c.score == 50 and late(c.ref) else c for c in found]
 
@@ -673,11 +678,10 @@ def _without_training(origins, candidates: list) -> list:
     noise = _training_in(origins, best.ref)
 
     def is_twin(c):
-        weights = [origins.variables.get(r[0], frozenset()) & trained for r in (c.ref, best.ref)]
-        apart = best.ref[0] not in _below(c.ref, origins) and c.ref[0] not in _below(
-            best.ref, origins
-        )
-        same = origins.nodes[c.ref[0]].op == origins.nodes[best.ref[0]].op
+        own, other = c.ref[0], best.ref[0]
+        weights = [origins.variables.get(n, frozenset()) & trained for n in (own, other)]
+        apart = not _is_behind(origins, c.ref, best.ref)
+        same = origins.nodes[own].op == origins.nodes[other].op
         return apart and same and weights[0] == weights[1] and c.score >= 50
 
     twins = [c for c in candidates[1:] if noise and is_twin(c)]
@@ -786,10 +790,11 @@ def _behind(origins, ref) -> list:
     ends = [c.ref for c in _at_ends(origins) if c.score == 50]
 
     def is_behind(end):
-        alike = origins.of(end) == origins.of(ref) and not _has_own(origins, end, ref)
-        return end != ref and alike and ref[0] in _below(end, origins)
+        alike = origins.of(end) == origins.of(ref)
+        more = _has_own(origins, end, ref)
+        return alike and not more and ref[0] in _below(end, origins)
 
-    return list(dict.fromkeys(filter(is_behind, ends)))
+    return [end for end in dict.fromkeys(ends) if end != ref and is_behind(end)]
 
 # %% ../../nbs/tf1/30_outputs.ipynb #eae2b605
 _TRAINING = re.compile(r'train|phase|learning', re.I)
