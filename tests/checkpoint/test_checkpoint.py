@@ -301,6 +301,40 @@ def test_a_file_of_keras_1(tmp_path):
     assert np.allclose(model.get_layer("dense_2").kernel, arrays["dense_2"][0][1])
 
 
+def body_of_two_layers():
+    return keras.Sequential([keras.Input((5, 5, 2)), layers.DepthwiseConv2D(3, name="deep"), layers.Conv2D(2, 1, name="flat")], name="body")
+
+
+def file_of_keras_2(path, group):
+    """One layer of the model, a body whose variables Keras 2 calls otherwise; frozen ones come last."""
+    rng = np.random.default_rng(0)
+    arrays = {"flat/kernel:0": (1, 1, 2, 2), "flat/bias:0": (2,), "deep/depthwise_kernel:0": (3, 3, 2, 1), "deep/bias:0": (2,)}
+    with h5py.File(path, "w") as f:
+        f.attrs["layer_names"], f.attrs["keras_version"] = [group.encode()], b"2.4.0"
+        held = f.create_group(group)
+        held.attrs["weight_names"] = np.array([n.encode() for n in arrays], "S40")
+        for name, shape in arrays.items():
+            held[name] = rng.random(shape).astype("float32")
+        return held["deep/depthwise_kernel:0"][()]
+
+
+@pytest.mark.parametrize("rename", ["scope", [("^old/", "")], [("^old/deep/", "deep/"), ("^old/flat/", "flat/")]])
+def test_a_layer_of_keras_2_is_matched_after_a_rename(tmp_path, rename):
+    """In a nested body `depthwise_kernel` has no number of its own; its layer tells."""
+    kernel, model = file_of_keras_2(tmp_path/"old.h5", "old"), body_of_two_layers()
+    report = tl.restore(model, tmp_path/"old.h5", rename=rename, unused="error")
+    assert len(report.of("restored")) == 4 and np.array_equal(model.get_layer("deep").kernel, kernel)
+
+
+def test_a_layer_with_more_in_the_file_is_not_matched_by_a_longer_name(tmp_path):
+    file_of_keras_2(tmp_path/"old.h5", "old")
+    with h5py.File(tmp_path/"old.h5", "a") as f:
+        f["old"].attrs["weight_names"] = np.append(f["old"].attrs["weight_names"], np.bytes_("deep/other:0"))
+        f["old/deep/other:0"] = np.ones(2, "float32")
+    plan = tl.plan(body_of_two_layers(), tmp_path/"old.h5", rename="scope")
+    assert [row["path"] for row in plan.of("missing")] == ["deep/kernel"]
+
+
 def test_a_part_is_never_matched_by_number(tmp_path):
     """Two of a layer's four variables are numbered 0 and 1 in their file, as gamma and beta would be."""
     make = lambda: keras.Sequential([keras.Input((3,)), layers.BatchNormalization(name="bn")])

@@ -255,3 +255,50 @@ def test_calls_that_double_are_refused(tmp_path):
         if "Call" in node.op: node.attr["f"].func.name = "twice39"
     path.write_bytes(graph.SerializeToString())
     with pytest.raises(UnsafeFile, match="nodes"): tl.revive(path).to_keras(outputs="out")
+
+
+def trained(loss): v1.train.GradientDescentOptimizer(.1).minimize(loss)
+
+
+def probability(x): return tf.nn.softmax(dense(x, 3, "o"), name="p")
+
+
+def one_column(x): tf.identity(probability(x)[:, 1], "score")
+
+
+def above_a_half(x): tf.cast(probability(x) > .5, tf.float32, name="label")
+
+
+def expected(x): tf.reduce_sum(probability(x)*tf.range(3.), 1, name="age")
+
+
+def with_noise(x):
+    mean = dense(x, 2, "mean")
+    tf.add(mean, tf.exp(held("deviation", 2))*tf.random.normal(tf.shape(mean)), name="action")
+
+
+def focal(x):
+    p, t = probability(x), placed("t", None, 3)
+    trained(-tf.reduce_mean(t*tf.pow(1 - p, 2.)*tf.math.log(p + 1e-9)))
+
+
+def triplet(x):
+    p = tf.nn.l2_normalize(dense(x, 4, "o"), 1, name="p")
+    a, b, c = tf.unstack(tf.reshape(p, [-1, 3, 4]), 3, 1)
+    trained(tf.reduce_mean(tf.maximum(0., tf.reduce_sum((a - b)**2 - (a - c)**2, 1) + .2)))
+
+
+def with_temperature(x): tf.nn.softmax(dense(x, 3, "o")/placed("t"), name="p")
+
+
+def with_gradient_of_one_class(x): tf.gradients(dense(x, 3, "o")[:, 0], x), tf.nn.softmax(v1.get_default_graph().get_tensor_by_name("o:0"), name="p")
+
+
+@pytest.mark.parametrize("build, taken, said", [(one_column, "p", "score:0 (made of it)"), (above_a_half, "p", "label:0 (made of it)"), (expected, "age", "p:0 (in front of it)"),
+    (with_noise, "mean", ""), (focal, "p", ""), (triplet, "p", "guess"), (with_temperature, "p", ""), (with_gradient_of_one_class, "p", "strided_slice:0")])
+def test_what_the_end_is_made_of_is_taken_or_said(tmp_path, build, taken, said):
+    "A column, a threshold, noise, the weight of a loss, a loss of each row: the output is what they are made of; what was passed over is said."
+    old = saved(tmp_path, lambda: build(placed("x", None, 5)))
+    model = old.to_keras()
+    assert old.report["made"][-1]["outputs"] == [f"{taken}:0"] and old.report["made"][-1]["difference"] < 1e-5
+    assert said in " ".join(model.notes) if said else not model.notes

@@ -161,11 +161,15 @@ def layer_paths(
         found.append(Named(layer, path, frozenset(paths)))
         for child, names in _below(layer).values():
             if child not in above:
-                below = {f'{p}/{n}'.lstrip('/') for p in paths for n in names}
-                visit(child, f'{path}/{child.name}'.lstrip('/'), below, [*above, layer])
+                below = {_under(p, n) for p in paths for n in names}
+                visit(child, _under(path, child.name), below, [*above, layer])
 
     visit(model, '', {''}, [])
     return found
+
+
+def _under(scope: str, name: str) -> str:  # nothing is the outermost scope
+    return f'{scope}/{name}'.lstrip('/')
 
 # %% ../../nbs/formats/90_matching.ipynb #a03f2d8b
 def _below(layer) -> dict:  # id to (layer, names)
@@ -306,11 +310,11 @@ class _Alignment:
         if here:
             leaves |= _leaf_pairs(file.leaves, mine.leaves)
         for pair in leaves.items():
-            old, new = (f'{where}/{leaf}'.lstrip('/') for where, leaf in zip(at, pair))
+            old, new = map(_under, at, pair)
             if old != new:
                 self.found[old] = new
         for old, new in self.steps(file, mine, here):
-            below = tuple(f'{a}/{b}'.lstrip('/') for a, b in zip(at, (old, new)))
+            below = tuple(map(_under, at, (old, new)))
             inside = here or new not in self.models
             self.walk(file.below[old], mine.below[new], below, inside)
 
@@ -409,9 +413,10 @@ class _ByName:
         self.model, self.usable = model, usable
         self.variables = by_path(model)
         self.names = read_names(model, usable, rename)
-        self.targets = {}
+        self.targets, self.in_layers = {}, {}
         for name, new in self.names.items():
             self.targets.setdefault(new, []).append(name)
+            self.in_layers.setdefault(new.rpartition('/')[0], []).append(name)
         self.other = _other_names(model, self.variables)
         self.mirrored = _mirrored(self.variables, rename)
         self.numbered = _by_number(model, usable, self.names)
@@ -439,12 +444,28 @@ class _ByName:
             _nearest(path, self.numbered.get(id(variable), [])),
             self.objects.get(id(variable), []),
             self.aligned.get(path, []),
+            self.kept_in_layer(path),
         )
         return next(((i, found) for i, found in enumerate(ways) if found), (len(ways), []))
 
     def called(self, names: list, why: str) -> list:
         found = dict.fromkeys(n for name in names for n in self.targets.get(name, ()))
         return [Hit(n, self.usable[n], why) for n in found]
+
+    def kept_in_layer(self, path: str) -> list:
+        """The array of the layer whose name has one word more, `depthwise_kernel` for `kernel`;
+        only where the layer has as many variables in the file.
+        """
+        layer, _, leaf = path.rpartition('/')
+        count = sum(p.rpartition('/')[0] == layer for p in self.variables)
+        names = [path, *self.mirrored.get(path, []), *self.other[path]]
+        places = {name.rpartition('/')[0] for name in names} & set(self.in_layers)
+        alike = [n for at in places if len(self.in_layers[at]) == count for n in self.in_layers[at]]
+        found = [n for n in alike if self.is_longer(n, leaf, self.variables[path].shape)]
+        return [Hit(n, self.usable[n], 'by its layer') for n in found if len(found) == 1]
+
+    def is_longer(self, name: str, leaf: str, shape) -> bool:
+        return name.endswith(f'_{leaf}') and tuple(self.usable[name].shape) == tuple(shape)
 
 # %% ../../nbs/formats/90_matching.ipynb #acb3e1e4
 def _is_first(rank: int, others: list) -> bool:  # alone so
@@ -481,7 +502,8 @@ def _attribute_names(model) -> dict:  # id of a variable to a set of names
     for named in layer_paths(model):
         for v in own_variables(named.layer).values():
             last = v.path.rpartition('/')[2]
-            found.setdefault(id(v), set()).update(f'{p}/{last}'.lstrip('/') for p in named.paths)
+            names = found.setdefault(id(v), set())
+            names |= {_under(p, last) for p in named.paths}
     return found
 
 # %% ../../nbs/formats/90_matching.ipynb #56709913
@@ -572,7 +594,8 @@ def _places(model) -> dict:  # layer's path to number to ids of variables
 
     def put(layer, numbered):
         for number, variable in numbered:
-            found.setdefault(layer, {}).setdefault(str(number), set()).add(id(variable))
+            numbers = found.setdefault(layer, {})
+            numbers.setdefault(str(number), set()).add(id(variable))
 
     for named in layer_paths(model):
         for path in named.paths:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import tensorflow as tf
 
-from .graph_files import VARIABLES, attr, to_ref
+from .graph_files import VARIABLES, attr, to_ref, to_text
 from .inference import LOOP, NOISE, SAME, SHAPES, Inference, order
 
 # %% auto #0
-__all__ = ['SOURCES', 'part_of', 'machinery', 'Origins', 'Candidate', 'rank', 'heads', 'trouble', 'switches', 'reach', 'roles']
+__all__ = ['SOURCES', 'part_of', 'machinery', 'Origins', 'Candidate', 'rank', 'heads', 'passed_over', 'trouble', 'switches',
+           'reach', 'roles']
 
 # %% ../../nbs/tf1/30_outputs.ipynb #98e3e50b
 _PARTS = (
@@ -257,7 +258,7 @@ def _meets(origins, node, refs) -> list:
     "What meets something without weights: a label, or the input where the whole is a loss."
     found = []
     for own, other in (refs, refs[::-1]):
-        if not origins.label_free(own) or not origins.of(other) or origins.variables[other[0]]:
+        if not origins.label_free(own) or not _has_rows(origins, other):
             continue
         labels = origins.of(other) - origins.of(own)
         if not labels and node.name not in origins.in_totals:
@@ -266,12 +267,21 @@ def _meets(origins, node, refs) -> list:
         found.append(Candidate(_before_log(origins, own), 60, reason, labels))
     return found
 
+
+def _has_rows(origins, ref) -> bool:
+    "Does a tensor without weights come from more than single numbers, as a temperature is?"
+    sizes = [attr(origins.nodes[r[0]], 'shape') for r in origins.of(ref)]
+    return any(s != [] for s in sizes) and not origins.variables[ref[0]]
+
 # %% ../../nbs/tf1/30_outputs.ipynb #cff7bac4
-_IN_LOGS = {'Log', 'Log1p', 'Neg', 'Add', 'AddV2', 'Sub', 'Maximum', 'Minimum', 'ClipByValue'}
+_LOGS = {'Log', 'Log1p', 'Pow', 'Square'}
+_IN_LOGS = _LOGS | {'Neg', 'Add', 'AddV2', 'Sub', 'Maximum', 'Minimum', 'ClipByValue'}
 
 
 def _before_log(origins, ref) -> tuple:
-    "The probability of which a loss takes the logarithm by itself, as in `-t * log(p + 1e-8)`."
+    """The probability of which a loss takes the logarithm or a power by itself, as in
+    `-t * log(p + 1e-8)` and `(1 - p) ** 2`.
+    """
     at, found = ref, ref
     while (node := origins.nodes[at[0]]).op in _IN_LOGS:
         refs = [to_ref(i) for i in node.input if i[0] != '^']
@@ -279,7 +289,7 @@ def _before_log(origins, ref) -> tuple:
         if len(data) != 1 or not origins.label_free(data[0]):
             break
         at = data[0]
-        if found != ref or node.op.startswith('Log'):
+        if found != ref or node.op in _LOGS:
             found = at
     return found
 
@@ -420,7 +430,7 @@ def _at_ends(origins, weights: bool = True) -> list:
         ):
             total = name in origins.totals
             why = 'a number for the whole batch' if total else 'nothing uses it any more'
-            ref = _own_end(origins, name) if users else (name, 0)
+            ref = _own_end(origins, name) if users else _before_noise(origins, (name, 0))
             found.append(Candidate(ref, 20 if total else 50, why))
     return found
 
@@ -433,6 +443,102 @@ def _own_end(origins, name) -> tuple:
         if not origins.label_free(before):
             break
         ref = before
+    return ref
+
+# %% ../../nbs/tf1/30_outputs.ipynb #0d0e01c3
+def _before_noise(origins, ref) -> tuple:
+    "The tensor that noise is added to behind the last layer; `ref` itself where none is."
+    at = ref
+    while at[0] not in origins.below:
+        quiet = _quiet(origins, origins.nodes[at[0]])
+        if quiet is not None:
+            return quiet
+        data = _data_refs(origins, at[0])
+        if not data or len(data) > 1:
+            return ref
+        at = data[0]
+    return ref
+
+
+def _quiet(origins, node) -> tuple | None:
+    "What noise is added to in a node; None where none is."
+    if node.op not in ('Add', 'AddV2', 'Sub'):
+        return None
+    refs = [to_ref(i) for i in node.input if i[0] != '^']
+    quiet = [r for r in refs if not _is_noisy(origins, r)]
+    return quiet[0] if len(quiet) == 1 and origins.label_free(quiet[0]) else None
+
+
+def _is_noisy(origins, ref) -> bool:
+    "Is a tensor drawn by lot, or drawn and scaled?"
+    node = origins.nodes[ref[0]]
+    if node.op in NOISE:
+        return True
+    alone = node.op in ('Add', 'AddV2') and not origins.of(ref)
+    scaled = alone or node.op in SAME | {'Mul', 'Cast', 'Reshape'}
+    refs = [to_ref(i) for i in node.input if i[0] != '^'] if scaled else []
+    return any(_is_noisy(origins, r) for r in refs)
+
+# %% ../../nbs/tf1/30_outputs.ipynb #0d0e01d4
+_PROBABILITIES = {'Softmax', 'Sigmoid'}
+_PARTIAL = 45  # score of a part of what another end takes as a whole
+_CHOOSES = SAME | {
+    *('StridedSlice', 'Slice', 'Gather', 'GatherV2', 'GatherNd', 'Split', 'SplitV', 'Unpack'),
+    *('Max', 'Min', 'ArgMax', 'TopK', 'TopKV2', 'Round', 'Rint', 'Cast', 'OneHot'),
+    *('Greater', 'GreaterEqual', 'Less', 'LessEqual', 'Reshape', 'Squeeze', 'ExpandDims'),
+}
+
+
+def _made_of(origins, ref, through=None, limit: int = 40) -> tuple | None:
+    """The probabilities that a tensor is computed from without weights, by operations of `through`
+    alone; None where there are none.
+    """
+    ends = {ref}
+    for _ in range(limit):
+        last = max(ends, key=lambda r: origins.place[r[0]])
+        op = origins.nodes[last[0]].op
+        if len(ends) == 1 and op in _PROBABILITIES:
+            return None if last == ref else last
+        data = _data_refs(origins, last[0])
+        if not data or through and op not in through:
+            return None
+        ends = ends - {last} | set(data)
+    return None
+
+
+def _whole(origins, found: list) -> list:
+    "Candidates, with the probabilities in the place of an end that only chooses from them."
+
+    def whole(c):
+        end = c.score <= 50
+        source = _made_of(origins, c.ref, _CHOOSES) if end else None
+        if source is None:
+            return c
+        return replace(c, ref=source, reason=f'{to_text(c.ref)} is chosen from it')
+
+    return _less_partial(origins, [whole(c) for c in found])
+
+
+def _less_partial(origins, found: list) -> list:
+    "An end that is a part of what another end takes as a whole stands behind it."
+    roots = {c.ref: _chosen_from(origins, c.ref) for c in found}
+
+    def partial(c):
+        root = roots[c.ref]
+        others = [r for r, other in roots.items() if other != root]
+        whole = any(root[0] in _below(r, origins) for r in others)
+        return whole and c.ref != root
+
+    return [replace(c, score=_PARTIAL) if c.score == 50 and partial(c) else c for c in found]
+
+
+def _chosen_from(origins, ref) -> tuple:
+    "What a tensor is chosen from, as a slice is; itself where it is computed."
+    while origins.nodes[ref[0]].op in _CHOOSES:
+        data = _data_refs(origins, ref[0])
+        if not data or len(set(data)) > 1:
+            break
+        ref = data[0]
     return ref
 
 # %% ../../nbs/tf1/30_outputs.ipynb #65fee5d5
@@ -461,7 +567,8 @@ def _less_late(origins, found: list, last: list) -> list:
     before = frozenset().union(*(origins.of(c.ref) for c in last))
 
     def late(ref):
-        return [r for r in origins.of(ref) - before if attr(origins.nodes[r[0]], 'shape') != []]
+        sources = [origins.nodes[name] for name, _ in origins.of(ref) - before]
+        return [node for node in sources if attr(node, 'shape') != []]
 
     return [replace(c, score=35) if last and c.score == 50 and late(c.ref) else c for c in found]
 
@@ -474,7 +581,7 @@ def _tower_end(origins, name, limit: int = 60) -> str:
     for _ in range(limit):
         first = min(ends, key=origins.place.__getitem__)
         users = _users(origins, first)
-        if not users or any(origins.of((u, 0)) != sources or u in origins.totals for u in users):
+        if not users or any(origins.of((u, 0)) != sources or _ends_at(origins, u) for u in users):
             return best
         ends = ends - {first} | users
         best = next(iter(ends)) if len(ends) == 1 else best
@@ -485,6 +592,15 @@ def _users(origins, name) -> set:
     "The nodes that compute with what a node gives."
     taken = [u for i in range(4) for u, _ in origins.consumers.get((name, i), [])]
     return {u for u in taken if u not in origins.training and origins.nodes[u].op not in SHAPES}
+
+
+_OF_LOSSES = {'Log', 'Log1p', 'Split', 'SplitV', 'Unpack', 'StridedSlice', 'Reshape'}
+
+
+def _ends_at(origins, name) -> bool:
+    "Does the model end before a node: where rows are added up, noise comes in, a loss begins?"
+    op, noisy = origins.nodes[name].op, _before_noise(origins, (name, 0)) != (name, 0)
+    return name in origins.totals or noisy or name in origins.in_totals and op in _OF_LOSSES
 
 # %% ../../nbs/tf1/30_outputs.ipynb #0eb063b5
 def _updated(nodes: dict) -> tuple:
@@ -562,11 +678,10 @@ def _without_training(origins, candidates: list) -> list:
     noise = _training_in(origins, best.ref)
 
     def is_twin(c):
-        weights = [origins.variables.get(r[0], frozenset()) & trained for r in (c.ref, best.ref)]
-        apart = best.ref[0] not in _below(c.ref, origins) and c.ref[0] not in _below(
-            best.ref, origins
-        )
-        same = origins.nodes[c.ref[0]].op == origins.nodes[best.ref[0]].op
+        own, other = c.ref[0], best.ref[0]
+        weights = [origins.variables.get(n, frozenset()) & trained for n in (own, other)]
+        apart = not _is_behind(origins, c.ref, best.ref)
+        same = origins.nodes[own].op == origins.nodes[other].op
         return apart and same and weights[0] == weights[1] and c.score >= 50
 
     twins = [c for c in candidates[1:] if noise and is_twin(c)]
@@ -589,7 +704,7 @@ def rank(
     last = _after_layers(origins)
     found = _less_late(origins, [c for c in found if not origins.of(c.ref) & labels], last) + last
     found = found or _at_ends(origins, weights=False)
-    found += _signed(signatures)
+    found = _whole(origins, found) + _signed(signatures)
     best = {}
     for c in sorted((c for c in found if c.ref[0] in origins.place), key=_Standing(origins)):
         best.setdefault(c.ref, c)
@@ -628,8 +743,8 @@ def heads(
             continue
         if _has_own(origins, c.ref, best.ref):
             (equal if _stands_beside(c, best) else lower).append(c)
-        elif c.score == best.score and _differs(origins, c.ref, best.ref):
-            (lower if c.score == 50 else equal).append(c)
+        elif c.score in (best.score, _PARTIAL) and _differs(origins, c.ref, best.ref):
+            (lower if c.score in (50, _PARTIAL) else equal).append(c)
     return equal, lower
 
 
@@ -656,6 +771,30 @@ def _stands_beside(c, best) -> bool:
 
 
 _AUXILIARY = re.compile(r'(^|/|_)aux', re.I)
+
+# %% ../../nbs/tf1/30_outputs.ipynb #0d0e02c3
+def passed_over(
+    origins: Origins,  # of the graph
+    candidates: list,  # as `rank` gives them
+) -> tuple:  # tensors in front of the likeliest output, and ends behind it
+    "What a user may have meant instead of the likeliest output, on the way through it."
+    best = candidates[0]
+    if best.score == 100:
+        return [], []
+    front = _made_of(origins, best.ref)
+    return [front] if front else [], _behind(origins, best.ref)
+
+
+def _behind(origins, ref) -> list:
+    "Ends that are computed from a tensor, without labels and weights of their own."
+    ends = [c.ref for c in _at_ends(origins) if c.score == 50]
+
+    def is_behind(end):
+        alike = origins.of(end) == origins.of(ref)
+        more = _has_own(origins, end, ref)
+        return alike and not more and ref[0] in _below(end, origins)
+
+    return [end for end in dict.fromkeys(ends) if end != ref and is_behind(end)]
 
 # %% ../../nbs/tf1/30_outputs.ipynb #eae2b605
 _TRAINING = re.compile(r'train|phase|learning', re.I)

@@ -54,6 +54,7 @@ from transferlit.tf1.outputs import (
     heads,
     machinery,
     part_of,
+    passed_over,
     rank,
     roles,
     switches,
@@ -411,11 +412,19 @@ def _ask(old) -> None:
             f'Several heads are equally likely; name the one that you want, or a list: `outputs=`.'
             f' They are {", ".join(names)}. {see("outputs")} Received: outputs=None.'
         )
-    if lower:
-        others = ', '.join(to_text(c.ref) for c in lower[:8])
-        old.notes.append(
-            f'took {to_text(old.candidates[0].ref)}; other ends, for `outputs=`: {others}'
-        )
+    _tell(old, [c.ref for c in lower])
+
+
+def _tell(old, others: list) -> None:
+    "Note what else the graph offers as outputs."
+    best, (front, behind) = old.candidates[0], passed_over(old.origins, old.candidates)
+    offers = {'': others, ' (in front of it)': front, ' (made of it)': behind}
+    said = [to_text(r) + where for where, refs in offers.items() for r in refs[:8]]
+    if said:
+        found = ', '.join(said)
+        old.notes.append(f'took {to_text(best.ref)}; others, for `outputs=`: {found}')
+    if best.score <= 40:
+        old.notes.append(f'{to_text(best.ref)} is a guess ({best.reason}): name `outputs=`')
 
 
 def _constant_kind(old, ref) -> str:
