@@ -415,3 +415,56 @@ def test_settings_of_training_and_other_ways_to_say_the_same_do_not_matter(tmp_p
         return keras.Sequential([keras.Input((4, 3)), norm, cells, L.Dense(2, kernel_initializer=initial, name="d")])
     path = tl.save(make(-1, 0.1, "zeros"), tmp_path / "m.keras")
     assert tl.plan(make(2, 0.3, "ones"), path).ok
+
+
+ONES = np.full((5, 4), 0.3, "float32"), np.ones((5, 2), "float32")
+SLOTS = {
+    "Momentum": (lambda v1: v1.MomentumOptimizer(0.1, 0.9), lambda: keras.optimizers.SGD(0.1, momentum=0.9)),
+    "RMSProp": (lambda v1: v1.RMSPropOptimizer(0.1, momentum=0.5), lambda: keras.optimizers.RMSprop(0.1, momentum=0.5)),
+    "centered RMSProp": (lambda v1: v1.RMSPropOptimizer(0.1, momentum=0.5, centered=True),
+                         lambda: keras.optimizers.RMSprop(0.1, momentum=0.5, centered=True)),
+    "Adam": (lambda v1: v1.AdamOptimizer(0.1), lambda: keras.optimizers.Adam(0.1)),
+    "Adagrad": (lambda v1: v1.AdagradOptimizer(0.1), lambda: keras.optimizers.Adagrad(0.1)),
+    "Adadelta": (lambda v1: v1.AdadeltaOptimizer(0.1, epsilon=1e-7), lambda: keras.optimizers.Adadelta(0.1)),
+    "Ftrl": (lambda v1: v1.FtrlOptimizer(0.1), lambda: keras.optimizers.Ftrl(0.1)),
+}
+
+
+def trained_in_2018(optimizer, path, read=None, steps=3):
+    """Weights after some steps of TensorFlow 1 from a checkpoint, or from the start; they are saved."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, y = v1.placeholder(tf.float32, [None, 4]), v1.placeholder(tf.float32, [None, 2])
+        kernel = v1.get_variable("d/kernel", initializer=np.full((4, 2), 0.1, "float32"), use_resource=False)
+        bias = v1.get_variable("d/bias", initializer=np.zeros(2, "float32"), use_resource=False)
+        train = optimizer(v1.train).minimize(tf.reduce_mean((tf.matmul(x, kernel) + bias - y) ** 2))
+        saver = v1.train.Saver()
+        session.run(v1.global_variables_initializer())
+        if read:
+            saver.restore(session, read)
+        for _ in range(steps):
+            session.run(train, dict(zip((x, y), ONES)))
+        saver.save(session, str(path), write_meta_graph=False)
+        return session.run(kernel)
+
+
+@pytest.mark.parametrize("name", SLOTS)
+def test_a_training_of_tensorflow_1_goes_on_in_keras(name, tmp_path):
+    """As it would have gone on there: its slots are those of Keras' optimizer."""
+    then, now = SLOTS[name]
+    trained_in_2018(then, tmp_path / "half.ckpt")
+    want = trained_in_2018(then, tmp_path / "whole.ckpt", read=str(tmp_path / "half.ckpt"))
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="d")])
+    model.compile(now(), "mse")
+    tl.restore(model, tmp_path / "half.ckpt", optimizer=True)
+    model.fit(*ONES, batch_size=5, epochs=3, verbose=0)
+    np.testing.assert_allclose(model.get_layer("d").kernel, want, atol=2e-6)
+
+
+def test_a_schedule_needs_the_number_of_steps(tmp_path):
+    trained_in_2018(SLOTS["Momentum"][0], tmp_path / "half.ckpt")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="d")])
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    model.compile(keras.optimizers.SGD(schedule, momentum=0.9), "mse")
+    with pytest.raises(ValueError, match="optimizer/iteration: missing"):
+        tl.restore(model, tmp_path / "half.ckpt", optimizer=True)

@@ -43,6 +43,7 @@ from transferlit.formats.state import (
     average_hits,
     file_state,
     model_state,
+    needs_no_counter,
     optimizer_hits,
     plan_state,
 )
@@ -404,7 +405,9 @@ class _Planner(_Sources):
         hits = self.open_hits(optimizer_hits(self.model, self.weights, self.files))
         wanted = {p for p in self.wanted if p not in self.declared}
         if not hits.get('optimizer/learning_rate'):  # a constant of the program that saved it
-            built.pop('optimizer/learning_rate', None)
+            constant = built.pop('optimizer/learning_rate', None) is not None
+            if constant and not hits.get(_STEPS) and needs_no_counter(self.model.optimizer, hits):
+                del built[_STEPS]
         return [
             self.row(target, v, hits[target])
             for target, v in built.items()
@@ -454,6 +457,9 @@ def _scopes(path: str, file: str) -> dict:  # what a variable lies in, here and 
         path, file = path.rpartition('/')[0], file.rpartition('/')[0]
         found[path] = file
     return found
+
+
+_STEPS = 'optimizer/iteration'
 
 
 def _slot_owner(target: str) -> str:  # `optimizer/hidden1/kernel/momentum`: `hidden1/kernel`

@@ -30,7 +30,7 @@ from ..paths import by_path
 
 # %% auto #0
 __all__ = ['VOCABULARY', 'IDF', 'BINS', 'SEED', 'SCALE', 'layer_state', 'model_state', 'state_as_json', 'put_state', 'misfit',
-           'file_state', 'StateRow', 'plan_state', 'optimizer_hits', 'average_hits']
+           'file_state', 'StateRow', 'plan_state', 'needs_no_counter', 'optimizer_hits', 'average_hits']
 
 # %% ../../nbs/formats/92_state.ipynb #466e6f3c
 VOCABULARY, IDF, BINS, SEED, SCALE = (
@@ -260,8 +260,23 @@ _TF1_SLOTS = {  # of the optimizer's class: its slots, as TensorFlow 1 calls the
     'AdamW': {'momentum': 'Adam', 'velocity': 'Adam_1'},
     'RMSprop': {'velocity': 'RMSProp', 'momentum': 'RMSProp_1'},
     'Adagrad': {'accumulator': 'Adagrad'},
+    'Adadelta': {'accumulated_grad': 'Adadelta', 'accumulated_delta_var': 'Adadelta_1'},
+    'Ftrl': {'accumulator': 'Ftrl', 'linear': 'Ftrl_1'},
     'SGD': {'momentum': 'Momentum'},
 }
+_CENTERED = {'velocity': 'RMSProp', 'average_gradient': 'RMSProp_1', 'momentum': 'RMSProp_2'}
+_ALIKE = 'SGD', 'RMSprop', 'Adagrad', 'Adadelta', 'Ftrl'  # whatever their number, steps are alike
+
+
+def needs_no_counter(
+    optimizer,  # of Keras
+    hits: dict,  # as `optimizer_hits` gives them
+) -> bool:  # True where a number of steps that the file does not hold changes nothing
+    "Do slots come from TensorFlow 1, which counts steps for Adam alone?"
+    kind = type(optimizer).__name__
+    slots = set(_TF1_SLOTS.get(kind, {}).values())
+    names = [hit.name for found in hits.values() for hit in found]
+    return kind in _ALIKE and any(n.rpartition('/')[2] in slots for n in names)
 
 
 def optimizer_hits(
@@ -295,7 +310,8 @@ class _Slots:
     def _slot_names(self, path: str, slot: str) -> list:
         file = self.files.get(path, path)
         kind = type(self.model.optimizer).__name__
-        v1 = _TF1_SLOTS.get(kind, {}).get(slot)
+        centered = kind == 'RMSprop' and f'{file}/RMSProp_2' in self.stored
+        v1 = (_CENTERED if centered else _TF1_SLOTS.get(kind, {})).get(slot)
         flat = self.flat.get(f'{file.replace("/", "_")}_{slot}', '')
         return [f'optimizer/{file}/{slot}', f'{file}/{v1}', flat]
 
