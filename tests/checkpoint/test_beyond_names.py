@@ -468,3 +468,46 @@ def test_a_schedule_needs_the_number_of_steps(tmp_path):
     model.compile(keras.optimizers.SGD(schedule, momentum=0.9), "mse")
     with pytest.raises(ValueError, match="optimizer/iteration: missing"):
         tl.restore(model, tmp_path / "half.ckpt", optimizer=True)
+
+
+KERAS2 = {
+    "SGD": dict(momentum=("m", "momentum")),
+    "Adam": dict(momentum=("m", "m"), velocity=("v", "v")),
+    "AdamW": dict(momentum=("m", "m"), velocity=("v", "v")),
+    "RMSprop": dict(velocity=("velocity", "rms"), momentum=("momentum", "momentum"), average_gradient=("average_gradient", "mg")),
+    "Adamax": dict(momentum=("m", "m"), norm=("u", "v")),
+    "Adagrad": dict(accumulator=("accumulator", "accumulator")),
+    "Adadelta": dict(accumulated_grad=("accumulated_grad", "accum_grad"), accumulated_delta_var=("accumulated_delta_var", "accum_var")),
+    "Ftrl": dict(accumulator=("accumulator", "accumulator"), linear=("linear", "linear")),
+}
+MORE = {"SGD": dict(momentum=0.9), "RMSprop": dict(momentum=0.5, centered=True)}
+
+
+@pytest.mark.parametrize("age, prefix", [(0, "optimizer_weights/"), (1, "optimizer_weights/"), (1, "")])
+@pytest.mark.parametrize("kind", KERAS2)
+def test_slots_of_keras_2_are_those_of_keras_3(kind, age, prefix, tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="d")])
+    model.compile(getattr(keras.optimizers, kind)(0.1, **MORE.get(kind, {})), "mse")
+    held = {"d/kernel": np.ones((4, 2), "float32"), "d/bias": np.ones(2, "float32")}
+    count = (f"{prefix}iteration", f"{prefix}{kind}/iter")[age]
+    file, want = {**held, count: np.int64(7)}, {}
+    for number, (slot, names) in enumerate(KERAS2[kind].items()):
+        for path, value in held.items():
+            name = (f"{prefix}{kind}/{names[0]}/{path}", f"{prefix}{kind}/{path}/{names[1]}")[age]
+            file[name] = want[f"optimizer/{path}/{slot}"] = value * (number + 2)
+    save_file({n: np.asarray(a) for n, a in file.items()}, tmp_path / "old.safetensors")
+    tl.restore(model, tmp_path / "old.safetensors", optimizer=True)
+    got = slots(model)
+    assert int(got["optimizer/iteration"]) == 7
+    for name, value in want.items():
+        np.testing.assert_array_equal(got[name], value)
+
+
+def test_slots_of_another_optimizer_are_not_taken(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="d")])
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    arrays = {"d/kernel": np.ones((4, 2), "float32"), "d/bias": np.ones(2, "float32"), "SGD/iter": np.asarray(3)}
+    file = arrays | {f"Adam/{path}/m": arrays[path] for path in ("d/kernel", "d/bias")}
+    save_file(file, tmp_path / "adam.safetensors")
+    with pytest.raises(ValueError, match="optimizer/d/kernel/momentum: missing"):
+        tl.restore(model, tmp_path / "adam.safetensors", optimizer=True)

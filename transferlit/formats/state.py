@@ -265,6 +265,16 @@ _TF1_SLOTS = {  # of the optimizer's class: its slots, as TensorFlow 1 calls the
     'SGD': {'momentum': 'Momentum'},
 }
 _CENTERED = {'velocity': 'RMSProp', 'average_gradient': 'RMSProp_1', 'momentum': 'RMSProp_2'}
+_KERAS2_SLOTS = {  # of Keras 3: what Keras 2 called it, in its last versions or before
+    'momentum': ('m', 'momentum'),
+    'velocity': ('v', 'rms', 'velocity'),
+    'average_gradient': ('mg', 'average_gradient'),
+    'norm': ('u', 'v'),
+    'accumulated_grad': ('accumulated_grad', 'accum_grad'),
+    'accumulated_delta_var': ('accumulated_delta_var', 'accum_var'),
+    'iteration': ('iter',),
+    'u_product': ('Variable', 'momentum_cache'),
+}
 _ALIKE = 'SGD', 'RMSprop', 'Adagrad', 'Adadelta', 'Ftrl'  # whatever their number, steps are alike
 
 
@@ -297,6 +307,7 @@ class _Slots:
         # `adam/hidden1_kernel_momentum`, without the name of the optimizer
         self.flat = {n.partition('/')[2]: n for n in self.stored}
         self.numbers = _numbered_slots(model, weights, files)
+        self.keras2 = _behind_class(self.stored, type(model.optimizer).__name__)
 
     def hit(self, target: str, variable) -> list:
         path, _, slot = target.removeprefix('optimizer/').rpartition('/')
@@ -313,10 +324,26 @@ class _Slots:
         centered = kind == 'RMSprop' and f'{file}/RMSProp_2' in self.stored
         v1 = (_CENTERED if centered else _TF1_SLOTS.get(kind, {})).get(slot)
         flat = self.flat.get(f'{file.replace("/", "_")}_{slot}', '')
-        return [f'optimizer/{file}/{slot}', f'{file}/{v1}', flat]
+        names = [f'optimizer/{file}/{slot}', f'{file}/{v1}', flat]
+        for old in _KERAS2_SLOTS.get(slot, (slot,)):
+            names += [self.keras2.get(f'{old}/{file}', ''), self.keras2.get(f'{file}/{old}', '')]
+        return names
 
     def _shared_names(self, slot: str) -> list:
-        return [self.flat.get(slot, ''), *(['global_step'] if slot == 'iteration' else [])]
+        names = [self.flat.get(slot, ''), slot]
+        names += [self.keras2.get(old, '') for old in _KERAS2_SLOTS.get(slot, ())]
+        return [*names, 'global_step'] if slot == 'iteration' else names
+
+
+def _behind_class(stored: dict, kind: str) -> dict:
+    "What stands behind the optimizer's class in names of Keras 2, to the whole name: `m/d/kernel`."
+    alike = {'adam', 'adamw'}
+    classes, found = alike if kind.lower() in alike else {kind.lower()}, {}
+    for name in stored:
+        scope, _, tail = name.removeprefix('optimizer_weights/').partition('/')
+        if re.sub(r'_\d+$', '', scope).lower() in classes:
+            found[tail] = name
+    return found
 
 # %% ../../nbs/formats/92_state.ipynb #b8fc0051
 def _converted(self, name: str, slot: str) -> Hit:
