@@ -326,13 +326,18 @@ class _Slots:
         flat = self.flat.get(f'{file.replace("/", "_")}_{slot}', '')
         names = [f'optimizer/{file}/{slot}', f'{file}/{v1}', flat]
         for old in _KERAS2_SLOTS.get(slot, (slot,)):
-            names += [self.keras2.get(f'{old}/{file}', ''), self.keras2.get(f'{file}/{old}', '')]
+            last, before = f'{old}/{file}', f'{file}/{old}'
+            names.append(self.keras2.get(last, ''))
+            names.append(self.keras2.get(before, ''))
         return names
 
     def _shared_names(self, slot: str) -> list:
         names = [self.flat.get(slot, ''), slot]
-        names += [self.keras2.get(old, '') for old in _KERAS2_SLOTS.get(slot, ())]
-        return [*names, 'global_step'] if slot == 'iteration' else names
+        for old in _KERAS2_SLOTS.get(slot, ()):
+            names.append(self.keras2.get(old, ''))
+        if slot == 'iteration':
+            names.append('global_step')
+        return names
 
 
 def _behind_class(stored: dict, kind: str) -> dict:
