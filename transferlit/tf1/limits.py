@@ -128,7 +128,7 @@ def check_sizes(
     limits: Limits,
 ) -> list:  # reasons, in words, to try it in a child process
     "Raises TooLarge where a constant declares more than the limits allow."
-    reasons, factor = _joined_texts(nodes), 1
+    reasons, factor = _growing_texts(nodes), 1
     for node in nodes.values():
         if node.op == 'Const' and declared_size(node) * _item_size(node) > limits.memory:
             raise too_large(f'{node.name!r} declares {declared_size(node):,} numbers')
@@ -143,18 +143,42 @@ def check_sizes(
     return reasons + ([f'sizes are multiplied by {factor:,}'] if factor > MANY else [])
 
 
-_JOINS = {'StringJoin', 'ReduceJoin', 'UnsortedSegmentJoin'}
-
-
-def _joined_texts(nodes) -> list:
-    "A text that is joined with itself 40 times has 2**40 letters, and no allocator asks first."
-    joins = sum(n.op in _JOINS for n in nodes.values())
-    return [f'texts are joined {joins} times'] if joins > 8 else []
-
-
 def _is_constant(node, nodes) -> bool:
     source = nodes.get(_node_of(node.input[SIZED[node.op]]))
     return source is not None and source.op == 'Const' and node.op != 'Range'
+
+# %% ../../nbs/tf1/15_limits.ipynb #3a07ab71
+_JOINS = {'StringJoin', 'ReduceJoin', 'UnsortedSegmentJoin'}
+_REPLACES = {'RegexReplace', 'StaticRegexReplace'}
+_UNPACKS = {'DecodeCompressed', 'UnicodeDecode', 'UnicodeDecodeWithOffsets', 'StringNGrams'}
+
+
+def _growing_texts(nodes: dict) -> list:
+    "A text that is joined with itself 40 times has 2**40 letters, and no allocator asks first."
+    joins = sum(n.op in _JOINS for n in nodes.values())
+    if joins > 8:
+        return [f'texts are joined {joins} times']
+    letters = prod(_letters(n, nodes) for n in nodes.values())
+    return [f'texts may have {letters:,} letters or more'] if letters > MANY else []
+
+# %% ../../nbs/tf1/15_limits.ipynb #358836e6
+def _letters(node, nodes: dict) -> int:
+    "How many times longer one operation makes a text; 1 for what does not."
+    if node.op in SIZED and attr(node, 'T') == tf.string:
+        return largest_size(node, nodes) * _longest(node, nodes)
+    if node.op in _REPLACES:
+        return 1 + _longest(node, nodes)
+    if node.op in _UNPACKS:
+        return 1024
+    return max(1, attr(node, 'width')) if node.op == 'AsString' else 1
+
+
+def _longest(node, nodes: dict) -> int:  # letters of a text that is put in or copied
+    if node.op == 'StaticRegexReplace':
+        return len(attr(node, 'rewrite'))
+    given = [nodes.get(_node_of(i)) for i in _ins(node)]
+    texts = [v for n in given if n is not None for v in n.attr['value'].tensor.string_val]
+    return max(map(len, texts), default=1)
 
 # %% ../../nbs/tf1/15_limits.ipynb #ca60ab70
 def folded_bytes(
