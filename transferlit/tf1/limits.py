@@ -186,15 +186,19 @@ def folded_bytes(
     inputs: list,  # its operands as arrays
 ) -> int:  # about; what only passes its operands on counts as they do
     "How large the result of one operation will be."
+    return _folded_numbers(node, inputs) * (8 + _folded_letters(node, inputs))
+
+
+def _folded_numbers(node, inputs: list) -> int:  # or texts
     shapes, sizes = [np.shape(i) for i in inputs], [np.size(i) for i in inputs]
     if node.op in SIZED and SIZED[node.op] < len(inputs):
-        return 8 * _made_size(node.op, inputs)
+        return _made_size(node.op, inputs)
     if 'MatMul' in node.op and len(shapes) == 2:
-        return 8 * max(1, sizes[0]) * max(1, sizes[1]) // max(1, min(shapes[0] + shapes[1]))
+        return max(1, sizes[0]) * max(1, sizes[1]) // max(1, min(shapes[0] + shapes[1]))
     try:
-        return 8 * max(prod(np.broadcast_shapes(*shapes)), *sizes, 1)
+        return max(prod(np.broadcast_shapes(*shapes)), *sizes, 1)
     except ValueError:
-        return 8 * sum(sizes)
+        return sum(sizes)
 
 
 def _made_size(op: str, inputs: list) -> int:
@@ -207,6 +211,20 @@ def _made_size(op: str, inputs: list) -> int:
         return int(prod(d + b for d, b in zip(np.shape(inputs[0]), both)))
     size = prod(said) if op != 'LinSpace' else said[0]
     return int(size * (np.size(inputs[0]) if op in _MULTIPLIES else 1))
+
+# %% ../../nbs/tf1/15_limits.ipynb #db190fb7
+def _folded_letters(node, inputs: list) -> int:
+    "How long each text in the result may be; what is unpacked from a text counts as its letters."
+    if node.op == 'AsString':
+        return max(0, attr(node, 'width'))
+    texts = [np.ravel(i) for i in inputs if np.asarray(i).dtype.hasobject]
+    longest = sum(max(map(len, t), default=0) for t in texts)
+    if node.op == 'StaticRegexReplace':
+        return longest * (1 + len(attr(node, 'rewrite')))
+    if node.op == 'RegexReplace' and len(texts) == 3:
+        text, _, rewrite = texts
+        return max(map(len, text), default=0) * (1 + max(map(len, rewrite), default=0))
+    return longest * (1032 if node.op == 'DecodeCompressed' else 8 if node.op in _UNPACKS else 1)
 
 # %% ../../nbs/tf1/15_limits.ipynb #32f62be3
 _PASS_ON = {
