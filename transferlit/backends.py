@@ -16,8 +16,9 @@ import keras
 import numpy as np
 
 # %% auto #0
-__all__ = ['tf', 'need_tensorflow', 'on_tensorflow', 'is_tensorflows', 'backend_version', 'Spec', 'open_spec', 'to_tensor',
-           'to_numpy', 'is_tensor', 'to_int32', 'compile_graph', 'free_on_device', 'count_accelerators']
+__all__ = ['tf', 'need_tensorflow', 'on_tensorflow', 'is_tensorflows', 'backend_version', 'product_precision', 'Spec',
+           'open_spec', 'to_tensor', 'to_numpy', 'is_tensor', 'to_int32', 'compile_graph', 'free_on_device',
+           'count_accelerators']
 
 # %% ../nbs/floor/62_backends.ipynb #22fc10cb
 class _Late:
@@ -77,6 +78,16 @@ def _find(kind: str):
 def backend_version() -> str:
     "The version of the package that computes."
     return _load(keras.backend.backend()).__version__
+
+# %% ../nbs/floor/62_backends.ipynb #7655ebea
+def product_precision() -> str | bool | None:  # as its backend says it
+    "How exactly matrices are multiplied: a setting of the process, as TensorFloat-32 on GPUs."
+    kind = keras.backend.backend()
+    if kind == 'tensorflow':
+        return tf.config.experimental.tensor_float_32_execution_enabled()
+    if kind == 'jax':
+        return _load('jax').config.jax_default_matmul_precision
+    return _load('torch').get_float32_matmul_precision() if kind == 'torch' else None
 
 # %% ../nbs/floor/62_backends.ipynb #efc1a6ae
 @dataclass(frozen=True)

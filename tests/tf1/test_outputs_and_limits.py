@@ -6,6 +6,7 @@ import tensorflow as tf
 import transferlit as tl
 from transferlit.tf1 import Limits, read_graph
 from transferlit.formats import UnsafeFile
+from transferlit.tf1.inference import Inference
 from transferlit.tf1.limits import TooLarge, check_loops, check_sizes
 
 v1 = tf.compat.v1
@@ -224,6 +225,37 @@ def test_what_grows_when_it_runs_is_refused(name, tmp_path):
     def build(x): return tf.matmul(x, kernel()) + 0.*tf.reduce_sum(tf.cast(GROWN[name](x), tf.float32))
     with pytest.raises(TooLarge, match="gigabytes="): tl.revive(frozen(tmp_path, build), gigabytes=1).to_keras(outputs="out")
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def long(letters): return tf.strings.reduce_join(tf.fill([letters//1000], "a"*1000))
+
+
+TEXTS = dict(
+    replaced=lambda x: tf.strings.length(tf.strings.regex_replace(long(100_000), "a", "b"*1000)),
+    decoded=lambda x: tf.reduce_sum(tf.strings.unicode_decode(long(5_000_000), "UTF-8")),
+    filled=lambda x: tf.reduce_sum(tf.strings.length(tf.fill([10_000], "a"*2000))),
+    wide=lambda x: tf.strings.length(tf.strings.as_string(1, width=20_000_000)),
+)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_long_text_is_refused_before_it_is_made(name, tmp_path):
+    """What no input reaches is computed here, and TensorFlow asks nobody before it makes a text: too long a one ends the process."""
+    path = frozen(tmp_path, lambda x: tf.matmul(x, kernel()) + tf.cast(TEXTS[name](x), tf.float32))
+    graph = read_graph(path).graph_def
+    nodes = {n.name: n for n in graph.node}
+    with pytest.raises(TooLarge, match="would need"):
+        read = Inference(nodes, {}, limits=Limits(gigabytes=0.01))
+        for n in nodes: read.value((n, 0))
+
+
+def test_a_text_that_grows_with_the_input_is_tried_first(tmp_path):
+    def reasons(rewrite, width=-1):
+        def build(x):
+            text = tf.strings.regex_replace(tf.strings.as_string(x[0, 0], width=width), "a|", rewrite)
+            return tf.matmul(x, kernel()) + tf.cast(tf.strings.length(text), tf.float32)
+        return check_sizes({n.name: n for n in read_graph(frozen(tmp_path, build)).graph_def.node}, Limits())
+    assert reasons("b"*(1 << 22)) and reasons("b", width=1 << 22) and not reasons("b"*100)
 
 
 @pytest.mark.parametrize("op, arguments", [

@@ -16,6 +16,7 @@ from keras import tree
 from .graph import is_graph, layers_of
 from .halves import MaskOf, WithMask
 from .values import Reading, held_by, is_foreign, read_layer, read_settings
+from ..backends import product_precision
 from ..files import content_hash
 
 # %% auto #0
@@ -115,10 +116,13 @@ def _without_symbols(value):
 
 def _globals() -> list:
     config = keras.config
+    flash = getattr(config, 'is_flash_attention_enabled', bool)()
     return [
         config.floatx(),
         config.epsilon(),
         config.image_data_format(),
+        flash,
+        product_precision(),
     ]
 
 # %% ../../nbs/cut/35_fingerprints.ipynb #0321b343

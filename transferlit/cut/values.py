@@ -250,14 +250,21 @@ def _is_code_of_users(value) -> bool:  # a decorator of a library keeps it in it
     return callable(value) and is_users(value)
 
 # %% ../../nbs/cut/30_values.ipynb #8145eb6f
-_OUTSIDE = {'io', 'os', 'pathlib', 'random', 'socket', 'subprocess', 'time', 'datetime', 'urllib'}
+_OUTSIDE = {
+    'io', 'os', 'pathlib', 'random', 'socket', 'subprocess', 'time', 'datetime', 'urllib',
+    'decimal', 'locale', 'contextvars', 'secrets', 'uuid', 'shelve', 'sqlite3', 'tempfile',
+}  # fmt: skip
 _OPENERS = re.compile(
     r'open|input|getenv|memmap|GFile|imread|load|loadtxt|genfromtxt|fromfile|get_file'
     r'|read_(?!value)\w+|load_(?:img|model|weights|dataset|npz|file)|(?:HDF)?File|HDFStore'
 )
 _LOOKUPS = {'eval', 'exec', 'globals', '__import__'}  # names that are worked out as they run
 _BY_NAME = {'getattr', 'vars', '__dict__', 'attrgetter'}
-_REACHING = {'sys': {'modules', 'argv', 'stdin', '_getframe'}, 'importlib': {'import_module'}}
+_REACHING = {
+    'sys': {'modules', 'argv', 'stdin', '_getframe'},
+    'importlib': {'import_module'},
+    'numpy': {'random'},
+}
 
 
 def _read_globals(reading, function):
@@ -509,16 +516,22 @@ def is_foreign(value) -> bool:
 
 
 def held_by(layer) -> dict:
-    """Attributes that a layer computes with and that neither variables nor settings tell: of Keras'
-    own layers tensors and foreign code, of others everything.
+    """Attributes that a layer computes with and that neither variables nor settings may tell: of
+    Keras' own layers plain values, tensors and foreign code, of others everything.
     """
     skip = _bookkeeping()
     named = {n: v for n, v in attributes_of(layer).items() if n not in skip and n[:6] != '_self_'}
     held = {n: v for n, v in named.items() if not _is_tracked(v)}
     if type(layer).__module__.startswith('keras.'):
-        return {n: v for n, v in held.items() if _is_eager(v) or is_foreign(v)}
+        return {n: v for n, v in held.items() if _tells(v)}
     own = {'dtype_policy': layer.dtype_policy.name} if isinstance(layer, keras.Layer) else {}
     return held | own
+
+
+def _tells(value) -> bool:  # what somebody may have set, after the settings were written down
+    if isinstance(value, (list, tuple)) and all(isinstance(v, _SCALARS) for v in value):
+        return True
+    return isinstance(value, _SCALARS) or _is_eager(value) or is_foreign(value)
 
 
 def _is_eager(value) -> bool:

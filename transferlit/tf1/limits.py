@@ -128,7 +128,7 @@ def check_sizes(
     limits: Limits,
 ) -> list:  # reasons, in words, to try it in a child process
     "Raises TooLarge where a constant declares more than the limits allow."
-    reasons, factor = _joined_texts(nodes), 1
+    reasons, factor = _growing_texts(nodes), 1
     for node in nodes.values():
         if node.op == 'Const' and declared_size(node) * _item_size(node) > limits.memory:
             raise too_large(f'{node.name!r} declares {declared_size(node):,} numbers')
@@ -143,18 +143,42 @@ def check_sizes(
     return reasons + ([f'sizes are multiplied by {factor:,}'] if factor > MANY else [])
 
 
-_JOINS = {'StringJoin', 'ReduceJoin', 'UnsortedSegmentJoin'}
-
-
-def _joined_texts(nodes) -> list:
-    "A text that is joined with itself 40 times has 2**40 letters, and no allocator asks first."
-    joins = sum(n.op in _JOINS for n in nodes.values())
-    return [f'texts are joined {joins} times'] if joins > 8 else []
-
-
 def _is_constant(node, nodes) -> bool:
     source = nodes.get(_node_of(node.input[SIZED[node.op]]))
     return source is not None and source.op == 'Const' and node.op != 'Range'
+
+# %% ../../nbs/tf1/15_limits.ipynb #3a07ab71
+_JOINS = {'StringJoin', 'ReduceJoin', 'UnsortedSegmentJoin'}
+_REPLACES = {'RegexReplace', 'StaticRegexReplace'}
+_UNPACKS = {'DecodeCompressed', 'UnicodeDecode', 'UnicodeDecodeWithOffsets', 'StringNGrams'}
+
+
+def _growing_texts(nodes: dict) -> list:
+    "A text that is joined with itself 40 times has 2**40 letters, and no allocator asks first."
+    joins = sum(n.op in _JOINS for n in nodes.values())
+    if joins > 8:
+        return [f'texts are joined {joins} times']
+    letters = prod(_letters(n, nodes) for n in nodes.values())
+    return [f'texts may have {letters:,} letters or more'] if letters > MANY else []
+
+# %% ../../nbs/tf1/15_limits.ipynb #358836e6
+def _letters(node, nodes: dict) -> int:
+    "How many times longer one operation makes a text; 1 for what does not."
+    if node.op in SIZED and attr(node, 'T') == tf.string:
+        return largest_size(node, nodes) * _longest(node, nodes)
+    if node.op in _REPLACES:
+        return 1 + _longest(node, nodes)
+    if node.op in _UNPACKS:
+        return 1024
+    return max(1, attr(node, 'width')) if node.op == 'AsString' else 1
+
+
+def _longest(node, nodes: dict) -> int:  # letters of a text that is put in or copied
+    if node.op == 'StaticRegexReplace':
+        return len(attr(node, 'rewrite'))
+    given = [nodes.get(_node_of(i)) for i in _ins(node)]
+    texts = [v for n in given if n is not None for v in n.attr['value'].tensor.string_val]
+    return max(map(len, texts), default=1)
 
 # %% ../../nbs/tf1/15_limits.ipynb #ca60ab70
 def folded_bytes(
@@ -162,15 +186,19 @@ def folded_bytes(
     inputs: list,  # its operands as arrays
 ) -> int:  # about; what only passes its operands on counts as they do
     "How large the result of one operation will be."
+    return _folded_numbers(node, inputs) * (8 + _folded_letters(node, inputs))
+
+
+def _folded_numbers(node, inputs: list) -> int:  # or texts
     shapes, sizes = [np.shape(i) for i in inputs], [np.size(i) for i in inputs]
     if node.op in SIZED and SIZED[node.op] < len(inputs):
-        return 8 * _made_size(node.op, inputs)
+        return _made_size(node.op, inputs)
     if 'MatMul' in node.op and len(shapes) == 2:
-        return 8 * max(1, sizes[0]) * max(1, sizes[1]) // max(1, min(shapes[0] + shapes[1]))
+        return max(1, sizes[0]) * max(1, sizes[1]) // max(1, min(shapes[0] + shapes[1]))
     try:
-        return 8 * max(prod(np.broadcast_shapes(*shapes)), *sizes, 1)
+        return max(prod(np.broadcast_shapes(*shapes)), *sizes, 1)
     except ValueError:
-        return 8 * sum(sizes)
+        return sum(sizes)
 
 
 def _made_size(op: str, inputs: list) -> int:
@@ -183,6 +211,20 @@ def _made_size(op: str, inputs: list) -> int:
         return int(prod(d + b for d, b in zip(np.shape(inputs[0]), both)))
     size = prod(said) if op != 'LinSpace' else said[0]
     return int(size * (np.size(inputs[0]) if op in _MULTIPLIES else 1))
+
+# %% ../../nbs/tf1/15_limits.ipynb #db190fb7
+def _folded_letters(node, inputs: list) -> int:
+    "How long each text in the result may be; what is unpacked from a text counts as its letters."
+    if node.op == 'AsString':
+        return max(0, attr(node, 'width'))
+    texts = [np.ravel(i) for i in inputs if np.asarray(i).dtype.hasobject]
+    longest = sum(max(map(len, t), default=0) for t in texts)
+    if node.op == 'StaticRegexReplace':
+        return longest * (1 + len(attr(node, 'rewrite')))
+    if node.op == 'RegexReplace' and len(texts) == 3:
+        text, _, rewrite = texts
+        return max(map(len, text), default=0) * (1 + max(map(len, rewrite), default=0))
+    return longest * (1032 if node.op == 'DecodeCompressed' else 8 if node.op in _UNPACKS else 1)
 
 # %% ../../nbs/tf1/15_limits.ipynb #32f62be3
 _PASS_ON = {
