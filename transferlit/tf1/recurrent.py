@@ -36,13 +36,15 @@ class Loop:
 
     def outside(self) -> list:
         "Tensors of the model that enter the loop from outside."
-        found = [self.view.ins(n)[0] for n in self.nodes if self.view.node(n).op == 'Enter']
+        entering = [n for n in self.nodes if self.view.node(n).op == 'Enter']
+        found = [self.view.ins(n)[0] for n in entering]
         return [r for r in found if self.view.is_data(r)]
 
     def exits(self) -> list:
         inside = set(self.nodes)
         ends = [n for n in self.view.order if self.view.node(n).op == 'Exit']
-        return [n for n in ends if self.view.ins(n)[0][0] in inside]
+        before = {n: self.view.ins(n)[0][0] for n in ends}
+        return [n for n in ends if before[n] in inside]
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #0f930681
 def find_loops(
@@ -54,15 +56,12 @@ def find_loops(
         loops = [token[1] for token in view.nest[name] if token[0] == 'loop']
         if loops:
             frames.setdefault(loops[0], []).append((name, len(loops)))
-    whole = {f: found for f, found in frames.items() if all(depth == 1 for _, depth in found)}
-    return [
-        Loop(
-            view,
-            f,
-            [n for n, _ in found],
-        )
-        for f, found in whole.items()
-    ]
+    loops = []
+    for frame, found in frames.items():
+        names = [name for name, depth in found if depth == 1]
+        if len(names) == len(found):
+            loops.append(Loop(view, frame, names))
+    return loops
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #222ac03d
 _UNPACK = {'TensorListFromTensor': 0, 'TensorArrayScatterV3': 2, 'TensorArrayUnpack': 1}
@@ -152,9 +151,9 @@ def _products(loop) -> list:
 
 def _behind(view, ref) -> list:
     "The variables that a tensor is computed from; constants of a frozen graph count as such."
-    names = view.read.cone([ref])
-    matrices = [n for n in names if view.node(n).op in VARIABLES | {'Const'}]
-    return [n for n in matrices if np.ndim(view.static((n, 0))) == 2]
+    kinds, names = VARIABLES | {'Const'}, view.read.cone([ref])
+    arrays = {n: view.static((n, 0)) for n in names if view.node(n).op in kinds}
+    return [n for n, array in arrays.items() if np.ndim(array) == 2]
 
 
 def _join_parts(view, products: list) -> list:
@@ -166,7 +165,8 @@ def _join_parts(view, products: list) -> list:
         groups.setdefault(tuple(_behind(view, product.ref)), []).append(product)
     found = []
     for names, parts in groups.items():
-        whole = _whole(view, names, parts) if len(names) == 1 < len(parts) else None
+        several = len(names) == 1 and len(parts) > 1
+        whole = _whole(view, names, parts) if several else None
         found += parts if whole is None else [whole]
     return found
 
@@ -174,14 +174,16 @@ def _join_parts(view, products: list) -> list:
 def _whole(view, names: tuple, parts: list) -> _Product | None:
     kernel = view.static((names[0], 0))
     places = [_column(kernel, p.kernel) for p in parts]
-    if None in places or sum(p.kernel.shape[1] for p in parts) != kernel.shape[1]:
+    width = sum(p.kernel.shape[1] for p in parts)
+    if None in places or width != kernel.shape[1]:
         return None
-    order = [p for _, p in sorted(zip(places, parts), key=lambda pair: pair[0])]
+    order = [parts[i] for i in np.argsort(places)]
     biases = [p.bias for p in order if p.bias is not None]
     bias = np.concatenate(biases) if len(biases) == len(parts) else None
     if biases and bias is None:
         return None
-    where, state = origin(view, (names[0], 0)), all(p.of_state for p in parts)
+    where = origin(view, (names[0], 0))
+    state = all(p.of_state for p in parts)
     return _Product(
         kernel,
         where,
@@ -198,7 +200,8 @@ def _column(whole, part) -> int | None:
     places = range(0, whole.shape[1] - width + 1, width)
     if len(part) != len(whole):
         return None
-    return next((i for i in places if np.array_equal(whole[:, i : i + width], part)), None)
+    fitting = (i for i in places if np.array_equal(whole[:, i : i + width], part))
+    return next(fitting, None)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #30344e0a
 def _bias(view, name, size, hops=3) -> tuple:
@@ -210,12 +213,7 @@ def _bias(view, name, size, hops=3) -> tuple:
             array, where = _known(view, ref) if view.is_static(ref) else (None, '')
             if array is not None and array.shape == (size,):
                 return array, where
-        return _bias(
-            view,
-            user,
-            size,
-            hops - 1,
-        )
+        return _bias(view, user, size, hops - 1)
     return None, ''
 
 
@@ -239,13 +237,10 @@ def _old_lstm(product, width: int, forget: float) -> Cell:
     i, j, f, o = np.split(product.kernel, 4, 1)
     kernel = np.hstack([i, f, j, o])
     i, j, f, o = np.split(product.whole_bias, 4)
-    bias = np.hstack([i, f + kernel.dtype.type(forget), j, o])
-    return Cell(
-        layers.LSTM,
-        units,
-        [kernel[:width], kernel[width:], bias],
-        product.origins,
-    )
+    f = f + kernel.dtype.type(forget)
+    bias = np.hstack([i, f, j, o])
+    arrays = [kernel[:width], kernel[width:], bias]
+    return Cell(layers.LSTM, units, arrays, product.origins)
 
 
 def _old_gru(gates, new, width: int) -> Cell:
@@ -256,13 +251,7 @@ def _old_gru(gates, new, width: int) -> Cell:
     r, z = np.split(gates.whole_bias, 2)
     bias = np.hstack([z, r, new.whole_bias])
     arrays = [kernel[:width], kernel[width:], bias]
-    return Cell(
-        layers.GRU,
-        units,
-        arrays,
-        gates.origins,
-        dict(reset_after=False),
-    )
+    return Cell(layers.GRU, units, arrays, gates.origins, dict(reset_after=False))
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #fb9579ff
 def _old_basic(product, width: int) -> Cell:
@@ -271,11 +260,15 @@ def _old_basic(product, width: int) -> Cell:
     return Cell(layers.SimpleRNN, kernel.shape[1], arrays, product.origins)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #0e5a5b10
+_BY_GATES = {4: layers.LSTM, 3: layers.GRU, 1: layers.SimpleRNN}
+
+
 def _keras_cell(first, second) -> Cell:
     "Two kernels, one for the inputs and one for the state."
-    own, back = (second, first) if first.of_state and not second.of_state else (first, second)
+    turned = first.of_state and not second.of_state
+    own, back = (second, first) if turned else (first, second)
     units, columns = back.kernel.shape
-    kind = {4: layers.LSTM, 3: layers.GRU, 1: layers.SimpleRNN}.get(columns // units)
+    kind = _BY_GATES.get(columns // units)
     if kind is None or own.kernel.shape[1] != columns:
         raise NotRecurrent(
             f'no cell is known with kernels of {own.kernel.shape} and {back.kernel.shape}'
@@ -287,14 +280,16 @@ def _keras_cell(first, second) -> Cell:
         config['reset_after'] = back.parts == 1 or back.of_state
     if biases:
         both = kind is layers.GRU and len(biases) == 2
-        arrays.append(np.stack([p.bias for p in biases]) if both else biases[0].bias)
+        vectors = [p.bias for p in biases]
+        arrays.append(np.stack(vectors) if both else vectors[0])
         names.append(biases[0].bias_origin)
     return Cell(kind, units, arrays, names, config)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #200e2c1b
 def find_cells(loop: Loop, width: int) -> list:
     "The cells of a loop, the first to take the sequence first. Raises NotRecurrent."
-    products, forget, cells = _join_parts(loop.view, _products(loop)), _forget_biases(loop), []
+    products = _join_parts(loop.view, _products(loop))
+    forget, cells = _forget_biases(loop), []
     while products:
         one = products.pop(0)
         rows, columns = one.kernel.shape
@@ -332,17 +327,8 @@ def _run(cells, sample, more: dict, backwards: bool) -> list:
     "What each layer gives for a sample, rows first: the sequence, and its states."
     found, x = [], sample
     for number, cell in enumerate(cells):
-        config = {
-            **cell.config,
-            **more,
-            'go_backwards': backwards and number == 0,
-        }
-        layer = cell.kind(
-            cell.units,
-            return_sequences=True,
-            return_state=True,
-            **config,
-        )
+        config = {**cell.config, **more, 'go_backwards': backwards and number == 0}
+        layer = cell.kind(cell.units, return_sequences=True, return_state=True, **config)
         layer.build(x.shape)
         layer.set_weights(cell.arrays)
         found.append([np.asarray(r) for r in layer(x)])
@@ -351,82 +337,74 @@ def _run(cells, sample, more: dict, backwards: bool) -> list:
 
 
 def _is_close(a, b) -> bool:
-    return np.shape(a) == np.shape(b) and bool(np.allclose(a, b, rtol=1e-4, atol=1e-5))
+    if np.shape(a) != np.shape(b):
+        return False
+    return bool(np.allclose(a, b, rtol=1e-4, atol=1e-5))
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #1171f703
 def _places(loop, results: list) -> dict:
     """What leaves the loop, to the layer and the result of it that it equals. Raises NotRecurrent."""
-    view, found = loop.view, {}
+    view, found, choices = loop.view, {}, _choices_of(results)
     for ref in _leaving(loop):
         value = view.sample[ref]
-        choices = [(n, i, r) for n, rs in enumerate(results) for i, r in enumerate(rs)]
-        last = len(results) - 1
-        choices.append(
-            (
-                last,
-                'steps',
-                np.swapaxes(
-                    results[-1][0],
-                    0,
-                    1,
-                ),
-            )
-        )
-        choices.append((last, 'only', results[-1][1][None]))
-        place = next(((n, i) for n, i, r in choices if _is_close(value, r)), None)
-        if place is None:
-            raise NotRecurrent('its cell computes something else than the one of Keras')
-        found[ref] = place
+        close = [at for at, result in choices.items() if _is_close(value, result)]
+        if not close:
+            raise NotRecurrent(_OTHER_CELL)
+        found[ref] = close[0]
     if len(set(found.values())) < len(found):
         raise NotRecurrent('the same result leaves it twice')
     return found
 
 
+_OTHER_CELL = 'its cell computes something else than the one of Keras'
+
+
+def _choices_of(results: list) -> dict:
+    "What layers give, by layer and number; of the last one also with time first, and as one step."
+    choices = {(n, i): r for n, rs in enumerate(results) for i, r in enumerate(rs)}
+    last, (sequence, state, *_) = len(results) - 1, results[-1]
+    choices[last, 'steps'] = np.swapaxes(sequence, 0, 1)
+    choices[last, 'only'] = state[None]
+    return choices
+
+
 def _behind_swap(view, name: str) -> str:
     "The transpose behind a gathered sequence that puts the rows first, where nothing else uses it."
-    users = view.users.get((name, 0), [])
-    turned = len(users) == 1 and view.node(users[0][0]).op == 'Transpose'
-    alone = turned and (name, 0) not in view.outputs
-    return users[0][0] if alone and _swaps(view, users[0][0]) else name
+    node = view.only((name, 0), 'Transpose')
+    return name if node is None or not _swaps(view, node.name) else node.name
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #32f85b5d
 def _leaving(loop) -> list:
     "Tensors behind the loop: gathered sequences, and last states."
     view, found = loop.view, []
     for name in loop.exits():
-        users = [u for u, _ in view.users.get((name, 0), [])]
-        gathered = [u for u in users if view.node(u).op in _GATHER]
-        kept = [u for u in users if not view.node(u).op.startswith(('TensorArray', 'TensorList'))]
+        ref, users = (name, 0), [u for u, _ in view.users.get((name, 0), [])]
+        ops = {u: view.node(u).op for u in users}
+        gathered = [u for u in users if ops[u] in _GATHER]
+        kept = any(not op.startswith(('TensorArray', 'TensorList')) for op in ops.values())
         if gathered:
             found += [(_behind_swap(view, u), 0) for u in gathered]
-        elif (kept or (name, 0) in view.outputs) and (name, 0) in view.sample:
-            found.append((name, 0))
+        elif ref in view.sample and (kept or ref in view.outputs):
+            found.append(ref)
     return found
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #16c7c1fe
 def _virtual(view, name: str, value, shape) -> tuple:
     "A tensor that the graph does not have, with its value on the sample."
     ref = name, 0
-    view.sample[ref], view.shapes[ref] = np.asarray(value), shape
+    view.sample[ref] = np.asarray(value)
+    view.shapes[ref] = shape
     return ref
 
 
 def _swapped(view, ref, name: str) -> tuple:
     "A tensor with time and rows swapped, and the unit that swaps them."
-    if view.node(ref[0]).op == 'Transpose' and _swaps(view, ref[0]):
-        return view.ins(ref[0])[0], []
-    shape = view.shape(ref)
-    value = np.swapaxes(
-        view.sample[ref],
-        0,
-        1,
-    )
-    new = _virtual(
-        view,
-        name,
-        value,
-        [shape[1], shape[0], *shape[2:]],
-    )
+    before = ref[0]
+    if view.node(before).op == 'Transpose' and _swaps(view, before):
+        return view.ins(before)[0], []
+    steps, rows, *rest = view.shape(ref)
+    value = np.swapaxes(view.sample[ref], 0, 1)
+    new = _virtual(view, name, value, [rows, steps, *rest])
     return new, [_transpose(ref, new, {name})]
 
 
@@ -453,23 +431,11 @@ class RecurrentUnit(Unit):
 
 def _formula_unit(step: list, ref, new, nodes) -> Unit:
     make = Fresh(lambda: Formula([step]))
-    return Unit(
-        Compute,
-        [ref],
-        [new],
-        dict(formula=make),
-        nodes=nodes,
-        activation=step[0],
-    )
+    return Unit(Compute, [ref], [new], dict(formula=make), nodes=nodes, activation=step[0])
 
 
 def _transpose(ref, new, nodes) -> Unit:
-    return _formula_unit(
-        ['transpose', ['x0'], {'axes': [1, 0, 2]}],
-        ref,
-        new,
-        nodes,
-    )
+    return _formula_unit(['transpose', ['x0'], {'axes': [1, 0, 2]}], ref, new, nodes)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #28f15d32
 @dataclass
@@ -489,9 +455,7 @@ class _Placed:
         return [i for i in self.wanted if isinstance(i, int) and i > first]
 
 
-def recurrent_units(
-    loop: Loop,
-) -> list:
+def recurrent_units(loop: Loop) -> list:
     "A loop as recurrent layers, with what swaps time and rows. Raises NotRecurrent."
     view, (steps, handing) = loop.view, _sequence(loop)
     backwards = _reverses(view, steps, 0)
@@ -572,23 +536,10 @@ def _after(wanted: dict, unit) -> list:
     "Units for what the graph has time first."
     found, source = [], unit.outputs[0]
     if 'steps' in wanted:
-        found.append(
-            _transpose(
-                source,
-                wanted['steps'],
-                {wanted['steps'][0]},
-            )
-        )
+        found.append(_transpose(source, wanted['steps'], {wanted['steps'][0]}))
     if 'only' in wanted:
         step, ref = ['expand_dims', ['x0'], {'axis': 0}], wanted['only']
-        found.append(
-            _formula_unit(
-                step,
-                source,
-                ref,
-                {ref[0]},
-            )
-        )
+        found.append(_formula_unit(step, source, ref, {ref[0]}))
     return found
 
 
@@ -627,17 +578,9 @@ def _reading(view, units, unit) -> _Reading:
     ref, backwards = unit.inputs[0], unit.config['go_backwards']
     swap = next((u for u in units if ref in u.outputs and u.activation == 'transpose'), None)
     if swap is not None:
-        return _Reading(
-            unit,
-            (swap.inputs[0], True),
-            backwards,
-        )
+        return _Reading(unit, (swap.inputs[0], True), backwards)
     if not backwards and _reverses(view, ref, 1):
-        return _Reading(
-            unit,
-            (view.ins(ref[0])[0], False),
-            True,
-        )
+        return _Reading(unit, (view.ins(ref[0])[0], False), True)
     return _Reading(unit, (ref, False), backwards)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #b1d1a005
@@ -683,14 +626,7 @@ def _states(view, unit) -> list:
     given, name = unit.outputs[1:], unit.outputs[0][0]
     shape = [view.shape(unit.outputs[0])[0], unit.config['units']]
     for i, value in list(enumerate(unit.results))[1 + len(given) :]:
-        given.append(
-            _virtual(
-                view,
-                f'{name}/state{i}',
-                value,
-                shape,
-            )
-        )
+        given.append(_virtual(view, f'{name}/state{i}', value, shape))
     return given
 
 
@@ -699,11 +635,7 @@ def _both_ways(view, units, first, second) -> Unit | None:
     back = _forwards(view, units, second)
     if back is None:
         return None
-    mode, outputs = _merged(
-        view,
-        units,
-        [first.outputs[0], back],
-    )
+    mode, outputs = _merged(view, units, [first.outputs[0], back])
     state = first.config['return_state'] or second.config['return_state']
     if state:
         outputs += _states(view, first) + _states(view, second)
@@ -712,15 +644,7 @@ def _both_ways(view, units, first, second) -> Unit | None:
     arrays, origins = first.arrays + second.arrays, first.origins + second.origins
     nodes = first.nodes | second.nodes | {back[0]} | {r[0] for r in outputs}
     config = dict(layer=make, merge_mode=mode)
-    return Unit(
-        layers.Bidirectional,
-        first.inputs,
-        outputs,
-        config,
-        arrays,
-        origins,
-        nodes,
-    )
+    return Unit(layers.Bidirectional, first.inputs, outputs, config, arrays, origins, nodes)
 
 
 def pair_directions(
@@ -732,16 +656,7 @@ def pair_directions(
     for first in [r for r in readings if not r.backwards]:
         for second in [r for r in readings if r.backwards and r.unit in units]:
             alike = first.source == second.source and first.settings == second.settings
-            both = (
-                _both_ways(
-                    view,
-                    units,
-                    first.unit,
-                    second.unit,
-                )
-                if alike
-                else None
-            )
+            both = _both_ways(view, units, first.unit, second.unit) if alike else None
             if both is not None:
                 others = [u for u in units if u is not first.unit and u is not second.unit]
                 units = _without_spare(view, [*others, both])
