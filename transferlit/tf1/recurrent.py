@@ -415,10 +415,10 @@ def _swaps(view, name) -> bool:
 
 def _reverses(view, ref, axis: int) -> bool:
     "Does a tensor hold another in reverse, along `axis`?"
-    node = view.node(ref[0]) if ref[0] in view.read.nodes else None
-    if node is None or node.op != 'ReverseV2':
+    name = ref[0]
+    if name not in view.read.nodes or view.node(name).op != 'ReverseV2':
         return False
-    axes = view.static(view.ins(ref[0])[1])
+    axes = view.static(view.ins(name)[1])
     return axes is not None and list(np.ravel(axes)) == [axis]
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #00f1b546
@@ -430,12 +430,13 @@ class RecurrentUnit(Unit):
 
 
 def _formula_unit(step: list, ref, new, nodes) -> Unit:
-    make = Fresh(lambda: Formula([step]))
-    return Unit(Compute, [ref], [new], dict(formula=make), nodes=nodes, activation=step[0])
+    config = dict(formula=Fresh(lambda: Formula([step])))
+    return Unit(Compute, [ref], [new], config, nodes=nodes, activation=step[0])
 
 
 def _transpose(ref, new, nodes) -> Unit:
-    return _formula_unit(['transpose', ['x0'], {'axes': [1, 0, 2]}], ref, new, nodes)
+    step = ['transpose', ['x0'], {'axes': [1, 0, 2]}]
+    return _formula_unit(step, ref, new, nodes)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #28f15d32
 @dataclass
@@ -510,7 +511,8 @@ def _unit(view, placed: _Placed, x, more: dict) -> RecurrentUnit:
         return_state=bool(states),
     )
     outputs = _outputs(view, placed, view.shape(x) or [None, None])
-    nodes = {placed.name, *(f'{placed.name}/{i}' for i in range(len(outputs)))}
+    parts = {f'{placed.name}/{i}' for i in range(len(outputs))}
+    nodes = {placed.name} | parts
     unit = RecurrentUnit(cell.kind, [x], outputs, config, cell.arrays, cell.origins, nodes)
     unit.results = placed.results
     return unit
@@ -520,7 +522,8 @@ def _outputs(view, placed: _Placed, shape: list) -> list:
     "The tensors that a layer gives: those of the graph, and new ones in the places between."
     first = 0 if placed.sequences else 1
     units = placed.cell.units
-    whole, last = [shape[0], shape[1], units], [shape[0], units]
+    rows, steps, *_ = shape
+    whole, last = [rows, steps, units], [rows, units]
     found = []
     for i in range(1 + max(placed.states, default=0)):
         result = first if i == 0 else i
@@ -536,7 +539,8 @@ def _after(wanted: dict, unit) -> list:
     "Units for what the graph has time first."
     found, source = [], unit.outputs[0]
     if 'steps' in wanted:
-        found.append(_transpose(source, wanted['steps'], {wanted['steps'][0]}))
+        ref = wanted['steps']
+        found.append(_transpose(source, ref, {ref[0]}))
     if 'only' in wanted:
         step, ref = ['expand_dims', ['x0'], {'axis': 0}], wanted['only']
         found.append(_formula_unit(step, source, ref, {ref[0]}))
@@ -546,12 +550,12 @@ def _after(wanted: dict, unit) -> list:
 def _claim(loop, units, handing, places) -> None:
     "Give the last layer the nodes of the loop, and what nothing else uses any more."
     view, layer = loop.view, next(u for u in units if u.arrays)
-    mine = {*loop.nodes, *handing, *loop.exits(), *(r[0] for r in places)}
-    given = {r for u in units for r in u.inputs}
+    mine = {*loop.nodes, *handing, *loop.exits()} | {name for name, _ in places}
+    needed = {r for u in units for r in u.inputs}
+    needed.update(view.inputs, view.outputs)
     for name in reversed(view.order):
-        users = [u for u, _ in view.users.get((name, 0), [])]
-        spare = users and all(u in mine for u in users) and (name, 0) not in view.outputs
-        if spare and (name, 0) not in given and (name, 0) not in view.inputs:
+        users = {u for u, _ in view.users.get((name, 0), [])}
+        if users and users <= mine and (name, 0) not in needed:
             mine.add(name)
     taken = {n for u in units for n in u.nodes}
     layer.nodes |= mine - taken
@@ -570,15 +574,16 @@ class _Reading:
 
     @property
     def settings(self) -> tuple:
-        free = 'go_backwards', 'return_state'
-        return self.unit.kind, {k: v for k, v in self.unit.config.items() if k not in free}
+        free, config = ('go_backwards', 'return_state'), self.unit.config
+        fixed = {k: v for k, v in config.items() if k not in free}
+        return self.unit.kind, fixed
 
 
 def _reading(view, units, unit) -> _Reading:
     ref, backwards = unit.inputs[0], unit.config['go_backwards']
-    swap = next((u for u in units if ref in u.outputs and u.activation == 'transpose'), None)
-    if swap is not None:
-        return _Reading(unit, (swap.inputs[0], True), backwards)
+    swaps = [u for u in units if ref in u.outputs and u.activation == 'transpose']
+    if swaps:
+        return _Reading(unit, (swaps[0].inputs[0], True), backwards)
     if not backwards and _reverses(view, ref, 1):
         return _Reading(unit, (view.ins(ref[0])[0], False), True)
     return _Reading(unit, (ref, False), backwards)
@@ -590,7 +595,8 @@ _MODES = {'Add': 'sum', 'AddV2': 'sum', 'Mul': 'mul'}
 def _alone(view, units, ref) -> str | None:
     "The only node that uses a tensor, where no layer and no output of the model is it."
     users = {name for name, _ in view.users.get(ref, [])}
-    taken = ref in view.outputs or any(ref in u.inputs for u in units)
+    inputs = {r for u in units for r in u.inputs}
+    taken = ref in view.outputs or ref in inputs
     return users.pop() if len(users) == 1 and not taken else None
 
 
@@ -600,17 +606,20 @@ def _forwards(view, units, unit) -> tuple | None:
     if not unit.config['return_sequences']:
         return ref
     user = _alone(view, units, ref)
-    return (user, 0) if user is not None and _reverses(view, (user, 0), 1) else None
+    turned = user is not None and _reverses(view, (user, 0), 1)
+    return (user, 0) if turned else None
 
 
 def _merge_mode(view, name: str, refs) -> str | None:
     "How a node merges two tensors, as `Bidirectional` calls it."
-    node, given = view.node(name), [r for r in view.ins(name) if not view.is_static(r)]
-    if node.op in ('Concat', 'ConcatV2') and given == refs:
-        axis = view.static(view.ins(name)[0 if node.op == 'Concat' else -1])
+    op, ins = view.node(name).op, view.ins(name)
+    given = [r for r in ins if not view.is_static(r)]
+    if op in ('Concat', 'ConcatV2') and given == refs:
+        axis = view.static(ins[0] if op == 'Concat' else ins[-1])
         last = len(view.shape((name, 0)) or ()) - 1
-        return 'concat' if axis is not None and int(axis) in (-1, last) else None
-    return _MODES.get(node.op) if set(given) == set(refs) else None
+        joined = axis is not None and int(axis) in (-1, last)
+        return 'concat' if joined else None
+    return _MODES.get(op) if set(given) == set(refs) else None
 
 
 def _merged(view, units, refs) -> tuple:
@@ -618,14 +627,17 @@ def _merged(view, units, refs) -> tuple:
     users = {_alone(view, units, r) for r in refs}
     name = users.pop() if len(users) == 1 else None
     mode = None if name is None else _merge_mode(view, name, refs)
-    return (None, list(refs)) if mode is None else (mode, [(name, 0)])
+    if mode is None:
+        return None, list(refs)
+    return mode, [(name, 0)]
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #b1d1a006
 def _states(view, unit) -> list:
     "The last states of a layer; those that the graph does not use are added."
-    given, name = unit.outputs[1:], unit.outputs[0][0]
-    shape = [view.shape(unit.outputs[0])[0], unit.config['units']]
-    for i, value in list(enumerate(unit.results))[1 + len(given) :]:
+    first, *given = unit.outputs
+    name, shape = first[0], [view.shape(first)[0], unit.config['units']]
+    missing = list(enumerate(unit.results))[1 + len(given) :]
+    for i, value in missing:
         given.append(_virtual(view, f'{name}/state{i}', value, shape))
     return given
 
@@ -639,10 +651,12 @@ def _both_ways(view, units, first, second) -> Unit | None:
     state = first.config['return_state'] or second.config['return_state']
     if state:
         outputs += _states(view, first) + _states(view, second)
-    inner, dtype = dict(first.config, return_state=state), str(first.arrays[0].dtype)
+    inner = dict(first.config, return_state=state)
+    dtype = str(first.arrays[0].dtype)
     make = Fresh(lambda: first.kind(**inner, dtype=dtype))
     arrays, origins = first.arrays + second.arrays, first.origins + second.origins
-    nodes = first.nodes | second.nodes | {back[0]} | {r[0] for r in outputs}
+    ends = {name for name, _ in (back, *outputs)}
+    nodes = first.nodes | second.nodes | ends
     config = dict(layer=make, merge_mode=mode)
     return Unit(layers.Bidirectional, first.inputs, outputs, config, arrays, origins, nodes)
 
@@ -666,8 +680,13 @@ def pair_directions(
 
 def _without_spare(view, units) -> list:
     "The units but for transposes that nothing uses any more."
-    used = {r for u in units for r in u.inputs} | set(view.users) | set(view.outputs)
-    return [u for u in units if u.activation != 'transpose' or used & set(u.outputs)]
+    used = {r for u in units for r in u.inputs}
+    used.update(view.users, view.outputs)
+
+    def is_used(unit):
+        return unit.activation != 'transpose' or not used.isdisjoint(unit.outputs)
+
+    return list(filter(is_used, units))
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #5ab10004
 @dataclass
@@ -679,8 +698,9 @@ class _Row:
 
     def parts(self, number: int = 0) -> list:
         "What each product of a kernel takes: the step of the sequence, the state."
-        joints = [self.view.ins(n)[0][0] for n in self.products[number]]
-        return [self.view.ins(j)[:2] for j in joints]
+        products, ins = self.products[number], self.view.ins
+        joints = [ins(name)[0][0] for name in products]
+        return [ins(joint)[:2] for joint in joints]
 
     @property
     def name(self) -> str:
@@ -703,9 +723,10 @@ def _is_step(view, name) -> bool:
     "A product of a step and a state, side by side, with a weight?"
     if view.node(name).op != 'MatMul' or view.inside(name):
         return False
-    data, kernel = view.ins(name)
-    joint = view.node(data[0])
-    return joint.op == 'ConcatV2' and len(view.ins(joint.name)) == 3 and view.is_static(kernel)
+    (before, _), kernel = view.ins(name)
+    if view.node(before).op != 'ConcatV2' or not view.is_static(kernel):
+        return False
+    return len(view.ins(before)) == 3  # two tensors and the axis
 
 
 def _find_rows(view) -> list:
@@ -713,9 +734,11 @@ def _find_rows(view) -> list:
     kernels, rows = {}, {}
     for name in view.order:
         if _is_step(view, name):
-            kernels.setdefault(view.read.resolve(view.ins(name)[1]), []).append(name)
+            kernel = view.read.resolve(view.ins(name)[1])
+            kernels.setdefault(kernel, []).append(name)
     for names in kernels.values():
-        steps = tuple(x for x, _ in _Row(view, [names]).parts())
+        parts = _Row(view, [names]).parts()
+        steps = tuple(x for x, _ in parts)
         if len(steps) > 1:
             rows.setdefault(steps, []).append(names)
     return [_Row(view, products) for products in rows.values()]
@@ -724,12 +747,13 @@ def _find_rows(view) -> list:
 def _unpacked(row) -> tuple:
     "The sequence, rows first, that the steps are unpacked from; is it read from the back?"
     view, steps = row.view, [x for x, _ in row.parts()]
+    names, places = {name for name, _ in steps}, [i for _, i in steps]
     node = view.node(steps[0][0])
-    if node.op != 'Unpack' or len({n for n, _ in steps}) > 1:
+    if node.op != 'Unpack' or attr(node, 'axis') != 1 or len(names) > 1:
         raise NotRecurrent('its steps are not those of one sequence')
-    source, places = view.ins(node.name)[0], [i for _, i in steps]
+    source = view.ins(node.name)[0]
     shape, forwards = view.shape(source) or (), list(range(len(places)))
-    if attr(node, 'axis') != 1 or len(shape) != 3 or shape[1] != len(places):
+    if len(shape) != 3 or shape[1] != len(places):
         raise NotRecurrent('its steps are not those of one sequence')
     if places not in (forwards, forwards[::-1]) or source not in view.sample:
         raise NotRecurrent('its steps are in no order')
@@ -747,11 +771,13 @@ def _first_product(view, name) -> _Product:
 def _written_cell(row, width: int) -> Cell:
     view = row.view
     one, *more = [_first_product(view, names[0]) for names in row.products]
-    units, columns = one.kernel.shape[0] - width, one.kernel.shape[1]
+    rows, columns = one.kernel.shape
+    units, widths = rows - width, [p.kernel.shape[1] for p in more]
     if columns == 4 * units and not more:
-        forget = _forget_biases(Loop(view, '', sorted(row.later, key=view.place.get)))
+        names = sorted(row.later, key=view.place.get)
+        forget = _forget_biases(Loop(view, '', names))
         return _old_lstm(one, width, forget[0] if forget else 0.0)
-    if columns == 2 * units and len(more) == 1 and more[0].kernel.shape[1] == units:
+    if columns == 2 * units and widths == [units]:
         return _old_gru(one, more[0], width)
     if columns == units and not more:
         return _old_basic(one, width)
@@ -760,19 +786,18 @@ def _written_cell(row, width: int) -> Cell:
 # %% ../../nbs/tf1/56_recurrent.ipynb #5ab10006
 def _states_of(row, results) -> dict:
     "The tensors of the graph that are steps of the result, by their number; -1 is the last cell state."
-    view, later = row.view, row.later
-    found = {}
+    view, found = row.view, {}
     for t, (_, state) in enumerate(row.parts()[1:]):
         if not _is_close(view.sample[state], results[0][:, t]):
-            raise NotRecurrent('its cell computes something else than the one of Keras')
+            raise NotRecurrent(_OTHER_CELL)
         found[state] = t
-    ends = {len(found): results[1]} | ({-1: results[2]} if len(results) > 2 else {})
-    for t, value in ends.items():
-        for name in view.order:
-            ref = name, 0
-            if name in later and ref in view.sample and _is_close(view.sample[ref], value):
-                found[ref] = t
-                break
+    numbers = len(found), -1
+    later = [(name, 0) for name in view.order if name in row.later]
+    known = [ref for ref in later if ref in view.sample]
+    for t, value in zip(numbers, results[1:]):
+        equal = (ref for ref in known if _is_close(view.sample[ref], value))
+        if ref := next(equal, None):
+            found[ref] = t
     return found
 
 
@@ -785,7 +810,8 @@ def _region(row, states: dict) -> set:
         if name in later and name not in found:
             found.add(name)
             waiting += [r[0] for r in view.ins(name)]
-    return found | {view.ins(n)[0][0] for names in row.products for n in names}
+    products = [name for names in row.products for name in names]
+    return found | {view.ins(name)[0][0] for name in products}
 
 
 def _leaves(view, region: set, ref) -> bool:
@@ -821,7 +847,7 @@ def _written_units(row: _Row) -> list:
         written = _Written(cell, x, results, _region(row, states))
         used = _used_states(row, states, written.region)
         return _units_of(row, written, used, {**more, 'go_backwards': backwards})
-    raise NotRecurrent('its cell computes something else than the one of Keras')
+    raise NotRecurrent(_OTHER_CELL)
 
 
 @dataclass
@@ -849,7 +875,8 @@ def _units_of(row, written: _Written, used: dict, more: dict) -> list:
             step = ['unstack', ['x0'], {'axis': 1, 'i': t}]
             units.append(_formula_unit(step, unit.outputs[0], ref, {ref[0]}))
             made.add(ref[0])
-    unit.nodes |= (written.region - made) | {r[0] for r in wanted.values()}
+    unit.nodes |= written.region - made
+    unit.nodes |= {name for name, _ in wanted.values()}
     return units
 
 
