@@ -76,8 +76,9 @@ def _sequence(loop) -> tuple:
     for ref in loop.outside():
         node = view.node(ref[0])
         if node.op in _UNPACK:
-            found.append(view.ins(ref[0])[_UNPACK[node.op]])
-            handing.add(ref[0])
+            place = _UNPACK[node.op]
+            found.append(view.ins(node.name)[place])
+            handing.add(node.name)
         elif not _is_start(view, ref):
             raise NotRecurrent('it starts from a given state, or has rows of different lengths')
     if len(set(found)) != 1:
@@ -151,9 +152,9 @@ def _products(loop) -> list:
 
 def _behind(view, ref) -> list:
     "The variables that a tensor is computed from; constants of a frozen graph count as such."
-    kinds, names = VARIABLES | {'Const'}, view.read.cone([ref])
-    arrays = {n: view.static((n, 0)) for n in names if view.node(n).op in kinds}
-    return [n for n, array in arrays.items() if np.ndim(array) == 2]
+    kinds = VARIABLES | {'Const'}
+    names = [n for n in view.read.cone([ref]) if view.node(n).op in kinds]
+    return [n for n in names if np.ndim(view.static((n, 0))) == 2]
 
 
 def _join_parts(view, products: list) -> list:
@@ -162,7 +163,8 @@ def _join_parts(view, products: list) -> list:
     """
     groups = {}
     for product in products:
-        groups.setdefault(tuple(_behind(view, product.ref)), []).append(product)
+        names = tuple(_behind(view, product.ref))
+        groups.setdefault(names, []).append(product)
     found = []
     for names, parts in groups.items():
         several = len(names) == 1 and len(parts) > 1
@@ -210,7 +212,9 @@ def _bias(view, name, size, hops=3) -> tuple:
         if view.node(user).op not in ('BiasAdd', 'Add', 'AddV2') or not hops:
             continue
         for ref in view.ins(user):
-            array, where = _known(view, ref) if view.is_static(ref) else (None, '')
+            if not view.is_static(ref):
+                continue
+            array, where = _known(view, ref)
             if array is not None and array.shape == (size,):
                 return array, where
         return _bias(view, user, size, hops - 1)
@@ -224,10 +228,13 @@ def _forget_biases(loop) -> list:
         ins = view.ins(name)
         if view.node(name).op not in ('Add', 'AddV2') or len(ins) != 2:
             continue
-        parts = [r for r in ins if view.node(r[0]).op == 'Split']
+        split = [view.node(before).op == 'Split' for before, _ in ins]
         numbers = [view.static(r) for r in ins if view.is_static(r)]
-        if len(parts) == 1 and numbers and np.size(numbers[0]) == 1:
-            found.append(float(np.ravel(numbers[0])[0]))
+        if sum(split) != 1 or not numbers:
+            continue
+        first = np.ravel(numbers[0])
+        if first.size == 1:
+            found.append(float(first[0]))
     return found
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #a141ba43
@@ -275,7 +282,8 @@ def _keras_cell(first, second) -> Cell:
         )
     biases = [p for p in (own, back) if p.bias is not None]
     config = dict(use_bias=bool(biases))
-    arrays, names = [own.kernel, back.kernel], [own.origin, back.origin]
+    arrays = [own.kernel, back.kernel]
+    names = [own.origin, back.origin]
     if kind is layers.GRU:  # where it comes first, the state and what was reset are multiplied
         config['reset_after'] = back.parts == 1 or back.of_state
     if biases:
@@ -361,8 +369,11 @@ _OTHER_CELL = 'its cell computes something else than the one of Keras'
 
 def _choices_of(results: list) -> dict:
     "What layers give, by layer and number; of the last one also with time first, and as one step."
-    choices = {(n, i): r for n, rs in enumerate(results) for i, r in enumerate(rs)}
-    last, (sequence, state, *_) = len(results) - 1, results[-1]
+    choices = {}
+    for number, found in enumerate(results):
+        choices |= {(number, i): result for i, result in enumerate(found)}
+    last = len(results) - 1
+    sequence, state, *_ = results[last]
     choices[last, 'steps'] = np.swapaxes(sequence, 0, 1)
     choices[last, 'only'] = state[None]
     return choices
@@ -374,14 +385,23 @@ def _behind_swap(view, name: str) -> str:
     return name if node is None or not _swaps(view, node.name) else node.name
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #32f85b5d
+_ARRAYS = 'TensorArray', 'TensorList'
+
+
+def _users(view, ref) -> dict:
+    "The names of the nodes that use a tensor, in their order."
+    return dict.fromkeys(user for user, _ in view.users.get(ref, []))
+
+
 def _leaving(loop) -> list:
     "Tensors behind the loop: gathered sequences, and last states."
     view, found = loop.view, []
     for name in loop.exits():
-        ref, users = (name, 0), [u for u, _ in view.users.get((name, 0), [])]
-        ops = {u: view.node(u).op for u in users}
-        gathered = [u for u in users if ops[u] in _GATHER]
-        kept = any(not op.startswith(('TensorArray', 'TensorList')) for op in ops.values())
+        ref = name, 0
+        ops = {u: view.node(u).op for u in _users(view, ref)}
+        gathered = [u for u, op in ops.items() if op in _GATHER]
+        others = [op for op in ops.values() if not op.startswith(_ARRAYS)]
+        kept = bool(others)
         if gathered:
             found += [(_behind_swap(view, u), 0) for u in gathered]
         elif ref in view.sample and (kept or ref in view.outputs):
@@ -542,19 +562,22 @@ def _after(wanted: dict, unit) -> list:
         ref = wanted['steps']
         found.append(_transpose(source, ref, {ref[0]}))
     if 'only' in wanted:
-        step, ref = ['expand_dims', ['x0'], {'axis': 0}], wanted['only']
+        ref = wanted['only']
+        step = ['expand_dims', ['x0'], {'axis': 0}]
         found.append(_formula_unit(step, source, ref, {ref[0]}))
     return found
 
 
 def _claim(loop, units, handing, places) -> None:
     "Give the last layer the nodes of the loop, and what nothing else uses any more."
-    view, layer = loop.view, next(u for u in units if u.arrays)
-    mine = {*loop.nodes, *handing, *loop.exits()} | {name for name, _ in places}
+    view = loop.view
+    layer = next(u for u in units if u.arrays)
+    mine = {*loop.nodes, *handing, *loop.exits()}
+    mine |= {name for name, _ in places}
     needed = {r for u in units for r in u.inputs}
     needed.update(view.inputs, view.outputs)
     for name in reversed(view.order):
-        users = {u for u, _ in view.users.get((name, 0), [])}
+        users = set(_users(view, (name, 0)))
         if users and users <= mine and (name, 0) not in needed:
             mine.add(name)
     taken = {n for u in units for n in u.nodes}
@@ -594,10 +617,10 @@ _MODES = {'Add': 'sum', 'AddV2': 'sum', 'Mul': 'mul'}
 
 def _alone(view, units, ref) -> str | None:
     "The only node that uses a tensor, where no layer and no output of the model is it."
-    users = {name for name, _ in view.users.get(ref, [])}
+    users = list(_users(view, ref))
     inputs = {r for u in units for r in u.inputs}
     taken = ref in view.outputs or ref in inputs
-    return users.pop() if len(users) == 1 and not taken else None
+    return users[0] if len(users) == 1 and not taken else None
 
 
 def _forwards(view, units, unit) -> tuple | None:
@@ -635,7 +658,8 @@ def _merged(view, units, refs) -> tuple:
 def _states(view, unit) -> list:
     "The last states of a layer; those that the graph does not use are added."
     first, *given = unit.outputs
-    name, shape = first[0], [view.shape(first)[0], unit.config['units']]
+    name, rows = first[0], view.shape(first)[0]
+    shape = [rows, unit.config['units']]
     missing = list(enumerate(unit.results))[1 + len(given) :]
     for i, value in missing:
         given.append(_virtual(view, f'{name}/state{i}', value, shape))
@@ -654,7 +678,8 @@ def _both_ways(view, units, first, second) -> Unit | None:
     inner = dict(first.config, return_state=state)
     dtype = str(first.arrays[0].dtype)
     make = Fresh(lambda: first.kind(**inner, dtype=dtype))
-    arrays, origins = first.arrays + second.arrays, first.origins + second.origins
+    arrays = first.arrays + second.arrays
+    origins = first.origins + second.origins
     ends = {name for name, _ in (back, *outputs)}
     nodes = first.nodes | second.nodes | ends
     config = dict(layer=make, merge_mode=mode)
@@ -684,7 +709,8 @@ def _without_spare(view, units) -> list:
     used.update(view.users, view.outputs)
 
     def is_used(unit):
-        return unit.activation != 'transpose' or not used.isdisjoint(unit.outputs)
+        needed = not used.isdisjoint(unit.outputs)
+        return needed or unit.activation != 'transpose'
 
     return list(filter(is_used, units))
 
@@ -715,7 +741,7 @@ class _Row:
             if name not in found:
                 found.add(name)
                 for i in range(self.view.widths.get(name, 1)):
-                    waiting += [user for user, _ in self.view.users.get((name, i), [])]
+                    waiting += _users(self.view, (name, i))
         return found
 
 
@@ -747,12 +773,14 @@ def _find_rows(view) -> list:
 def _unpacked(row) -> tuple:
     "The sequence, rows first, that the steps are unpacked from; is it read from the back?"
     view, steps = row.view, [x for x, _ in row.parts()]
-    names, places = {name for name, _ in steps}, [i for _, i in steps]
+    names = {name for name, _ in steps}
+    places = [number for _, number in steps]
     node = view.node(steps[0][0])
     if node.op != 'Unpack' or attr(node, 'axis') != 1 or len(names) > 1:
         raise NotRecurrent('its steps are not those of one sequence')
     source = view.ins(node.name)[0]
-    shape, forwards = view.shape(source) or (), list(range(len(places)))
+    shape = view.shape(source) or ()
+    forwards = list(range(len(places)))
     if len(shape) != 3 or shape[1] != len(places):
         raise NotRecurrent('its steps are not those of one sequence')
     if places not in (forwards, forwards[::-1]) or source not in view.sample:
@@ -772,7 +800,8 @@ def _written_cell(row, width: int) -> Cell:
     view = row.view
     one, *more = [_first_product(view, names[0]) for names in row.products]
     rows, columns = one.kernel.shape
-    units, widths = rows - width, [p.kernel.shape[1] for p in more]
+    units = rows - width
+    widths = [p.kernel.shape[1] for p in more]
     if columns == 4 * units and not more:
         names = sorted(row.later, key=view.place.get)
         forget = _forget_biases(Loop(view, '', names))
@@ -815,8 +844,7 @@ def _region(row, states: dict) -> set:
 
 
 def _leaves(view, region: set, ref) -> bool:
-    users = {user for user, _ in view.users.get(ref, [])}
-    return ref in view.outputs or bool(users - region)
+    return ref in view.outputs or bool(set(_users(view, ref)) - region)
 
 
 def _used_states(row, states: dict, region: set) -> dict:
@@ -873,8 +901,9 @@ def _units_of(row, written: _Written, used: dict, more: dict) -> list:
     for t, ref in used.items() if inner else ():
         if t >= 0:
             step = ['unstack', ['x0'], {'axis': 1, 'i': t}]
-            units.append(_formula_unit(step, unit.outputs[0], ref, {ref[0]}))
-            made.add(ref[0])
+            name, _ = ref
+            units.append(_formula_unit(step, unit.outputs[0], ref, {name}))
+            made.add(name)
     unit.nodes |= written.region - made
     unit.nodes |= {name for name, _ in wanted.values()}
     return units
