@@ -7,6 +7,7 @@ Docs: https://transferlit.github.io/transferlit/floor/keras_internals.html.md"""
 # %% ../nbs/floor/65_keras_internals.ipynb #e1c196b9
 from __future__ import annotations
 
+import inspect
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -27,8 +28,8 @@ from .tables import Table
 
 # %% auto #0
 __all__ = ['INTERNALS', 'Internal', 'missing', 'internals', 'draw_as_fit', 'draws_by_epoch', 'numbers_by_epoch', 'mask_of',
-           'connect', 'shows_sizes', 'keras_version', 'is_fresh', 'view_as', 'all_layers', 'statistics', 'parts',
-           'rebuild', 'put_back', 'set_flags', 'rates', 'limit_values']
+           'connect', 'has_adapter_scale', 'adapter_scale', 'add_adapter', 'shows_sizes', 'keras_version', 'is_fresh',
+           'view_as', 'all_layers', 'statistics', 'parts', 'rebuild', 'put_back', 'set_flags', 'rates', 'limit_values']
 
 # %% ../nbs/floor/65_keras_internals.ipynb #897ba2ce
 _ALL = ('3.7', '3.10', '3.12', '3.15', '3.16 nightly')
@@ -203,6 +204,24 @@ def connect(inputs: list) -> None:
     for tensor in inputs:
         if not tensor._keras_history.operation._outbound_nodes:
             keras.layers.Identity()(tensor)
+
+# %% ../nbs/floor/65_keras_internals.ipynb #4b04d036
+def has_adapter_scale(layer) -> bool:
+    "Does an adapter of this layer have a scale of its own? Since Keras 3.10."
+    return 'lora_alpha' in inspect.signature(layer.enable_lora).parameters
+
+
+def adapter_scale(layer) -> float:  # of a layer with an adapter; without a scale, the rank
+    return getattr(layer, 'lora_alpha', layer.lora_rank)
+
+
+def add_adapter(layer, rank: int, scale) -> float:  # the factor left for its second matrix
+    "Give a layer an adapter of this scale; None is the rank."
+    if has_adapter_scale(layer):
+        layer.enable_lora(rank, lora_alpha=scale)
+        return 1
+    layer.enable_lora(rank)
+    return (scale or rank) / rank
 
 # %% ../nbs/floor/65_keras_internals.ipynb #50f0e544
 def shows_sizes() -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from .matching import Hit, layer_paths, own_variables
 from .state import SCALE
 from .writing import host
+from ..keras_internals import add_adapter
 from ..paths import by_path
 
 # %% auto #0
@@ -33,24 +34,23 @@ class _Adapter:
 
     def copied(self) -> keras.Layer:
         "The layer as the file has it. Raises ValueError where the matrices do not fit."
-        copy = self.adapted()
+        copy, factor = self.adapted()
         own = own_variables(copy)
         for number, variable in own.items():
             stored = self.hits[number].stored
             variable.assign(np.asarray(stored))
         added = filter(_is_part, copy.weights)
-        for variable, part in zip(added, self.parts):
-            variable.assign(np.asarray(part))
+        for variable, part, by in zip(added, self.parts, (1, factor)):
+            variable.assign(np.asarray(part) * by)
         return copy
 
-    def adapted(self) -> keras.Layer:
+    def adapted(self) -> tuple:  # the layer, and the factor of its second matrix
         config = self.layer.get_config()
         copy = type(self.layer).from_config(config)
         shapes = self.layer.get_build_config()
         copy.build_from_config(shapes)
         rank = self.parts[0].shape[-1]
-        copy.enable_lora(rank, lora_alpha=self.scale)
-        return copy
+        return copy, add_adapter(copy, rank, self.scale)
 
     def value(self, number: str) -> np.ndarray:
         saved, copy = {}, self.copied()
