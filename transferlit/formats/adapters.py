@@ -52,10 +52,25 @@ class _Adapter:
         rank = self.parts[0].shape[-1]
         return copy, add_adapter(copy, rank, self.scale)
 
+    def saved(self) -> dict:  # number to value
+        "The layer's variables with the adapter added."
+        found = {}
+        self.copied().save_own_variables(found)
+        return found
+
     def value(self, number: str) -> np.ndarray:
-        saved, copy = {}, self.copied()
-        copy.save_own_variables(saved)
-        return host(saved[number])
+        return host(self.saved()[number])
+
+    def changed(self, kernel: str) -> list:  # numbers
+        "The kernel; where it is rounded, all that its new rounding changes."
+        if getattr(self.layer, 'quantization_mode', None) is None:
+            return [n for n, hit in self.hits.items() if _split(hit.name)[1] == kernel]
+        saved = self.saved()
+        return [n for n, hit in self.hits.items() if not _are_equal(saved[n], hit.stored)]
+
+
+def _are_equal(value, stored) -> bool:
+    return np.array_equal(host(value), np.asarray(stored))
 
 
 def _is_part(variable) -> bool:
@@ -105,17 +120,8 @@ def _merged(layer, hits: dict, usable: dict, state: dict) -> dict:  # number to 
         scope, kernel = _split(hit.name)
         scale = state.get(f'{scope}{SCALE}')
         adapter = _Adapter(layer, hits, parts, scale)
-        return _changed(adapter, kernel, names)
+        return {number: _added(adapter, number, names) for number in adapter.changed(kernel)}
     return {}
-
-
-def _changed(adapter: _Adapter, kernel: str, names: list) -> dict:
-    found = {}
-    for number, hit in adapter.hits.items():
-        _, leaf = _split(hit.name)
-        if leaf.startswith(kernel):
-            found[number] = _added(adapter, number, names)
-    return found
 
 
 def _split(name: str) -> tuple:  # `d/kernel`: `d/` and `kernel`
