@@ -12,7 +12,7 @@ import tensorflow as tf
 from safetensors.numpy import save_file
 
 import transferlit as tl
-from transferlit.keras_internals import keras_version
+from transferlit.keras_internals import add_adapter, keras_version
 
 L, v1 = keras.layers, tf.compat.v1
 SUFFIXES = ".keras", ".weights.h5", ".safetensors", ".ckpt"
@@ -29,8 +29,13 @@ def fill(model, seed=0):
 def adapted(rank=2, alpha=None):
     model = keras.Sequential([keras.Input((6,)), L.Dense(4, name="d"), L.Dense(2, name="h")])
     if rank:
-        model.layers[0].enable_lora(rank, lora_alpha=alpha)
+        adapt(model.layers[0], rank, alpha)
     return model
+
+
+def adapt(layer, rank, alpha):
+    if add_adapter(layer, rank, alpha) != 1:
+        pytest.skip(f"adapters of Keras {keras.__version__} have no scale")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -53,7 +58,7 @@ def quantized(layer, mode, rank):
     model = keras.Sequential([keras.Input(x.shape[1:]), part])
     model.quantize(mode)
     if rank:
-        part.enable_lora(rank, lora_alpha=6)
+        adapt(part, rank, 6)
         for v in part.weights:
             if "lora" in v.name:
                 v.assign(np.random.default_rng(1).normal(size=v.shape) / 10)
@@ -77,7 +82,7 @@ def test_a_scale_belongs_to_the_layer_whatever_its_number(tmp_path):
     make = lambda: keras.Sequential([keras.Input((6,)), L.Dense(4), L.Dense(2)])
     saved, model = make(), make()
     for part in saved, model:
-        part.layers[0].enable_lora(2, lora_alpha=8 if part is saved else None)
+        adapt(part.layers[0], 2, 8 if part is saved else None)
     fill(saved)
     tl.restore(model, tl.save(saved, tmp_path / "m.safetensors"), rename="renumber")
     np.testing.assert_allclose(model(X), saved(X), atol=1e-5)
@@ -109,6 +114,19 @@ def test_the_scale_of_an_adapter(tmp_path):
     with pytest.raises(ValueError, match="lora_alpha"):
         tl.save(saved, tmp_path / "m.ckpt")
     assert not (tmp_path / "m.ckpt.index").exists()
+
+
+def test_a_scale_that_an_older_keras_has_no_place_for(tmp_path, monkeypatch):
+    saved, plain, model = fill(adapted(alpha=8)), fill(adapted(0), 2), fill(adapted(), 1)
+    path, before = tl.save(saved, tmp_path / "m.safetensors"), model.get_weights()
+    for module in "keras_internals", "formats.planning":
+        monkeypatch.setattr(f"transferlit.{module}.has_adapter_scale", lambda layer: False)
+    tl.restore(plain, path)
+    np.testing.assert_allclose(plain(X), saved(X), atol=1e-5)
+    with pytest.raises(ValueError, match="since Keras 3.10"):
+        tl.restore(model, path)
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
 
 
 def worded(texts):

@@ -56,6 +56,7 @@ from transferlit.formats.transforms import (
     unknown_transform,
 )
 from .writing import ADAPTER, adapted_layers, optimizer_variables
+from ..keras_internals import adapter_scale, has_adapter_scale
 from ..paths import by_path, match
 from ..tables import Table
 
@@ -440,11 +441,18 @@ class _Planner(_Sources):
                 for name in (kernel, self.files.get(parts[0], kernel))
             )
             scale = theirs.get(file, layer.lora_rank)
-            if set(parts) <= written - set(self.merged) and scale != layer.lora_alpha:
-                rows.append(StateRow(path, f'restored: {scale}', layer, scale))
+            if set(parts) <= written - set(self.merged) and scale != adapter_scale(layer):
+                rows.append(_scale_row(path, layer, scale))
         return rows
 
 # %% ../../nbs/formats/96_planning.ipynb #b180e507
+def _scale_row(path: str, layer, scale) -> StateRow:
+    if has_adapter_scale(layer):
+        return StateRow(path, f'restored: {scale}', layer, scale)
+    why = f'kept: the file has {scale}, and adapters have a scale since Keras 3.10'
+    return StateRow(path, why, layer)
+
+
 def _row(path: str, variable, status: str, hit: Hit | None, why: str) -> dict:
     shape, dtype = tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype)
     file = ' + '.join((hit.name, *hit.also)) if hit else None

@@ -26,6 +26,7 @@ from transferlit.formats.matching import (
     rules_of,
 )
 from .writing import host, keras_keys, optimizer_variables
+from ..keras_internals import adapter_scale
 from ..paths import by_path
 
 # %% auto #0
@@ -51,8 +52,8 @@ def layer_state(layer) -> dict:  # name to numbers and texts, as JSON takes them
         found[BINS] = [float(edge) for edge in layer.bin_boundaries]
     if seeds := getattr(layer, '_seed_generators', None):
         found[SEED] = [host(seed.state).tolist() for seed in seeds]
-    if getattr(layer, 'lora_enabled', False) and layer.lora_alpha != layer.lora_rank:
-        found[SCALE] = layer.lora_alpha
+    if getattr(layer, 'lora_enabled', False) and adapter_scale(layer) != layer.lora_rank:
+        found[SCALE] = adapter_scale(layer)
     return found
 
 # %% ../../nbs/formats/92_state.ipynb #cf017a25
