@@ -31,8 +31,8 @@ demo: $(VENV)/demo.done ## the main job on real digits: train, save, restore, fr
 test: $(VENV)/dev.done ## every notebook and the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-test-keras: $(VENV)/dev.done ## the core tests on another Keras: make test-keras VERSION=3.10 (or nightly)
-	@test -n "$(VERSION)" || { echo "Say which: make test-keras VERSION=3.10"; exit 2; }
+test-keras: $(VENV)/dev.done ## the core tests on another Keras: make test-keras VERSION=3.7 (or nightly)
+	@test -n "$(VERSION)" || { echo "Say which: make test-keras VERSION=3.7"; exit 2; }
 	bash tools/test_keras.sh "$(VERSION)" $(BIN)/python
 
 test-jax: ## the JAX backend in an environment without TensorFlow (make test-jax BACKEND=torch for PyTorch)

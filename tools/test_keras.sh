@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The core tests on another Keras, beside the packages that are installed: tools/test_keras.sh 3.10 .venv/bin/python
+# The core tests on another Keras, beside the packages that are installed: tools/test_keras.sh 3.7 .venv/bin/python
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=$1 base=${2:-python3} venv=.keras-$1

@@ -7,6 +7,7 @@ Docs: https://transferlit.github.io/transferlit/floor/keras_internals.html.md"""
 # %% ../nbs/floor/65_keras_internals.ipynb #e1c196b9
 from __future__ import annotations
 
+import inspect
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -27,11 +28,11 @@ from .tables import Table
 
 # %% auto #0
 __all__ = ['INTERNALS', 'Internal', 'missing', 'internals', 'draw_as_fit', 'draws_by_epoch', 'numbers_by_epoch', 'mask_of',
-           'connect', 'shows_sizes', 'keras_version', 'is_fresh', 'view_as', 'all_layers', 'statistics', 'parts',
-           'rebuild', 'put_back', 'set_flags', 'rates', 'limit_values']
+           'connect', 'has_adapter_scale', 'adapter_scale', 'add_adapter', 'shows_sizes', 'keras_version', 'is_fresh',
+           'view_as', 'all_layers', 'statistics', 'parts', 'rebuild', 'put_back', 'set_flags', 'rates', 'limit_values']
 
 # %% ../nbs/floor/65_keras_internals.ipynb #897ba2ce
-_ALL = ('3.6', '3.10', '3.15', '3.16 nightly')
+_ALL = ('3.7', '3.10', '3.12', '3.15', '3.16 nightly')
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,10 @@ INTERNALS = (
         'model',
         '_compiled_trainable_state',
         'flags that `fit` compares before it warns',
-        seen=_ALL[2:],
+        seen=_ALL[3:],
         needed=False,
     ),
-    Internal('adapter', '_epoch', 'the number by which it shuffles', seen=_ALL[3:], needed=False),
+    Internal('adapter', '_epoch', 'the number by which it shuffles', seen=_ALL[4:], needed=False),
     Internal('model', '_compile_config', 'what it was compiled with', needed=False),
     Internal('callback', '_should_trace', 'whether it wants every batch'),
     Internal('lookup', '_frozen_vocab_size', 'words that it was built for'),
@@ -86,8 +87,8 @@ INTERNALS = (
     Internal('draws', '_num_batches', 'batches of a pass, where that is known'),
     Internal('draws', '_get_iterator', 'a pass'),
     Internal('draws', '_current_iterator', 'the pass that it is in'),
-    Internal('draws', '_steps_seen', 'batches of it so far', seen=_ALL[1:]),
-    Internal('draws', '_interrupted_warning', 'what it says where data ends', seen=_ALL[1:]),
+    Internal('draws', '_steps_seen', 'batches of it so far'),
+    Internal('draws', '_interrupted_warning', 'what it says where data ends'),
     Internal('optimizer', '_variables', 'all its variables', '`Optimizer.variables`, a copy'),
     Internal('optimizer', '_trainable_variables', 'what it was built for'),
     Internal('optimizer', '_trainable_variables_indices', 'their places'),
@@ -191,10 +192,8 @@ def _batches_of(adapter) -> Callable:
 # %% ../nbs/floor/65_keras_internals.ipynb #cb00a163
 def mask_of(tensor):  # None where there is none
     "The mask that Keras attached to a tensor."
-    try:
-        from keras.src.backend.common.masking import get_keras_mask
-    except ImportError:  # before 3.7
-        return getattr(tensor, '_keras_mask', None)
+    from keras.src.backend.common.masking import get_keras_mask
+
     return get_keras_mask(tensor)
 
 # %% ../nbs/floor/65_keras_internals.ipynb #135a20f4
@@ -205,6 +204,24 @@ def connect(inputs: list) -> None:
     for tensor in inputs:
         if not tensor._keras_history.operation._outbound_nodes:
             keras.layers.Identity()(tensor)
+
+# %% ../nbs/floor/65_keras_internals.ipynb #4b04d036
+def has_adapter_scale(layer) -> bool:
+    "Does an adapter of this layer have a scale of its own? Since Keras 3.10."
+    return 'lora_alpha' in inspect.signature(layer.enable_lora).parameters
+
+
+def adapter_scale(layer) -> float:  # of a layer with an adapter; without a scale, the rank
+    return getattr(layer, 'lora_alpha', layer.lora_rank)
+
+
+def add_adapter(layer, rank: int, scale) -> float:  # the factor left for its second matrix
+    "Give a layer an adapter of this scale; None is the rank."
+    if has_adapter_scale(layer):
+        layer.enable_lora(rank, lora_alpha=scale)
+        return 1
+    layer.enable_lora(rank)
+    return (scale or rank) / rank
 
 # %% ../nbs/floor/65_keras_internals.ipynb #50f0e544
 def shows_sizes() -> bool:

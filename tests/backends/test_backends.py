@@ -194,9 +194,28 @@ def test_features_are_kept_and_trained_on(tmp_path):
 
 
 @elsewhere
-def test_settings_are_compared():
-    rows = tl.sweep(network(), X, Y, over={"optimizer.learning_rate": [0.1, 0.001]}, epochs=2, validation_split=0.3)
-    assert len(rows.rows) == 2 and rows.rows[0]["val_loss"] <= rows.rows[1]["val_loss"]
+@pytest.mark.parametrize("kind", [k for k in KINDS if k in ("random", "statistics", "accumulated")])
+def test_settings_are_compared_as_one_by_one(kind):
+    make, _ = KINDS[kind]
+    how = dict(epochs=2, validation_split=0.3, batch_size=16, shuffle=False)
+    over = {"optimizer.learning_rate": [0.1, 0.001]}
+    one_by_one = {"callbacks": [keras.callbacks.Callback()]}  # any callback sees one model at a time
+    together, alone = (tl.sweep(make(), X, Y, over=over, **how, **more) for more in ({}, one_by_one))
+    for a, b in zip(together.rows, alone.rows, strict=True):
+        for name in b.keys() - {"trained"}:
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-4)
+        for v, w in zip(a["trained"][1], b["trained"][1], strict=True):
+            np.testing.assert_allclose(v, w, atol=1e-5)
+    assert together.rows[0]["val_loss"] <= together.rows[1]["val_loss"]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="for JAX: make test-jax")
+def test_settings_train_in_one_program(monkeypatch):
+    from transferlit import loop
+
+    monkeypatch.setattr(loop, "run", None)  # which trains one model
+    rows = tl.sweep(random_network(), X, Y, over={"optimizer.learning_rate": [0.1, 0.01]}, epochs=1, validation_split=0.3)
+    assert len(rows.rows) == 2
 
 
 @elsewhere

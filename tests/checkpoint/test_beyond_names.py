@@ -12,7 +12,7 @@ import tensorflow as tf
 from safetensors.numpy import save_file
 
 import transferlit as tl
-from transferlit.keras_internals import keras_version
+from transferlit.keras_internals import add_adapter, keras_version
 
 L, v1 = keras.layers, tf.compat.v1
 SUFFIXES = ".keras", ".weights.h5", ".safetensors", ".ckpt"
@@ -29,8 +29,13 @@ def fill(model, seed=0):
 def adapted(rank=2, alpha=None):
     model = keras.Sequential([keras.Input((6,)), L.Dense(4, name="d"), L.Dense(2, name="h")])
     if rank:
-        model.layers[0].enable_lora(rank, lora_alpha=alpha)
+        adapt(model.layers[0], rank, alpha)
     return model
+
+
+def adapt(layer, rank, alpha):
+    if add_adapter(layer, rank, alpha) != 1:
+        pytest.skip(f"adapters of Keras {keras.__version__} have no scale")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -53,7 +58,7 @@ def quantized(layer, mode, rank):
     model = keras.Sequential([keras.Input(x.shape[1:]), part])
     model.quantize(mode)
     if rank:
-        part.enable_lora(rank, lora_alpha=6)
+        adapt(part, rank, 6)
         for v in part.weights:
             if "lora" in v.name:
                 v.assign(np.random.default_rng(1).normal(size=v.shape) / 10)
@@ -77,7 +82,7 @@ def test_a_scale_belongs_to_the_layer_whatever_its_number(tmp_path):
     make = lambda: keras.Sequential([keras.Input((6,)), L.Dense(4), L.Dense(2)])
     saved, model = make(), make()
     for part in saved, model:
-        part.layers[0].enable_lora(2, lora_alpha=8 if part is saved else None)
+        adapt(part.layers[0], 2, 8 if part is saved else None)
     fill(saved)
     tl.restore(model, tl.save(saved, tmp_path / "m.safetensors"), rename="renumber")
     np.testing.assert_allclose(model(X), saved(X), atol=1e-5)
@@ -109,6 +114,19 @@ def test_the_scale_of_an_adapter(tmp_path):
     with pytest.raises(ValueError, match="lora_alpha"):
         tl.save(saved, tmp_path / "m.ckpt")
     assert not (tmp_path / "m.ckpt.index").exists()
+
+
+def test_a_scale_that_an_older_keras_has_no_place_for(tmp_path, monkeypatch):
+    saved, plain, model = fill(adapted(alpha=8)), fill(adapted(0), 2), fill(adapted(), 1)
+    path, before = tl.save(saved, tmp_path / "m.safetensors"), model.get_weights()
+    for module in "keras_internals", "formats.planning":
+        monkeypatch.setattr(f"transferlit.{module}.has_adapter_scale", lambda layer: False)
+    tl.restore(plain, path)
+    np.testing.assert_allclose(plain(X), saved(X), atol=1e-5)
+    with pytest.raises(ValueError, match="since Keras 3.10"):
+        tl.restore(model, path)
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
 
 
 def worded(texts):
@@ -415,3 +433,99 @@ def test_settings_of_training_and_other_ways_to_say_the_same_do_not_matter(tmp_p
         return keras.Sequential([keras.Input((4, 3)), norm, cells, L.Dense(2, kernel_initializer=initial, name="d")])
     path = tl.save(make(-1, 0.1, "zeros"), tmp_path / "m.keras")
     assert tl.plan(make(2, 0.3, "ones"), path).ok
+
+
+ONES = np.full((5, 4), 0.3, "float32"), np.ones((5, 2), "float32")
+SLOTS = {
+    "Momentum": (lambda v1: v1.MomentumOptimizer(0.1, 0.9), lambda: keras.optimizers.SGD(0.1, momentum=0.9)),
+    "RMSProp": (lambda v1: v1.RMSPropOptimizer(0.1, momentum=0.5), lambda: keras.optimizers.RMSprop(0.1, momentum=0.5)),
+    "centered RMSProp": (lambda v1: v1.RMSPropOptimizer(0.1, momentum=0.5, centered=True),
+                         lambda: keras.optimizers.RMSprop(0.1, momentum=0.5, centered=True)),
+    "Adam": (lambda v1: v1.AdamOptimizer(0.1), lambda: keras.optimizers.Adam(0.1)),
+    "Adagrad": (lambda v1: v1.AdagradOptimizer(0.1), lambda: keras.optimizers.Adagrad(0.1)),
+    "Adadelta": (lambda v1: v1.AdadeltaOptimizer(0.1, epsilon=1e-7), lambda: keras.optimizers.Adadelta(0.1)),
+    "Ftrl": (lambda v1: v1.FtrlOptimizer(0.1), lambda: keras.optimizers.Ftrl(0.1)),
+}
+
+
+def trained_in_2018(optimizer, path, read=None, steps=3):
+    """Weights after some steps of TensorFlow 1 from a checkpoint, or from the start; they are saved."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, y = v1.placeholder(tf.float32, [None, 4]), v1.placeholder(tf.float32, [None, 2])
+        kernel = v1.get_variable("d/kernel", initializer=np.full((4, 2), 0.1, "float32"), use_resource=False)
+        bias = v1.get_variable("d/bias", initializer=np.zeros(2, "float32"), use_resource=False)
+        train = optimizer(v1.train).minimize(tf.reduce_mean((tf.matmul(x, kernel) + bias - y) ** 2))
+        saver = v1.train.Saver()
+        session.run(v1.global_variables_initializer())
+        if read:
+            saver.restore(session, read)
+        for _ in range(steps):
+            session.run(train, dict(zip((x, y), ONES)))
+        saver.save(session, str(path), write_meta_graph=False)
+        return session.run(kernel)
+
+
+@pytest.mark.parametrize("name", SLOTS)
+def test_a_training_of_tensorflow_1_goes_on_in_keras(name, tmp_path):
+    """As it would have gone on there: its slots are those of Keras' optimizer."""
+    then, now = SLOTS[name]
+    trained_in_2018(then, tmp_path / "half.ckpt")
+    want = trained_in_2018(then, tmp_path / "whole.ckpt", read=str(tmp_path / "half.ckpt"))
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="d")])
+    model.compile(now(), "mse")
+    tl.restore(model, tmp_path / "half.ckpt", optimizer=True)
+    model.fit(*ONES, batch_size=5, epochs=3, verbose=0)
+    np.testing.assert_allclose(model.get_layer("d").kernel, want, atol=2e-6)
+
+
+def test_a_schedule_needs_the_number_of_steps(tmp_path):
+    trained_in_2018(SLOTS["Momentum"][0], tmp_path / "half.ckpt")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="d")])
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    model.compile(keras.optimizers.SGD(schedule, momentum=0.9), "mse")
+    with pytest.raises(ValueError, match="optimizer/iteration: missing"):
+        tl.restore(model, tmp_path / "half.ckpt", optimizer=True)
+
+
+KERAS2 = {
+    "SGD": dict(momentum=("m", "momentum")),
+    "Adam": dict(momentum=("m", "m"), velocity=("v", "v")),
+    "AdamW": dict(momentum=("m", "m"), velocity=("v", "v")),
+    "RMSprop": dict(velocity=("velocity", "rms"), momentum=("momentum", "momentum"), average_gradient=("average_gradient", "mg")),
+    "Adamax": dict(momentum=("m", "m"), norm=("u", "v")),
+    "Adagrad": dict(accumulator=("accumulator", "accumulator")),
+    "Adadelta": dict(accumulated_grad=("accumulated_grad", "accum_grad"), accumulated_delta_var=("accumulated_delta_var", "accum_var")),
+    "Ftrl": dict(accumulator=("accumulator", "accumulator"), linear=("linear", "linear")),
+}
+MORE = {"SGD": dict(momentum=0.9), "RMSprop": dict(momentum=0.5, centered=True)}
+
+
+@pytest.mark.parametrize("age, prefix", [(0, "optimizer_weights/"), (1, "optimizer_weights/"), (1, "")])
+@pytest.mark.parametrize("kind", KERAS2)
+def test_slots_of_keras_2_are_those_of_keras_3(kind, age, prefix, tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="d")])
+    model.compile(getattr(keras.optimizers, kind)(0.1, **MORE.get(kind, {})), "mse")
+    held = {"d/kernel": np.ones((4, 2), "float32"), "d/bias": np.ones(2, "float32")}
+    count = (f"{prefix}iteration", f"{prefix}{kind}/iter")[age]
+    file, want = {**held, count: np.int64(7)}, {}
+    for number, (slot, names) in enumerate(KERAS2[kind].items()):
+        for path, value in held.items():
+            name = (f"{prefix}{kind}/{names[0]}/{path}", f"{prefix}{kind}/{path}/{names[1]}")[age]
+            file[name] = want[f"optimizer/{path}/{slot}"] = value * (number + 2)
+    save_file({n: np.asarray(a) for n, a in file.items()}, tmp_path / "old.safetensors")
+    tl.restore(model, tmp_path / "old.safetensors", optimizer=True)
+    got = slots(model)
+    assert int(got["optimizer/iteration"]) == 7
+    for name, value in want.items():
+        np.testing.assert_array_equal(got[name], value)
+
+
+def test_slots_of_another_optimizer_are_not_taken(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="d")])
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    arrays = {"d/kernel": np.ones((4, 2), "float32"), "d/bias": np.ones(2, "float32"), "SGD/iter": np.asarray(3)}
+    file = arrays | {f"Adam/{path}/m": arrays[path] for path in ("d/kernel", "d/bias")}
+    save_file(file, tmp_path / "adam.safetensors")
+    with pytest.raises(ValueError, match="optimizer/d/kernel/momentum: missing"):
+        tl.restore(model, tmp_path / "adam.safetensors", optimizer=True)

@@ -355,3 +355,30 @@ def test_dictionary_inputs_in_views(tmp_path):
     for given in ((x, Y), (pipeline,)):
         made = precompute(model, *given, views=2, augment=flip, verbose=False)
         assert made.n == len(made.y) == 96 and made.verify() < 1e-4
+
+
+def test_features_of_another_backend_are_taken_within_a_tolerance_only(tmp_path, monkeypatch):
+    from transferlit.features import features, key
+
+    model = keras.Sequential([keras.Input((4,)), L.Dense(3, trainable=False), L.Dense(2)])
+    x, how = np.ones((9, 4), "float32"), dict(store=tmp_path, verbose=False)
+    versions, here = key.library_versions(), keras.backend.backend()
+    monkeypatch.setattr(key, "_BACKENDS", (*key._BACKENDS, "another"))
+    with monkeypatch.context() as elsewhere:
+        there = {"another" if name == here else name: value for name, value in versions.items()}
+        elsewhere.setattr(key, "library_versions", lambda: there)
+        stored = precompute(model, x, **how)
+    make = features.make_rows  # which rounds otherwise here
+    monkeypatch.setattr(features, "make_rows", lambda *given: [a + 0.01 for a in make(*given)])
+    near = precompute(model, x, tolerance=0.1, **how)
+    assert "another backend" in near.note and near.folder == stored.folder
+    monkeypatch.setattr(features, "make_rows", lambda *given: [a + 1 for a in make(*given)])
+    assert precompute(model, x, tolerance=0.1, **how).note.startswith("Computed")
+    monkeypatch.setattr(features, "make_rows", make)
+    own = precompute(model, x, tolerance=0.1, **how)  # is there now, and comes first
+    assert own.folder != stored.folder and own.note.startswith("Reused") and "another" not in own.note
+    for wrong in -1, "near":
+        with pytest.raises(ValueError, match="above zero"):
+            precompute(model, x, tolerance=wrong, **how)
+    with pytest.raises(ValueError, match="lie in a store"):
+        precompute(model, x, tolerance=0.1)

@@ -228,9 +228,11 @@ def test_the_state_of_what_goes_on_training_goes_on(name):
     except AttributeError as error:  # of Keras' own: Muon before 3.13, with TensorFlow
         pytest.skip(f"{name} of Keras {keras.__version__} trains nothing: {error}")
     own = {v.path: keras.ops.convert_to_numpy(v).copy() for v in model.optimizer.variables}
+    count = len(model.optimizer.variables)
     tl.freeze(model, "body")
-    slots = [v for v in model.optimizer.variables if v.path in own]  # one of Nadam has no name
+    paths = [v.path for v in model.optimizer.variables]  # Ftrl of Keras 3.7 names accumulators alike
+    slots = [v for v in model.optimizer.variables if v.path in own and paths.count(v.path) == 1]  # one of Nadam has no name
     assert len(slots) > 2
     for v in slots:
         np.testing.assert_array_equal(v, own[v.path], err_msg=v.path)
-    assert len(model.optimizer.variables) < len(own)
+    assert len(model.optimizer.variables) < count

@@ -17,7 +17,7 @@ from keras import losses as L
 from keras import optimizers as O
 
 import transferlit as tl
-from transferlit.keras_internals import keras_version
+from transferlit.keras_internals import draws_by_epoch, keras_version
 
 rng = np.random.default_rng(0)
 ROWS = 150
@@ -430,7 +430,8 @@ def test_what_branches_is_swept_one_by_one():
 
 
 def test_another_seed_another_order():
-    assert (_order(1) == _order(1)).all() and (_order(1) != _order(2)).any()
+    assert (_order(1) == _order(1)).all()
+    assert (_order(1) == _order(2)).all() == draws_by_epoch()  # or the epoch decides, not the seed
     assert sorted(_order(2)) == list(range(ROWS))
 
 

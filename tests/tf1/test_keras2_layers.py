@@ -54,3 +54,76 @@ def test_a_name_with_a_slash_is_told_and_found(tmp_path):
     assert old.to_keras(outputs="out/put").layers[-1].name == "out_put"
     name, shape, dtype = next(w for n, ws in ENTRIES["dotted_names"]["layers"] if n == "out/put" for w in ws)
     np.testing.assert_array_equal(old.to_keras().get_layer("out_put").kernel, array("out/put", name, shape, dtype))
+
+
+class Gained(keras.layers.Layer):
+    "A layer of one's own, called otherwise here than in its file."
+    def build(self, shape): self.gain = self.add_weight(name="gain", shape=(shape[-1],))
+    def call(self, x): return x*self.gain
+
+
+CODE = ["4wEAAAABAAAA", None, None]  # what Keras 2 wrote of a `lambda`; it is never read
+MARSHALED = dict(class_name="__lambda__", config=dict(code=CODE[0], defaults=None, closure=None))
+
+
+def own(kind, name, weights=(), **config):
+    "The file of a layer that Keras 2 does not have, with what it says of itself."
+    layers = [dict(class_name=kind, config=dict(name=name, batch_input_shape=[None, 3], dtype="float32", trainable=True, **config))]
+    return dict(kind=name, version="2.4.0", config=dict(class_name="Sequential", config=dict(name="s", layers=layers)), layers=[(name, list(weights))])
+
+
+def function(written, **more): return own("Lambda", "twice", function=written, function_type="lambda", module="__main__", output_shape=None, output_shape_type="raw", output_shape_module=None, arguments=more)
+
+
+def by(x, factor=2.): return x*factor
+
+
+@pytest.mark.parametrize("written", [CODE, MARSHALED, "by"], ids=["code", "marshaled", "name"])
+@pytest.mark.parametrize("arguments, expected", [({}, 2.), ({"factor": 3.}, 3.)], ids=["alone", "with arguments"])
+def test_a_function_that_is_given_stands_for_the_one_in_the_file(written, arguments, expected, tmp_path):
+    path, x = write(function(written, **arguments), tmp_path/"m.h5"), np.ones((2, 3), "float32")
+    assert np.array_equal(tl.revive(path, custom_objects={"twice": by}).to_keras()(x), x*expected)
+    with pytest.raises(ValueError, match="custom_objects.*twice"): tl.revive(path)
+
+
+def test_a_function_is_given_by_its_own_name(tmp_path):
+    x = np.ones((2, 3), "float32")
+    assert np.array_equal(tl.revive(write(function("by"), tmp_path/"m.h5"), custom_objects={"by": by}).to_keras()(x), x*2)
+
+
+@pytest.mark.parametrize("written, given", [("Gain", "Gain"), ("mine>Gain", "Gain"), ("mine>Gain", "mine>Gain")])
+def test_a_class_may_be_called_otherwise_here(written, given, tmp_path):
+    path = write(own(written, "g", [("g/gain:0", [3], "float32")]), tmp_path/"m.h5")
+    model, x = tl.revive(path, custom_objects={given: Gained}).to_keras(), np.ones((2, 3), "float32")
+    np.testing.assert_allclose(model(x), x*array("g", "g/gain:0", [3], "float32"), rtol=1e-6)
+
+
+def called(kind, name, config, shape=(None, 3), **operands):
+    "The file of a functional model of one layer."
+    first = dict(class_name="InputLayer", name="x", inbound_nodes=[], config=dict(name="x", batch_input_shape=list(shape), dtype="float32"))
+    node = ["x", 0, 0, operands]
+    calls = [node] if kind == "TFOpLambda" else [[node]]
+    call = dict(class_name=kind, name=name, config=dict(name=name, trainable=True, dtype="float32", **config), inbound_nodes=calls)
+    whole = dict(name="m", layers=[first, call], input_layers=[["x", 0, 0]], output_layers=[[name, 0, 0]])
+    return dict(kind=name, version="2.4.0", config=dict(class_name="Functional", config=whole), layers=[])
+
+
+def operation(name, **operands): return called("TFOpLambda", name, dict(function=name), **operands)
+
+
+def test_whole_parts_of_a_quotient(tmp_path):
+    x = np.float32([[-3, 1, 5]])
+    assert np.array_equal(tl.revive(write(operation("compat.v1.floor_div", y=2.), tmp_path/"m.h5")).to_keras()(x), x//2)
+
+
+@pytest.mark.parametrize("name, reason", [("__operators__.eq", "must name what it is called with"), ("io.read_file", "must be known to compute")])
+def test_an_operation_is_refused_with_its_own_reason(name, reason, tmp_path):
+    with pytest.raises(ValueError, match=reason): tl.revive(write(operation(name), tmp_path/"m.h5"))
+
+
+def test_what_a_layer_of_ones_own_lacks_is_said_in_plain_words(tmp_path):
+    "Keras 3 asks a layer in `TimeDistributed` for its output shape."
+    inner = dict(class_name="Gain", config=dict(name="g", dtype="float32"))
+    path = write(called("TimeDistributed", "t", dict(layer=inner), (None, 2, 3)), tmp_path/"m.h5")
+    with pytest.raises(ValueError, match="compute_output_shape") as told: tl.revive(path, custom_objects={"Gain": Gained})
+    assert "\x1b" not in str(told.value)

@@ -343,3 +343,58 @@ def test_what_the_end_is_made_of_is_taken_or_said(tmp_path, build, taken, said):
     model = old.to_keras()
     assert old.report["made"][-1]["outputs"] == [f"{taken}:0"] and old.report["made"][-1]["difference"] < 1e-5
     assert said in " ".join(model.notes) if said else not model.notes
+
+
+def exported(folder, build):
+    "A SavedModel of TensorFlow 1; `build` gives its signatures, each a pair of inputs and outputs by name."
+    model, infos = v1.saved_model, v1.saved_model.build_tensor_info
+    with tf.Graph().as_default(), v1.Session() as session:
+        parts = {name: [{k: infos(t) for k, t in side.items()} for side in pair] for name, pair in build().items()}
+        session.run(v1.global_variables_initializer())
+        builder = model.Builder(str(folder/"s"))
+        builder.add_meta_graph_and_variables(session, ["serve"], {name: model.build_signature_def(*pair) for name, pair in parts.items()})
+        builder.save()
+    return tl.revive(folder/"s")
+
+
+def in_two_parts():
+    x = placed("x", None, 3)
+    body = tf.nn.relu(dense(x, 4, "body"), name="h")
+    return x, body, dense(body, 2, "o")
+
+
+def loss_and_serving():
+    x, _, y = in_two_parts()
+    t = placed("t", None, dtype=tf.int32)
+    loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=t, logits=y), name="loss")
+    return {"train": ({"x": x, "t": t}, {"loss": loss}), "serving_default": ({"x": x}, {"y": y})}
+
+
+def body_and_serving():
+    x, body, y = in_two_parts()
+    return {"body": ({"x": x}, {"h": body}), "serving_default": ({"x": x}, {"y": y})}
+
+
+def a_whole_number_too():
+    x, _, y = in_two_parts()
+    return {"serving_default": ({"x": x}, {"y": y, "class": tf.argmax(y, 1, name="class")})}
+
+
+@pytest.mark.parametrize("build, said", [(loss_and_serving, "loss:0"), (body_and_serving, "h:0"), (a_whole_number_too, "class:0")])
+def test_the_signature_for_serving_comes_first_and_others_are_told(tmp_path, build, said):
+    old = exported(tmp_path, build)
+    assert said in " ".join(old.to_keras().notes) and old.report["made"][-1]["outputs"] == ["o:0"]
+
+
+def test_signatures_of_equal_standing_are_asked_for(tmp_path):
+    def build():
+        x = placed("x", None, 3)
+        return {name: ({"x": x}, {"y": dense(x, 2, name)}) for name in ("age", "mood")}
+    with pytest.raises(ValueError, match=r"outputs=.*\(signature '(age|mood)'\)"): exported(tmp_path, build).to_keras()
+
+
+def test_a_saved_model_without_signatures_says_that_it_has_no_output(tmp_path):
+    module = tf.Module()
+    module.weight = tf.Variable(np.ones((3, 2), "float32"))
+    tf.saved_model.save(module, str(tmp_path/"s"))
+    with pytest.raises(ValueError, match="must have an output"): tl.revive(tmp_path/"s").to_keras()

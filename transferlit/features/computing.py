@@ -26,7 +26,7 @@ from .key import key_of, key_parts
 from .ray_dataset import Columns, the_ray
 from .ray_extraction import extract_by_workers
 from .reuse import find_begun, find_nearest, find_stored, make_features
-from .reuse import write_whole
+from .reuse import find_of_another_backend, write_whole
 from ..store import open_store
 
 # %% auto #0
@@ -175,6 +175,15 @@ def _engine(engine, job, store, workers, on_bad_row):
     return partial(extract_by_workers, workers=workers)
 
 # %% ../../nbs/features/70_computing.ipynb #99e0589d
+def _check_tolerance(tolerance, store) -> None:
+    if tolerance is not None and not (isinstance(tolerance, (int, float)) and tolerance > 0):
+        rule = 'A tolerance is a number above zero, or None.'
+        refuse(rule, 'Give one such as 1e-5.', f'tolerance={tolerance!r}')
+    if tolerance and not store:
+        rule = 'Features of another backend lie in a store.'
+        refuse(rule, 'Give `store=`, too.', f'tolerance={tolerance!r} without a store')
+
+
 def _check_views(views, augment) -> None:
     if views < 1 or views > 1 and augment is None:
         rule, fix = 'Each view is a pass of augmentation.', 'Give `augment=` with `views=`.'
@@ -222,6 +231,9 @@ def precompute(
     # what the engine does with rows of a Dataset that the model can't take: 'raise' names the
     # first, 'skip' leaves them out and lists them
     on_bad_row: str = 'raise',
+    # in a store, take what another of Keras' backends made, where rows made anew differ by no more
+    # than this; None: only what this one made
+    tolerance: float | None = None,
     # a progress bar where it takes longer, and a line that says what was done
     verbose: bool = True,
 ) -> Features:  # with the labels in the order of the rows
@@ -237,6 +249,7 @@ def precompute(
     if not source.stream:
         check_inputs(cut, source.x)
     check_count('batch_size', batch_size)
+    _check_tolerance(tolerance, store)
     _check_views(views, augment)
     augmentation = None if augment is None else Augment(augment, seed)
     job = Pass(cut, source, batch_size, views, augmentation, dtype)
@@ -246,7 +259,9 @@ def precompute(
         made = make_features(job, parts, keep_in_memory(job, verbose))
         return replace(made, note=f'Computed.{_unseen(job)}')
     parts = key_parts(cut, content_of(source, key), dtype, views, job.augment)
-    made = _stored(job, parts, open_store(store, limit), verbose, write)
+    opened = open_store(store, limit)
+    made = tolerance and find_of_another_backend(job, parts, opened, tolerance)
+    made = made or _stored(job, parts, opened, verbose, write)
     made = replace(made, note=f'{made.note}{_unseen(job)}')
     if verbose:
         print(made)

@@ -27,7 +27,7 @@ from .key import changes_between, key_of, model_parts
 from ..tables import Table
 
 # %% auto #0
-__all__ = ['Features', 'compare_rows', 'make_rows', 'near_rows', 'extreme_rows', 'find_marks']
+__all__ = ['Features', 'compare_rows', 'make_rows', 'near_rows', 'extreme_rows', 'find_marks', 'measure_apart']
 
 # %% ../../nbs/features/50_features.ipynb #8f5ffee9
 @dataclass
@@ -356,6 +356,16 @@ def find_marks(stored, given) -> tuple:
     return places[:, 0], places[:, 1]
 
 # %% ../../nbs/features/50_features.ipynb #d863a8c2
+def _compared(features, places, rows) -> tuple:
+    return compare_rows(features[places], make_rows(features.split, rows))
+
+
+def measure_apart(features, n: int = 16) -> float:  # infinite where no row can be made again
+    "The largest difference between `n` stored rows and the same made anew, whatever it is."
+    places, rows = _some(features, n)
+    return _compared(features, places, rows)[0] if len(places) else math.inf
+
+
 def _verify(features, n: int = 16, x=None) -> float:
     """The largest difference between `n` stored rows and the same made anew. Raises ValueError
     where rounding does not explain it.
@@ -369,7 +379,7 @@ def _verify(features, n: int = 16, x=None) -> float:
             'Compute the features anew.',
             'none of its first rows',
         )
-    worst, explained = compare_rows(features[places], make_rows(features.split, rows))
+    worst, explained = _compared(features, places, rows)
     if not explained:
         refuse(
             'Stored features must be what the model makes.',

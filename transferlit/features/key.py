@@ -17,7 +17,7 @@ from ..cut import Split
 from ..files import content_hash
 
 # %% auto #0
-__all__ = ['model_parts', 'key_parts', 'library_versions', 'key_of', 'changes_between']
+__all__ = ['model_parts', 'key_parts', 'library_versions', 'key_of', 'differ_by_backend', 'changes_between']
 
 # %% ../../nbs/features/30_key.ipynb #d81d7cee
 _FORMAT = 2  # of what is stored about features
@@ -122,6 +122,18 @@ def _step_changes(old, new) -> list:  # of the steps below the cut, as (name, ha
 
 # %% ../../nbs/features/30_key.ipynb #e74f138f
 _BACKENDS = 'tensorflow', 'jax', 'torch'
+
+
+def differ_by_backend(old: dict, new: dict) -> bool:
+    "Are these the parts of the same features, made on two backends?"
+    if key_of(old) == key_of(new):
+        return False
+    return key_of(_without_backend(old)) == key_of(_without_backend(new))
+
+
+def _without_backend(parts: dict) -> dict:
+    versions = {n: v for n, v in parts.get('versions', {}).items() if n not in _BACKENDS}
+    return {**parts, 'versions': versions}
 
 
 def _augmentation_changes(old, new) -> list:

@@ -8,6 +8,7 @@ Docs: https://transferlit.github.io/transferlit/features/reuse.html.md"""
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -18,13 +19,13 @@ from ..data import refuse
 from .augment import BLOCK
 from .extraction import Unlike, lay_out
 from .features import Features, compare_rows, extreme_rows, find_marks
-from .features import make_rows, near_rows
+from .features import make_rows, measure_apart, near_rows
 from .intake import Stream, mark_rows
-from .key import changes_between
+from .key import changes_between, differ_by_backend, key_of
 from .ray_dataset import Columns
 
 # %% auto #0
-__all__ = ['align_views', 'make_features', 'find_stored', 'find_begun', 'write_whole', 'find_nearest']
+__all__ = ['align_views', 'make_features', 'find_stored', 'find_of_another_backend', 'find_begun', 'write_whole', 'find_nearest']
 
 # %% ../../nbs/features/68_reuse.ipynb #cacd451b
 def _place_views(arrays: dict, views: int) -> list:
@@ -125,6 +126,31 @@ def _check_rows(job, rows: int, at_most=False) -> None:
     wanted = n and n * job.views
     if wanted and (rows > wanted or rows < wanted and not at_most):
         raise Unlike(f'{rows:,} rows for {wanted:,}')
+
+# %% ../../nbs/features/68_reuse.ipynb #87097b6e
+def find_of_another_backend(job, parts, store, tolerance: float) -> Features | None:
+    "What another backend made of the same, where rows made anew differ by no more than this."
+    known = [about['parts'] for about in store.read_abouts() if 'parts' in about]
+    if key_of(parts) in map(key_of, known):
+        return None  # this one's own are there
+    others = (theirs for theirs in known if differ_by_backend(theirs, parts))
+    found = (_near(job, theirs, store, tolerance) for theirs in others)
+    return next(filter(None, found), None)
+
+
+def _near(job, theirs, store, tolerance: float) -> Features | None:
+    folder = store.place(key_of(theirs))
+    try:
+        with store.locked(folder):
+            entry = store.read(folder)
+    except disk.Damaged:
+        return None
+    features = entry and make_features(job, theirs, entry.arrays, entry)
+    apart = measure_apart(features) if features else math.inf
+    if apart > tolerance:
+        return None
+    said = f'made on another backend, and some rows made anew differ by {apart:.2g}'
+    return replace(features, note=f'Reused: whole, {said}.')
 
 # %% ../../nbs/features/68_reuse.ipynb #69069165
 def find_begun(job, store, folder) -> tuple:  # an entry or None, and why

@@ -16,6 +16,7 @@ import numpy as np
 from .matching import Hit, layer_paths, own_variables
 from .state import SCALE
 from .writing import host
+from ..keras_internals import add_adapter
 from ..paths import by_path
 
 # %% auto #0
@@ -33,29 +34,43 @@ class _Adapter:
 
     def copied(self) -> keras.Layer:
         "The layer as the file has it. Raises ValueError where the matrices do not fit."
-        copy = self.adapted()
+        copy, factor = self.adapted()
         own = own_variables(copy)
         for number, variable in own.items():
             stored = self.hits[number].stored
             variable.assign(np.asarray(stored))
         added = filter(_is_part, copy.weights)
-        for variable, part in zip(added, self.parts):
-            variable.assign(np.asarray(part))
+        for variable, part, by in zip(added, self.parts, (1, factor)):
+            variable.assign(np.asarray(part) * by)
         return copy
 
-    def adapted(self) -> keras.Layer:
+    def adapted(self) -> tuple:  # the layer, and the factor of its second matrix
         config = self.layer.get_config()
         copy = type(self.layer).from_config(config)
         shapes = self.layer.get_build_config()
         copy.build_from_config(shapes)
         rank = self.parts[0].shape[-1]
-        copy.enable_lora(rank, lora_alpha=self.scale)
-        return copy
+        return copy, add_adapter(copy, rank, self.scale)
+
+    def saved(self) -> dict:  # number to value
+        "The layer's variables with the adapter added."
+        found = {}
+        self.copied().save_own_variables(found)
+        return found
 
     def value(self, number: str) -> np.ndarray:
-        saved, copy = {}, self.copied()
-        copy.save_own_variables(saved)
-        return host(saved[number])
+        return host(self.saved()[number])
+
+    def changed(self, kernel: str) -> list:  # numbers
+        "The kernel; where it is rounded, all that its new rounding changes."
+        if getattr(self.layer, 'quantization_mode', None) is None:
+            return [n for n, hit in self.hits.items() if _split(hit.name)[1] == kernel]
+        saved = self.saved()
+        return [n for n, hit in self.hits.items() if not _are_equal(saved[n], hit.stored)]
+
+
+def _are_equal(value, stored) -> bool:
+    return np.array_equal(host(value), np.asarray(stored))
 
 
 def _is_part(variable) -> bool:
@@ -105,17 +120,8 @@ def _merged(layer, hits: dict, usable: dict, state: dict) -> dict:  # number to 
         scope, kernel = _split(hit.name)
         scale = state.get(f'{scope}{SCALE}')
         adapter = _Adapter(layer, hits, parts, scale)
-        return _changed(adapter, kernel, names)
+        return {number: _added(adapter, number, names) for number in adapter.changed(kernel)}
     return {}
-
-
-def _changed(adapter: _Adapter, kernel: str, names: list) -> dict:
-    found = {}
-    for number, hit in adapter.hits.items():
-        _, leaf = _split(hit.name)
-        if leaf.startswith(kernel):
-            found[number] = _added(adapter, number, names)
-    return found
 
 
 def _split(name: str) -> tuple:  # `d/kernel`: `d/` and `kernel`

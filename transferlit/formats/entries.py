@@ -262,7 +262,10 @@ _SLOT = (
     '|PowerSign|AddSign|LARSOptimizer|adam_[mv])'
 )
 _SETTING = '(?:iter|iterations?|decay|learning_rate|beta_[12]|momentum|rho|epsilon|schedule_decay)'
-_STATE = '(?:m|v|vhat|momentum|velocity|rms|mg|mean_square|accumulator|linear)'
+_STATE = (
+    '(?:m|v|u|vhat|momentum|velocity|rms|mg|mean_square|accumulator|linear'
+    '|accum_grad|accum_var|accumulated_grad|accumulated_delta_var)'
+)
 
 # %% ../../nbs/formats/10_entries.ipynb #7ffde2a5
 _SIGNS = [

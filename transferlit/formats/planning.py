@@ -43,6 +43,7 @@ from transferlit.formats.state import (
     average_hits,
     file_state,
     model_state,
+    needs_no_counter,
     optimizer_hits,
     plan_state,
 )
@@ -55,6 +56,7 @@ from transferlit.formats.transforms import (
     unknown_transform,
 )
 from .writing import ADAPTER, adapted_layers, optimizer_variables
+from ..keras_internals import adapter_scale, has_adapter_scale
 from ..paths import by_path, match
 from ..tables import Table
 
@@ -404,7 +406,9 @@ class _Planner(_Sources):
         hits = self.open_hits(optimizer_hits(self.model, self.weights, self.files))
         wanted = {p for p in self.wanted if p not in self.declared}
         if not hits.get('optimizer/learning_rate'):  # a constant of the program that saved it
-            built.pop('optimizer/learning_rate', None)
+            constant = built.pop('optimizer/learning_rate', None) is not None
+            if constant and not hits.get(_STEPS) and needs_no_counter(self.model.optimizer, hits):
+                del built[_STEPS]
         return [
             self.row(target, v, hits[target])
             for target, v in built.items()
@@ -437,11 +441,18 @@ class _Planner(_Sources):
                 for name in (kernel, self.files.get(parts[0], kernel))
             )
             scale = theirs.get(file, layer.lora_rank)
-            if set(parts) <= written - set(self.merged) and scale != layer.lora_alpha:
-                rows.append(StateRow(path, f'restored: {scale}', layer, scale))
+            if set(parts) <= written - set(self.merged) and scale != adapter_scale(layer):
+                rows.append(_scale_row(path, layer, scale))
         return rows
 
 # %% ../../nbs/formats/96_planning.ipynb #b180e507
+def _scale_row(path: str, layer, scale) -> StateRow:
+    if has_adapter_scale(layer):
+        return StateRow(path, f'restored: {scale}', layer, scale)
+    why = f'kept: the file has {scale}, and adapters have a scale since Keras 3.10'
+    return StateRow(path, why, layer)
+
+
 def _row(path: str, variable, status: str, hit: Hit | None, why: str) -> dict:
     shape, dtype = tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype)
     file = ' + '.join((hit.name, *hit.also)) if hit else None
@@ -454,6 +465,9 @@ def _scopes(path: str, file: str) -> dict:  # what a variable lies in, here and 
         path, file = path.rpartition('/')[0], file.rpartition('/')[0]
         found[path] = file
     return found
+
+
+_STEPS = 'optimizer/iteration'
 
 
 def _slot_owner(target: str) -> str:  # `optimizer/hidden1/kernel/momentum`: `hidden1/kernel`

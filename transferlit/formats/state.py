@@ -26,11 +26,12 @@ from transferlit.formats.matching import (
     rules_of,
 )
 from .writing import host, keras_keys, optimizer_variables
+from ..keras_internals import adapter_scale
 from ..paths import by_path
 
 # %% auto #0
 __all__ = ['VOCABULARY', 'IDF', 'BINS', 'SEED', 'SCALE', 'layer_state', 'model_state', 'state_as_json', 'put_state', 'misfit',
-           'file_state', 'StateRow', 'plan_state', 'optimizer_hits', 'average_hits']
+           'file_state', 'StateRow', 'plan_state', 'needs_no_counter', 'optimizer_hits', 'average_hits']
 
 # %% ../../nbs/formats/92_state.ipynb #466e6f3c
 VOCABULARY, IDF, BINS, SEED, SCALE = (
@@ -51,8 +52,8 @@ def layer_state(layer) -> dict:  # name to numbers and texts, as JSON takes them
         found[BINS] = [float(edge) for edge in layer.bin_boundaries]
     if seeds := getattr(layer, '_seed_generators', None):
         found[SEED] = [host(seed.state).tolist() for seed in seeds]
-    if getattr(layer, 'lora_enabled', False) and layer.lora_alpha != layer.lora_rank:
-        found[SCALE] = layer.lora_alpha
+    if getattr(layer, 'lora_enabled', False) and adapter_scale(layer) != layer.lora_rank:
+        found[SCALE] = adapter_scale(layer)
     return found
 
 # %% ../../nbs/formats/92_state.ipynb #cf017a25
@@ -260,8 +261,33 @@ _TF1_SLOTS = {  # of the optimizer's class: its slots, as TensorFlow 1 calls the
     'AdamW': {'momentum': 'Adam', 'velocity': 'Adam_1'},
     'RMSprop': {'velocity': 'RMSProp', 'momentum': 'RMSProp_1'},
     'Adagrad': {'accumulator': 'Adagrad'},
+    'Adadelta': {'accumulated_grad': 'Adadelta', 'accumulated_delta_var': 'Adadelta_1'},
+    'Ftrl': {'accumulator': 'Ftrl', 'linear': 'Ftrl_1'},
     'SGD': {'momentum': 'Momentum'},
 }
+_CENTERED = {'velocity': 'RMSProp', 'average_gradient': 'RMSProp_1', 'momentum': 'RMSProp_2'}
+_KERAS2_SLOTS = {  # of Keras 3: what Keras 2 called it, in its last versions or before
+    'momentum': ('m', 'momentum'),
+    'velocity': ('v', 'rms', 'velocity'),
+    'average_gradient': ('mg', 'average_gradient'),
+    'norm': ('u', 'v'),
+    'accumulated_grad': ('accumulated_grad', 'accum_grad'),
+    'accumulated_delta_var': ('accumulated_delta_var', 'accum_var'),
+    'iteration': ('iter',),
+    'u_product': ('Variable', 'momentum_cache'),
+}
+_ALIKE = 'SGD', 'RMSprop', 'Adagrad', 'Adadelta', 'Ftrl'  # whatever their number, steps are alike
+
+
+def needs_no_counter(
+    optimizer,  # of Keras
+    hits: dict,  # as `optimizer_hits` gives them
+) -> bool:  # True where a number of steps that the file does not hold changes nothing
+    "Do slots come from TensorFlow 1, which counts steps for Adam alone?"
+    kind = type(optimizer).__name__
+    slots = set(_TF1_SLOTS.get(kind, {}).values())
+    names = [hit.name for found in hits.values() for hit in found]
+    return kind in _ALIKE and any(n.rpartition('/')[2] in slots for n in names)
 
 
 def optimizer_hits(
@@ -282,6 +308,7 @@ class _Slots:
         # `adam/hidden1_kernel_momentum`, without the name of the optimizer
         self.flat = {n.partition('/')[2]: n for n in self.stored}
         self.numbers = _numbered_slots(model, weights, files)
+        self.keras2 = _behind_class(self.stored, type(model.optimizer).__name__)
 
     def hit(self, target: str, variable) -> list:
         path, _, slot = target.removeprefix('optimizer/').rpartition('/')
@@ -295,12 +322,34 @@ class _Slots:
     def _slot_names(self, path: str, slot: str) -> list:
         file = self.files.get(path, path)
         kind = type(self.model.optimizer).__name__
-        v1 = _TF1_SLOTS.get(kind, {}).get(slot)
+        centered = kind == 'RMSprop' and f'{file}/RMSProp_2' in self.stored
+        v1 = (_CENTERED if centered else _TF1_SLOTS.get(kind, {})).get(slot)
         flat = self.flat.get(f'{file.replace("/", "_")}_{slot}', '')
-        return [f'optimizer/{file}/{slot}', f'{file}/{v1}', flat]
+        names = [f'optimizer/{file}/{slot}', f'{file}/{v1}', flat]
+        for old in _KERAS2_SLOTS.get(slot, (slot,)):
+            last, before = f'{old}/{file}', f'{file}/{old}'
+            names.append(self.keras2.get(last, ''))
+            names.append(self.keras2.get(before, ''))
+        return names
 
     def _shared_names(self, slot: str) -> list:
-        return [self.flat.get(slot, ''), *(['global_step'] if slot == 'iteration' else [])]
+        names = [self.flat.get(slot, ''), slot]
+        for old in _KERAS2_SLOTS.get(slot, ()):
+            names.append(self.keras2.get(old, ''))
+        if slot == 'iteration':
+            names.append('global_step')
+        return names
+
+
+def _behind_class(stored: dict, kind: str) -> dict:
+    "What stands behind the optimizer's class in names of Keras 2, to the whole name: `m/d/kernel`."
+    alike = {'adam', 'adamw'}
+    classes, found = alike if kind.lower() in alike else {kind.lower()}, {}
+    for name in stored:
+        scope, _, tail = name.removeprefix('optimizer_weights/').partition('/')
+        if re.sub(r'_\d+$', '', scope).lower() in classes:
+            found[tail] = name
+    return found
 
 # %% ../../nbs/formats/92_state.ipynb #b8fc0051
 def _converted(self, name: str, slot: str) -> Hit:

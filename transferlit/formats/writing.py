@@ -22,7 +22,7 @@ import keras
 import ml_dtypes
 import numpy as np
 from ..errors import see
-from ..keras_internals import saving_lib
+from ..keras_internals import adapter_scale, saving_lib
 
 from ..files import atomic_path, content_hash, locked, printable, sync, writable
 from .safetensors import write_safetensors
@@ -331,7 +331,7 @@ def write_checkpoint(arrays: dict, part: Path, path: Path) -> None:
 def _check_scales(model, chosen: dict) -> None:
     "Raises ValueError for an adapter whose scale the file could not say."
     for layer, parts in adapted_layers(model).values():
-        if set(parts) <= set(chosen) and layer.lora_alpha != layer.lora_rank:
+        if set(parts) <= set(chosen) and adapter_scale(layer) != layer.lora_rank:
             raise ValueError(
                 'This kind of file holds arrays only, not the scale of an adapter. Save as'
                 ' `.safetensors` or `.keras`. Received: `lora_alpha`='

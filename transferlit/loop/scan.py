@@ -17,10 +17,10 @@ from keras import tree
 from ..backends import count_accelerators
 from ..data import flat, map_flat
 from ..keras_internals import view_as
-from .steps import Program, Work, are_same
+from .steps import Program, Work, are_same, spans
 
 # %% auto #0
-__all__ = ['steps_together', 'Scan', 'StepByStep', 'program_kind']
+__all__ = ['steps_together', 'Scan', 'ManyScans', 'StepByStep', 'program_kind']
 
 # %% ../../nbs/loop/35_scan.ipynb #fd470f13
 def _with_features(model, parts, x, features):
@@ -118,7 +118,7 @@ def _fit_into(new, old):
     return tree.map_structure(_as, new, old)
 
 
-def _scan(one: Callable) -> Callable:
+def _scan(one: Callable, **options) -> Callable:  # options of `jax.jit`
     "A compiled function of (moving, fixed, order, start, stop, leaves): all steps, last logs."
     import jax
 
@@ -135,7 +135,7 @@ def _scan(one: Callable) -> Callable:
             start += (stop - start) // together * together
         return jax.lax.fori_loop(start, stop, body, carried)
 
-    return jax.jit(run, donate_argnums=0)
+    return jax.jit(run, **options)
 
 
 def steps_together() -> int:
@@ -181,7 +181,7 @@ class Scan:
 
     def _compiled(self, size: int):
         if size not in self._runs:
-            self._runs[size] = _scan(self._one(size))
+            self._runs[size] = _scan(self._one(size), donate_argnums=0)
         return self._runs[size]
 
     def _one(self, size: int) -> Callable:
@@ -201,14 +201,9 @@ class Scan:
         return _State.of(model, parts[1] if parts else model, self.work.kind)
 
     def __call__(self, leaves: list, order, start: int, stop: int) -> dict:  # logs of the last step
-        full = min(stop, len(order) // self.size)
         logs = {}
-        if start < full:
-            logs = self._run(self.size, leaves, order, (start, full))
-        if full < stop:
-            rest = len(order) - full * self.size
-            span = max(start, full), stop
-            logs = self._run(rest, leaves, order, span)
+        for size, *span in spans(self.size, order, start, stop):
+            logs = self._run(size, leaves, order, span)
         return logs
 
     def _run(self, size: int, leaves, order, span: tuple) -> dict:
@@ -217,6 +212,38 @@ class Scan:
         moving, logs = self._compiled(size)(moving, fixed, order, *span, list(leaves))
         state.put(moving)
         return logs
+
+# %% ../../nbs/loop/35_scan.ipynb #345105f5
+class ManyScans(Scan):
+    "The same for many candidates of one shape, whose values are stacked."
+
+    def __init__(self, work: Work, variables: list):  # variables: those that are stacked
+        super().__init__(work)
+        state = self._state()
+        self.fixed = state.split(state.values())[1]
+        place = {id(v): i for i, v in enumerate(variables)}
+        groups = zip(state.groups, state.moving)
+        self.places = [[place[id(group[i])] for i in moving] for group, moving in groups]
+
+    def _compiled(self, size: int):
+        import jax
+
+        if size not in self._runs:
+            every = jax.vmap(self._one(size), in_axes=(0, None, None, None, None))
+            self._runs[size] = _scan(every)
+        return self._runs[size]
+
+    def __call__(self, leaves: list, order, start: int, stop: int, values: list) -> list:
+        "The values after these steps."
+        for size, *span in spans(self.size, order, start, stop):
+            moving = [[values[i] for i in places] for places in self.places]
+            made, _ = self._compiled(size)(moving, self.fixed, order, *span, list(leaves))
+            pairs = zip(flat(self.places), flat(made))
+            values = self._with(values, dict(pairs))
+        return values
+
+    def _with(self, values: list, made: dict) -> list:
+        return [made.get(i, value) for i, value in enumerate(values)]
 
 # %% ../../nbs/loop/35_scan.ipynb #ef7f52b3
 class StepByStep:

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import keras
 
-from ..backends import compile_graph, on_tensorflow, tf
+from ..backends import compile_graph, on_tensorflow, tf, to_numpy
 from ..data import flat
 from .rows import Epochs
 from .running import Plan, plain_logs
+from .scan import ManyScans
 from .steps import Layout, Work, first_shows, one_step, own_step
 from .xla import wants_xla
 
@@ -139,25 +140,28 @@ def _draws(part) -> bool:  # random numbers in each step
     return False
 
 
+def _is_straight(optimizer) -> bool:  # without a branch in an update
+    if hasattr(optimizer, 'inner_optimizer') or type(optimizer).apply is not _base(optimizer).apply:
+        return False
+    return not optimizer.gradient_accumulation_steps and not optimizer.use_ema
+
+
 def stackable(
     model: keras.Model,  # compiled and built
     part: keras.Model,  # what runs in each step: the model, or its upper part
 ) -> bool:  # False: one after the other
     "Can many copies of `model` train in one program?"
-    if not on_tensorflow():
+    if not model.optimizer.built or own_step(model) or own_step(model, 'test'):
         return False
-    optimizer = model.optimizer
-    if hasattr(optimizer, 'inner_optimizer') or type(optimizer).apply is not _base(optimizer).apply:
-        return False
-    if optimizer.gradient_accumulation_steps or optimizer.use_ema or _draws(part):
-        return False
-    return optimizer.built and not own_step(model) and not own_step(model, 'test')
+    if on_tensorflow():
+        return _is_straight(model.optimizer) and not _draws(part)
+    return keras.backend.backend() == 'jax'  # whose `vmap` takes every step of Keras' own
 
 # %% ../../nbs/loop/70_stacked.ipynb #a86f608c
 _AT_A_TIME = 64  # steps in one call; Ctrl-C is heard between calls
 
 
-def _advance(program: _Stacked, source, groups: list, pool) -> list:
+def _advance(program, source, groups: list, pool) -> list:
     "One epoch of all groups, each in its thread."
     for leaves, order, start, stop in source.epoch():
         for at in range(start, stop, _AT_A_TIME):
@@ -174,7 +178,7 @@ def _fresh(model, variables, groups) -> list:  # the metrics at their beginning
     zero = {id(v): v.value for v in model.metrics_variables}
     return [
         [
-            tf.stack([zero[id(v)]] * len(a)) if id(v) in zero else a
+            keras.ops.stack([zero[id(v)]] * len(a)) if id(v) in zero else a
             for v, a in zip(variables, values)
         ]
         for values in groups
@@ -197,13 +201,13 @@ class _Candidates:
     "Values of many models of one shape, stacked, in groups of one size: a thread each."
 
     model: keras.Model
-    part: keras.Model
+    parts: tuple | None  # (lower, upper) models where the rows hold what lower makes
     variables: list
     groups: list  # of lists of tensors, in the order of `variables`
 
     def train(self, rows, plan: Plan, jit: bool, pool) -> _Candidates:
         "After all epochs of `plan`."
-        program = _Stacked(self.model, self.part, 'train', rows, jit)
+        program = self._program('train', rows, jit)
         source = Epochs(rows, plan.shuffle, plan.steps_per_epoch, plan.epochs)
         made = self
         for _ in range(plan.epochs):
@@ -213,13 +217,19 @@ class _Candidates:
 
     def check(self, rows, plan: Plan, jit: bool, pool) -> list:
         "The logs of each on the rows to validate on."
-        program = _Stacked(self.model, self.part, 'test', rows, jit)
+        program = self._program('test', rows, jit)
         source = Epochs(rows, steps_per_epoch=plan.validation_steps)
         fresh = _fresh(self.model, self.variables, self.groups)
         return self._with(_advance(program, source, fresh, pool)).logs()
 
+    def _program(self, kind: str, rows, jit: bool):
+        if not on_tensorflow():
+            return ManyScans(Work(self.model, self.parts, kind, rows), self.variables)
+        part = self.parts[1] if self.parts else self.model
+        return _Stacked(self.model, part, kind, rows, jit)
+
     def _with(self, groups) -> _Candidates:
-        return _Candidates(self.model, self.part, self.variables, groups)
+        return _Candidates(self.model, self.parts, self.variables, groups)
 
     def logs(self) -> list:
         return _measures(self.model, self.variables, self.groups)
@@ -228,7 +238,7 @@ class _Candidates:
         ids = [id(v) for v in self.variables]
         made = []
         for values in self.groups:
-            stacked = [a.numpy() for a in values]
+            stacked = [to_numpy(a) for a in values]
             made += [dict(zip(ids, one)) for one in zip(*stacked)]
         return made
 
@@ -238,7 +248,7 @@ def _stacked_values(variables: list, states: list) -> list:
     made = []
     for v in variables:
         values = [state.get(id(v), v.value) for state in states]
-        made.append(tf.stack(values))
+        made.append(keras.ops.stack(values))
     return made
 
 
@@ -268,11 +278,11 @@ def run_many(
     epoch = plan.steps_per_epoch or rows.steps
     work = Work(model, parts, 'train', rows)
     jit = wants_xla(work, plan.epochs * epoch * count, plan.jit)
-    threads = min(os.cpu_count() or 1, count)
+    threads = min(os.cpu_count() or 1, count) if on_tensorflow() else 1
     variables = _variables(model, part)
     groups = [_stacked_values(variables, group) for group in _dealt(states, threads)]
     with ThreadPoolExecutor(threads, 'transferlit-candidates') as pool:
-        made = _Candidates(model, part, variables, groups)
+        made = _Candidates(model, parts, variables, groups)
         made = made.train(rows, plan, jit, pool)
         logs = made.logs()
         checked = made.check(valid, plan, jit, pool)

@@ -7,7 +7,7 @@ Docs: https://transferlit.github.io/transferlit/tf1/activations.html.md"""
 # %% ../../nbs/tf1/52_activations.ipynb #b48a5b4f
 from __future__ import annotations
 
-import functools
+from functools import cache, partial
 
 import keras
 import numpy as np
@@ -32,7 +32,7 @@ _NAMES = (
 )
 
 
-@functools.cache
+@cache
 def _named_values() -> dict:
     "What the activations of Keras give on the scale."
     found = {n: getattr(keras.activations, n, None) for n in _NAMES.split()}
@@ -44,43 +44,22 @@ def _agree(a, b) -> bool:
     few_a, few_b = a[::97], b[::97]
     if np.any(np.abs(few_a - few_b) > 1e-5 * (1 + np.abs(few_b))):
         return False
-    return bool(
-        np.allclose(
-            a,
-            b,
-            rtol=2e-6,
-            atol=2e-6,
-            equal_nan=True,
-        )
-    )
+    return bool(np.allclose(a, b, rtol=2e-6, atol=2e-6, equal_nan=True))
 
 # %% ../../nbs/tf1/52_activations.ipynb #2c1d4c0f
 def _with_a_number(values):
     "Activations that take a number, with the one that `values` show: words, values, maker."
-    slope, floor, ceiling = (-values[_MINUS_ONE], -values[_FAR_BELOW], values[_FAR_ABOVE])
+    slope, floor = -values[_MINUS_ONE], -values[_FAR_BELOW]
+    ceiling = values[_FAR_ABOVE]
     if slope == 1 or not np.isfinite([slope, floor, ceiling]).all():
         return
     x, below = _SCALE.astype(float), _SCALE < 0
-    leaky, elu = (
-        np.where(
-            below,
-            slope * x,
-            x,
-        ),
-        np.where(below, floor * np.expm1(x), x),
-    )
-    yield f'leaky_relu({slope:.7g})', leaky, lambda: layers.LeakyReLU(negative_slope=slope)
-    yield f'elu({floor:.7g})', elu, lambda: layers.ELU(alpha=floor)
-    up_to = lambda: layers.ReLU(max_value=ceiling)
-    yield (
-        f'relu up to {ceiling:.7g}',
-        np.clip(
-            x,
-            0,
-            max(ceiling, 0),
-        ),
-        up_to,
-    )
+    leaky = np.where(below, slope * x, x)
+    yield f'leaky_relu({slope:.7g})', leaky, partial(layers.LeakyReLU, slope)
+    elu = np.where(below, floor * np.expm1(x), x)
+    yield f'elu({floor:.7g})', elu, partial(layers.ELU, floor)
+    capped = np.clip(x, 0, max(ceiling, 0))
+    yield f'relu up to {ceiling:.7g}', capped, partial(layers.ReLU, ceiling)
 
 
 def _can_be_made(make) -> bool:
@@ -132,8 +111,12 @@ def _reach(view, x) -> list:
 def _closure(view, x) -> list:
     "Elementwise nodes that depend on `x` and plain numbers only, inputs first."
     inside = {}
+
+    def known(ref):
+        return ref == x or ref[0] in inside or _plain_number(view, ref)
+
     for name in _reach(view, x):
-        if all(r == x or r[0] in inside or _plain_number(view, r) for r in view.ins(name)):
+        if all(map(known, view.ins(name))):
             inside[name] = True
     return list(inside)
 
@@ -163,9 +146,9 @@ def _regions(view, x, inside) -> list:
     found = []
     for end in inside:
         group = _behind(view, end, inside)
-        before = [x] + [(n, 0) for n in group - {end}]
-        meets = all(u in group for t in before for u, _ in view.users.get(t, []))
-        if meets and not set(before) & set(view.outputs):
+        before = {x, *((n, 0) for n in group - {end})}
+        users = {user for t in before for user, _ in view.users.get(t, [])}
+        if users <= group and not before & set(view.outputs):
             found.append(sorted(group, key=view.place.__getitem__))
     return found
 
@@ -182,31 +165,27 @@ def _writes(writer, node) -> bool:
 
 def _values(view, x, inside) -> dict:
     "What those nodes that are understood make of the scale."
-    writer, known = (
-        FormulaWriter(
-            view,
-            known={x: 'x0'},
-            inputs=[x],
-        ),
-        [],
-    )
+    writer, known = _writer_of(view, x), []
     for name in inside:
         needed = {r[0] for r in view.ins(name)} & set(inside)
         if needed <= set(known) and _writes(writer, view.node(name)):
             known.append(name)
     if not known:
         return {}
-    found = Formula(writer.steps, [writer.known[n, 0] for n in known])(_SCALE)
-    return dict(zip(known, map(np.asarray, found if len(known) > 1 else [found])))
+    ends = [writer.known[name, 0] for name in known]
+    found = Formula(writer.steps, ends)(_SCALE)
+    found = found if len(known) > 1 else [found]
+    return dict(zip(known, map(np.asarray, found)))
+
+
+def _writer_of(view, x) -> FormulaWriter:
+    "A writer of formulas of one tensor."
+    return FormulaWriter(view, known={x: 'x0'}, inputs=[x])
 
 
 def _write(view, x, group) -> tuple:
     "A group as a formula of its own: words, maker."
-    writer = FormulaWriter(
-        view,
-        known={x: 'x0'},
-        inputs=[x],
-    )
+    writer = _writer_of(view, x)
     for name in group:
         writer.add(view.node(name))
     formula = Formula(writer.steps)
@@ -217,48 +196,55 @@ def _is_scaled(view, longest, group) -> bool:
     """Is the longest group a known function written by hand, and one factor behind it? It belongs
     to it: SELU is a scaled ELU.
     """
-    by_hand = len(group) > 1 or view.node(group[0]).op in ('Maximum', 'Minimum', 'Exp')
-    return by_hand and len(longest) == len(group) + 1 and view.node(longest[-1]).op == 'Mul'
+    first, last = view.node(group[0]).op, view.node(longest[-1]).op
+    by_hand = len(group) > 1 or first in ('Maximum', 'Minimum', 'Exp')
+    one_more = len(longest) == len(group) + 1
+    return by_hand and one_more and last == 'Mul'
 
 
 def find_activation(view, x) -> tuple | None:
     """What happens to `x` alone: (nodes, text, maker). One operation that Keras has comes first,
     then the longest group.
     """
-    values = _values(
-        view,
-        x,
-        inside := _closure(view, x),
-    )
+    inside = _closure(view, x)
+    values = _values(view, x, inside)
     groups = [g for g in _regions(view, x, inside) if g[-1] in values]
-    named = [(g, found) for g in groups if (found := _name_values(values[g[-1]]))]
     if not groups:
         return None
-    longest = groups[-1]
-    if named and not _is_scaled(
-        view,
-        longest,
-        named[-1][0],
-    ):
-        return named[-1][0], *named[-1][1]
+    longest, (group, found) = groups[-1], _last_named(groups, values)
+    if found and not _is_scaled(view, longest, group):
+        return group, *found
     return longest, *_write(view, x, longest)
+
+
+def _last_named(groups, values) -> tuple:
+    "The longest group that Keras has a name for, and that; None twice where there is none."
+    for group in reversed(groups):
+        if found := _name_values(values[group[-1]]):
+            return group, found
+    return None, None
 
 # %% ../../nbs/tf1/52_activations.ipynb #aaa0ff1d
 def add_activation(view, unit) -> Unit:
     "Take in the activation that follows a layer."
-    softmax = view.only(
-        unit.outputs[0],
-        'Softmax',
-        'LogSoftmax',
-    )
+    end = unit.outputs[0]
+    softmax = view.only(end, *_SOFTMAXES)
     if softmax is not None:
-        unit.activation = unit.config['activation'] = (
-            'softmax' if softmax.op == 'Softmax' else 'log_softmax'
-        )
-        unit.outputs = [(softmax.name, 0)]
-        unit.nodes.add(softmax.name)
-    elif found := find_activation(view, unit.outputs[0]):
-        group, unit.activation, make = found
-        unit.config['activation'], unit.outputs = Fresh(make), [(group[-1], 0)]
-        unit.nodes |= set(group)
+        unit.activation = unit.config['activation'] = _SOFTMAXES[softmax.op]
+        return _ends_with(unit, [softmax.name])
+    found = find_activation(view, end)
+    if found is None:
+        return unit
+    group, unit.activation, make = found
+    unit.config['activation'] = Fresh(make)
+    return _ends_with(unit, group)
+
+
+_SOFTMAXES = {'Softmax': 'softmax', 'LogSoftmax': 'log_softmax'}
+
+
+def _ends_with(unit, group) -> Unit:
+    "The unit, with a group of nodes behind it taken in."
+    unit.outputs = [(group[-1], 0)]
+    unit.nodes |= set(group)
     return unit

@@ -229,19 +229,32 @@ class Mender:
             return new
         if old in _LEFT_OUT and old not in self.custom:
             return self.leave_out(entry)
-        name = _NEW_CLASSES.get(old, old)
+        name = self.given_name(_NEW_CLASSES.get(old, old))
         kind = _known(name, self.custom)
-        if kind is None or name == 'Lambda' and where not in self.custom:
+        if kind is keras.layers.Lambda:
+            return self.function_layer(entry, config.get('name', where))
+        if kind is None:
             return self._missing(entry, old, where)
         if name in ('Functional', 'Sequential'):
             config = self.model(config, name)
         elif isinstance(config, dict):
             config = self.layer(config, kind, old, where)
-        kept = {k: entry[k] for k in ('name', 'inbound_nodes') if k in entry}
-        if isinstance(calls := kept.get('inbound_nodes'), list):
-            changed = _state_call if name in _STATEFUL else _option_call
-            kept['inbound_nodes'] = [changed(n) for n in calls]
-        return {**self._place(kind), 'config': config, **kept}
+        return {**self._place(kind, name), 'config': config, **_with_calls(entry, name)}
+
+    def given_name(self, name: str) -> str:
+        "The name that the user gives a class by: `mine>Scale` of a file may be `Scale`."
+        return name if name in self.custom else name.rpartition('>')[2]
+
+    def function_layer(self, entry, where: str) -> dict:
+        "A `Lambda` with the function that is given for it; what the file holds of one is not read."
+        config, kind = entry['config'], keras.layers.Lambda
+        name = next((n for n in (where, _function_name(config)) if n in self.custom), None)
+        if name is None:
+            return self._missing(entry, 'Lambda', where)
+        function = {'class_name': 'function', 'config': name, 'registered_name': name}
+        kept = {k: v for k, v in config.items() if k not in _OF_FUNCTIONS}
+        new = {**self.layer(kept, kind, 'Lambda', where), 'function': {'module': None, **function}}
+        return {**self._place(kind), 'config': new, **_with_calls(entry, 'Lambda')}
 
     def leave_out(self, entry) -> dict:
         "A layer that does nothing but at training, and is not in Keras 3."
@@ -249,10 +262,13 @@ class Mender:
         self.changes.append(
             f'{name}: {entry["class_name"]} was left out, {_LEFT_OUT[entry["class_name"]]}'
         )
-        kept = {k: entry[k] for k in ('name', 'inbound_nodes') if k in entry}
-        return {**self._place(keras.layers.Identity), 'config': {'name': name}, **kept}
+        return {
+            **self._place(keras.layers.Identity),
+            'config': {'name': name},
+            **_with_calls(entry),
+        }
 
-    def _place(self, kind) -> dict:
+    def _place(self, kind, name: str = '') -> dict:
         module = next(
             (
                 m
@@ -261,7 +277,8 @@ class Mender:
             ),
             None,
         )
-        mine = kind in self.custom.values()
+        if name in self.custom:
+            return {'module': None, 'class_name': name, 'registered_name': name}
         if kind in AUGMENTATIONS.values():
             full = f'transferlit>{kind.__name__}'
             return {'module': None, 'class_name': kind.__name__, 'registered_name': full}
@@ -272,9 +289,9 @@ class Mender:
                 'registered_name': 'Functional',
             }
         return {
-            'module': None if mine else f'keras.{module}' if module else 'keras',
+            'module': f'keras.{module}' if module else 'keras',
             'class_name': kind.__name__,
-            'registered_name': kind.__name__ if mine else None,
+            'registered_name': None,
         }
 
     def _missing(self, entry, name, where):
@@ -285,18 +302,43 @@ class Mender:
                 f' ({where!r}).'
             )
         if name in _CALLS:
-            name = f'{name} of {entry["config"].get("function")}'
-            if not _has_tensor(entry.get('inbound_nodes')):
-                raise ValueError(_no_operands(name, where))
+            raise ValueError(_no_call(name, entry['config'].get('function'), where))
         self.needed.setdefault(where if name == 'Lambda' else name, []).append(where)
         return entry
 
 
-def _no_operands(name: str, where: str) -> str:
-    return (
-        'A call must name what it is called with; Keras 2 did not write that for functions of any'
-        f' number of tensors. Build the model and `restore`. Received: {name} ({where!r}).'
+_OF_FUNCTIONS = {
+    *('function', 'function_type', 'module'),
+    *('output_shape', 'output_shape_type', 'output_shape_module'),
+}
+
+
+def _function_name(config: dict) -> str:
+    "The name of the function of a `Lambda`; nothing where the file has it as code."
+    function = config.get('function')
+    named = isinstance(function, dict) and function.get('class_name') == 'function'
+    name = function['config'] if named else function
+    return name if isinstance(name, str) else ''
+
+
+def _with_calls(entry: dict, name: str = '') -> dict:
+    "The name of a layer and its calls, in the form of today."
+    kept = {k: entry[k] for k in ('name', 'inbound_nodes') if k in entry}
+    if isinstance(calls := kept.get('inbound_nodes'), list):
+        changed = _state_call if name in _STATEFUL else _option_call
+        kept['inbound_nodes'] = [changed(n) for n in calls]
+    return kept
+
+
+def _no_call(name: str, function, where: str) -> str:
+    "Why an operation of TensorFlow, written as a layer, is none here."
+    known = name == 'SlicingOpLambda' or tensorflow_function(function or '') is not None
+    why = (
+        'A call must name what it is called with; Keras 2 did not write that for all functions'
+        if known
+        else 'A function that a file names must be known to compute, and no more'
     )
+    return f'{why}. Build the model and `restore`. Received: {name} of {function} ({where!r}).'
 
 # %% ../../nbs/tf1/70_keras2.ipynb #b5992637
 def _pairs(
@@ -439,8 +481,18 @@ def _function_layer(entry, function: str, arguments: tuple) -> dict | None:
 
     first, given = arguments
     args, options = [template(first)], {k: template(v) for k, v in given.items()}
+    if not tensors or not _can_bind(tensorflow_function(function), args, options):
+        return None
     layer = TensorFlowFunction(function, args, options, name=entry['config']['name'])
-    return _as_entry(entry, layer, tensors) if tensors else None
+    return _as_entry(entry, layer, tensors)
+
+
+def _can_bind(function, args: list, options: dict) -> bool:
+    try:
+        inspect.signature(function).bind(*args, **options)
+    except TypeError:
+        return False
+    return True
 
 
 def _slice_layer(entry, first, given: dict) -> dict | None:
@@ -468,11 +520,20 @@ def _layer(self, config: dict, kind, old: str, where: str) -> dict:
         if new != key:
             self.changes.append(f'{where}: {key} is {new} now')
         value = self.value(new, value, where)
-        if kind in self.custom.values() or _accepts(kind, new):
+        if self.is_wanted(kind, new):
             found[new] = value
         else:
             self.leave_argument(kind, key, value, where)
     return _completed(found, config, kind.__name__, old)
+
+
+_OF_EVERY_LAYER = {'batch_input_shape', 'input_dtype', 'dtype_policy', 'build_config'}
+
+
+def _is_wanted(self, kind, key: str) -> bool:
+    "Is an argument one of a class? What every layer of Keras 2 had is none of one's own classes."
+    own = kind in self.custom.values() and key not in _OF_EVERY_LAYER
+    return own or _accepts(kind, key)
 
 
 def _leave_argument(self, kind, key, value, where) -> None:
@@ -486,7 +547,7 @@ def _leave_argument(self, kind, key, value, where) -> None:
         self.changes.append(f'{where}: {key} left out, it says nothing')
 
 
-Mender.leave_argument = _leave_argument
+Mender.is_wanted, Mender.leave_argument = _is_wanted, _leave_argument
 
 # %% ../../nbs/tf1/70_keras2.ipynb #cdbfd7c0
 def _completed(found: dict, config: dict, kind: str, old: str) -> dict:
@@ -858,17 +919,24 @@ def _deserialized(config, custom_objects):
         )
     except UnsafeFile:
         raise
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f'A configuration must be understood by Keras {keras.__version__}. Pass what it only'
-            ' names as `custom_objects=`, or build the model and `restore` its weights. Received:'
-            f' {brief(_reason(error))}'
-        ) from error
+    except _REFUSALS as error:
+        raise _not_understood(error) from error
+
+
+_REFUSALS = TypeError, ValueError, AttributeError, NotImplementedError
+
+
+def _not_understood(error) -> ValueError:
+    return ValueError(
+        f'A configuration must be understood by Keras {keras.__version__}. Pass what it only'
+        ' names as `custom_objects=`, or build the model and `restore` its weights. Received:'
+        f' {brief(_reason(error))}'
+    )
 
 # %% ../../nbs/tf1/70_keras2.ipynb #7d3e4e4f
 def _reason(error) -> str:
     "What Keras found at the bottom: it wraps an error of one layer once a level."
-    return re.split(r'Exception encountered: ', str(error))[-1]
+    return re.split(r'Exception encountered: |Error encountered:\s+', str(error))[-1]
 
 
 def _from_zip(path, config, custom_objects):
@@ -882,8 +950,5 @@ def _from_zip(path, config, custom_objects):
             )
         except UnsafeFile:
             raise
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f'A configuration must be understood by Keras {keras.__version__}. Pass what it'
-                f' only names as `custom_objects=`. Received: {brief(_reason(error))}'
-            ) from error
+        except _REFUSALS as error:
+            raise _not_understood(error) from error

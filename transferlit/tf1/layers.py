@@ -258,9 +258,9 @@ _NAMES = {
     *'space_to_batch split sqrt square squeeze stack stop_gradient strided_slice'.split(),
     *'subtract tensor_scatter_nd_update tensordot tile transpose truediv unstack'.split(),
     *'where zeros zeros_like sigmoid tanh floor sin cos space_to_depth'.split(),
-    *'depth_to_space batch_to_space reduce_logsumexp to_float floordiv mod'.split(),
+    *'depth_to_space batch_to_space reduce_logsumexp to_float floordiv floor_div mod'.split(),
 }
-_MATHS = r'(compat\.v1\.)?(math|nn|linalg|signal|bitwise|image)\.\w+'
+_MATHS = r'(compat\.v1\.)?(math|nn|linalg|signal|bitwise|image)\.\w+|__operators__\.(add|eq|ne)'
 
 # %% ../../nbs/tf1/40_layers.ipynb #af9f524d
 def tensorflow_function(

@@ -17,8 +17,8 @@ from .graph_files import VARIABLES, attr, to_ref, to_text
 from .inference import LOOP, NOISE, SAME, SHAPES, Inference, order
 
 # %% auto #0
-__all__ = ['SOURCES', 'part_of', 'machinery', 'Origins', 'Candidate', 'rank', 'heads', 'passed_over', 'trouble', 'switches',
-           'reach', 'roles']
+__all__ = ['SOURCES', 'part_of', 'machinery', 'Origins', 'Candidate', 'signature_of', 'rank', 'heads', 'passed_over', 'trouble',
+           'switches', 'reach', 'roles']
 
 # %% ../../nbs/tf1/30_outputs.ipynb #98e3e50b
 _PARTS = (
@@ -435,6 +435,14 @@ def _at_ends(origins, weights: bool = True) -> list:
     return found
 
 # %% ../../nbs/tf1/30_outputs.ipynb #0f69813a
+def _without_weights(origins) -> list:
+    "Ends of a graph without weights, but for what is computed from the name of a saver's file."
+    savers = [node for node in origins.nodes.values() if part_of(node) == 'savers']
+    taken = [to_ref(i) for node in savers for i in node.input if i[0] != '^']
+    files = frozenset().union(*map(origins.of, taken))
+    return [c for c in _at_ends(origins, weights=False) if origins.of(c.ref) - files]
+
+
 def _own_end(origins, name) -> tuple:
     "The tensor before what the training did to its shape for itself."
     ref = name, 0
@@ -621,14 +629,35 @@ def _variable(name, nodes):
     return name if name in nodes and nodes[name].op in VARIABLES else None
 
 # %% ../../nbs/tf1/30_outputs.ipynb #b0d4e743
-def _signed(signatures: dict) -> list:
-    "What signatures name as outputs."
-    return [
-        Candidate(to_ref(t.name), 100, f'is {key!r} of the signature {name!r}')
-        for name, signature in signatures.items()
-        if name[:2] != '__'  # initialization
-        for key, t in sorted(signature.outputs.items())
-    ]
+_SIGNED = 100  # score of what a signature names
+_FIRST = 'serving_default'
+
+
+def _signed(origins, signatures: dict) -> list:
+    "What signatures name as outputs; those for serving come first, and losses last."
+    found = []
+    for name, signature in signatures.items():
+        if name[:2] == '__':  # initialization
+            continue
+        first = name == _FIRST or _FIRST not in signatures
+        for key, t in sorted(signature.outputs.items()):
+            ref = to_ref(t.name)
+            reason = f'is {key!r} of the signature {name!r}'
+            last = not first or ref[0] in origins.totals
+            found.append(Candidate(ref, _SIGNED - last, reason))
+    return found
+
+
+def signature_of(
+    candidate: Candidate,
+) -> str:  # as it is written in the reason; nothing for what is in none
+    "The signature that names a candidate."
+    name = candidate.reason.rpartition(' of the signature ')[2]
+    return name if _is_signed(candidate) else ''
+
+
+def _is_signed(c) -> bool:
+    return c.score >= _SIGNED - 1
 
 
 _HINT = re.compile(r'logits|output|predict|softmax|prob', re.I)
@@ -672,17 +701,18 @@ def _is_training(node) -> bool:
 
 def _without_training(origins, candidates: list) -> list:
     "The candidates, with a twin of the first before it where that holds less of the training."
-    if not candidates or candidates[0].score == 100:
+    if not candidates or _is_signed(candidates[0]):
         return candidates
     best, trained = candidates[0], _updated(origins.nodes)[0]
     noise = _training_in(origins, best.ref)
 
     def is_twin(c):
         own, other = c.ref[0], best.ref[0]
-        weights = [origins.variables.get(n, frozenset()) & trained for n in (own, other)]
+        weights = [origins.variables.get(n, frozenset()) for n in (own, other)]
+        if weights[0] & trained != weights[1] & trained or c.score < 50:
+            return False
         apart = not _is_behind(origins, c.ref, best.ref)
-        same = origins.nodes[own].op == origins.nodes[other].op
-        return apart and same and weights[0] == weights[1] and c.score >= 50
+        return apart and origins.nodes[own].op == origins.nodes[other].op
 
     twins = [c for c in candidates[1:] if noise and is_twin(c)]
     quiet = min(twins, key=lambda c: _training_in(origins, c.ref), default=best)
@@ -703,8 +733,8 @@ def rank(
     labels = frozenset().union(*(c.labels for c in found if c.score >= 60))
     last = _after_layers(origins)
     found = _less_late(origins, [c for c in found if not origins.of(c.ref) & labels], last) + last
-    found = found or _at_ends(origins, weights=False)
-    found = _whole(origins, found) + _signed(signatures)
+    found = found or _without_weights(origins)
+    found = _whole(origins, found) + _signed(origins, signatures)
     best = {}
     for c in sorted((c for c in found if c.ref[0] in origins.place), key=_Standing(origins)):
         best.setdefault(c.ref, c)
@@ -735,8 +765,10 @@ def heads(
     """Other ends that the likeliest output does not use: with weights of their own, or that losses
     take, too.
     """
-    if not candidates or candidates[0].score == 100:
+    if not candidates:
         return [], []
+    if _is_signed(candidates[0]):
+        return _other_signatures(origins, candidates)
     best, equal, lower = candidates[0], [], []
     for c in candidates[1:]:
         if _is_behind(origins, c.ref, best.ref):
@@ -745,6 +777,17 @@ def heads(
             (equal if _stands_beside(c, best) else lower).append(c)
         elif c.score in (best.score, _PARTIAL) and _differs(origins, c.ref, best.ref):
             (lower if c.score in (50, _PARTIAL) else equal).append(c)
+    return equal, lower
+
+
+def _other_signatures(origins, candidates: list) -> tuple:
+    "Outputs that other signatures name: those that stand beside the first one, and the others."
+    best, equal, lower = candidates[0], [], []
+    for c in filter(_is_signed, candidates[1:]):
+        other = signature_of(c) != signature_of(best)
+        behind = _is_behind(origins, c.ref, best.ref)
+        beside = other and not behind and c.score == best.score
+        (equal if beside else lower).append(c)
     return equal, lower
 
 
@@ -779,7 +822,7 @@ def passed_over(
 ) -> tuple:  # tensors in front of the likeliest output, and ends behind it
     "What a user may have meant instead of the likeliest output, on the way through it."
     best = candidates[0]
-    if best.score == 100:
+    if _is_signed(best):
         return [], []
     front = _made_of(origins, best.ref)
     return [front] if front else [], _behind(origins, best.ref)

@@ -36,13 +36,15 @@ class Loop:
 
     def outside(self) -> list:
         "Tensors of the model that enter the loop from outside."
-        found = [self.view.ins(n)[0] for n in self.nodes if self.view.node(n).op == 'Enter']
+        entering = [n for n in self.nodes if self.view.node(n).op == 'Enter']
+        found = [self.view.ins(n)[0] for n in entering]
         return [r for r in found if self.view.is_data(r)]
 
     def exits(self) -> list:
         inside = set(self.nodes)
         ends = [n for n in self.view.order if self.view.node(n).op == 'Exit']
-        return [n for n in ends if self.view.ins(n)[0][0] in inside]
+        before = {n: self.view.ins(n)[0][0] for n in ends}
+        return [n for n in ends if before[n] in inside]
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #0f930681
 def find_loops(
@@ -54,15 +56,12 @@ def find_loops(
         loops = [token[1] for token in view.nest[name] if token[0] == 'loop']
         if loops:
             frames.setdefault(loops[0], []).append((name, len(loops)))
-    whole = {f: found for f, found in frames.items() if all(depth == 1 for _, depth in found)}
-    return [
-        Loop(
-            view,
-            f,
-            [n for n, _ in found],
-        )
-        for f, found in whole.items()
-    ]
+    loops = []
+    for frame, found in frames.items():
+        names = [name for name, depth in found if depth == 1]
+        if len(names) == len(found):
+            loops.append(Loop(view, frame, names))
+    return loops
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #222ac03d
 _UNPACK = {'TensorListFromTensor': 0, 'TensorArrayScatterV3': 2, 'TensorArrayUnpack': 1}
@@ -77,8 +76,9 @@ def _sequence(loop) -> tuple:
     for ref in loop.outside():
         node = view.node(ref[0])
         if node.op in _UNPACK:
-            found.append(view.ins(ref[0])[_UNPACK[node.op]])
-            handing.add(ref[0])
+            place = _UNPACK[node.op]
+            found.append(view.ins(node.name)[place])
+            handing.add(node.name)
         elif not _is_start(view, ref):
             raise NotRecurrent('it starts from a given state, or has rows of different lengths')
     if len(set(found)) != 1:
@@ -152,9 +152,9 @@ def _products(loop) -> list:
 
 def _behind(view, ref) -> list:
     "The variables that a tensor is computed from; constants of a frozen graph count as such."
-    names = view.read.cone([ref])
-    matrices = [n for n in names if view.node(n).op in VARIABLES | {'Const'}]
-    return [n for n in matrices if np.ndim(view.static((n, 0))) == 2]
+    kinds = VARIABLES | {'Const'}
+    names = [n for n in view.read.cone([ref]) if view.node(n).op in kinds]
+    return [n for n in names if np.ndim(view.static((n, 0))) == 2]
 
 
 def _join_parts(view, products: list) -> list:
@@ -163,10 +163,12 @@ def _join_parts(view, products: list) -> list:
     """
     groups = {}
     for product in products:
-        groups.setdefault(tuple(_behind(view, product.ref)), []).append(product)
+        names = tuple(_behind(view, product.ref))
+        groups.setdefault(names, []).append(product)
     found = []
     for names, parts in groups.items():
-        whole = _whole(view, names, parts) if len(names) == 1 < len(parts) else None
+        several = len(names) == 1 and len(parts) > 1
+        whole = _whole(view, names, parts) if several else None
         found += parts if whole is None else [whole]
     return found
 
@@ -174,14 +176,16 @@ def _join_parts(view, products: list) -> list:
 def _whole(view, names: tuple, parts: list) -> _Product | None:
     kernel = view.static((names[0], 0))
     places = [_column(kernel, p.kernel) for p in parts]
-    if None in places or sum(p.kernel.shape[1] for p in parts) != kernel.shape[1]:
+    width = sum(p.kernel.shape[1] for p in parts)
+    if None in places or width != kernel.shape[1]:
         return None
-    order = [p for _, p in sorted(zip(places, parts), key=lambda pair: pair[0])]
+    order = [parts[i] for i in np.argsort(places)]
     biases = [p.bias for p in order if p.bias is not None]
     bias = np.concatenate(biases) if len(biases) == len(parts) else None
     if biases and bias is None:
         return None
-    where, state = origin(view, (names[0], 0)), all(p.of_state for p in parts)
+    where = origin(view, (names[0], 0))
+    state = all(p.of_state for p in parts)
     return _Product(
         kernel,
         where,
@@ -198,7 +202,8 @@ def _column(whole, part) -> int | None:
     places = range(0, whole.shape[1] - width + 1, width)
     if len(part) != len(whole):
         return None
-    return next((i for i in places if np.array_equal(whole[:, i : i + width], part)), None)
+    fitting = (i for i in places if np.array_equal(whole[:, i : i + width], part))
+    return next(fitting, None)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #30344e0a
 def _bias(view, name, size, hops=3) -> tuple:
@@ -207,15 +212,12 @@ def _bias(view, name, size, hops=3) -> tuple:
         if view.node(user).op not in ('BiasAdd', 'Add', 'AddV2') or not hops:
             continue
         for ref in view.ins(user):
-            array, where = _known(view, ref) if view.is_static(ref) else (None, '')
+            if not view.is_static(ref):
+                continue
+            array, where = _known(view, ref)
             if array is not None and array.shape == (size,):
                 return array, where
-        return _bias(
-            view,
-            user,
-            size,
-            hops - 1,
-        )
+        return _bias(view, user, size, hops - 1)
     return None, ''
 
 
@@ -226,10 +228,13 @@ def _forget_biases(loop) -> list:
         ins = view.ins(name)
         if view.node(name).op not in ('Add', 'AddV2') or len(ins) != 2:
             continue
-        parts = [r for r in ins if view.node(r[0]).op == 'Split']
+        split = [view.node(before).op == 'Split' for before, _ in ins]
         numbers = [view.static(r) for r in ins if view.is_static(r)]
-        if len(parts) == 1 and numbers and np.size(numbers[0]) == 1:
-            found.append(float(np.ravel(numbers[0])[0]))
+        if sum(split) != 1 or not numbers:
+            continue
+        first = np.ravel(numbers[0])
+        if first.size == 1:
+            found.append(float(first[0]))
     return found
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #a141ba43
@@ -239,13 +244,10 @@ def _old_lstm(product, width: int, forget: float) -> Cell:
     i, j, f, o = np.split(product.kernel, 4, 1)
     kernel = np.hstack([i, f, j, o])
     i, j, f, o = np.split(product.whole_bias, 4)
-    bias = np.hstack([i, f + kernel.dtype.type(forget), j, o])
-    return Cell(
-        layers.LSTM,
-        units,
-        [kernel[:width], kernel[width:], bias],
-        product.origins,
-    )
+    f = f + kernel.dtype.type(forget)
+    bias = np.hstack([i, f, j, o])
+    arrays = [kernel[:width], kernel[width:], bias]
+    return Cell(layers.LSTM, units, arrays, product.origins)
 
 
 def _old_gru(gates, new, width: int) -> Cell:
@@ -256,13 +258,7 @@ def _old_gru(gates, new, width: int) -> Cell:
     r, z = np.split(gates.whole_bias, 2)
     bias = np.hstack([z, r, new.whole_bias])
     arrays = [kernel[:width], kernel[width:], bias]
-    return Cell(
-        layers.GRU,
-        units,
-        arrays,
-        gates.origins,
-        dict(reset_after=False),
-    )
+    return Cell(layers.GRU, units, arrays, gates.origins, dict(reset_after=False))
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #fb9579ff
 def _old_basic(product, width: int) -> Cell:
@@ -271,30 +267,37 @@ def _old_basic(product, width: int) -> Cell:
     return Cell(layers.SimpleRNN, kernel.shape[1], arrays, product.origins)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #0e5a5b10
+_BY_GATES = {4: layers.LSTM, 3: layers.GRU, 1: layers.SimpleRNN}
+
+
 def _keras_cell(first, second) -> Cell:
     "Two kernels, one for the inputs and one for the state."
-    own, back = (second, first) if first.of_state and not second.of_state else (first, second)
+    turned = first.of_state and not second.of_state
+    own, back = (second, first) if turned else (first, second)
     units, columns = back.kernel.shape
-    kind = {4: layers.LSTM, 3: layers.GRU, 1: layers.SimpleRNN}.get(columns // units)
+    kind = _BY_GATES.get(columns // units)
     if kind is None or own.kernel.shape[1] != columns:
         raise NotRecurrent(
             f'no cell is known with kernels of {own.kernel.shape} and {back.kernel.shape}'
         )
     biases = [p for p in (own, back) if p.bias is not None]
     config = dict(use_bias=bool(biases))
-    arrays, names = [own.kernel, back.kernel], [own.origin, back.origin]
+    arrays = [own.kernel, back.kernel]
+    names = [own.origin, back.origin]
     if kind is layers.GRU:  # where it comes first, the state and what was reset are multiplied
         config['reset_after'] = back.parts == 1 or back.of_state
     if biases:
         both = kind is layers.GRU and len(biases) == 2
-        arrays.append(np.stack([p.bias for p in biases]) if both else biases[0].bias)
+        vectors = [p.bias for p in biases]
+        arrays.append(np.stack(vectors) if both else vectors[0])
         names.append(biases[0].bias_origin)
     return Cell(kind, units, arrays, names, config)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #200e2c1b
 def find_cells(loop: Loop, width: int) -> list:
     "The cells of a loop, the first to take the sequence first. Raises NotRecurrent."
-    products, forget, cells = _join_parts(loop.view, _products(loop)), _forget_biases(loop), []
+    products = _join_parts(loop.view, _products(loop))
+    forget, cells = _forget_biases(loop), []
     while products:
         one = products.pop(0)
         rows, columns = one.kernel.shape
@@ -332,17 +335,8 @@ def _run(cells, sample, more: dict, backwards: bool) -> list:
     "What each layer gives for a sample, rows first: the sequence, and its states."
     found, x = [], sample
     for number, cell in enumerate(cells):
-        config = {
-            **cell.config,
-            **more,
-            'go_backwards': backwards and number == 0,
-        }
-        layer = cell.kind(
-            cell.units,
-            return_sequences=True,
-            return_state=True,
-            **config,
-        )
+        config = {**cell.config, **more, 'go_backwards': backwards and number == 0}
+        layer = cell.kind(cell.units, return_sequences=True, return_state=True, **config)
         layer.build(x.shape)
         layer.set_weights(cell.arrays)
         found.append([np.asarray(r) for r in layer(x)])
@@ -351,82 +345,86 @@ def _run(cells, sample, more: dict, backwards: bool) -> list:
 
 
 def _is_close(a, b) -> bool:
-    return np.shape(a) == np.shape(b) and bool(np.allclose(a, b, rtol=1e-4, atol=1e-5))
+    if np.shape(a) != np.shape(b):
+        return False
+    return bool(np.allclose(a, b, rtol=1e-4, atol=1e-5))
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #1171f703
 def _places(loop, results: list) -> dict:
     """What leaves the loop, to the layer and the result of it that it equals. Raises NotRecurrent."""
-    view, found = loop.view, {}
+    view, found, choices = loop.view, {}, _choices_of(results)
     for ref in _leaving(loop):
         value = view.sample[ref]
-        choices = [(n, i, r) for n, rs in enumerate(results) for i, r in enumerate(rs)]
-        last = len(results) - 1
-        choices.append(
-            (
-                last,
-                'steps',
-                np.swapaxes(
-                    results[-1][0],
-                    0,
-                    1,
-                ),
-            )
-        )
-        choices.append((last, 'only', results[-1][1][None]))
-        place = next(((n, i) for n, i, r in choices if _is_close(value, r)), None)
-        if place is None:
-            raise NotRecurrent('its cell computes something else than the one of Keras')
-        found[ref] = place
+        close = [at for at, result in choices.items() if _is_close(value, result)]
+        if not close:
+            raise NotRecurrent(_OTHER_CELL)
+        found[ref] = close[0]
     if len(set(found.values())) < len(found):
         raise NotRecurrent('the same result leaves it twice')
     return found
 
 
+_OTHER_CELL = 'its cell computes something else than the one of Keras'
+
+
+def _choices_of(results: list) -> dict:
+    "What layers give, by layer and number; of the last one also with time first, and as one step."
+    choices = {}
+    for number, found in enumerate(results):
+        choices |= {(number, i): result for i, result in enumerate(found)}
+    last = len(results) - 1
+    sequence, state, *_ = results[last]
+    choices[last, 'steps'] = np.swapaxes(sequence, 0, 1)
+    choices[last, 'only'] = state[None]
+    return choices
+
+
 def _behind_swap(view, name: str) -> str:
     "The transpose behind a gathered sequence that puts the rows first, where nothing else uses it."
-    users = view.users.get((name, 0), [])
-    turned = len(users) == 1 and view.node(users[0][0]).op == 'Transpose'
-    alone = turned and (name, 0) not in view.outputs
-    return users[0][0] if alone and _swaps(view, users[0][0]) else name
+    node = view.only((name, 0), 'Transpose')
+    return name if node is None or not _swaps(view, node.name) else node.name
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #32f85b5d
+_ARRAYS = 'TensorArray', 'TensorList'
+
+
+def _users(view, ref) -> dict:
+    "The names of the nodes that use a tensor, in their order."
+    return dict.fromkeys(user for user, _ in view.users.get(ref, []))
+
+
 def _leaving(loop) -> list:
     "Tensors behind the loop: gathered sequences, and last states."
     view, found = loop.view, []
     for name in loop.exits():
-        users = [u for u, _ in view.users.get((name, 0), [])]
-        gathered = [u for u in users if view.node(u).op in _GATHER]
-        kept = [u for u in users if not view.node(u).op.startswith(('TensorArray', 'TensorList'))]
+        ref = name, 0
+        ops = {u: view.node(u).op for u in _users(view, ref)}
+        gathered = [u for u, op in ops.items() if op in _GATHER]
+        others = [op for op in ops.values() if not op.startswith(_ARRAYS)]
+        kept = bool(others)
         if gathered:
             found += [(_behind_swap(view, u), 0) for u in gathered]
-        elif (kept or (name, 0) in view.outputs) and (name, 0) in view.sample:
-            found.append((name, 0))
+        elif ref in view.sample and (kept or ref in view.outputs):
+            found.append(ref)
     return found
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #16c7c1fe
 def _virtual(view, name: str, value, shape) -> tuple:
     "A tensor that the graph does not have, with its value on the sample."
     ref = name, 0
-    view.sample[ref], view.shapes[ref] = np.asarray(value), shape
+    view.sample[ref] = np.asarray(value)
+    view.shapes[ref] = shape
     return ref
 
 
 def _swapped(view, ref, name: str) -> tuple:
     "A tensor with time and rows swapped, and the unit that swaps them."
-    if view.node(ref[0]).op == 'Transpose' and _swaps(view, ref[0]):
-        return view.ins(ref[0])[0], []
-    shape = view.shape(ref)
-    value = np.swapaxes(
-        view.sample[ref],
-        0,
-        1,
-    )
-    new = _virtual(
-        view,
-        name,
-        value,
-        [shape[1], shape[0], *shape[2:]],
-    )
+    before = ref[0]
+    if view.node(before).op == 'Transpose' and _swaps(view, before):
+        return view.ins(before)[0], []
+    steps, rows, *rest = view.shape(ref)
+    value = np.swapaxes(view.sample[ref], 0, 1)
+    new = _virtual(view, name, value, [rows, steps, *rest])
     return new, [_transpose(ref, new, {name})]
 
 
@@ -437,10 +435,10 @@ def _swaps(view, name) -> bool:
 
 def _reverses(view, ref, axis: int) -> bool:
     "Does a tensor hold another in reverse, along `axis`?"
-    node = view.node(ref[0]) if ref[0] in view.read.nodes else None
-    if node is None or node.op != 'ReverseV2':
+    name = ref[0]
+    if name not in view.read.nodes or view.node(name).op != 'ReverseV2':
         return False
-    axes = view.static(view.ins(ref[0])[1])
+    axes = view.static(view.ins(name)[1])
     return axes is not None and list(np.ravel(axes)) == [axis]
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #00f1b546
@@ -452,24 +450,13 @@ class RecurrentUnit(Unit):
 
 
 def _formula_unit(step: list, ref, new, nodes) -> Unit:
-    make = Fresh(lambda: Formula([step]))
-    return Unit(
-        Compute,
-        [ref],
-        [new],
-        dict(formula=make),
-        nodes=nodes,
-        activation=step[0],
-    )
+    config = dict(formula=Fresh(lambda: Formula([step])))
+    return Unit(Compute, [ref], [new], config, nodes=nodes, activation=step[0])
 
 
 def _transpose(ref, new, nodes) -> Unit:
-    return _formula_unit(
-        ['transpose', ['x0'], {'axes': [1, 0, 2]}],
-        ref,
-        new,
-        nodes,
-    )
+    step = ['transpose', ['x0'], {'axes': [1, 0, 2]}]
+    return _formula_unit(step, ref, new, nodes)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #28f15d32
 @dataclass
@@ -489,9 +476,7 @@ class _Placed:
         return [i for i in self.wanted if isinstance(i, int) and i > first]
 
 
-def recurrent_units(
-    loop: Loop,
-) -> list:
+def recurrent_units(loop: Loop) -> list:
     "A loop as recurrent layers, with what swaps time and rows. Raises NotRecurrent."
     view, (steps, handing) = loop.view, _sequence(loop)
     backwards = _reverses(view, steps, 0)
@@ -546,7 +531,8 @@ def _unit(view, placed: _Placed, x, more: dict) -> RecurrentUnit:
         return_state=bool(states),
     )
     outputs = _outputs(view, placed, view.shape(x) or [None, None])
-    nodes = {placed.name, *(f'{placed.name}/{i}' for i in range(len(outputs)))}
+    parts = {f'{placed.name}/{i}' for i in range(len(outputs))}
+    nodes = {placed.name} | parts
     unit = RecurrentUnit(cell.kind, [x], outputs, config, cell.arrays, cell.origins, nodes)
     unit.results = placed.results
     return unit
@@ -556,7 +542,8 @@ def _outputs(view, placed: _Placed, shape: list) -> list:
     "The tensors that a layer gives: those of the graph, and new ones in the places between."
     first = 0 if placed.sequences else 1
     units = placed.cell.units
-    whole, last = [shape[0], shape[1], units], [shape[0], units]
+    rows, steps, *_ = shape
+    whole, last = [rows, steps, units], [rows, units]
     found = []
     for i in range(1 + max(placed.states, default=0)):
         result = first if i == 0 else i
@@ -572,35 +559,26 @@ def _after(wanted: dict, unit) -> list:
     "Units for what the graph has time first."
     found, source = [], unit.outputs[0]
     if 'steps' in wanted:
-        found.append(
-            _transpose(
-                source,
-                wanted['steps'],
-                {wanted['steps'][0]},
-            )
-        )
+        ref = wanted['steps']
+        found.append(_transpose(source, ref, {ref[0]}))
     if 'only' in wanted:
-        step, ref = ['expand_dims', ['x0'], {'axis': 0}], wanted['only']
-        found.append(
-            _formula_unit(
-                step,
-                source,
-                ref,
-                {ref[0]},
-            )
-        )
+        ref = wanted['only']
+        step = ['expand_dims', ['x0'], {'axis': 0}]
+        found.append(_formula_unit(step, source, ref, {ref[0]}))
     return found
 
 
 def _claim(loop, units, handing, places) -> None:
     "Give the last layer the nodes of the loop, and what nothing else uses any more."
-    view, layer = loop.view, next(u for u in units if u.arrays)
-    mine = {*loop.nodes, *handing, *loop.exits(), *(r[0] for r in places)}
-    given = {r for u in units for r in u.inputs}
+    view = loop.view
+    layer = next(u for u in units if u.arrays)
+    mine = {*loop.nodes, *handing, *loop.exits()}
+    mine |= {name for name, _ in places}
+    needed = {r for u in units for r in u.inputs}
+    needed.update(view.inputs, view.outputs)
     for name in reversed(view.order):
-        users = [u for u, _ in view.users.get((name, 0), [])]
-        spare = users and all(u in mine for u in users) and (name, 0) not in view.outputs
-        if spare and (name, 0) not in given and (name, 0) not in view.inputs:
+        users = set(_users(view, (name, 0)))
+        if users and users <= mine and (name, 0) not in needed:
             mine.add(name)
     taken = {n for u in units for n in u.nodes}
     layer.nodes |= mine - taken
@@ -619,25 +597,18 @@ class _Reading:
 
     @property
     def settings(self) -> tuple:
-        free = 'go_backwards', 'return_state'
-        return self.unit.kind, {k: v for k, v in self.unit.config.items() if k not in free}
+        free, config = ('go_backwards', 'return_state'), self.unit.config
+        fixed = {k: v for k, v in config.items() if k not in free}
+        return self.unit.kind, fixed
 
 
 def _reading(view, units, unit) -> _Reading:
     ref, backwards = unit.inputs[0], unit.config['go_backwards']
-    swap = next((u for u in units if ref in u.outputs and u.activation == 'transpose'), None)
-    if swap is not None:
-        return _Reading(
-            unit,
-            (swap.inputs[0], True),
-            backwards,
-        )
+    swaps = [u for u in units if ref in u.outputs and u.activation == 'transpose']
+    if swaps:
+        return _Reading(unit, (swaps[0].inputs[0], True), backwards)
     if not backwards and _reverses(view, ref, 1):
-        return _Reading(
-            unit,
-            (view.ins(ref[0])[0], False),
-            True,
-        )
+        return _Reading(unit, (view.ins(ref[0])[0], False), True)
     return _Reading(unit, (ref, False), backwards)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #b1d1a005
@@ -646,9 +617,10 @@ _MODES = {'Add': 'sum', 'AddV2': 'sum', 'Mul': 'mul'}
 
 def _alone(view, units, ref) -> str | None:
     "The only node that uses a tensor, where no layer and no output of the model is it."
-    users = {name for name, _ in view.users.get(ref, [])}
-    taken = ref in view.outputs or any(ref in u.inputs for u in units)
-    return users.pop() if len(users) == 1 and not taken else None
+    users = list(_users(view, ref))
+    inputs = {r for u in units for r in u.inputs}
+    taken = ref in view.outputs or ref in inputs
+    return users[0] if len(users) == 1 and not taken else None
 
 
 def _forwards(view, units, unit) -> tuple | None:
@@ -657,17 +629,20 @@ def _forwards(view, units, unit) -> tuple | None:
     if not unit.config['return_sequences']:
         return ref
     user = _alone(view, units, ref)
-    return (user, 0) if user is not None and _reverses(view, (user, 0), 1) else None
+    turned = user is not None and _reverses(view, (user, 0), 1)
+    return (user, 0) if turned else None
 
 
 def _merge_mode(view, name: str, refs) -> str | None:
     "How a node merges two tensors, as `Bidirectional` calls it."
-    node, given = view.node(name), [r for r in view.ins(name) if not view.is_static(r)]
-    if node.op in ('Concat', 'ConcatV2') and given == refs:
-        axis = view.static(view.ins(name)[0 if node.op == 'Concat' else -1])
+    op, ins = view.node(name).op, view.ins(name)
+    given = [r for r in ins if not view.is_static(r)]
+    if op in ('Concat', 'ConcatV2') and given == refs:
+        axis = view.static(ins[0] if op == 'Concat' else ins[-1])
         last = len(view.shape((name, 0)) or ()) - 1
-        return 'concat' if axis is not None and int(axis) in (-1, last) else None
-    return _MODES.get(node.op) if set(given) == set(refs) else None
+        joined = axis is not None and int(axis) in (-1, last)
+        return 'concat' if joined else None
+    return _MODES.get(op) if set(given) == set(refs) else None
 
 
 def _merged(view, units, refs) -> tuple:
@@ -675,22 +650,19 @@ def _merged(view, units, refs) -> tuple:
     users = {_alone(view, units, r) for r in refs}
     name = users.pop() if len(users) == 1 else None
     mode = None if name is None else _merge_mode(view, name, refs)
-    return (None, list(refs)) if mode is None else (mode, [(name, 0)])
+    if mode is None:
+        return None, list(refs)
+    return mode, [(name, 0)]
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #b1d1a006
 def _states(view, unit) -> list:
     "The last states of a layer; those that the graph does not use are added."
-    given, name = unit.outputs[1:], unit.outputs[0][0]
-    shape = [view.shape(unit.outputs[0])[0], unit.config['units']]
-    for i, value in list(enumerate(unit.results))[1 + len(given) :]:
-        given.append(
-            _virtual(
-                view,
-                f'{name}/state{i}',
-                value,
-                shape,
-            )
-        )
+    first, *given = unit.outputs
+    name, rows = first[0], view.shape(first)[0]
+    shape = [rows, unit.config['units']]
+    missing = list(enumerate(unit.results))[1 + len(given) :]
+    for i, value in missing:
+        given.append(_virtual(view, f'{name}/state{i}', value, shape))
     return given
 
 
@@ -699,28 +671,19 @@ def _both_ways(view, units, first, second) -> Unit | None:
     back = _forwards(view, units, second)
     if back is None:
         return None
-    mode, outputs = _merged(
-        view,
-        units,
-        [first.outputs[0], back],
-    )
+    mode, outputs = _merged(view, units, [first.outputs[0], back])
     state = first.config['return_state'] or second.config['return_state']
     if state:
         outputs += _states(view, first) + _states(view, second)
-    inner, dtype = dict(first.config, return_state=state), str(first.arrays[0].dtype)
+    inner = dict(first.config, return_state=state)
+    dtype = str(first.arrays[0].dtype)
     make = Fresh(lambda: first.kind(**inner, dtype=dtype))
-    arrays, origins = first.arrays + second.arrays, first.origins + second.origins
-    nodes = first.nodes | second.nodes | {back[0]} | {r[0] for r in outputs}
+    arrays = first.arrays + second.arrays
+    origins = first.origins + second.origins
+    ends = {name for name, _ in (back, *outputs)}
+    nodes = first.nodes | second.nodes | ends
     config = dict(layer=make, merge_mode=mode)
-    return Unit(
-        layers.Bidirectional,
-        first.inputs,
-        outputs,
-        config,
-        arrays,
-        origins,
-        nodes,
-    )
+    return Unit(layers.Bidirectional, first.inputs, outputs, config, arrays, origins, nodes)
 
 
 def pair_directions(
@@ -732,16 +695,7 @@ def pair_directions(
     for first in [r for r in readings if not r.backwards]:
         for second in [r for r in readings if r.backwards and r.unit in units]:
             alike = first.source == second.source and first.settings == second.settings
-            both = (
-                _both_ways(
-                    view,
-                    units,
-                    first.unit,
-                    second.unit,
-                )
-                if alike
-                else None
-            )
+            both = _both_ways(view, units, first.unit, second.unit) if alike else None
             if both is not None:
                 others = [u for u in units if u is not first.unit and u is not second.unit]
                 units = _without_spare(view, [*others, both])
@@ -751,8 +705,14 @@ def pair_directions(
 
 def _without_spare(view, units) -> list:
     "The units but for transposes that nothing uses any more."
-    used = {r for u in units for r in u.inputs} | set(view.users) | set(view.outputs)
-    return [u for u in units if u.activation != 'transpose' or used & set(u.outputs)]
+    used = {r for u in units for r in u.inputs}
+    used.update(view.users, view.outputs)
+
+    def is_used(unit):
+        needed = not used.isdisjoint(unit.outputs)
+        return needed or unit.activation != 'transpose'
+
+    return list(filter(is_used, units))
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #5ab10004
 @dataclass
@@ -764,8 +724,9 @@ class _Row:
 
     def parts(self, number: int = 0) -> list:
         "What each product of a kernel takes: the step of the sequence, the state."
-        joints = [self.view.ins(n)[0][0] for n in self.products[number]]
-        return [self.view.ins(j)[:2] for j in joints]
+        products, ins = self.products[number], self.view.ins
+        joints = [ins(name)[0][0] for name in products]
+        return [ins(joint)[:2] for joint in joints]
 
     @property
     def name(self) -> str:
@@ -780,7 +741,7 @@ class _Row:
             if name not in found:
                 found.add(name)
                 for i in range(self.view.widths.get(name, 1)):
-                    waiting += [user for user, _ in self.view.users.get((name, i), [])]
+                    waiting += _users(self.view, (name, i))
         return found
 
 
@@ -788,9 +749,10 @@ def _is_step(view, name) -> bool:
     "A product of a step and a state, side by side, with a weight?"
     if view.node(name).op != 'MatMul' or view.inside(name):
         return False
-    data, kernel = view.ins(name)
-    joint = view.node(data[0])
-    return joint.op == 'ConcatV2' and len(view.ins(joint.name)) == 3 and view.is_static(kernel)
+    (before, _), kernel = view.ins(name)
+    if view.node(before).op != 'ConcatV2' or not view.is_static(kernel):
+        return False
+    return len(view.ins(before)) == 3  # two tensors and the axis
 
 
 def _find_rows(view) -> list:
@@ -798,9 +760,11 @@ def _find_rows(view) -> list:
     kernels, rows = {}, {}
     for name in view.order:
         if _is_step(view, name):
-            kernels.setdefault(view.read.resolve(view.ins(name)[1]), []).append(name)
+            kernel = view.read.resolve(view.ins(name)[1])
+            kernels.setdefault(kernel, []).append(name)
     for names in kernels.values():
-        steps = tuple(x for x, _ in _Row(view, [names]).parts())
+        parts = _Row(view, [names]).parts()
+        steps = tuple(x for x, _ in parts)
         if len(steps) > 1:
             rows.setdefault(steps, []).append(names)
     return [_Row(view, products) for products in rows.values()]
@@ -809,12 +773,15 @@ def _find_rows(view) -> list:
 def _unpacked(row) -> tuple:
     "The sequence, rows first, that the steps are unpacked from; is it read from the back?"
     view, steps = row.view, [x for x, _ in row.parts()]
+    names = {name for name, _ in steps}
+    places = [number for _, number in steps]
     node = view.node(steps[0][0])
-    if node.op != 'Unpack' or len({n for n, _ in steps}) > 1:
+    if node.op != 'Unpack' or attr(node, 'axis') != 1 or len(names) > 1:
         raise NotRecurrent('its steps are not those of one sequence')
-    source, places = view.ins(node.name)[0], [i for _, i in steps]
-    shape, forwards = view.shape(source) or (), list(range(len(places)))
-    if attr(node, 'axis') != 1 or len(shape) != 3 or shape[1] != len(places):
+    source = view.ins(node.name)[0]
+    shape = view.shape(source) or ()
+    forwards = list(range(len(places)))
+    if len(shape) != 3 or shape[1] != len(places):
         raise NotRecurrent('its steps are not those of one sequence')
     if places not in (forwards, forwards[::-1]) or source not in view.sample:
         raise NotRecurrent('its steps are in no order')
@@ -832,11 +799,14 @@ def _first_product(view, name) -> _Product:
 def _written_cell(row, width: int) -> Cell:
     view = row.view
     one, *more = [_first_product(view, names[0]) for names in row.products]
-    units, columns = one.kernel.shape[0] - width, one.kernel.shape[1]
+    rows, columns = one.kernel.shape
+    units = rows - width
+    widths = [p.kernel.shape[1] for p in more]
     if columns == 4 * units and not more:
-        forget = _forget_biases(Loop(view, '', sorted(row.later, key=view.place.get)))
+        names = sorted(row.later, key=view.place.get)
+        forget = _forget_biases(Loop(view, '', names))
         return _old_lstm(one, width, forget[0] if forget else 0.0)
-    if columns == 2 * units and len(more) == 1 and more[0].kernel.shape[1] == units:
+    if columns == 2 * units and widths == [units]:
         return _old_gru(one, more[0], width)
     if columns == units and not more:
         return _old_basic(one, width)
@@ -845,19 +815,18 @@ def _written_cell(row, width: int) -> Cell:
 # %% ../../nbs/tf1/56_recurrent.ipynb #5ab10006
 def _states_of(row, results) -> dict:
     "The tensors of the graph that are steps of the result, by their number; -1 is the last cell state."
-    view, later = row.view, row.later
-    found = {}
+    view, found = row.view, {}
     for t, (_, state) in enumerate(row.parts()[1:]):
         if not _is_close(view.sample[state], results[0][:, t]):
-            raise NotRecurrent('its cell computes something else than the one of Keras')
+            raise NotRecurrent(_OTHER_CELL)
         found[state] = t
-    ends = {len(found): results[1]} | ({-1: results[2]} if len(results) > 2 else {})
-    for t, value in ends.items():
-        for name in view.order:
-            ref = name, 0
-            if name in later and ref in view.sample and _is_close(view.sample[ref], value):
-                found[ref] = t
-                break
+    numbers = len(found), -1
+    later = [(name, 0) for name in view.order if name in row.later]
+    known = [ref for ref in later if ref in view.sample]
+    for t, value in zip(numbers, results[1:]):
+        equal = (ref for ref in known if _is_close(view.sample[ref], value))
+        if ref := next(equal, None):
+            found[ref] = t
     return found
 
 
@@ -870,12 +839,12 @@ def _region(row, states: dict) -> set:
         if name in later and name not in found:
             found.add(name)
             waiting += [r[0] for r in view.ins(name)]
-    return found | {view.ins(n)[0][0] for names in row.products for n in names}
+    products = [name for names in row.products for name in names]
+    return found | {view.ins(name)[0][0] for name in products}
 
 
 def _leaves(view, region: set, ref) -> bool:
-    users = {user for user, _ in view.users.get(ref, [])}
-    return ref in view.outputs or bool(users - region)
+    return ref in view.outputs or bool(set(_users(view, ref)) - region)
 
 
 def _used_states(row, states: dict, region: set) -> dict:
@@ -906,7 +875,7 @@ def _written_units(row: _Row) -> list:
         written = _Written(cell, x, results, _region(row, states))
         used = _used_states(row, states, written.region)
         return _units_of(row, written, used, {**more, 'go_backwards': backwards})
-    raise NotRecurrent('its cell computes something else than the one of Keras')
+    raise NotRecurrent(_OTHER_CELL)
 
 
 @dataclass
@@ -932,9 +901,11 @@ def _units_of(row, written: _Written, used: dict, more: dict) -> list:
     for t, ref in used.items() if inner else ():
         if t >= 0:
             step = ['unstack', ['x0'], {'axis': 1, 'i': t}]
-            units.append(_formula_unit(step, unit.outputs[0], ref, {ref[0]}))
-            made.add(ref[0])
-    unit.nodes |= (written.region - made) | {r[0] for r in wanted.values()}
+            name, _ = ref
+            units.append(_formula_unit(step, unit.outputs[0], ref, {name}))
+            made.add(name)
+    unit.nodes |= written.region - made
+    unit.nodes |= {name for name, _ in wanted.values()}
     return units
 
 

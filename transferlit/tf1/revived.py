@@ -57,6 +57,7 @@ from transferlit.tf1.outputs import (
     passed_over,
     rank,
     roles,
+    signature_of,
     switches,
 )
 from .sample_inputs import count_rows, counts_rows, find_samples, input_shape
@@ -372,13 +373,11 @@ def _default(old) -> tuple:
             ' nothing depends on an input and a variable.'
         )
     best = old.candidates[0]
-    if best.score < 100:
+    name = signature_of(best)
+    if not name:
         return (best.ref,)  # `_wanted` asks where others are as likely
-    signed = [
-        c.ref
-        for c in old.candidates
-        if c.score == 100 and c.reason.rpartition(' ')[2] == best.reason.rpartition(' ')[2]
-    ]
+    alike = [c for c in old.candidates if signature_of(c) == name]
+    signed = [c.ref for c in alike if c.score == best.score]
     floats = [
         r
         for r in signed
@@ -408,22 +407,29 @@ def _ask(old) -> None:
     "Raises ValueError where other ends are as likely as the first; notes those that are less so."
     equal, lower = heads(old.origins, old.candidates)
     if equal:
-        names = [to_text(c.ref) for c in (old.candidates[0], *equal)]
+        names = [_with_signature(c) for c in (old.candidates[0], *equal)]
         raise ValueError(
             f'Several heads are equally likely; name the one that you want, or a list: `outputs=`.'
             f' They are {", ".join(names)}. {see("outputs")} Received: outputs=None.'
         )
-    _tell(old, [c.ref for c in lower])
+    taken = _default(old)
+    others = [c.ref for c in (old.candidates[0], *lower)]
+    _tell(old, taken, [ref for ref in others if ref not in taken])
 
 
-def _tell(old, others: list) -> None:
+def _with_signature(c) -> str:
+    name = signature_of(c)
+    return to_text(c.ref) + (f' (signature {name})' if name else '')
+
+
+def _tell(old, taken: tuple, others: list) -> None:
     "Note what else the graph offers as outputs."
     best, (front, behind) = old.candidates[0], passed_over(old.origins, old.candidates)
     offers = {'': others, ' (in front of it)': front, ' (made of it)': behind}
     said = [to_text(r) + where for where, refs in offers.items() for r in refs[:8]]
     if said:
         found = ', '.join(said)
-        old.notes.append(f'took {to_text(best.ref)}; others, for `outputs=`: {found}')
+        old.notes.append(f'took {_written(taken)}; others, for `outputs=`: {found}')
     if best.score <= 40:
         old.notes.append(f'{to_text(best.ref)} is a guess ({best.reason}): name `outputs=`')
 
