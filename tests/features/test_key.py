@@ -1,5 +1,6 @@
 """What the key of features sees: code behind code, objects, data that code reads; and views of a pipeline."""
 import builtins
+import decimal
 import enum
 import functools
 import importlib
@@ -19,6 +20,7 @@ import tensorflow as tf
 from keras import layers as L
 
 from transferlit.cut import lower
+from transferlit.cut.fingerprints import fingerprint, told_of
 from transferlit.cut.values import Reading
 from transferlit.features import Features, precompute
 
@@ -153,6 +155,7 @@ KINDS = {  # a layer, and what changes behind it
     "a builtin of one's own": (lambda: L.Lambda(lambda t: t * somebodys_factor), lambda l: setattr(builtins, "somebodys_factor", 3.0)),
     "a value put into a library": (lambda: L.Lambda(lambda t: t * np.somebodys), lambda l: setattr(np, "somebodys", 3.0)),
     "a name that is worked out": (lambda: L.Lambda(lambda t: t * getattr(helpers, NAMED.upper())), lambda l: setattr(helpers, "BY", 3.0)),
+    "a value that settings do not tell": (lambda: L.ELU(), lambda l: setattr(l, "alpha", 3.0)),
     "a method of one layer": (lambda: L.Dense(6), lambda l: setattr(l, "call", types.MethodType(lambda self, t, training=None: t * 3.0, l))),
 }
 
@@ -223,6 +226,8 @@ UNSEEN = {
     "`sys`": lambda t: t * sys.modules[__name__].FACTOR,
     "`importlib`": lambda t: t * importlib.import_module(__name__).FACTOR,
     "the open file": lambda t: t * len(OPENED.name),
+    "`numpy`": lambda t: t * np.random.normal(),
+    "`decimal`": lambda t: t * float(decimal.Decimal(1) / 3),
 }
 
 
@@ -230,6 +235,28 @@ UNSEEN = {
 def test_ways_around_the_key_are_noted(what):
     assert what in " ".join(recipe(UNSEEN[what]))
     assert not recipe(lambda t: t * FACTOR + math.pi * np.float32(2))
+
+
+@pytest.mark.parametrize("layer, name, value", [
+    (L.ELU(), "alpha", 2.0), (L.Flatten(), "_channels_first", True), (L.CategoryEncoding(5), "sparse", True),
+    (L.Bidirectional(L.LSTM(2)), "return_sequences", True), (L.LSTMCell(2), "implementation", 1),
+])
+def test_values_set_on_layers_of_keras_are_seen(layer, name, value):
+    before = told_of(layer)
+    assert told_of(type(layer).from_config(layer.get_config())) == before
+    setattr(layer, name, value)
+    assert told_of(layer) != before
+
+
+def test_how_products_are_computed_is_seen():
+    model, exact = model_on(L.ReLU()), tf.config.experimental.tensor_float_32_execution_enabled()
+    before = fingerprint(model)
+    try:
+        tf.config.experimental.enable_tensor_float_32_execution(not exact)
+        assert fingerprint(model) != before
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(exact)
+    assert fingerprint(model) == before
 
 
 def recipe(function):

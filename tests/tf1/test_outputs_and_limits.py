@@ -249,6 +249,15 @@ def test_a_long_text_is_refused_before_it_is_made(name, tmp_path):
         for n in nodes: read.value((n, 0))
 
 
+def test_what_the_model_does_not_need_is_not_computed(tmp_path):
+    def build(x):
+        tf.identity(tf.matmul(x*tf.reduce_sum(tf.tile(tf.fill([1 << 12], 1.), [1 << 10])), kernel()), "beside")
+        return tf.matmul(x, kernel())
+    path, data = frozen(tmp_path, build), np.ones((2, 3), "float32")
+    assert np.array_equal(tl.revive(path, gigabytes=0.01).to_keras(outputs="out")(data), data @ np.ones((3, 2)))
+    with pytest.raises(TooLarge, match="would need"): tl.revive(path, gigabytes=0.01).to_keras(outputs="beside")
+
+
 def test_a_text_that_grows_with_the_input_is_tried_first(tmp_path):
     def reasons(rewrite, width=-1):
         def build(x):

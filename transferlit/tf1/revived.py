@@ -243,23 +243,23 @@ def _try_first(old, outputs: tuple, inputs: tuple | None) -> None:
     """Try a graph in a child process where what it takes cannot be read off. Raises TooLarge."""
     if old.limits is None:
         return  # this is the child
-    needed = _needed(old, outputs, inputs or ())
+    needed = _above(old.nodes, outputs, {r[0] for r in inputs or ()})
     reasons = check_sizes(needed, old.limits)
     if reasons + check_loops(needed, old.meta.graph_def.library):
         arguments = old.path, old.options, outputs, inputs
         try_in_child('transferlit.tf1.revived.rehearse', arguments, old.limits)
 
 
-def _needed(old, outputs, inputs) -> dict:
-    "The nodes between the inputs and `outputs`."
-    ends, found, waiting = {r[0] for r in inputs}, {}, [r[0] for r in outputs]
+def _above(nodes: dict, refs, ends=()) -> dict:
+    "The nodes that some tensors are made from, down to `ends`, in the order that `nodes` has."
+    found, waiting = set(), [r[0] for r in refs]
     while waiting:
         name = waiting.pop()
-        if name in found or name in ends or name not in old.nodes:
+        if name in found or name in ends or name not in nodes:
             continue
-        found[name] = old.nodes[name]
-        waiting += [to_ref(i.lstrip('^'))[0] for i in old.nodes[name].input]
-    return found
+        found.add(name)
+        waiting += [to_ref(i.lstrip('^'))[0] for i in nodes[name].input]
+    return {name: node for name, node in nodes.items() if name in found}
 
 # %% ../../nbs/tf1/80_revived.ipynb #6ab7631f
 def rehearse(
@@ -280,7 +280,8 @@ def _view(old, nodes, fed, outputs, inputs) -> View:
     "The graph between its inputs and `outputs`."
     graph = old.meta.graph_def
     limits = old.limits or Limits()
-    read = Inference(nodes, old.values, fed, graph.library, graph.versions, limits)
+    asked = _above(nodes, [*outputs, *(inputs or ())])  # nothing else is computed
+    read = Inference(asked, old.values, fed, graph.library, graph.versions, limits)
     sources = list(inputs) if inputs else _sources(read, outputs)
     if not sources:
         raise ValueError(
