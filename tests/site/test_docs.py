@@ -466,6 +466,16 @@ def test_mending_a_notebook_writes_callouts_in_words():
         assert notebooks.plainly(f"{lead}\n\n> [!NOTE]\n> one") == f"{lead}\n\n> **{word}**\n>\n> one"
 
 
+def test_jupyterlab_folds_what_a_page_hides():
+    """Cells that are hidden, folded or run without their code, and the imports of a module; others stay open."""
+    folded = "#| hide\n1", "#| code-fold: true\n# a\n1", "#| echo: false\n1", "#| export\nfrom __future__ import annotations"
+    cells = [new_code_cell(text) for text in (*folded, "1", "#| export\ndef one(): ...")]
+    nb, path = new_notebook(cells=cells), notebooks.NBS / "index.ipynb"
+    assert notebooks.unfolded(nb, path) == cells[:4] and not notebooks.unfolded(nb, notebooks.NBS / "cut" / "a.ipynb")
+    notebooks.fold(nb, path)
+    assert not notebooks.unfolded(nb, path) and not any("jupyter" in cell.metadata for cell in cells[4:])
+
+
 def test_a_picture_without_words_gets_those_of_its_heading():
     text = '<h2 id="a">곡선 · Curves</h2><img src="a.png"><img src="b.png"><img alt="" src="c.svg">'
     made = docs.described(text)
