@@ -348,8 +348,9 @@ def count_batches(
 class Pipeline:
     "The batches of a dataset or loader, drawn pass by pass as `Model.fit` draws them."
 
-    def __init__(self, x, class_weight: dict | None = None, shuffle=False, limit=None):
+    def __init__(self, x, class_weight=None, shuffle=False, limit=None, check=None):
         self.x, self.shuffle = x, bool(shuffle) and isinstance(x, keras.utils.PyDataset)
+        self._check = check  # looks at each batch before it is given, and raises where it is wrong
         self.limit = limit  # batches that are drawn at a time, where that is not a pass
         self._draws = draw_as_fit(
             x=x,
@@ -399,7 +400,10 @@ class Pipeline:
         "The batches of the next pass, or the next of a pass where there is a limit."
         with self._draws.catch_stop_iteration():
             for *_, source in self._draws:
-                yield next(source)
+                batch = next(source)
+                if self._check:
+                    self._check(batch)
+                yield batch
 
     def state(self) -> tuple:
         "What else than its own passes may change what it gives, as it is now."

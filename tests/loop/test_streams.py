@@ -317,3 +317,24 @@ def test_no_epoch_builds_nothing():
     model = network()
     tl.fit(model, X, Y, epochs=0, verbose=0)
     assert not model.optimizer.built
+
+
+class Numbered(keras.utils.PyDataset):
+    def __init__(self, labels):
+        super().__init__()
+        self.labels = labels
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, i):
+        return X[8 * i : 8 * i + 8], self.labels[8 * i : 8 * i + 8]
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_labels_that_a_dataset_gives_are_none_of_the_classes(jit):
+    labels = np.where(np.arange(ROWS) == 20, 3, Y)
+    wrong = tf.data.Dataset.from_tensor_slices((X, labels)).batch(8)
+    for given in dict(x=wrong), dict(x=Numbered(labels)), dict(x=X, y=Y, validation_data=wrong):
+        with pytest.raises(ValueError, match="class numbers from 0 to 2.*Received: y from . to 3"):
+            tl.fit(network(), verbose=0, jit=jit, **given)

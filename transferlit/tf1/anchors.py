@@ -102,7 +102,7 @@ _PLUS = 'BiasAdd', 'Add', 'AddV2', 'BiasAddV1'
 
 def with_bias(
     view: View,
-    unit: Unit,
+    unit: Unit,  # a layer without bias; changed in place
     units: int,  # numbers that the layer gives for each place
 ) -> Unit:
     "Take in a bias that follows, if there is one number a channel."

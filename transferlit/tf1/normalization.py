@@ -53,7 +53,9 @@ def _unit(x, anchors, norm: _Norm) -> Unit:
     return unit_of(layers.BatchNormalization, x, anchors, config, weights)
 
 # %% ../../nbs/tf1/53_normalization.ipynb #33258c08
-def match_fused(at: Anchor) -> Unit:
+def match_fused(
+    at: Anchor,  # the operation
+) -> Unit:
     "A batch normalization in one operation. Raises NoMatch."
     x, *refs = at.inputs
     need(not at.attr('is_training', True))
@@ -62,7 +64,9 @@ def match_fused(at: Anchor) -> Unit:
     return _unit(x, [at], _Norm(arrays, refs[:4], at.attr('epsilon')))
 
 
-def match_first(at: Anchor) -> Unit:
+def match_first(
+    at: Anchor,  # the operation
+) -> Unit:
     "The operation of the first TensorFlow. Raises NoMatch."
     x, mean, variance, beta, gamma = at.inputs
     scaled = at.attr('scale_after_normalization')
@@ -116,7 +120,9 @@ def _fit(a, b) -> bool:
     return all(m == n or 1 in (m, n) for m, n in sizes)
 
 # %% ../../nbs/tf1/53_normalization.ipynb #2883d7fa
-def match_written(at: Anchor) -> Unit | None:
+def match_written(
+    at: Anchor,  # the first multiplication or addition
+) -> Unit | None:
     "A batch normalization written out, as long a chain as is one."
     chain = _chain(at)
     for length in range(len(chain), 0, -1):

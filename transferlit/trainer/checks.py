@@ -21,7 +21,7 @@ from ..keras_internals import parts
 from .job import Job
 
 # %% auto #0
-__all__ = ['check_labels', 'check_fits', 'check']
+__all__ = ['check_labels', 'check_batch', 'check_fits', 'check']
 
 # %% ../../nbs/trainer/20_checks.ipynb #6bcbc52f
 def _is_sparse(loss) -> bool:
@@ -42,11 +42,19 @@ def check_labels(model: keras.Model, y) -> None:
     if y is None or len(outputs) != 1 or tree.is_nested(y):
         return
     classes, labels = outputs[0].shape[-1], to_numpy(y)
+    if classes is None or not labels.size:
+        return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         rule = f'Labels must be class numbers from 0 to {classes - 1}.'
         fix = f'Renumber them, or give the output more units. {see("classes")}'
         refuse(rule, fix, f'y from {low} to {high}')
+
+
+def check_batch(model: keras.Model, batch) -> None:
+    "The same of a batch that a dataset gives: they are not known before."
+    _, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    check_labels(model, y)
 
 # %% ../../nbs/trainer/20_checks.ipynb #5aa9989b
 def _error_like(error: Exception) -> type:

@@ -17,6 +17,7 @@ import numpy as np
 from .. import loop
 from ..data import Pipeline, flat
 from ..features import precompute, row_marks
+from .checks import check_batch
 from .cuts import make_cutter
 from .feeds import Feed
 from .job import Job
@@ -75,7 +76,7 @@ def _streamed(model, cut, flow: _Flow, job: Job) -> loop.Stream:
 def feed_pipeline(model, job: Job, x, passes: int, **draws) -> tuple | None:
     "A feed of a dataset, and its steps; None where the loop cannot take its batches."
     limit = job.steps_per_epoch if draws else None
-    pipeline = Pipeline(x, **draws, limit=limit)
+    pipeline = Pipeline(x, **draws, limit=limit, check=partial(check_batch, model))
     if pipeline.unfit:
         return None
     if limit:
