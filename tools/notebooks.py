@@ -180,6 +180,8 @@ def faults(path: Path) -> list[str]:
         found.append("metadata or execution counts are left (run `nbdev-clean`)")
     if lacks_start(nb, path) or any(GITHUB.search(c.source) for c in nb.cells if c.cell_type == "markdown"):
         found.append("no cells that install in Colab and import TensorFlow quietly, or a callout that Jupyter can't show (run `python tools/notebooks.py mend`)")
+    if unfolded(nb, path):
+        found.append("JupyterLab shows cells that the page hides or folds (run `python tools/notebooks.py mend`)")
     for number, cell in enumerate(nb.cells):
         if cell.cell_type != "code":
             continue
@@ -199,7 +201,7 @@ QUIET = """#| hide
 from transferlit.quiet import load_tensorflow
 
 load_tensorflow()"""
-FOLDED = re.compile(r"^#\|\s*(?:hide|default_exp .*|code-fold:\s*true)\s*$|^#\| export\nfrom __future__ ", re.M)
+FOLDED = re.compile(r"^#\|\s*(?:hide|default_exp .*|code-fold:\s*true|echo:\s*false)\s*$|^#\| export\nfrom __future__ ", re.M)
 GITHUB = re.compile(r"^> *\[!(NOTE|TIP|IMPORTANT|WARNING|CAUTION)\] *\n", re.M)
 KINDS = {"NOTE": "참고 · Note", "TIP": "도움말 · Tip", "IMPORTANT": "중요 · Important", "WARNING": "경고 · Warning", "CAUTION": "주의 · Caution"}
 
@@ -221,9 +223,15 @@ def put_start(nb, path: Path) -> None:
         nb.cells.insert(1, new_code_cell(text, id=f"{name:08x}"))
 
 
-def fold(nb) -> None:
+def unfolded(nb, path: Path) -> list:
+    """The cells for readers that a page hides or folds, and JupyterLab does not."""
+    code = [c for c in nb.cells if c.cell_type == "code" and is_for_readers(path)]
+    return [c for c in code if FOLDED.search(c.source) and not c.metadata.get("jupyter", {}).get("source_hidden")]
+
+
+def fold(nb, path: Path) -> None:
     """Let JupyterLab fold what a page hides or folds."""
-    for cell in (c for c in nb.cells if c.cell_type == "code" and FOLDED.search(c.source)):
+    for cell in unfolded(nb, path):
         cell.metadata["jupyter"] = {"source_hidden": True}
 
 
@@ -241,8 +249,7 @@ def mend(path: Path) -> None:
     nb = nbformat.read(path, as_version=4)
     if lacks_start(nb, path):
         put_start(nb, path)
-    if is_for_readers(path):
-        fold(nb)
+    fold(nb, path)
     for cell in (c for c in nb.cells if c.cell_type == "markdown"):
         cell.source = plainly(cell.source)
     write(nb, path)

@@ -215,13 +215,6 @@ def test_headings_have_english_addresses(title, address):
     assert docs.addressed(page).count(f'<span id="{address}"></span><h2') == 1
 
 
-def test_jupyterlab_folds_what_readers_need_not_see(tmp_path):
-    nb = new_notebook(cells=[new_code_cell(s) for s in ("#| hide\n1", "#| default_exp x", "#| export\nfrom __future__ import annotations",
-                                                        "#| code-fold: true\n1", "#| export\ndef f(): ...", "1")])
-    notebooks.fold(nb)
-    assert [bool(c.metadata) for c in nb.cells] == [True] * 4 + [False] * 2
-
-
 def test_drafts_and_checkpoints_are_no_notebooks(tmp_path, monkeypatch):
     for place in ("10_x", "house/10_x", "_draft", "house/_draft", ".ipynb_checkpoints/10_x", "house/.ipynb_checkpoints/10_x"):
         (tmp_path / f"{place}.ipynb").parent.mkdir(exist_ok=True, parents=True)
@@ -464,6 +457,17 @@ def test_mending_a_notebook_writes_callouts_in_words():
     said = {"<div lang=\"ko\">": "참고", "<div lang=\"en\">": "Note", "": "참고 · Note"}
     for lead, word in said.items():
         assert notebooks.plainly(f"{lead}\n\n> [!NOTE]\n> one") == f"{lead}\n\n> **{word}**\n>\n> one"
+
+
+def test_jupyterlab_folds_what_a_page_hides():
+    """Cells that are hidden, folded or run without their code, and the imports of a module; others stay open."""
+    imports = "#| export\nfrom __future__ import annotations"
+    folded = "#| hide\n1", "#| default_exp x", "#| code-fold: true\n# a\n1", "#| echo: false\n1", imports
+    cells = [new_code_cell(text) for text in (*folded, "1", "#| export\ndef one(): ...")]
+    nb, path = new_notebook(cells=cells), notebooks.NBS / "index.ipynb"
+    assert notebooks.unfolded(nb, path) == cells[:5] and not notebooks.unfolded(nb, notebooks.NBS / "cut" / "a.ipynb")
+    notebooks.fold(nb, path)
+    assert not notebooks.unfolded(nb, path) and not any("jupyter" in cell.metadata for cell in cells[5:])
 
 
 def test_a_picture_without_words_gets_those_of_its_heading():
