@@ -26,13 +26,17 @@ __all__ = ['steps_together', 'Scan', 'ManyScans', 'StepByStep', 'program_kind']
 def _with_features(model, parts, x, features):
     "`model`, but for one thing: called on this `x`, its upper part answers from the features."
 
-    class View(type(model)):
-        def call(self, inputs, *args, **kwargs):
-            if not are_same(flat(inputs), flat(x)):
-                return super().call(inputs, *args, **kwargs)
-            known = list(features) if isinstance(features, tuple) else features
-            return parts[1](known, training=kwargs.get('training'))
+    # Steps on JAX use `call`, those with PyTorch `__call__`, which checks the form of its input.
+    name = 'call' if keras.backend.backend() == 'jax' else '__call__'
 
+    def answer(self, inputs, *args, **kwargs):
+        if not are_same(flat(inputs), flat(x)):
+            return getattr(super(View, self), name)(inputs, *args, **kwargs)
+        self._clear_losses()
+        known = list(features) if isinstance(features, tuple) else features
+        return parts[1](known, training=kwargs.get('training'))
+
+    View = type('View', (type(model),), {name: answer})
     return view_as(model, View)
 
 
