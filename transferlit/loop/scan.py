@@ -154,7 +154,11 @@ def _in_blocks(body: Callable, start, stop, together: int, carried):
 
     def block(k, carried):
         first = start + k * together
-        return jax.lax.fori_loop(0, together, lambda j, c: body(first + j, c), carried)
+
+        def one(j, carried):
+            return body(first + j, carried)
+
+        return jax.lax.fori_loop(0, together, one, carried)
 
     return jax.lax.fori_loop(0, (stop - start) // together, block, carried)
 
@@ -196,7 +200,8 @@ class Scan:
             picked = iter(_picked(order, i, leaves, span))
             data = map_flat(lambda _: next(picked), self.form)
             logs, made = step(state.join(moving, fixed), *data)
-            return logs, state.split([list(group) for group in made])[0]
+            groups = [list(group) for group in made]
+            return logs, state.split(groups)[0]
 
         return one
 
