@@ -685,6 +685,11 @@ def _below(ref: tuple, origins) -> set:
     return found
 
 # %% ../../nbs/tf1/30_outputs.ipynb #a0b21956
+def _is_behind(origins, a, b) -> bool:
+    "Is one of two tensors computed from the other?"
+    return a[0] in _below(b, origins) or b[0] in _below(a, origins)
+
+
 def _training_in(origins, ref) -> int:
     "How many nodes in front of a tensor draw random numbers, or average over the batch."
     nodes = [origins.nodes[n] for n in _below(ref, origins)]
@@ -789,11 +794,6 @@ def _other_signatures(origins, candidates: list) -> tuple:
         beside = other and not behind and c.score == best.score
         (equal if beside else lower).append(c)
     return equal, lower
-
-
-def _is_behind(origins, a, b) -> bool:
-    "Is one of two tensors computed from the other?"
-    return a[0] in _below(b, origins) or b[0] in _below(a, origins)
 
 
 def _differs(origins, ref, best) -> bool:
