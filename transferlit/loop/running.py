@@ -174,11 +174,12 @@ class _Side:
 
     def fresh(self, rows):
         "Epochs from the first row on."
+        first = self.kind == 'train' and was_fresh(self.model)
         if isinstance(rows, Stream):
             return rows
         plan, together = self.plan, self.model.steps_per_execution
         if self.kind == 'train':
-            if was_fresh(self.model):
+            if first:
                 skip_draw(rows, plan.shuffle)
             return Epochs(rows, plan.shuffle, self.limit, len(plan.span), together)
         return Epochs(rows, False, self.limit, 1, together)
