@@ -362,12 +362,3 @@ def test_wrong_arguments_are_errors_in_words_of_the_type_that_keras_raises():
         tl.fit(model, pairs().batch(8), class_weight=[1, 2, 3])
     with pytest.raises(ValueError, match="from 0 to 2.*Received: y from nan"):
         tl.fit(model, X, np.where(Y == 0, np.nan, Y))
-
-
-def test_rows_after_a_dataset_come_in_the_order_of_keras():
-    losses = []
-    for fit in keras.Model.fit, tl.fit:
-        model = network()
-        fit(model, pairs().batch(8), verbose=0)
-        losses.append(fit(model, X, Y, batch_size=8, epochs=2, verbose=0).history["loss"])
-    assert losses[0] == losses[1]

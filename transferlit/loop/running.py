@@ -174,12 +174,11 @@ class _Side:
 
     def fresh(self, rows):
         "Epochs from the first row on."
-        first = self.kind == 'train' and was_fresh(self.model)
         if isinstance(rows, Stream):
             return rows
         plan, together = self.plan, self.model.steps_per_execution
         if self.kind == 'train':
-            if first:
+            if was_fresh(self.model):
                 skip_draw(rows, plan.shuffle)
             return Epochs(rows, plan.shuffle, self.limit, len(plan.span), together)
         return Epochs(rows, False, self.limit, 1, together)
