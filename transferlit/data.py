@@ -20,9 +20,9 @@ from .backends import is_tensorflows, on_tensorflow, tf, to_numpy, to_tensor
 from .keras_internals import draw_as_fit
 
 # %% auto #0
-__all__ = ['flat', 'map_flat', 'array', 'tensors', 'refuse', 'check_count', 'row_blocks', 'check_numbers', 'check_lengths',
-           'weigh', 'Arrays', 'take', 'split_at', 'by_input', 'pack_inputs', 'is_pipeline', 'holds_text',
-           'why_not_tensors', 'why_unfit', 'count_batches', 'Pipeline', 'gather', 'mark_rows']
+__all__ = ['flat', 'map_flat', 'array', 'tensors', 'refuse', 'value_error', 'check_count', 'row_blocks', 'check_numbers',
+           'check_lengths', 'weigh', 'Arrays', 'take', 'split_at', 'by_input', 'pack_inputs', 'is_pipeline',
+           'holds_text', 'why_not_tensors', 'why_unfit', 'count_batches', 'Pipeline', 'gather', 'mark_rows']
 
 # %% ../nbs/floor/70_data.ipynb #b3bac539
 def flat(a) -> list:  # the leaves of a structure, without None
@@ -65,9 +65,20 @@ def refuse(
     rule: str,  # what must hold
     fix: str,  # what to do
     received: str,  # what was given instead
+    kind: type = ValueError,  # of error that Keras raises for it
 ):
     "Raise ValueError for an argument."
-    raise ValueError(f'{rule} {fix} Received: {received}.')
+    raise value_error(kind)(f'{rule} {fix} Received: {received}.')
+
+
+def value_error(
+    kind: type,  # of error
+) -> type:  # ValueError, or a class that is TypeError or KeyError, too, where `kind` is
+    "What is raised here where Keras raises `kind`."
+    other = next((k for k in (TypeError, KeyError) if issubclass(kind, k)), None)
+    if other is None:
+        return ValueError
+    return type(f'Value{other.__name__}', (ValueError, other), {'__str__': Exception.__str__})
 
 
 def check_count(
@@ -76,9 +87,11 @@ def check_count(
     least: int = 1,
 ) -> None:
     "Raises ValueError where `value` is given, but is no whole number of at least `least`."
-    if value is not None and not (isinstance(value, (int, np.integer)) and value >= least):
+    whole = isinstance(value, (int, np.integer))
+    if value is not None and not (whole and value >= least):
         rule = f'`{name}` must be a whole number, {least} or more.'
-        refuse(rule, 'Correct it, or leave it out.', f'{name}={value!r}')
+        kind = ValueError if whole else TypeError
+        refuse(rule, 'Correct it, or leave it out.', f'{name}={value!r}', kind)
 
 # %% ../nbs/floor/70_data.ipynb #39a5372b
 def row_blocks(a, rows: int = 1 << 14):
@@ -261,13 +274,13 @@ def _is_endless(x) -> bool:
 
 
 def holds_text(a) -> bool:
-    "Does an array hold something else than numbers?"
+    "Does an array hold something else than numbers: text, objects, dates?"
     if type(a).__module__ == 'torch':
         return False
     dtype = getattr(a, 'dtype', None)
     if not isinstance(dtype, (np.dtype, str)) and not is_tensorflows(dtype, 'DType'):
         dtype = np.asarray(a).dtype  # a table's own, or several
-    return np.dtype(getattr(dtype, 'as_numpy_dtype', dtype)).kind in 'OSU'
+    return np.dtype(getattr(dtype, 'as_numpy_dtype', dtype)).kind in 'OSUMm'
 
 
 def why_not_tensors(

@@ -338,3 +338,27 @@ def test_labels_that_a_dataset_gives_are_none_of_the_classes(jit):
     for given in dict(x=wrong), dict(x=Numbered(labels)), dict(x=X, y=Y, validation_data=wrong):
         with pytest.raises(ValueError, match="class numbers from 0 to 2.*Received: y from . to 3"):
             tl.fit(network(), verbose=0, jit=jit, **given)
+
+
+def test_what_a_dataset_gives_is_compared_with_the_model_before_it_trains():
+    def batches(*data):
+        return tf.data.Dataset.from_tensor_slices(data if len(data) > 1 else data[0]).batch(8)
+
+    narrow, alone = batches(X[:, :4], Y), batches(X)
+    for given in dict(x=narrow), dict(x=X, y=Y, validation_data=narrow):
+        with pytest.raises(ValueError, match="must fit the model.*Received: "):
+            tl.fit(network(), verbose=0, **given)
+    with pytest.raises(ValueError, match="needs labels.*Received: y=None"):
+        tl.fit(network(), alone, verbose=0)
+
+
+def test_wrong_arguments_are_errors_in_words_of_the_type_that_keras_raises():
+    model = network()
+    for wrong in dict(epochs=None), dict(epochs="3"), dict(batch_size=8.0), dict(initial_epoch="a"):
+        for fit in keras.Model.fit, tl.fit:
+            with pytest.raises(TypeError):
+                fit(model, X, Y, **{"verbose": 0, **wrong})
+    with pytest.raises(ValueError, match="dictionary.*Received: class_weight"):
+        tl.fit(model, pairs().batch(8), class_weight=[1, 2, 3])
+    with pytest.raises(ValueError, match="from 0 to 2.*Received: y from nan"):
+        tl.fit(model, X, np.where(Y == 0, np.nan, Y))

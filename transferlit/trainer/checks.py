@@ -15,13 +15,14 @@ from keras import tree
 from .. import loop
 from ..backends import on_tensorflow, open_spec, tf, to_numpy
 from ..data import check_count, flat, holds_text, is_pipeline, map_flat, refuse
+from ..data import value_error
 from ..errors import see
 from ..features import Features
 from ..keras_internals import parts
 from .job import Job
 
 # %% auto #0
-__all__ = ['check_labels', 'check_batch', 'check_fits', 'check']
+__all__ = ['check_labels', 'check_batch', 'check_fits', 'check_form', 'check']
 
 # %% ../../nbs/trainer/20_checks.ipynb #6bcbc52f
 def _is_sparse(loss) -> bool:
@@ -44,8 +45,8 @@ def check_labels(model: keras.Model, y) -> None:
     classes, labels = outputs[0].shape[-1], to_numpy(y)
     if classes is None or not labels.size:
         return
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
+    low, high = labels.min(), labels.max()
+    if not (0 <= low and high < classes):  # nor NaN
         rule = f'Labels must be class numbers from 0 to {classes - 1}.'
         fix = f'Renumber them, or give the output more units. {see("classes")}'
         refuse(rule, fix, f'y from {low} to {high}')
@@ -57,14 +58,6 @@ def check_batch(model: keras.Model, batch) -> None:
     check_labels(model, y)
 
 # %% ../../nbs/trainer/20_checks.ipynb #5aa9989b
-def _error_like(error: Exception) -> type:
-    "A ValueError that is also of the type of `error`."
-    kind = next((k for k in (TypeError, KeyError) if isinstance(error, k)), None)
-    if kind is None:
-        return ValueError
-    return type(f'Value{kind.__name__}', (ValueError, kind), {'__str__': Exception.__str__})
-
-
 def check_fits(model: keras.Model, *data) -> None:
     "Trace loss and metrics on the shapes of x, y and weights. Raises ValueError where they fail."
     specs = map_flat(open_spec, data)
@@ -73,10 +66,20 @@ def check_fits(model: keras.Model, *data) -> None:
         loop.build(model, specs)
     except (ValueError, TypeError, KeyError, *own) as error:
         shapes = map_flat(lambda a: tuple(a.shape), data)
-        raise _error_like(error)(
+        raise value_error(type(error))(
             f'x and y must fit the model and its loss. Keras says: {str(error).strip()}'
             f' Received: (x, y, sample_weight) of shapes {shapes}.'
         ) from error
+
+
+def check_form(model: keras.Model, form) -> None:
+    "The same of the batches that a dataset will give, as far as it says what they are."
+    x, y, weight = keras.utils.unpack_x_y_sample_weight(form)
+    if y is None:
+        check_labels(model, y)
+    rows = [spec.shape[1:] for spec in flat(form) if spec.shape.rank]
+    if len(rows) == len(flat(form)) and all(shape.is_fully_defined() for shape in rows):
+        check_fits(model, x, y, weight)
 
 # %% ../../nbs/trainer/20_checks.ipynb #936ae944
 _COUNTS = {
@@ -92,6 +95,9 @@ _COUNTS = {
 def _check_arguments(job: Job) -> None:
     for name, least in _COUNTS.items():
         check_count(name, getattr(job, name), least)
+    for name in 'epochs', 'initial_epoch':
+        if getattr(job, name) is None:
+            refuse(f'`{name}` must be a whole number.', 'Leave it out.', f'{name}=None', TypeError)
     every = job.validation_freq
     if isinstance(every, (int, float)) and not every >= 1:
         rule = '`validation_freq` must be 1 or more, or a list of epochs.'
@@ -99,6 +105,9 @@ def _check_arguments(job: Job) -> None:
     if not isinstance(job.cache, (bool, str, os.PathLike, Features)):
         fix = 'Give True, False, a folder or `Features`.'
         refuse('`cache` must say where features are kept.', fix, f'cache={job.cache!r}')
+    if job.class_weight is not None and not isinstance(job.class_weight, dict):
+        fix = 'Give `{class: weight}`.'
+        refuse('`class_weight` must be a dictionary.', fix, f'class_weight={job.class_weight!r}')
     if job.jit not in (True, False, 'auto'):
         refuse("`jit` must be True, False or 'auto'.", 'Correct it.', f'jit={job.jit!r}')
 

@@ -17,7 +17,7 @@ import numpy as np
 from .. import loop
 from ..data import Pipeline, flat
 from ..features import precompute, row_marks
-from .checks import check_batch
+from .checks import check_batch, check_form
 from .cuts import make_cutter
 from .feeds import Feed
 from .job import Job
@@ -79,6 +79,8 @@ def feed_pipeline(model, job: Job, x, passes: int, **draws) -> tuple | None:
     pipeline = Pipeline(x, **draws, limit=limit, check=partial(check_batch, model))
     if pipeline.unfit:
         return None
+    if model.built and passes > 0:
+        check_form(model, pipeline.form)
     if limit:
         passes = passes * limit // pipeline.turn
     kind = 'train' if draws else 'test'
