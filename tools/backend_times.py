@@ -12,7 +12,7 @@ import numpy as np
 import transferlit as tl
 from transferlit.backends import backend_version
 
-ROWS, TURNS, EPOCHS, RATES = 20_000, 3, 4, 8
+ROWS, TURNS, EPOCHS, RATES = 10_000, 3, 3, 8
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((ROWS, 784), "float32"), RNG.integers(0, 10, ROWS)
 HOW = dict(batch_size=50, verbose=0)

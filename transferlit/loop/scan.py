@@ -31,7 +31,8 @@ def _with_features(model, parts, x, features):
 
     def answer(self, inputs, *args, **kwargs):
         if not are_same(flat(inputs), flat(x)):
-            return getattr(super(View, self), name)(inputs, *args, **kwargs)
+            usual = getattr(super(View, self), name)
+            return usual(inputs, *args, **kwargs)
         self._clear_losses()
         known = list(features) if isinstance(features, tuple) else features
         return parts[1](known, training=kwargs.get('training'))
@@ -246,9 +247,10 @@ class ManyScans(Scan):
         "The values after these steps."
         for size, *span in spans(self.size, order, start, stop):
             moving = [[values[i] for i in places] for places in self.places]
-            made, _ = self._compiled(size)(moving, self.fixed, order, *span, list(leaves))
-            pairs = zip(flat(self.places), flat(made))
-            values = self._with(values, dict(pairs))
+            run = self._compiled(size)
+            made, _ = run(moving, self.fixed, order, *span, list(leaves))
+            places = flat(self.places)
+            values = self._with(values, dict(zip(places, flat(made))))
         return values
 
     def _with(self, values: list, made: dict) -> list:

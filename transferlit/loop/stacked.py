@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import keras
 
-from ..backends import compile_graph, on_tensorflow, tf, to_numpy
+from ..backends import compile_graph, count_accelerators, on_tensorflow, tf, to_numpy
 from ..data import flat
 from .rows import Epochs
 from .running import Plan, plain_logs
@@ -155,7 +155,8 @@ def stackable(
         return False
     if on_tensorflow():
         return _is_straight(model.optimizer) and not _draws(part)
-    return keras.backend.backend() == 'jax'  # whose `vmap` takes every step of Keras' own
+    # `vmap` takes every step of Keras' own; on a CPU one after the other is faster.
+    return keras.backend.backend() == 'jax' and count_accelerators() > 0
 
 # %% ../../nbs/loop/70_stacked.ipynb #a86f608c
 _AT_A_TIME = 64  # steps in one call; Ctrl-C is heard between calls
