@@ -362,3 +362,17 @@ def test_wrong_arguments_are_errors_in_words_of_the_type_that_keras_raises():
         tl.fit(model, pairs().batch(8), class_weight=[1, 2, 3])
     with pytest.raises(ValueError, match="from 0 to 2.*Received: y from nan"):
         tl.fit(model, X, np.where(Y == 0, np.nan, Y))
+
+
+@pytest.mark.parametrize("form", ["arrays", "dataset"])
+def test_a_step_of_its_own_may_renumber_labels(form):
+    class FromOne(keras.Model):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return super().compute_loss(x, y - 1, y_pred, sample_weight, training)
+
+    data = dict(x=X, y=Y + 1) if form == "arrays" else dict(x=tf.data.Dataset.from_tensor_slices((X, Y + 1)).batch(8))
+    models = [network(FromOne), network(FromOne)]
+    for fit, model in zip((keras.Model.fit, tl.fit), models):
+        fit(model, **data, epochs=2, batch_size=8 if form == "arrays" else None, shuffle=False, verbose=0)
+    for ours, theirs in zip(models[1].weights, models[0].weights):
+        np.testing.assert_array_equal(ours, theirs)
