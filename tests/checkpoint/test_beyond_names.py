@@ -450,7 +450,6 @@ SLOTS = {
 
 def trained_in_2018(optimizer, path, read=None, steps=3):
     """Weights after some steps of TensorFlow 1 from a checkpoint, or from the start; they are saved."""
-    v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
         x, y = v1.placeholder(tf.float32, [None, 4]), v1.placeholder(tf.float32, [None, 2])
         kernel = v1.get_variable("d/kernel", initializer=np.full((4, 2), 0.1, "float32"), use_resource=False)

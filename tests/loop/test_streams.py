@@ -182,6 +182,14 @@ def test_kept_rows_are_in_memory_once(tmp_path):
     np.testing.assert_array_equal(read[0], stored.arrays[0])
 
 
+def test_a_long_dataset_takes_no_more_than_its_room():
+    """Neither for rows that may still come: what does not fit is said when it is there."""
+    endless = tf.data.Dataset.range(10**12).map(lambda i: tf.zeros([7, 5]))
+    stream = loop.Stream(Pipeline(endless), passes=2, room=1 << 30)
+    next(stream.epoch())
+    assert 0 < stream._kept.arrays[0].nbytes <= 1 << 30
+
+
 def test_text_that_a_dataset_gives_is_kept():
     words = tf.data.Dataset.from_tensor_slices([[b"one"], [b"two"], ["셋".encode()]]).batch(2)
     stream = loop.Stream(Pipeline(words), passes=2)

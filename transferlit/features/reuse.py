@@ -128,9 +128,14 @@ def _check_rows(job, rows: int, at_most=False) -> None:
         raise Unlike(f'{rows:,} rows for {wanted:,}')
 
 # %% ../../nbs/features/68_reuse.ipynb #87097b6e
+def _known_parts(store) -> list:
+    "What the entries of a store say they depend on."
+    return [about['parts'] for about in store.read_abouts() if 'parts' in about]
+
+
 def find_of_another_backend(job, parts, store, tolerance: float) -> Features | None:
     "What another backend made of the same, where rows made anew differ by no more than this."
-    known = [about['parts'] for about in store.read_abouts() if 'parts' in about]
+    known = _known_parts(store)
     if key_of(parts) in map(key_of, known):
         return None  # this one's own are there
     others = (theirs for theirs in known if differ_by_backend(theirs, parts))
@@ -242,8 +247,8 @@ def _is_like(old: dict, parts: dict) -> bool:
 
 def find_nearest(store, parts) -> list:
     "What differs from the entry most like this one, in words; nothing where none is like it."
-    known = [about['parts'] for about in store.read_abouts() if 'parts' in about]
-    told = [changes_between(old, parts) for old in known if _is_like(old, parts)]
+    alike = [old for old in _known_parts(store) if _is_like(old, parts)]
+    told = [changes_between(old, parts) for old in alike]
 
     def distance(said):
         return len(said), sum('rows' in s for s in said)

@@ -225,18 +225,26 @@ class _Recalled:
 class _Kept:
     "Rows end to end, held once: never in parts that are joined later."
 
-    def __init__(self):
-        self.rows, self.arrays = 0, []
+    def __init__(self, room: int):  # bytes that they may take
+        self.room, self.rows, self.arrays = room, 0, []
+
+    def limit(self, leaves: list) -> int:
+        "How many rows there is room for, of the size of these."
+        return self.room * leaves[0].shape[0] // max(1, _nbytes(leaves))
 
     def takes(self, leaves: list) -> bool:
         "Are the rows of these tensors of the same shape?"
         shapes = [tuple(t.shape[1:]) for t in leaves]
         return not self.arrays or [a.shape[1:] for a in self.arrays] == shapes
 
-    def add(self, leaves: list, room: int) -> None:  # room: rows to come, as far as is known
+    def fits(self, leaves: list) -> bool:
+        return self.rows + leaves[0].shape[0] <= self.limit(leaves)
+
+    def add(self, leaves: list, expected: int) -> None:  # rows of a pass, as far as is known
         end = self.rows + leaves[0].shape[0]
         if not self.arrays or end > len(self.arrays[0]):
-            self._grow(max(room, 2 * end), leaves)
+            rows = max(expected, 2 * end)
+            self._grow(max(end, min(rows, self.limit(leaves))), leaves)
         for array, leaf in zip(self.arrays, leaves):
             array[self.rows : end] = leaf.numpy()
         self.rows = end
@@ -261,12 +269,12 @@ class Stream:
     batch_size, even = None, False  # batches may be of uneven size
 
     def __init__(self, pipeline: Pipeline, made: Made = Made(), passes=1, room=2**33, stored=None):
-        self.pipeline, self.made, self.room = pipeline, made, room
+        self.pipeline, self.made = pipeline, made
         self._going = None  # the pass in the middle of which an epoch ended
         batch = tree.lists_to_tuples(pipeline.form)
         self.form, self._run = made.form(batch), made.runner(batch)
         self._mark, self._keeps = mark_rows, passes > 1
-        self._kept, self._leaves, self._found = _Kept(), None, None
+        self._kept, self._leaves, self._found = _Kept(room), None, None
         if stored is not None:
             self._mark, self._keeps = stored.mark, True
             self._leaves, self._found = stored.leaves, _Found(stored.marks)
@@ -373,13 +381,12 @@ class Stream:
         return leaves, np.arange(sum(sizes))
 
     def _keep(self, leaves: list, most: int) -> None:  # most: rows of a batch
-        self.room -= _nbytes(leaves)
         if not self._kept.takes(leaves):
             self._drop('its batches differ in shape')
-        elif self.room < 0:
+        elif not self._kept.fits(leaves):
             self._drop('what it gives does not fit in memory')
         else:
-            self._kept.add(leaves, room=most * (self.steps or 0))
+            self._kept.add(leaves, expected=most * (self.steps or 0))
 
     def _judge(self, seen: _Pass) -> None:
         "At the end of a pass: keep what it gave, or compare it with the pass before."
@@ -395,7 +402,8 @@ class Stream:
             self._drop('it gave other rows in its second pass (it augments, or has a state)')
 
     def _drop(self, why: str) -> None:
-        self._keeps, self._kept, self._leaves, self._found = False, _Kept(), None, None
+        self._keeps, self._leaves, self._found = False, None, None
+        self._kept.arrays = []
         if self.made.lower is not None:
             warnings.warn(_UNCACHED.format(why), stacklevel=2)
 

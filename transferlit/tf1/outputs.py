@@ -975,11 +975,13 @@ def switches(
 def reach(
     nodes: dict,  # name to NodeDef
     outputs,  # tensors
+    ends=(),  # names at which to stop
 ) -> set:  # names
     "Everything in front of `outputs`, whatever the switches say."
     found, stack = set(), [r[0] for r in outputs]
     while stack:
-        if (name := stack.pop()) not in found and name in nodes:
+        name = stack.pop()
+        if name not in found and name not in ends and name in nodes:
             found.add(name)
             stack += [to_ref(i.lstrip('^'))[0] for i in nodes[name].input]
     return found

@@ -56,6 +56,7 @@ from transferlit.tf1.outputs import (
     part_of,
     passed_over,
     rank,
+    reach,
     roles,
     signature_of,
     switches,
@@ -252,13 +253,7 @@ def _try_first(old, outputs: tuple, inputs: tuple | None) -> None:
 
 def _above(nodes: dict, refs, ends=()) -> dict:
     "The nodes that some tensors are made from, down to `ends`, in the order that `nodes` has."
-    found, waiting = set(), [r[0] for r in refs]
-    while waiting:
-        name = waiting.pop()
-        if name in found or name in ends or name not in nodes:
-            continue
-        found.add(name)
-        waiting += [to_ref(i.lstrip('^'))[0] for i in nodes[name].input]
+    found = reach(nodes, refs, ends)
     return {name: node for name, node in nodes.items() if name in found}
 
 # %% ../../nbs/tf1/80_revived.ipynb #6ab7631f
