@@ -234,7 +234,7 @@ def by_input(
     names = [t.name for t in model.inputs]
     if isinstance(x, dict) and all(name in x for name in names):
         return [x[name] for name in names]
-    return flat(x)
+    return flat(x)[: len(names)]  # of more, Keras' sequential models take the first
 
 
 def pack_inputs(

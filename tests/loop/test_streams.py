@@ -366,6 +366,8 @@ def test_wrong_arguments_are_errors_in_words_of_the_type_that_keras_raises():
         for fit in keras.Model.fit, tl.fit:
             with pytest.raises(TypeError):
                 fit(model, X, Y, **{"verbose": 0, **wrong})
+    with pytest.raises(ValueError, match='Missing data for input "'):
+        tl.fit(model, {"another": X}, Y, verbose=0)
     with pytest.raises(ValueError, match="dictionary.*Received: class_weight"):
         tl.fit(model, pairs().batch(8), class_weight=[1, 2, 3])
     with pytest.raises(ValueError, match="from 0 to 2.*Received: y from nan"):
