@@ -299,17 +299,22 @@ LIMITED = {
     "an epoch asks for more than a pass": (lambda: pairs().batch(5), dict(epochs=4, steps_per_epoch=7)),
     "repeated without end": (lambda: pairs().batch(5).repeat().map(lambda x, y: (2 * x, y)),
                              dict(epochs=7, steps_per_epoch=4, validation_data=pairs().batch(7))),
+    "repeated before it is batched": (lambda: pairs().repeat().batch(5), dict(epochs=5, steps_per_epoch=4)),
+    "some batches of a PyDataset": (lambda: Numbered(Y), dict(epochs=5, steps_per_epoch=2)),
+    "a PyDataset that shuffles itself": (lambda: Reordered(Y), dict(epochs=4, shuffle=False)),
+    "several steps in a call": (lambda: pairs().batch(5), dict(epochs=4, steps_per_epoch=3, steps_per_execution=2)),
     "several passes an epoch": (lambda: pairs().batch(5).repeat().prefetch(1), dict(epochs=3, steps_per_epoch=12)),
 }
 
 
 @pytest.mark.parametrize("name", LIMITED)
-@pytest.mark.filterwarnings("error:This trains with", "ignore:Your input ran out", "ignore:.shuffle=True")
+@pytest.mark.filterwarnings("error:This trains with", "error:The frozen part runs", "ignore:Your input ran out", "ignore:.shuffle=True")
 def test_epochs_of_some_steps_are_cached_and_those_of_keras(name):
     make, more = LIMITED[name]
-    results = []
+    results, compiled = [], {"steps_per_execution": more.get("steps_per_execution", 1)}
+    more = {name: value for name, value in more.items() if name not in compiled}
     for fit in keras.Model.fit, tl.fit:
-        model = network()
+        model = network(**compiled)
         history = fit(model, make(), verbose=0, **more).history
         results.append((history, [v.tolist() for v in model.get_weights()]))
     assert results[0] == results[1]
@@ -337,6 +342,19 @@ class Numbered(keras.utils.PyDataset):
 
     def __getitem__(self, i):
         return X[8 * i : 8 * i + 8], self.labels[8 * i : 8 * i + 8]
+
+
+class Reordered(Numbered):
+    def __init__(self, labels):
+        super().__init__(labels)
+        self.order = np.arange(ROWS)
+
+    def on_epoch_end(self):
+        self.order = np.roll(self.order, 5)
+
+    def __getitem__(self, i):
+        rows = self.order[8 * i : 8 * i + 8]
+        return X[rows], self.labels[rows]
 
 
 @pytest.mark.parametrize("jit", [True, False])

@@ -22,17 +22,6 @@ from pathlib import Path
 
 import numpy as np
 
-from transferlit.formats.object_graph import (
-    first,
-    integers,
-    message,
-    object_names,
-    read_meta,
-    read_saved_model,
-    signed,
-    text,
-    varint,
-)
 from transferlit.formats.entries import (
     CHARACTERS,
     LIMIT,
@@ -51,6 +40,17 @@ from transferlit.formats.entries import (
     dtype_named,
     explain_faults,
     kind_of,
+)
+from transferlit.formats.object_graph import (
+    first,
+    integers,
+    message,
+    object_names,
+    read_meta,
+    read_saved_model,
+    signed,
+    text,
+    varint,
 )
 
 # %% auto #0

@@ -26,6 +26,7 @@ from typing import Protocol
 
 import numpy as np
 import platformdirs
+
 from ..files import atomic_path, content_hash, locked
 from ..tables import Table
 

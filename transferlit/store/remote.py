@@ -24,9 +24,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+
+from ..files import content_hash, locked
 from . import local as disk
 from .blob_cache import Blob, BlobCache, check_limit
-from ..files import content_hash, locked
 from ..tables import Table
 
 # %% auto #0
@@ -43,7 +44,8 @@ def open_filesystem(
     for an unknown protocol.
     """
     try:
-        import fsspec.core, fsspec.registry
+        import fsspec.core
+        import fsspec.registry
     except ImportError as error:
         raise ImportError(
             "A store at a URL needs fsspec. Install it: pip install 'transferlit[remote]'."
