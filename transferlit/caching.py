@@ -10,18 +10,8 @@ from __future__ import annotations
 import keras
 
 from . import loop
-from transferlit.trainer import (
-    Job,
-    by_keras,
-    by_own_fit,
-    cap_job,
-    check,
-    has_own_fit,
-    own_validation,
-    plan,
-    prepare,
-    why_keras,
-)
+from .trainer import Job, by_keras, by_own_fit, cap_job, check, has_own_fit
+from .trainer import own_validation, plan, prepare, why_keras
 
 # %% auto #0
 __all__ = ['carry_out', 'fit']

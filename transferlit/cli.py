@@ -129,7 +129,6 @@ def _read_model(file: Path):
 
         return revive(file).to_keras()
     import keras
-
     from transferlit.sharing import within
 
     with within(file):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+
 # Modules of Keras that are not public, imported here and nowhere else: what names the parts of a
 # model in its files, and how it writes the name of a class.
 from keras.src.saving import saving_lib as saving_lib

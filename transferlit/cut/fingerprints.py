@@ -13,10 +13,10 @@ import keras
 import numpy as np
 from keras import tree
 
-from ..backends import product_precision
 from .graph import is_graph, layers_of
 from .halves import MaskOf, WithMask
 from .values import Reading, held_by, is_foreign, read_layer, read_settings
+from ..backends import product_precision
 from ..files import content_hash
 
 # %% auto #0

@@ -14,17 +14,8 @@ import numpy as np
 from keras import tree
 
 from ..backends import on_tensorflow, tf, to_tensor
-from transferlit.cut.graph import (
-    crossing_keys,
-    graph_of,
-    keys_at,
-    label_of,
-    layers_of,
-    outer_inputs,
-    run_step,
-    steps_below,
-    structure_of,
-)
+from .graph import crossing_keys, graph_of, keys_at, label_of, layers_of
+from .graph import outer_inputs, run_step, steps_below, structure_of
 from ..keras_internals import connect, mask_of
 
 # %% auto #0

@@ -14,15 +14,8 @@ import keras
 from keras import tree
 
 from .fingerprints import recipe_of
-from transferlit.cut.graph import (
-    Boundary,
-    Graph,
-    crossing_keys,
-    graph_of,
-    keys_at,
-    label_of,
-    steps_below,
-)
+from .graph import Boundary, Graph, crossing_keys, graph_of, keys_at, label_of
+from .graph import steps_below
 from .halves import build_lower, build_upper, find_masks
 from .invariance import Judge
 from .mincut import cost_of, find_cheapest

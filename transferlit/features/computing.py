@@ -14,31 +14,19 @@ from functools import partial
 
 import keras
 
-from ..cut import Split, open_ended
-from ..cut import split as _split
+from ..cut import Split, open_ended, split as _split
 from ..data import check_count, refuse
 from .augment import Augment
-from transferlit.features.extraction import (
-    Pass,
-    check_inputs,
-    forget_compiled,
-    keep_in_memory,
-    write_to_store,
-)
+from .extraction import Pass, check_inputs, forget_compiled, keep_in_memory
+from .extraction import write_to_store
+from .ray_workers import Target
 from .features import Features
 from .intake import content_of, source_of
 from .key import key_of, key_parts
 from .ray_dataset import Columns, the_ray
 from .ray_extraction import extract_by_workers
-from .ray_workers import Target
-from transferlit.features.reuse import (
-    find_begun,
-    find_nearest,
-    find_of_another_backend,
-    find_stored,
-    make_features,
-    write_whole,
-)
+from .reuse import find_begun, find_nearest, find_stored, make_features
+from .reuse import find_of_another_backend, write_whole
 from ..store import open_store
 
 # %% auto #0

@@ -22,18 +22,14 @@ import numpy as np
 from keras import tree
 from tqdm import tqdm
 
+from ..backends import compile_graph, count_accelerators
+from ..backends import on_tensorflow, tf, to_numpy
 from .. import store as disk
-from ..backends import compile_graph, count_accelerators, on_tensorflow, tf, to_numpy
 from ..cut import Split
 from ..data import flat, refuse
 from .augment import augmented_batches
-from transferlit.features.intake import (
-    as_tensor,
-    kind_of,
-    mark_rows,
-    refuse_unbatched,
-    tensor_dtype,
-)
+from .intake import as_tensor, kind_of, mark_rows
+from .intake import refuse_unbatched, tensor_dtype
 from .ray_dataset import takes
 from .ray_workers import Target, fields_of
 from ..files import atomic_path, content_hash

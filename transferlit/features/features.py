@@ -15,14 +15,14 @@ import keras
 import numpy as np
 from keras import tree
 
-from .. import store as disk
 from ..backends import on_tensorflow, tf, to_numpy
-from ..cut import Split
-from ..cut import split as _split
+from .. import store as disk
+from ..cut import Split, split as _split
 from ..data import flat, refuse
 from ..errors import see
 from .augment import augmented_sample
-from .intake import as_tensor, mark_rows, source_of, tensor_dtype
+from .intake import as_tensor, mark_rows, source_of
+from .intake import tensor_dtype
 from .key import changes_between, key_of, model_parts
 from ..tables import Table
 

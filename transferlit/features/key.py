@@ -11,8 +11,8 @@ import json
 
 import keras
 
-from .. import store as disk
 from ..backends import backend_version, to_numpy
+from .. import store as disk
 from ..cut import Split
 from ..files import content_hash
 

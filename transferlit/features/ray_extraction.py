@@ -18,25 +18,13 @@ from keras import tree
 from .. import store as disk
 from ..data import refuse
 from .augment import BLOCK, Augment
-from transferlit.features.extraction import (
-    UNSTEADY,
-    Pass,
-    choose_batch_size,
-    compile_lower,
-    guess_batch_size,
-    progress_bar,
-)
+from .extraction import UNSTEADY, Pass, choose_batch_size, compile_lower
+from .extraction import guess_batch_size, progress_bar
 from .intake import Arrays, Stream
 from .key import library_versions
 from .ray_dataset import bad_row, the_ray
-from transferlit.features.ray_workers import (
-    Joined,
-    Shipped,
-    over_arrays,
-    over_dataset,
-    portions,
-    ship,
-)
+from .ray_workers import Joined, Shipped, over_arrays
+from .ray_workers import over_dataset, portions, ship
 
 # %% auto #0
 __all__ = ['Task', 'extract_by_workers']

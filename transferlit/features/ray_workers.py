@@ -18,10 +18,10 @@ import keras
 import numpy as np
 from keras import tree
 
-from ..cut import code_of
-from .ray_dataset import Columns, in_order, the_ray, unwrap_errors
-from ..files import content_hash
 from ..formats import open_safetensors, write_safetensors
+from .ray_dataset import Columns, in_order, unwrap_errors, the_ray
+from ..cut import code_of
+from ..files import content_hash
 from ..paths import renew
 from ..store import Store, shard_limits
 

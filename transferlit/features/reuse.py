@@ -18,15 +18,8 @@ from .. import store as disk
 from ..data import refuse
 from .augment import BLOCK
 from .extraction import Unlike, lay_out
-from transferlit.features.features import (
-    Features,
-    compare_rows,
-    extreme_rows,
-    find_marks,
-    make_rows,
-    measure_apart,
-    near_rows,
-)
+from .features import Features, compare_rows, extreme_rows, find_marks
+from .features import make_rows, measure_apart, near_rows
 from .intake import Stream, mark_rows
 from .key import changes_between, differ_by_backend, key_of
 from .ray_dataset import Columns

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import keras
-
 from ..errors import see
+from ..keras_internals import saving_lib, to_snake_case
+
 from ..files import printable
 from .entries import Stored, Weights
 from .keras_files import legacy_name
 from .writing import ADAPTER
-from ..keras_internals import saving_lib, to_snake_case
 from ..paths import by_path, match
 
 # %% auto #0

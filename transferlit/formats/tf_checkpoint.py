@@ -22,6 +22,17 @@ from pathlib import Path
 
 import numpy as np
 
+from transferlit.formats.object_graph import (
+    first,
+    integers,
+    message,
+    object_names,
+    read_meta,
+    read_saved_model,
+    signed,
+    text,
+    varint,
+)
 from transferlit.formats.entries import (
     CHARACTERS,
     LIMIT,
@@ -40,17 +51,6 @@ from transferlit.formats.entries import (
     dtype_named,
     explain_faults,
     kind_of,
-)
-from transferlit.formats.object_graph import (
-    first,
-    integers,
-    message,
-    object_names,
-    read_meta,
-    read_saved_model,
-    signed,
-    text,
-    varint,
 )
 
 # %% auto #0

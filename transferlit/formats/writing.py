@@ -21,13 +21,13 @@ import h5py
 import keras
 import ml_dtypes
 import numpy as np
-
 from ..errors import see
-from ..files import atomic_path, content_hash, locked, printable, sync, writable
-from .reading import open_weights
-from .safetensors import write_safetensors
-from .tf_checkpoint import data_files, write_bundle
 from ..keras_internals import adapter_scale, saving_lib
+
+from ..files import atomic_path, content_hash, locked, printable, sync, writable
+from .safetensors import write_safetensors
+from .reading import open_weights
+from .tf_checkpoint import data_files, write_bundle
 from ..paths import by_path
 
 # %% auto #0

@@ -17,7 +17,8 @@ import keras
 from ..backends import tf, to_numpy
 from .rows import Epochs, skip_draw
 from .scan import program_kind
-from .steps import Program, Work, are_same, build_for, compiled, own_step, was_fresh
+from .steps import Program, Work, are_same, build_for, compiled
+from .steps import own_step, was_fresh
 from .streams import Stream
 from .xla import wants_xla
 

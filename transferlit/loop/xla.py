@@ -7,6 +7,7 @@ Docs: https://transferlit.github.io/transferlit/loop/xla.html.md"""
 # %% ../../nbs/loop/30_xla.ipynb #f723a733
 from __future__ import annotations
 
+
 from ..backends import on_tensorflow, tf
 from .steps import Program, Work, compiled
 

@@ -26,7 +26,6 @@ from typing import Protocol
 
 import numpy as np
 import platformdirs
-
 from ..files import atomic_path, content_hash, locked
 from ..tables import Table
 

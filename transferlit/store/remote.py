@@ -24,10 +24,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-
-from ..files import content_hash, locked
 from . import local as disk
 from .blob_cache import Blob, BlobCache, check_limit
+from ..files import content_hash, locked
 from ..tables import Table
 
 # %% auto #0

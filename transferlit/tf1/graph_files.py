@@ -22,15 +22,9 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
 from ..errors import see
+from ..formats import explain_no_graph, locate, missing_data, open_weights, stored_names
 from ..files import readable
-from transferlit.formats import (
-    UnsafeFile,
-    explain_no_graph,
-    locate,
-    missing_data,
-    open_weights,
-    stored_names,
-)
+from ..formats import UnsafeFile
 
 # %% auto #0
 __all__ = ['COMPUTES', 'VARIABLES', 'ASSIGN', 'GraphFile', 'find_graph', 'read_graph', 'read_collections', 'brief', 'to_ref',

@@ -18,15 +18,6 @@ import keras
 import numpy as np
 
 from ..files import readable
-from transferlit.formats import (
-    UnsafeFile,
-    copy_keras,
-    open_weights,
-    read_legacy_arrays,
-    read_model_config,
-)
-from ..keras_internals import limit_values
-from ..paths import renew
 from .graph_files import brief
 from transferlit.tf1.layers import (
     AUGMENTATIONS,
@@ -35,6 +26,10 @@ from transferlit.tf1.layers import (
     TensorFlowFunction,
     tensorflow_function,
 )
+from ..paths import renew
+from ..formats import UnsafeFile, copy_keras, open_weights, read_legacy_arrays
+from ..formats import read_model_config
+from ..keras_internals import limit_values
 
 # %% auto #0
 __all__ = ['Mender', 'operation_layer', 'plain_names', 'mend', 'from_cudnn', 'fill', 'load_old']

@@ -46,8 +46,8 @@ from transferlit.tf1.inference import (
     use_moving_averages,
 )
 from .keras2 import load_old
-from .leftovers import Tangled, piece_unit
 from .limits import Limits, bounded, check_loops, check_sizes, try_in_child
+from .leftovers import Tangled, piece_unit
 from transferlit.tf1.outputs import (
     SOURCES,
     Origins,

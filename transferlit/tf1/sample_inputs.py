@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from .formulas import ELEMENTWISE
 from .graph_files import attr, brief, to_text
 from .inference import SAME, Runner, numpy_dtype, order
+from .formulas import ELEMENTWISE
 from .view import View
 
 # %% auto #0

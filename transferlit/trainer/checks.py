@@ -14,15 +14,8 @@ from keras import tree
 
 from .. import loop
 from ..backends import on_tensorflow, open_spec, tf, to_numpy
-from transferlit.data import (
-    check_count,
-    flat,
-    holds_text,
-    is_pipeline,
-    map_flat,
-    refuse,
-    value_error,
-)
+from ..data import check_count, flat, holds_text, is_pipeline, map_flat, refuse
+from ..data import value_error
 from ..errors import see
 from ..features import Features
 from ..keras_internals import parts

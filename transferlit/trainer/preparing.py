@@ -14,7 +14,8 @@ from .feeds import feed_arrays
 from .job import Job
 from .pipelines import feed_pipeline
 from .sides import take_training
-from .validation import given_validation, make_split_validation, make_validation
+from .validation import given_validation, make_split_validation
+from .validation import make_validation
 
 # %% auto #0
 __all__ = ['prepare']

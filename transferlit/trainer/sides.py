@@ -10,16 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from transferlit.data import (
-    Arrays,
-    array,
-    check_lengths,
-    check_numbers,
-    map_flat,
-    take,
-    tensors,
-    weigh,
-)
+from ..data import Arrays, array, check_lengths, check_numbers, map_flat, take
+from ..data import tensors, weigh
 from ..features import Features
 from .job import Job
 
