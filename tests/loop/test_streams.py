@@ -299,17 +299,22 @@ LIMITED = {
     "an epoch asks for more than a pass": (lambda: pairs().batch(5), dict(epochs=4, steps_per_epoch=7)),
     "repeated without end": (lambda: pairs().batch(5).repeat().map(lambda x, y: (2 * x, y)),
                              dict(epochs=7, steps_per_epoch=4, validation_data=pairs().batch(7))),
+    "repeated before it is batched": (lambda: pairs().repeat().batch(5), dict(epochs=5, steps_per_epoch=4)),
+    "some batches of a PyDataset": (lambda: Numbered(Y), dict(epochs=5, steps_per_epoch=2)),
+    "a PyDataset that shuffles itself": (lambda: Reordered(Y), dict(epochs=4, shuffle=False)),
+    "several steps in a call": (lambda: pairs().batch(5), dict(epochs=4, steps_per_epoch=3, steps_per_execution=2)),
     "several passes an epoch": (lambda: pairs().batch(5).repeat().prefetch(1), dict(epochs=3, steps_per_epoch=12)),
 }
 
 
 @pytest.mark.parametrize("name", LIMITED)
-@pytest.mark.filterwarnings("error:This trains with", "ignore:Your input ran out", "ignore:.shuffle=True")
+@pytest.mark.filterwarnings("error:This trains with", "error:The frozen part runs", "ignore:Your input ran out", "ignore:.shuffle=True")
 def test_epochs_of_some_steps_are_cached_and_those_of_keras(name):
     make, more = LIMITED[name]
-    results = []
+    results, compiled = [], {"steps_per_execution": more.get("steps_per_execution", 1)}
+    more = {name: value for name, value in more.items() if name not in compiled}
     for fit in keras.Model.fit, tl.fit:
-        model = network()
+        model = network(**compiled)
         history = fit(model, make(), verbose=0, **more).history
         results.append((history, [v.tolist() for v in model.get_weights()]))
     assert results[0] == results[1]
@@ -339,6 +344,19 @@ class Numbered(keras.utils.PyDataset):
         return X[8 * i : 8 * i + 8], self.labels[8 * i : 8 * i + 8]
 
 
+class Reordered(Numbered):
+    def __init__(self, labels):
+        super().__init__(labels)
+        self.order = np.arange(ROWS)
+
+    def on_epoch_end(self):
+        self.order = np.roll(self.order, 5)
+
+    def __getitem__(self, i):
+        rows = self.order[8 * i : 8 * i + 8]
+        return X[rows], self.labels[rows]
+
+
 @pytest.mark.parametrize("jit", [True, False])
 def test_labels_that_a_dataset_gives_are_none_of_the_classes(jit):
     labels = np.where(np.arange(ROWS) == 20, 3, Y)
@@ -366,6 +384,8 @@ def test_wrong_arguments_are_errors_in_words_of_the_type_that_keras_raises():
         for fit in keras.Model.fit, tl.fit:
             with pytest.raises(TypeError):
                 fit(model, X, Y, **{"verbose": 0, **wrong})
+    with pytest.raises(ValueError, match='Missing data for input "'):
+        tl.fit(model, {"another": X}, Y, verbose=0)
     with pytest.raises(ValueError, match="dictionary.*Received: class_weight"):
         tl.fit(model, pairs().batch(8), class_weight=[1, 2, 3])
     with pytest.raises(ValueError, match="from 0 to 2.*Received: y from nan"):

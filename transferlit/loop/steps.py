@@ -244,10 +244,23 @@ def _knows(model, x) -> bool:
     own_call = not type(model).call.__module__.startswith('keras.')
     if own_call or not model.built or not getattr(model, 'outputs', None):
         return False
+    if not _has_form(x, model):
+        return False
     pairs = list(zip(by_input(x, model), model.inputs))
-    return len(flat(x)) == len(model.inputs) and all(
-        _agree(a.shape[1:], i.shape[1:]) for a, i in pairs
-    )
+    return all(_agree(a.shape[1:], i.shape[1:]) for a, i in pairs)
+
+
+def _has_form(x, model) -> bool:
+    "Is `x` in the structure of the inputs, or else named as they are? Keras looks at any other."
+    if len(flat(x)) != len(model.inputs):
+        return False
+    if isinstance(x, dict):
+        return all(t.name in x for t in model.inputs)
+    return not tree.is_nested(x) or _structure(x) == _structure(_graph(model).input)
+
+
+def _structure(x):  # lists are tuples to Keras
+    return tree.map_structure(lambda _: None, tree.lists_to_tuples(x))
 
 
 def _agree(shape, other) -> bool:  # but for what is open

@@ -162,7 +162,7 @@ def feed_arrays(model, job: Job, side: Side, train: bool) -> tuple:
         fits()
     kind = 'train' if train else 'test'
     kept = job.features if train else None
-    cut = make_cutter(model, job, train)
+    cut = make_cutter(model, job, train, side.batch_size)
     make = partial(_hold_rows, model, side=side, job=job, kind=kind)
     steps = math.ceil(len(rows) / side.batch_size)
     return Feed(model, cut, make, kept, fits), steps
