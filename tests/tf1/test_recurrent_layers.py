@@ -222,3 +222,122 @@ def test_steps_written_out_are_a_layer(cell, sizes, backwards, take, kinds, tmp_
     model = old.to_keras("y:0")
     np.testing.assert_allclose(model(X), truth, atol=1e-5)
     assert [k for k in (type(l).__name__ for l in model.layers) if k in ("LSTM", "GRU", "SimpleRNN")] == kinds and old.report["made"][-1]["native"]
+
+
+class Cell:
+    "What `dynamic_rnn` asks of a cell."
+    def __init__(self, step, sizes): self.step, self.state_size, self.output_size = step, sizes, sizes[-1]
+    def __call__(self, x, states, scope=None): return self.step(x, states)
+    def zero_state(self, rows, dtype): return tuple(tf.zeros([rows, n], dtype) for n in self.state_size)
+    def get_initial_state(self, inputs=None, batch_size=None, dtype=None): return self.zero_state(batch_size, dtype)
+
+
+LENGTHS = np.array([6, 2, 1, 4])
+
+
+def ends(x, n):
+    _, (h, c) = v1.nn.dynamic_rnn(Cell(lstm, (4, 4)), x, n, dtype=tf.float32)
+    return tf.concat([h, c], 1)
+
+
+def sequences(x, n):
+    y, _ = v1.nn.dynamic_rnn(Cell(gru, (4,)), x, n, dtype=tf.float32)
+    return tf.reduce_sum(y, 1)
+
+
+def mean_over_padding(x, n):
+    "Behind the loop the graph knows of no mask: its mean takes the zeros, too, and so does what reads on."
+    y, _ = v1.nn.dynamic_rnn(Cell(gru, (4,)), x, n, dtype=tf.float32)
+    y = tf.ensure_shape(y, [None, 6, 4])
+    with v1.variable_scope("above"): _, (h,) = v1.nn.dynamic_rnn(Cell(basic, (4,)), y, dtype=tf.float32)
+    return tf.reduce_mean(y, 1) + h
+
+
+def two_over_lengths(x, n):
+    y, states = v1.nn.dynamic_rnn(Cell(two_lstms, (4, 4, 5, 5)), x, n, dtype=tf.float32)
+    return tf.concat([tf.reduce_max(y, 1), states[1]], 1)
+
+
+def from_both_ends(x, n):
+    both, _ = v1.nn.bidirectional_dynamic_rnn(Cell(gru, (4,)), Cell(gru, (4,)), x, n, dtype=tf.float32)
+    return tf.reduce_max(tf.concat(both, 2), 1)
+
+
+def states_from_both_ends(x, n):
+    _, ((a,), (b, _)) = v1.nn.bidirectional_dynamic_rnn(Cell(gru, (4,)), Cell(lstm, (4, 4)), x, n, dtype=tf.float32)
+    return tf.concat([a, b], 1)
+
+
+def stack_from_the_end(x, n):
+    turned = tf.reverse_sequence(x, n, seq_axis=1, batch_axis=0)
+    y, _ = v1.nn.dynamic_rnn(Cell(two_lstms, (4, 4, 5, 5)), turned, n, dtype=tf.float32)
+    return tf.reduce_sum(tf.reverse_sequence(y, n, seq_axis=1, batch_axis=0)*tf.reshape(tf.range(6.), [1, 6, 1]), 1)
+
+
+def lengths_of_padding(x, n):
+    inside = tf.sequence_mask(n, 6, tf.float32)
+    counted = tf.cast(tf.reduce_sum(tf.sign(tf.reduce_max(tf.abs(x*inside[..., None]), 2)), 1), tf.int32)
+    return v1.nn.dynamic_rnn(Cell(basic, (4,)), x, counted, dtype=tf.float32)[1][0]
+
+
+@pytest.mark.parametrize("build, kinds", [
+    (ends, ["LSTM"]), (sequences, ["GRU"]), (mean_over_padding, ["GRU", "SimpleRNN"]), (two_over_lengths, ["LSTM", "LSTM"]), (from_both_ends, ["Bidirectional"]),
+    (states_from_both_ends, ["GRU", "LSTM"]), (stack_from_the_end, ["LSTM", "LSTM"]), (lengths_of_padding, ["SimpleRNN"])], ids=lambda p: getattr(p, "__name__", None))
+def test_rows_of_different_lengths_are_masked(build, kinds, tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, n = v1.placeholder(tf.float32, [None, 6, 3], "x"), v1.placeholder(tf.int32, [None], "n")
+        tf.identity(build(x, n), "y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        truth = session.run("y:0", {"x:0": X, "n:0": LENGTHS})
+    old = tl.revive(tmp_path/"rnn.ckpt")
+    model = old.to_keras("y:0")
+    given = [{"x": X, "n": LENGTHS}[t.name] for t in model.inputs]
+    np.testing.assert_allclose(model(given), truth, atol=1e-5)
+    assert sorted(type(l).__name__ for l in model.layers if isinstance(l, (keras.layers.RNN, keras.layers.Bidirectional))) == kinds
+    model.save(tmp_path/"new.keras")
+    np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(given), truth, atol=1e-5)
+
+
+def test_a_row_that_starts_anew_is_no_mask(tmp_path):
+    "Where a row is over, the state is set back to zeros, not kept."
+    def body(t, h, x, n):
+        over = tf.tile((t >= n)[:, None], [1, 4])
+        return t + 1, tf.where(over, tf.zeros_like(h), basic(x[:, t], (h,))[0])
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, n = v1.placeholder(tf.float32, [None, 6, 3], "x"), v1.placeholder(tf.int32, [None], "n")
+        _, h = v1.while_loop(lambda t, h: t < 6, lambda t, h: body(t, h, x, n), (0, tf.zeros([tf.shape(x)[0], 4])))
+        tf.identity(h, "y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        truth = session.run("y:0", {"x:0": X, "n:0": LENGTHS})
+    model = tl.revive(tmp_path/"rnn.ckpt").to_keras("y:0")
+    np.testing.assert_allclose(model([{"x": X, "n": LENGTHS}[t.name] for t in model.inputs]), truth, atol=1e-5)
+
+
+def from_a_state(x, s):
+    h, c = s
+    return v1.nn.dynamic_rnn(Cell(lstm, (4, 4)), x, initial_state=(h, c))[1][0]
+
+
+def decoded(x, s):
+    with v1.variable_scope("encoder"): _, states = v1.nn.dynamic_rnn(Cell(gru, (4,)), x, initial_state=s[:1])
+    with v1.variable_scope("decoder"): return v1.nn.dynamic_rnn(Cell(gru, (4,)), x[:, ::-1], initial_state=states)[0][:, 2]
+
+
+@pytest.mark.parametrize("build, kinds", [(from_a_state, ["LSTM"]), (decoded, ["GRU", "GRU"])])
+def test_a_loop_that_starts_from_a_given_state(build, kinds, tmp_path):
+    given = {name: np.random.default_rng(i).normal(size=(4, 4)).astype("float32") for i, name in enumerate("hc")} | {"x": X}
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, states = v1.placeholder(tf.float32, [None, 6, 3], "x"), tuple(v1.placeholder(tf.float32, [None, 4], n) for n in "hc")
+        tf.identity(build(x, states), "y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        truth = session.run("y:0", {f"{name}:0": a for name, a in given.items()})
+    old = tl.revive(tmp_path/"rnn.ckpt")
+    model = old.to_keras("y:0")
+    arrays = [given[t.name] for t in model.inputs]
+    np.testing.assert_allclose(model(arrays), truth, atol=1e-5)
+    assert [type(l).__name__ for l in model.layers if isinstance(l, keras.layers.RNN)] == kinds and old.report["made"][-1]["native"]
+    model.save(tmp_path/"new.keras")
+    np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(arrays), truth, atol=1e-5)

@@ -198,9 +198,9 @@ def _made(view, unit) -> keras.layers.Layer:
     for choice in unit.choices:
         try:
             layer = unit.make({**choice, **({'dtype': float_type} if float_type else {})})
-            layer(arrays if len(arrays) > 1 else arrays[0])
+            unit.call(layer, arrays)
             layer.set_weights(unit.arrays)
-            found = layer(arrays if len(arrays) > 1 else arrays[0])
+            found = unit.call(layer, arrays)
         except _CANNOT_BE as error:
             unit.note = brief(error, 200)
             continue
@@ -241,8 +241,7 @@ def assemble(
     for unit in _in_order(view, units):
         layer = made.get(unit.name) or _made(view, unit)
         made[unit.name] = layer
-        given = [tensors[r] for r in unit.inputs]
-        found = layer(given if len(given) > 1 else given[0])
+        found = unit.call(layer, [tensors[r] for r in unit.inputs])
         tensors.update(zip(unit.outputs, found if isinstance(found, (list, tuple)) else [found]))
     outputs = [tensors[r] for r in view.outputs]
     inputs = [tensors[r] for r in view.inputs]
