@@ -205,7 +205,7 @@ def test_two_loops_from_both_ends_are_bidirectional(build, count, tmp_path):
 
 
 @pytest.mark.parametrize("cell, sizes, backwards, take, kinds", [
-    (lstm, (4, 4), False, lambda hs, _: hs[-1], ["LSTM"]), (lstm, (4, 4), True, lambda hs, states: hs[-1] + states[1], ["LSTM"]),
+    (lstm, (4, 4), False, lambda hs, _: hs[-1], ["LSTM"]), (two_lstms, (4, 4, 5, 5), False, lambda hs, states: hs[-1] + states[3] + hs[1], ["LSTM", "LSTM"]), (lstm, (4, 4), True, lambda hs, states: hs[-1] + states[1], ["LSTM"]),
     (gru, (4,), False, lambda hs, _: tf.reduce_mean(tf.stack(hs, 1), 1), ["GRU"]), (basic, (4,), False, lambda hs, _: hs[2] - hs[-1], ["SimpleRNN"]), (leaking, (4, 4), False, lambda hs, _: hs[-1], [])])
 def test_steps_written_out_are_a_layer(cell, sizes, backwards, take, kinds, tmp_path):
     with tf.Graph().as_default(), v1.Session() as session:
@@ -222,6 +222,63 @@ def test_steps_written_out_are_a_layer(cell, sizes, backwards, take, kinds, tmp_
     model = old.to_keras("y:0")
     np.testing.assert_allclose(model(X), truth, atol=1e-5)
     assert [k for k in (type(l).__name__ for l in model.layers) if k in ("LSTM", "GRU", "SimpleRNN")] == kinds and old.report["made"][-1]["native"]
+
+
+@pytest.mark.parametrize("cut", [
+    lambda x: [tf.squeeze(step, 1) for step in tf.split(x, 6, 1)], lambda x: [x[:, t] for t in range(6)],
+    lambda x: tf.split(tf.reshape(tf.transpose(x, [1, 0, 2]), [-1, 3]), 6, 0), lambda x: tf.unstack(tf.transpose(x, [1, 0, 2]))], ids=["split", "slices", "rows", "time first"])
+def test_steps_however_they_are_cut_out(cut, tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 6, 3], "x")
+        states = (tf.zeros([tf.shape(x)[0], 4]),)
+        for step in cut(x):
+            with v1.variable_scope("rnn", reuse=v1.AUTO_REUSE): h, states = gru(step, states)
+        tf.identity(h, "y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        truth = session.run("y:0", {"x:0": X})
+    model = tl.revive(tmp_path/"rnn.ckpt").to_keras("y:0")
+    np.testing.assert_allclose(model(X), truth, atol=1e-5)
+    assert [type(l).__name__ for l in model.layers] == ["InputLayer", "GRU"]
+
+
+def residual(x, states):
+    h, states = gru(x, states, 3)
+    return x + h, states
+
+
+def one_state(x, states):
+    "`state_is_tuple=False`, as it was at first."
+    c, h = tf.split(states[0], 2, 1)
+    h, (h, c) = lstm(x, (h, c))
+    return h, (tf.concat([c, h], 1),)
+
+
+def peepholes(x, states):
+    h, c = states
+    i, j, f, o = tf.split(affine(tf.concat([x, h], 1), 16, "cell"), 4, 1)
+    c = tf.sigmoid(f + 1. + c*held("w_f", 4))*c + tf.sigmoid(i + c*held("w_i", 4))*tf.tanh(j)
+    h = tf.sigmoid(o + c*held("w_o", 4))*tf.tanh(c)
+    return h, (h, c)
+
+
+def projected(x, states):
+    c, h = states
+    h, (_, c) = lstm(x, (h, c), 5)
+    h = tf.matmul(h, held("projection", 5, 3))
+    return h, (c, h)
+
+
+@pytest.mark.parametrize("cell, sizes, last, kinds", [(residual, (3,), True, ["GRU"]), (one_state, (8,), False, ["LSTM"])])
+def test_cells_in_wrappers(cell, sizes, last, kinds, tmp_path):
+    found, made = revived(tmp_path, cell, sizes, last)
+    assert [k for k in found if k in ("LSTM", "GRU")] == kinds and made["native"]
+
+
+@pytest.mark.parametrize("cell, sizes, why", [(peepholes, (4, 4), "peepholes"), (projected, (5, 3), "projects")])
+def test_what_keras_has_no_cell_for_says_why(cell, sizes, why, tmp_path):
+    _, made = revived(tmp_path, cell, sizes)
+    assert not made["native"] and any(why in reason for reason in made["refused"])
 
 
 class Cell:

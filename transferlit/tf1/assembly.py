@@ -67,7 +67,19 @@ def recognise(
             units.append(unit)
             done |= unit.nodes
     rest = [n for n in view.order if n in refused or not any(n in u.nodes for u in units)]
-    return units + Leftovers(view, rest, set(refused), units).units()
+    return _needed(view, units + Leftovers(view, rest, set(refused), units).units())
+
+
+def _needed(view, units: list) -> list:
+    "The units that the outputs come from; a layer of many steps leaves what cut these out unused."
+    makers = {ref: unit for unit in units for ref in unit.outputs}
+    found, waiting = {}, list(view.outputs)
+    while waiting:
+        unit = makers.get(waiting.pop())
+        if unit is not None and id(unit) not in found:
+            found[id(unit)] = unit
+            waiting += unit.inputs
+    return [unit for unit in units if id(unit) in found]
 
 # %% ../../nbs/tf1/58_assembly.ipynb #d46d25e7
 _CALL = re.compile(r'^((Stateful)?PartitionedCall(_\d+)?/)+')

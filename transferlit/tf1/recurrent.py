@@ -354,6 +354,12 @@ def _keras_cell(first, second) -> Cell:
     return Cell(kind, units, arrays, names, config)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #200e2c1b
+def _projects(gates, projection, width: int) -> bool:
+    "Are these an LSTM whose state is multiplied by a matrix of its own?"
+    rows, columns = gates.kernel.shape
+    return projection.kernel.shape == (columns // 4, rows - width)
+
+
 def find_cells(loop: Loop, width: int) -> list:
     "The cells of a loop, the first to take the sequence first. Raises NotRecurrent."
     products = _join_parts(loop.view, _products(loop))
@@ -363,6 +369,8 @@ def find_cells(loop: Loop, width: int) -> list:
         rows, columns = one.kernel.shape
         if rows > width and (rows - width) * 4 == columns:
             cell = _old_lstm(one, width, forget.pop(0) if forget else 0.0)
+        elif products and _projects(one, products[0], width):
+            raise NotRecurrent('it projects what it gives, which no layer of Keras does')
         elif rows > width and (rows - width) * 2 == columns and products:
             cell = _old_gru(one, products.pop(0), width)
         elif rows > width and rows - width == columns and not one.of_state:
@@ -434,14 +442,14 @@ def _is_close(a, b) -> bool:
     return bool(np.allclose(a, b, rtol=1e-4, atol=1e-5))
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #1171f703
-def _places(loop, results: list) -> dict:
+def _places(loop, results: list, x) -> dict:
     """What leaves the loop, to the layer and the result of it that it equals. Raises NotRecurrent."""
-    view, found, choices = loop.view, {}, _choices_of(results)
+    view, found, choices = loop.view, {}, _choices_of(results, x)
     for ref in _leaving(loop):
         value = view.sample[ref]
         close = [at for at, result in choices.items() if _is_close(value, result)]
         if not close:
-            raise NotRecurrent(_OTHER_CELL)
+            raise NotRecurrent(_what_else(loop))
         found[ref] = close[0]
     if len(set(found.values())) < len(found):
         raise NotRecurrent('the same result leaves it twice')
@@ -451,16 +459,36 @@ def _places(loop, results: list) -> dict:
 _OTHER_CELL = 'its cell computes something else than the one of Keras'
 
 
-def _choices_of(results: list) -> dict:
-    "What layers give, by layer and number; of the last one also with time first, and as one step."
+def _what_else(loop) -> str:
+    "Why a cell is none of Keras, as far as its operations tell."
+    view = loop.view
+    for name in loop.nodes:
+        op, ins = view.node(name).op, view.ins(name)
+        vectors = [np.shape(_known(view, r)[0]) for r in ins if view.is_static(r)]
+        if op == 'Mul' and any(len(s) == 1 and s[0] > 1 for s in vectors):
+            return f'{_OTHER_CELL}: it has peepholes, or other weights number by number'
+        if op in ('ClipByValue', 'Minimum', 'Maximum'):
+            return f'{_OTHER_CELL}: it clips its state'
+    return _OTHER_CELL
+
+
+def _choices_of(results: list, x) -> dict:
+    """What layers give, by layer and number, and both states of one in one tensor; of the last one
+    also with time first, turned round, with its input added, and as one step.
+    """
     choices = {}
     for number, found in enumerate(results):
         choices |= {(number, i): result for i, result in enumerate(found)}
+        if len(found) == 3:
+            choices[number, 'joined'] = np.concatenate([found[2], found[1]], 1)
     last = len(results) - 1
     sequence, state, *_ = results[last]
     choices[last, 'steps'] = np.swapaxes(sequence, 0, 1)
     choices[last, 'flip'] = np.flip(sequence, 1)
     choices[last, 'only'] = state[None]
+    below = results[last - 1][0] if last else x
+    if below.shape == sequence.shape:
+        choices[last, 'added'] = below + sequence
     return choices
 
 
@@ -575,6 +603,15 @@ def _formula_unit(step: list, ref, new, nodes) -> Unit:
     return Unit(Compute, [ref], [new], config, nodes=nodes, activation=step[0])
 
 
+def _of_two(name: str, a, b, new) -> Unit:
+    "Two tensors added, or side by side."
+    joined = name == 'concatenate'
+    step = [name, [['x0', 'x1']], {'axis': 1}] if joined else [name, ['x0', 'x1']]
+    unit = _formula_unit(step, a, new, {new[0]})
+    unit.inputs.append(b)
+    return unit
+
+
 def _transpose(ref, new, nodes) -> Unit:
     step = ['transpose', ['x0'], {'axes': [1, 0, 2]}]
     return _formula_unit(step, ref, new, nodes)
@@ -594,7 +631,8 @@ class _Placed:
     def states(self) -> list:
         "Numbers of the last states that are needed beside the first result."
         first = 0 if self.sequences else 1
-        return [i for i in self.wanted if isinstance(i, int) and i > first]
+        both = [1, 2] if 'joined' in self.wanted else []
+        return both or [i for i in self.wanted if isinstance(i, int) and i > first]
 
 
 def recurrent_units(loop: Loop) -> list:
@@ -654,7 +692,7 @@ def _place(loop, cells, results, places) -> list:
     for number, cell in enumerate(cells):
         wanted = {i: ref for ref, (n, i) in places.items() if n == number}
         inner = number < len(cells) - 1
-        sequences = inner or bool({0, 'steps', 'flip'} & set(wanted))
+        sequences = inner or bool({0, 'steps', 'flip', 'added'} & set(wanted))
         name = f'{loop.frame}/{number}'
         found.append(_Placed(cell, name, results[number], wanted, sequences))
     return found
@@ -680,7 +718,8 @@ def _agreeing(loop, cells, feed: _Feed, states: list) -> _Agreed:
         for more in _choices(cells):
             try:
                 results = _run(loop.view, cells, feed, more)
-                return _Agreed(more, feed, results, _places(loop, results))
+                places = _places(loop, results, loop.view.sample[feed.x])
+                return _Agreed(more, feed, results, places)
             except NotRecurrent as error:
                 last = error
             except ValueError:
@@ -737,6 +776,11 @@ def _after(wanted: dict, unit) -> list:
     if 'steps' in wanted:
         ref = wanted['steps']
         found.append(_transpose(source, ref, {ref[0]}))
+    if 'joined' in wanted:
+        _, state, cell_state, *_ = unit.outputs
+        found.append(_of_two('concatenate', cell_state, state, wanted['joined']))
+    if 'added' in wanted:
+        found.append(_of_two('add', unit.inputs[0], source, wanted['added']))
     if 'flip' in wanted:
         ref = wanted['flip']
         found.append(_formula_unit(['flip', ['x0'], {'axis': 1}], source, ref, {ref[0]}))
@@ -976,22 +1020,39 @@ def _find_rows(view) -> list:
     return [_Row(view, products) for products in rows.values()]
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #5ab10005
-def _unpacked(row) -> tuple:
-    "The sequence, rows first, that the steps are unpacked from; is it read from the back?"
-    view, steps = row.view, [x for x, _ in row.parts()]
-    names = {name for name, _ in steps}
-    places = [number for _, number in steps]
-    node = view.node(steps[0][0])
-    if node.op != 'Unpack' or attr(node, 'axis') != 1 or len(names) > 1:
-        raise NotRecurrent('its steps are not those of one sequence')
-    source = view.ins(node.name)[0]
-    shape = view.shape(source) or ()
-    forwards = list(range(len(places)))
-    if len(shape) != 3 or shape[1] != len(places):
-        raise NotRecurrent('its steps are not those of one sequence')
-    if places not in (forwards, forwards[::-1]) or source not in view.sample:
-        raise NotRecurrent('its steps are in no order')
-    return source, places[0] > places[-1]
+_SHAPING = 'Unpack', 'Split', 'SplitV', 'Squeeze', 'Reshape', 'Transpose', 'StridedSlice', 'Slice'
+
+
+def _ways_up(view, ref) -> list:
+    "What a tensor was cut out of or laid out from, itself included; what comes first is last."
+    found = [ref]
+    while view.node(ref[0]).op in _SHAPING and ref not in view.inputs:
+        data = [r for r in view.ins(ref[0]) if view.is_data(r)]
+        if len(data) != 1:
+            break
+        (ref,) = data
+        found.append(ref)
+    return found
+
+
+def _sequence(row, known: dict) -> _Feed:
+    """The sequence, rows first, whose steps a cell reads; `known` has those that cells below give,
+    by their steps.
+    """
+    view, steps = row.view, tuple(x for x, _ in row.parts())
+    for order in (steps, steps[::-1]):
+        if order in known:
+            return _Feed(known[order], order is not steps)
+    given = np.stack([view.sample[step] for step in steps], 1)
+    above = [_ways_up(view, step) for step in steps]
+    for ref in reversed(above[0]):
+        shared = all(ref in refs for refs in above)
+        if not shared or (view.shape(ref) or [])[1:] != list(given.shape[1:]):
+            continue
+        for backwards in (False, True):
+            if np.array_equal(view.sample[ref], np.flip(given, 1) if backwards else given):
+                return _Feed(ref, backwards)
+    raise NotRecurrent('its steps are not those of one sequence')
 
 
 def _first_product(view, name) -> _Product:
@@ -1053,68 +1114,113 @@ def _leaves(view, region: set, ref) -> bool:
     return ref in view.outputs or bool(set(_users(view, ref)) - region)
 
 
-def _used_states(row, states: dict, region: set) -> dict:
-    "The states that something behind the cell uses. Raises NotRecurrent where it uses more."
-    view, found = row.view, {}
-    for name in region:
+def _used_states(written, inside: set) -> dict:
+    """The states of a cell that something behind the cells that are `inside` uses. Raises
+    NotRecurrent where it uses more.
+    """
+    view, found = written.row.view, {}
+    for name in written.region:
         for ref in [(name, i) for i in range(view.widths.get(name, 1))]:
-            if _leaves(view, region, ref):
-                if ref not in states:
+            if _leaves(view, inside, ref):
+                if ref not in written.states:
                     raise NotRecurrent('something else than its states is used')
-                found[states[ref]] = ref
+                found[written.states[ref]] = ref
     return found
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #5ab10007
-def _written_units(row: _Row) -> list:
-    "Steps written out, as a recurrent layer. Raises NotRecurrent."
-    view, feed = row.view, _Feed(*_unpacked(row))
-    x = feed.x
-    start = view.sample.get(row.parts()[0][1])
-    if start is None or np.any(start):
-        raise NotRecurrent('it starts from a given state')
-    cell = _written_cell(row, view.shape(x)[2])
-    for more in _choices([cell]):
-        try:
-            (results,) = _run(view, [cell], feed, more)
-            states = _states_of(row, results)
-        except (NotRecurrent, ValueError):  # other activations, or weights of no such cell
-            continue
-        written = _Written(cell, x, results, _region(row, states))
-        used = _used_states(row, states, written.region)
-        return _units_of(row, written, used, {**more, 'go_backwards': feed.backwards})
-    raise NotRecurrent(_OTHER_CELL)
-
-
 @dataclass
 class _Written:
     "A cell that was found written out."
 
+    row: _Row
     cell: Cell
-    x: tuple  # the sequence
-    results: list
-    region: set
+    feed: _Feed
+    more: dict  # settings of the layer
+    results: list  # what it gives on the sample
+    states: dict  # tensors of the graph to the steps of the result that they are
+
+    @cached_property
+    def region(self) -> set:
+        return _region(self.row, self.states)
+
+    @property
+    def steps(self) -> tuple:  # what the cell gives, step by step; empty where some are not there
+        found = {t: ref for ref, t in self.states.items() if t >= 0}
+        whole = len(found) == len(self.row.products[0])
+        return tuple(found[t] for t in sorted(found)) if whole else ()
+
+    @cached_property
+    def sequence(self) -> tuple:  # all steps in one tensor, rows first
+        view, (rows, steps, _) = self.row.view, self.row.view.shape(self.feed.x)
+        shape = [rows, steps, self.cell.units]
+        return _virtual(view, f'{self.row.name}/0', self.results[0], shape)
 
 
-def _units_of(row, written: _Written, used: dict, more: dict) -> list:
+def _read_row(row, known: dict) -> _Written:
+    "Steps written out, as a recurrent layer. Raises NotRecurrent."
+    view, feed = row.view, _sequence(row, known)
+    state = row.parts()[0][1]
+    start = view.static(state) if view.is_static(state) else view.sample.get(state)
+    if start is None or np.any(start):
+        raise NotRecurrent('it starts from a given state')
+    cell = _written_cell(row, view.shape(feed.x)[2])
+    for more in _choices([cell]):
+        try:
+            (results,) = _run(view, [cell], feed, more)
+            return _Written(row, cell, feed, more, results, _states_of(row, results))
+        except (NotRecurrent, ValueError):  # other activations, or weights of no such cell
+            continue
+    raise NotRecurrent(_OTHER_CELL)
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #13a981a6
+def _read_rows(view, refused: set) -> list:
+    "The cells that are written out, those below first."
+    known, found = {}, []
+    for row in _find_rows(view):
+        try:
+            written = _read_row(row, known)
+        except NotRecurrent:
+            continue
+        if not written.region & refused:
+            found.append(written)
+            known[written.steps] = written.sequence
+    return found
+
+
+def _without_users(found: list) -> list:
+    "The cells of which nothing but states is used, each with the states that are."
+    inside = set().union(*(w.region for w in found))
+    kept = []
+    for written in found:
+        try:
+            kept.append((written, _used_states(written, inside)))
+        except NotRecurrent:
+            gone = written.sequence
+            return _without_users([w for w in found if w is not written and w.feed.x != gone])
+    return kept
+
+
+def _units_of(written: _Written, used: dict, needed: bool) -> list:
     "The layer, and what takes single steps out of its sequence."
-    view, count = row.view, len(row.products[0])
-    inner = [t for t in used if t not in (-1, count - 1)]
+    row, count = written.row, len(written.row.products[0])
+    whole = needed or any(t not in (-1, count - 1) for t in used)
     wanted = {2: used[-1]} if -1 in used else {}
-    if not inner and count - 1 in used:
+    if not whole and count - 1 in used:
         wanted[1] = used[count - 1]
-    placed = _Placed(written.cell, row.name, written.results, wanted, bool(inner))
-    sequences = dict(return_sequences=placed.sequences)
-    unit = _unit(view, placed, written.x, ({**more, **sequences}, []))
-    units, made = [unit], {r[0] for r in wanted.values()}
-    for t, ref in used.items() if inner else ():
-        if t >= 0:
-            step = ['unstack', ['x0'], {'axis': 1, 'i': t}]
-            name, _ = ref
-            units.append(_formula_unit(step, unit.outputs[0], ref, {name}))
-            made.add(name)
+    placed = _Placed(written.cell, row.name, written.results, wanted, whole)
+    config = {**written.more, **written.feed.config(0, whole)}
+    unit = _unit(row.view, placed, written.feed.x, (config, []))
+    parts = {t: ref for t, ref in used.items() if whole and t >= 0}
+    made = {name for name, _ in (*parts.values(), *wanted.values())}
     unit.nodes |= written.region - made
     unit.nodes |= {name for name, _ in wanted.values()}
-    return units
+    return [unit, *(_step_of(unit, t, ref) for t, ref in parts.items())]
+
+
+def _step_of(unit, t: int, ref) -> Unit:
+    "One step out of the sequence that a layer gives."
+    step = ['unstack', ['x0'], {'axis': 1, 'i': t}]
+    return _formula_unit(step, unit.outputs[0], ref, {ref[0]})
 
 
 def written_out_units(
@@ -1122,13 +1228,9 @@ def written_out_units(
     refused=(),  # nodes that must stay as they are
 ) -> list:
     "Recurrent layers for cells whose steps are written out, one after the other."
+    found = _without_users(_read_rows(view, set(refused)))
+    read = {written.feed.x for written, _ in found}
     units = []
-    for row in _find_rows(view):
-        try:
-            found = _written_units(row)
-        except NotRecurrent:
-            continue
-        nodes = set().union(*(u.nodes for u in found))
-        if not nodes & set(refused):
-            units += found
+    for written, used in found:
+        units += _units_of(written, used, written.sequence in read)
     return units
