@@ -502,7 +502,7 @@ def _mixed(view, layers) -> list:
             continue
         part = [tf.constant(view.sample[r][:1]) for r in unit.inputs]
         try:
-            alone = layer(part if len(part) > 1 else part[0])
+            alone = unit.call(layer, part)
         except (ValueError, tf.errors.OpError):
             continue
         alone = alone if isinstance(alone, (list, tuple)) else [alone]
