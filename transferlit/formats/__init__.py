@@ -3,7 +3,7 @@ from importlib import import_module
 
 from .entries import BadFile, MissingPart, UnsafeFile, Weights
 from .safetensors import open_safetensors, write_safetensors
-from .keras_files import copy_keras, read_legacy_arrays, read_model_config
+from .keras_files import check_work, copy_keras, read_legacy_arrays, read_model_config
 from .tf_checkpoint import missing_data, stored_names
 from .location import explain_no_graph, locate
 from .reading import open_weights, peek
@@ -31,6 +31,7 @@ __all__ = [
     "Asked",
     "assign_all",
     "BadFile",
+    "check_work",
     "copy_keras",
     "explain_no_graph",
     "locate",

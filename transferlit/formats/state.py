@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
-from .entries import Weights
+from .entries import Weights, explain_faults
 from .keras_files import named_layers
 from transferlit.formats.matching import (
     Hit,
@@ -138,7 +138,8 @@ def file_state(
     weights: Weights,  # an open file
 ) -> dict:  # `words/vocabulary` to value
     if text := weights.about.get('state'):
-        return json.loads(text)
+        with explain_faults(weights.path, 'a safetensors file'):
+            return dict(json.loads(text))
     return {**_file_seeds(weights), **_configured_state(weights)}
 
 
