@@ -129,9 +129,10 @@ def _read_model(file: Path):
 
         return revive(file).to_keras()
     import keras
+    from transferlit.formats import read_model_config
     from transferlit.sharing import within
 
-    with within(file):
+    with within(file, read_model_config(file)[0]):
         return keras.saving.load_model(file, compile=False)
 
 

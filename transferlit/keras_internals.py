@@ -487,13 +487,14 @@ def limit_values(
     before one takes more, however Keras wraps it on the way.
     """
     initialize, thread = keras.Variable._initialize_with_initializer, threading.get_ident()
-    made, errors = [], []
+    made, errors = 0, []
 
     def initialize_within(variable, initializer):
+        nonlocal made
         if threading.get_ident() == thread:
-            made.append(math.prod(variable.shape))
-            if sum(made) > most:
-                errors.append(refuse(sum(made)))
+            made += math.prod(variable.shape)
+            if made > most:
+                errors.append(refuse(made))
                 raise errors[0]
         initialize(variable, initializer)
 

@@ -71,6 +71,16 @@ def test_what_cannot_be_read_is_named(tmp_path, name):
             use(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["a" * 1000, "b/" * 100_000 + "c", "가" * 100, "a\0"])
+def test_a_name_that_no_file_can_have_is_that_of_a_missing_one(tmp_path, name):
+    (tmp_path / "checkpoint").write_text(f'model_checkpoint_path: "{name}"')
+    (tmp_path / "m.safetensors.index.json").write_text('{"weight_map": {"a": "%s"}}' % name.replace("/", "").replace("\0", "\\u0000"))
+    for path in tmp_path.iterdir():
+        with pytest.raises((FileNotFoundError, ValueError), match="must lie beside it|needs all its shards") as raised:
+            tl.peek(path)
+        assert len(str(raised.value)) < 1000
+
+
 def test_arrays_are_for_restore_and_graphs_for_revive(tmp_path):
     from safetensors.numpy import save_file
     save_file({"a": np.ones(3, "float32")}, tmp_path / "w.safetensors")

@@ -27,7 +27,7 @@ from transferlit.tf1.layers import (
     tensorflow_function,
 )
 from ..paths import renew
-from ..formats import KerasFile, UnsafeFile, open_weights
+from ..formats import KerasFile, UnsafeFile, check_work, open_weights
 from ..keras_internals import limit_values
 
 # %% auto #0
@@ -886,7 +886,7 @@ def load_old(
         loss = loss.get('class_name') or loss.get('config')
     if loss:
         mender.changes.append(f'the loss {loss!r} was not loaded: compile the model to train it')
-    with _within(path):
+    with _within(path, config):
         if zipfile.is_zipfile(path):
             return _from_zip(path, new, custom_objects), mender, {}
         model = _deserialized(new, custom_objects)
@@ -896,10 +896,11 @@ def load_old(
 _SPARE = 1 << 24  # values that a model has and no file: states, seeds, tables of its own
 
 
-def _within(path):
+def _within(path, config: dict):
     "A block in which variables hold no more values than the arrays of a file."
     with open_weights(path) as found:
-        there = sum(v.size for v in found.values())
+        there, arrays = sum(v.size for v in found.values()), len(found)
+    check_work(config, path, arrays)
     return limit_values(there + _SPARE, partial(_too_large, there, path))
 
 
@@ -918,11 +919,8 @@ def _deserialized(config, custom_objects):
         )
     except UnsafeFile:
         raise
-    except _REFUSALS as error:
+    except Exception as error:  # layers raise what they like for what they were not made for
         raise _not_understood(error) from error
-
-
-_REFUSALS = TypeError, ValueError, AttributeError, NotImplementedError
 
 
 def _not_understood(error) -> ValueError:
@@ -949,5 +947,5 @@ def _from_zip(path, config, custom_objects):
             )
         except UnsafeFile:
             raise
-        except _REFUSALS as error:
+        except Exception as error:
             raise _not_understood(error) from error

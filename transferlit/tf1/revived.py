@@ -960,12 +960,15 @@ class RevivedKeras(Revived):
         an unknown layer.
         """
         wanted = [outputs] if isinstance(outputs, str) else outputs
-        ends = self._tensors(wanted) or self.model.outputs
-        begin = self._tensors([inputs] if isinstance(inputs, str) else inputs) or self.model.inputs
         whole = not wanted and not inputs and not name
-        model = self.model if whole else keras.Model(_one(begin), _one(ends), name=name)
+        model = self.model if whole else self._part(wanted, inputs, name)
         self.made.append(self._entry(wanted or [], len(model.layers)))
         return model
+
+    def _part(self, wanted, inputs, name) -> keras.Model:
+        ends = self._tensors(wanted) or self.model.outputs
+        begin = self._tensors([inputs] if isinstance(inputs, str) else inputs) or self.model.inputs
+        return keras.Model(_one(begin), _one(ends), name=name)
 
     def _entry(self, outputs: list, count: int) -> dict:
         "What the report says about a model."
