@@ -393,7 +393,10 @@ class Stream:
             sizes = [flat(batch)[0].shape[0] for batch in group]
             leaves, places = self._look_up(group) or self._flowing(group, sizes)
             yield leaves, loose_order(sizes, places), 0, len(sizes)
-        self._short = not pipeline.counted and taken < (pipeline.limit or 0)
+        if pipeline.limit:
+            self._short = not pipeline.counted and taken < pipeline.limit
+        else:
+            self._short = taken < (self.steps or 0)
         if self._again and self._again.in_vain(3 if pipeline.limit else 2):
             self._forget('no row of it came a second time (it augments, or has a state)')
 
