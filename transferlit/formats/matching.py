@@ -27,7 +27,7 @@ from ..paths import by_path, match
 # %% auto #0
 __all__ = ['RENAMES', 'RENUMBER', 'rules_of', 'is_renumbered', 'apply_rules', 'rename_all', 'some', 'match_stored', 'Named',
            'layer_paths', 'own_variables', 'align', 'align_names', 'Hit', 'hits_by_name', 'read_names', 'has_order',
-           'hits_by_position', 'suggest_mapping']
+           'hits_by_position', 'file_order', 'word_and_number', 'suggest_mapping']
 
 # %% ../../nbs/formats/90_matching.ipynb #7556fbbb
 RENAMES = {
@@ -636,6 +636,23 @@ def hits_by_position(
     return {p: [Hit(n, usable[n], 'by position')] for p, n in zip(asked, names)}
 
 # %% ../../nbs/formats/90_matching.ipynb #08751501
+def file_order(weights: Weights) -> dict:  # name to (where it can be compared, its place there)
+    "As far as a file says which layer comes first: among layers of one class, or among all."
+    if not has_order(weights):
+        return {}
+    order = {}
+    for i, (name, w) in enumerate(weights.items()):
+        steps = re.split(r'[/\\]', w.key)
+        order[name] = word_and_number(steps) if 'vars' in steps else ((), (i,))
+    return order
+
+
+def word_and_number(steps: Iterable) -> tuple:  # `('block', 'conv'), (2, 1)` of `block2/conv_1`
+    parts = [re.fullmatch(r'(.*?)_?(\d*)', step) for step in steps]
+    words = tuple(part[1] for part in parts)
+    return words, tuple(int(part[2] or -1) for part in parts)
+
+
 def _no_order(weights: Weights) -> str:
     return (
         '`by="position"` needs a file with an order of its own, and this kind is sorted by name.'
@@ -770,6 +787,7 @@ def _layer_and_kind(name: str) -> tuple:
 def suggest_mapping(
     missing: dict,  # path to shape
     left: dict,  # name in the file to `Stored`: what is not used
+    partly: set,  # layers of model and file of which something has been found already
 ) -> dict:  # name in the file to path; whole layers only, or nothing
     groups, wanted = {}, {}
     for name, w in left.items():
@@ -778,7 +796,7 @@ def suggest_mapping(
     for path, shape in missing.items():
         layer, _, leaf = path.rpartition('/')
         wanted.setdefault(layer, {})[path] = _kind(leaf), tuple(shape)
-    chosen = [_only_group(layer, parts, groups) for layer, parts in wanted.items()]
+    chosen = [_only_group(layer, parts, groups, partly) for layer, parts in wanted.items()]
     every = Counter(name for pairs in chosen for name in pairs)
     found = {}
     for pairs in chosen:
@@ -787,12 +805,13 @@ def suggest_mapping(
     return {name: path for name, path in found.items() if name != path}
 
 
-def _only_group(layer: str, parts: dict, groups: dict) -> dict:  # nothing where several fit
+def _only_group(layer: str, parts: dict, groups: dict, partly: set) -> dict:
+    "Nothing where several layers fit, or where one of them is in use already."
     pairs = {at: _pairs(parts, group) for at, group in groups.items()}
-    fitting = [at for at in pairs if pairs[at]]
+    fitting = [at for at in pairs if len(pairs[at]) == len(groups[at])]
     last = layer.rpartition('/')[2]
     named = [at for at in fitting if at.rpartition('/')[2] == last]
-    found = named or fitting
+    found = named or [at for at in fitting if not {at, layer} & partly]
     return pairs[found[0]] if len(found) == 1 else {}
 
 # %% ../../nbs/formats/90_matching.ipynb #0e5a61ab

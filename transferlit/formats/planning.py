@@ -10,8 +10,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
+from operator import itemgetter
 from pathlib import Path
 
 import keras
@@ -25,14 +28,17 @@ from transferlit.formats.matching import (
     RENAMES,
     RENUMBER,
     Hit,
+    file_order,
     has_order,
     hits_by_name,
     hits_by_position,
+    is_renumbered,
     layer_paths,
     match_stored,
     rename_all,
     some,
     suggest_mapping,
+    word_and_number,
 )
 from .settings import differing_settings, model_settings
 from transferlit.formats.state import (
@@ -62,7 +68,7 @@ from ..tables import Table
 
 # %% auto #0
 __all__ = ['Plan', 'Asked', 'as_patterns', 'Made', 'match_one', 'build_optimizer', 'used_names', 'file_rows', 'state_rows',
-           'find_problems', 'propose', 'make_plan']
+           'find_problems', 'propose', 'is_crossed', 'make_plan']
 
 # %% ../../nbs/formats/96_planning.ipynb #53995315
 @dataclass(frozen=True, repr=False)
@@ -537,6 +543,8 @@ def find_problems(planner: _Planner) -> list:  # in words
         if row['status'] in _WHY
     ]
     found += [*_state_problems(planner), *_adapter_problems(planner), *_turned(planner)]
+    if is_renumbered(planner.asked.rename) and is_crossed(planner):
+        found.append(_CROSSED)
     if planner.asked.unused == 'error':
         found += _unused_problems(planner, rest)
     written = planner.pairs or any(row.restored for row in planner.states)
@@ -548,6 +556,12 @@ def find_problems(planner: _Planner) -> list:  # in words
     return found
 
 # %% ../../nbs/formats/96_planning.ipynb #895cf1af
+_CROSSED = (
+    'By their numbers, layers of equal shapes come in another order than in the file: give a'
+    ' mapping of their names instead of rename="renumber".'
+)
+
+
 def _unused_problems(planner, rest: list) -> list:
     lost = [row.path for row in planner.states if row.lost]
     unused = [row['file'] for row in rest if row['status'] == 'unused']
@@ -599,15 +613,14 @@ def _turned(planner) -> list:
 # %% ../../nbs/formats/96_planning.ipynb #73d0f562
 def propose(planner: _Planner) -> list:  # one line, or none
     missing = _missing(planner)
-    trials = ((n, _try(planner, change)) for n, change in _candidates(planner)) if missing else ()
-    found = [
-        (len(_missing(trial)), n) for n, trial in trials if trial and _is_better(planner, trial)
-    ]
+    trials = (_Trial(planner, *one) for one in _candidates(planner)) if missing else ()
+    found = [trial for trial in trials if trial.is_better()] or [*_by_position(planner)]
     if not found:
         return _say_position(planner)
-    left, words = min(found, key=lambda pair: pair[0])
-    what = 'everything that is' if not left else f'{len(missing) - left} of {len(missing)} that are'
-    return [f'{words} would find {what} missing.']
+    best = min(found, key=_Trial.cost)
+    count = len(missing) - best.left
+    what = 'everything that is' if not best.left else f'{count} of {len(missing)} that are'
+    return [f'{best.words} would find {what} missing{best.caution()}.']
 
 
 def _missing(planner) -> dict:  # path to row
@@ -625,25 +638,121 @@ def _say_position(planner) -> list:
     ]
 
 # %% ../../nbs/formats/96_planning.ipynb #9b2987d6
-def _try(planner: _Planner, change: dict) -> _Planner | None:
-    "The plan with one argument more; None where the argument is refused."
-    try:
-        return _Planner(planner.model, planner.weights, replace(planner.asked, **change))
-    except ValueError:
-        return None
+class _Trial:
+    "A plan with one argument more, beside the plan without it."
+
+    def __init__(self, before: _Planner, words: str, change: dict):
+        self.before, self.words, self.change, self.plan = before, words, change, None
+        with suppress(ValueError):  # an argument that is refused
+            self.plan = _Planner(before.model, before.weights, replace(before.asked, **change))
+
+    @cached_property
+    def rows(self) -> list:  # pairs of rows, before and after
+        after = {row['path']: row for row in self.plan.rows}
+        return [(row, after[row['path']]) for row in self.before.rows]
+
+    @cached_property
+    def moved(self) -> list:  # what had been found elsewhere
+        return [new for old, new in self.rows if old['file'] and new['file'] != old['file']]
+
+    @cached_property
+    def left(self) -> int:
+        return len(_missing(self.plan))
+
+    def is_better(self) -> bool:
+        "Finds more, loses nothing, makes no new problem, and turns no order round."
+        if self.plan is None or self.left >= len(_missing(self.before)):
+            return False
+        if any(_is_worse(old['status'], new['status']) for old, new in self.rows):
+            return False
+        kept = not self.moved or is_renumbered(self.change.get('rename'))
+        return kept and not is_crossed(self.plan)
+
+    def cost(self) -> tuple:
+        return self.left, len(self.moved)
+
+    def caution(self) -> str:
+        "What of a proposal is no more than likely."
+        if self.moved:
+            return f', and read {len(self.moved)} others from elsewhere'
+        new = [row for old, row in self.rows if old['status'] == 'missing' and row['file']]
+        added, alone = self.added(), any(not _is_called_alike(row) for row in new)
+        if alone and any(isinstance(rule, Mapping) for rule in added):
+            return ', told by shapes alone: see that the layers are the same'
+        if alone and RENUMBER in added and _runs_back(self.plan):
+            return ', by numbers that run against the order of the layers: see that each is meant'
+        scopes = dict.fromkeys(map(_outer, new))
+        if 'scope' in added and len(scopes) > 1:
+            return ', where ' + ', '.join(f'{b!r} is read as {a!r}' for a, b in scopes)
+        return ''
+
+    def added(self) -> list:  # rules that the plan before did not have
+        now, before = self.change.get('rename'), self.before.asked.rename
+        now, before = (given if isinstance(given, list) else [given] for given in (now, before))
+        return [rule for rule in now if rule not in before]
 
 
-def _is_better(planner: _Planner, trial: _Planner) -> bool:
-    "Finds more, keeps what fits, and makes no new problem."
-    before, after = ({r['path']: r for r in p.rows} for p in (planner, trial))
-    kept = all(
-        after[p]['status'] == 'restored' and after[p]['file'] == row['file']
-        for p, row in before.items()
-        if row['status'] == 'restored'
-    )
+def _is_worse(before: str, after: str) -> bool:
     bad = _WHY.keys() - {'missing'}
-    new = any(r['status'] in bad and before[p]['status'] not in bad for p, r in after.items())
-    return kept and not new and len(_missing(trial)) < len(_missing(planner))
+    return (before == 'restored' != after) or (after in bad and before not in bad)
+
+
+def _outer(row: dict) -> tuple:  # the outermost scopes, in the model and in the file
+    return row['path'].partition('/')[0], row['file'].partition('/')[0]
+
+
+def _layer_steps(name: str) -> list:
+    return re.split('[./]', name.partition(' + ')[0])[:-1]
+
+
+def _is_called_alike(row: dict) -> bool:  # but for scopes around
+    mine, theirs = _layer_steps(row['path']), _layer_steps(row['file'])
+    count = min(len(mine), len(theirs))
+    return mine[-count:] == theirs[-count:]
+
+# %% ../../nbs/formats/96_planning.ipynb #32670539
+def is_crossed(planner: _Planner) -> bool:
+    "Would layers that could stand for each other be taken the other way round?"
+    order, groups = file_order(planner.weights), {}
+    for i, (row, shapes) in enumerate(_layer_rows(planner)):
+        moved, file = not _is_called_alike(row), row['file'].partition(' + ')[0]
+        mine, number = word_and_number(_layer_steps(row['path']))
+        theirs, other = word_and_number(_layer_steps(file))
+        groups.setdefault((shapes, mine, theirs), []).append((number, other, moved))
+        if file in order:
+            comparable, place = order[file]
+            groups.setdefault((shapes, comparable), []).append(((i,), place, moved))
+    return any(map(_is_turned, groups.values()))
+
+
+def _runs_back(planner: _Planner) -> bool:
+    "Is a later layer of the model numbered lower, and the file has no order to tell them by?"
+    groups = {}
+    for i, (row, shapes) in enumerate(_layer_rows(planner)):
+        words, number = word_and_number(_layer_steps(row['path']))
+        groups.setdefault((shapes, words), []).append(((i,), number, True))
+    return not has_order(planner.weights) and any(map(_is_turned, groups.values()))
+
+
+def _layer_rows(planner: _Planner) -> list:  # of a row, and the shapes of all in its layer
+    layers = {}
+    for row in planner.rows:
+        if row['status'] == 'restored' and row['path'] in planner.variables:
+            scope, _, leaf = row['path'].rpartition('/')
+            layers.setdefault(scope, []).append((row, leaf, row['shape']))
+    return [(parts[0][0], tuple(part[1:] for part in parts)) for parts in layers.values()]
+
+
+def _is_turned(group: list) -> bool:  # of (place in the model, place in the file, moved)
+    "Does one that moved stand before another in the model, and after it in the file?"
+    ordered = sorted(group, key=itemgetter(0))
+    places = [place for _, place, _ in ordered]
+    highest = [*accumulate(places, max)]
+    lowest = [*accumulate(reversed(places), min)][::-1]
+    return any(
+        moved and (high > place or low < place)
+        for (_, place, moved), high, low in zip(ordered, highest, lowest)
+    )
 
 # %% ../../nbs/formats/96_planning.ipynb #9ac96633
 def _candidates(planner: _Planner) -> Iterable:  # pairs of words and the argument
@@ -654,8 +763,15 @@ def _candidates(planner: _Planner) -> Iterable:  # pairs of words and the argume
         yield f'transform={library!r}', dict(transform=library)
     for rename in _renames(planner):
         yield f'rename={rename!r}', dict(rename=rename)
-    if has_order(planner.weights) and asked.rename is None and not planner.pairs:
-        yield 'by="position", read with care,', dict(by='position')
+
+
+def _by_position(planner: _Planner) -> list:  # where names say nothing
+    asked = planner.asked
+    named = asked.by != 'name' or asked.transform is not None or asked.rename is not None
+    if named or planner.pairs or not _missing(planner) or not has_order(planner.weights):
+        return []
+    trial = _Trial(planner, 'by="position", read with care,', dict(by='position'))
+    return [trial] if trial.is_better() else []
 
 # %% ../../nbs/formats/96_planning.ipynb #0eed7e52
 def _renames(planner: _Planner) -> Iterable:  # what `rename` may be
@@ -676,7 +792,11 @@ def _mapping(planner: _Planner) -> list:  # one dictionary, where layers can be 
     left = {n: w for n, w in planner.usable.items() if n not in used and not w.positional}
     names = rename_all(list(planner.usable), planner.asked.rename)
     missing = {p: row['shape'] for p, row in _missing(planner).items()}
-    found = suggest_mapping(missing, {names[n]: w for n, w in left.items()})
+    scopes = [row['path'] for row in planner.rows if row['file']] + [
+        names[n] for n in names if n in used
+    ]
+    partly = {name.rpartition('/')[0] for name in scopes}
+    found = suggest_mapping(missing, {names[n]: w for n, w in left.items()}, partly)
     return [found] if found else []
 
 # %% ../../nbs/formats/96_planning.ipynb #227c642b
