@@ -787,7 +787,7 @@ def _layer_and_kind(name: str) -> tuple:
 def suggest_mapping(
     missing: dict,  # path to shape
     left: dict,  # name in the file to `Stored`: what is not used
-    partly: set,  # layers of model and file of which something has been found already
+    partly: Iterable = (),  # layers of model and file of which something has been found already
 ) -> dict:  # name in the file to path; whole layers only, or nothing
     groups, wanted = {}, {}
     for name, w in left.items():
@@ -805,13 +805,13 @@ def suggest_mapping(
     return {name: path for name, path in found.items() if name != path}
 
 
-def _only_group(layer: str, parts: dict, groups: dict, partly: set) -> dict:
+def _only_group(layer: str, parts: dict, groups: dict, partly: Iterable) -> dict:
     "Nothing where several layers fit, or where one of them is in use already."
     pairs = {at: _pairs(parts, group) for at, group in groups.items()}
     fitting = [at for at in pairs if len(pairs[at]) == len(groups[at])]
     last = layer.rpartition('/')[2]
     named = [at for at in fitting if at.rpartition('/')[2] == last]
-    found = named or [at for at in fitting if not {at, layer} & partly]
+    found = named or [at for at in fitting if not {at, layer} & set(partly)]
     return pairs[found[0]] if len(found) == 1 else {}
 
 # %% ../../nbs/formats/90_matching.ipynb #0e5a61ab

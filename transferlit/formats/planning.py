@@ -653,7 +653,8 @@ class _Trial:
 
     @cached_property
     def moved(self) -> list:  # what had been found elsewhere
-        return [new for old, new in self.rows if old['file'] and new['file'] != old['file']]
+        found = [(old, new) for old, new in self.rows if old['file']]
+        return [new for old, new in found if new['file'] != old['file']]
 
     @cached_property
     def left(self) -> int:
@@ -663,7 +664,8 @@ class _Trial:
         "Finds more, loses nothing, makes no new problem, and turns no order round."
         if self.plan is None or self.left >= len(_missing(self.before)):
             return False
-        if any(_is_worse(old['status'], new['status']) for old, new in self.rows):
+        statuses = [(old['status'], new['status']) for old, new in self.rows]
+        if any(_is_worse(*pair) for pair in statuses):
             return False
         kept = not self.moved or is_renumbered(self.change.get('rename'))
         return kept and not is_crossed(self.plan)
@@ -675,84 +677,114 @@ class _Trial:
         "What of a proposal is no more than likely."
         if self.moved:
             return f', and read {len(self.moved)} others from elsewhere'
-        new = [row for old, row in self.rows if old['status'] == 'missing' and row['file']]
-        added, alone = self.added(), any(not _is_called_alike(row) for row in new)
-        if alone and any(isinstance(rule, Mapping) for rule in added):
-            return ', told by shapes alone: see that the layers are the same'
-        if alone and RENUMBER in added and _runs_back(self.plan):
-            return ', by numbers that run against the order of the layers: see that each is meant'
-        scopes = dict.fromkeys(map(_outer, new))
-        if 'scope' in added and len(scopes) > 1:
-            return ', where ' + ', '.join(f'{b!r} is read as {a!r}' for a, b in scopes)
-        return ''
+        new = [_Layer(row) for old, row in self.rows if old['status'] == 'missing']
+        moved = [layer for layer in new if layer.row['file'] and layer.is_moved()]
+        return _caution(self.added(), moved, self.plan) if moved else ''
 
     def added(self) -> list:  # rules that the plan before did not have
-        now, before = self.change.get('rename'), self.before.asked.rename
-        now, before = (given if isinstance(given, list) else [given] for given in (now, before))
+        now = _as_list(self.change.get('rename'))
+        before = _as_list(self.before.asked.rename)
         return [rule for rule in now if rule not in before]
+
+
+def _as_list(rename) -> list:
+    return rename if isinstance(rename, list) else [rename]
 
 
 def _is_worse(before: str, after: str) -> bool:
     bad = _WHY.keys() - {'missing'}
-    return (before == 'restored' != after) or (after in bad and before not in bad)
-
-
-def _outer(row: dict) -> tuple:  # the outermost scopes, in the model and in the file
-    return row['path'].partition('/')[0], row['file'].partition('/')[0]
-
-
-def _layer_steps(name: str) -> list:
-    return re.split('[./]', name.partition(' + ')[0])[:-1]
-
-
-def _is_called_alike(row: dict) -> bool:  # but for scopes around
-    mine, theirs = _layer_steps(row['path']), _layer_steps(row['file'])
-    count = min(len(mine), len(theirs))
-    return mine[-count:] == theirs[-count:]
+    lost = before == 'restored' != after
+    return lost or (after in bad and before not in bad)
 
 # %% ../../nbs/formats/96_planning.ipynb #32670539
+@dataclass
+class _Layer:
+    "A layer that a plan restores, by its first variable."
+
+    row: dict
+    shapes: tuple = ()  # of all its variables, with their names
+
+    def steps(self, side: str) -> list:  # of `path` or `file`
+        first = self.row[side].partition(' + ')[0]
+        return re.split('[./]', first)[:-1]
+
+    def is_moved(self) -> bool:  # by more than scopes around it
+        mine, theirs = self.steps('path'), self.steps('file')
+        count = min(len(mine), len(theirs))
+        return mine[-count:] != theirs[-count:]
+
+
+def _layers(planner: _Planner) -> list:  # of `_Layer`, in the model's order
+    layers = {}
+    for row in planner.rows:
+        if row['status'] != 'restored' or row['path'] not in planner.variables:
+            continue
+        scope, _, leaf = row['path'].rpartition('/')
+        layer = layers.setdefault(scope, _Layer(row))
+        layer.shapes += ((leaf, row['shape']),)
+    return list(layers.values())
+
+# %% ../../nbs/formats/96_planning.ipynb #583a2df4
 def is_crossed(planner: _Planner) -> bool:
     "Would layers that could stand for each other be taken the other way round?"
-    order, groups = file_order(planner.weights), {}
-    for i, (row, shapes) in enumerate(_layer_rows(planner)):
-        moved, file = not _is_called_alike(row), row['file'].partition(' + ')[0]
-        mine, number = word_and_number(_layer_steps(row['path']))
-        theirs, other = word_and_number(_layer_steps(file))
-        groups.setdefault((shapes, mine, theirs), []).append((number, other, moved))
-        if file in order:
-            comparable, place = order[file]
-            groups.setdefault((shapes, comparable), []).append(((i,), place, moved))
-    return any(map(_is_turned, groups.values()))
+    order, groups = file_order(planner.weights), _Groups()
+    for i, layer in enumerate(_layers(planner)):
+        words, number = word_and_number(layer.steps('path'))
+        others, other = word_and_number(layer.steps('file'))
+        groups.put((words, others), layer, number, other)
+        if place := order.get(layer.row['file']):
+            groups.put(place[0], layer, (i,), place[1])
+    return groups.is_turned()
 
 
 def _runs_back(planner: _Planner) -> bool:
     "Is a later layer of the model numbered lower, and the file has no order to tell them by?"
-    groups = {}
-    for i, (row, shapes) in enumerate(_layer_rows(planner)):
-        words, number = word_and_number(_layer_steps(row['path']))
-        groups.setdefault((shapes, words), []).append(((i,), number, True))
-    return not has_order(planner.weights) and any(map(_is_turned, groups.values()))
+    groups = _Groups()
+    for i, layer in enumerate(_layers(planner)):
+        words, number = word_and_number(layer.steps('path'))
+        groups.put(words, layer, (i,), number)
+    return groups.is_turned() and not has_order(planner.weights)
 
 
-def _layer_rows(planner: _Planner) -> list:  # of a row, and the shapes of all in its layer
-    layers = {}
-    for row in planner.rows:
-        if row['status'] == 'restored' and row['path'] in planner.variables:
-            scope, _, leaf = row['path'].rpartition('/')
-            layers.setdefault(scope, []).append((row, leaf, row['shape']))
-    return [(parts[0][0], tuple(part[1:] for part in parts)) for parts in layers.values()]
+class _Groups(dict):
+    "Of layers that could stand for each other: (place in the model, in the file, moved)."
+
+    def put(self, kind, layer: _Layer, mine: tuple, theirs: tuple) -> None:
+        group = self.setdefault((layer.shapes, kind), [])
+        group.append((mine, theirs, layer.is_moved()))
+
+    def is_turned(self) -> bool:
+        return any(map(_is_turned, self.values()))
 
 
-def _is_turned(group: list) -> bool:  # of (place in the model, place in the file, moved)
+def _is_turned(group: list) -> bool:
     "Does one that moved stand before another in the model, and after it in the file?"
     ordered = sorted(group, key=itemgetter(0))
     places = [place for _, place, _ in ordered]
     highest = [*accumulate(places, max)]
-    lowest = [*accumulate(reversed(places), min)][::-1]
-    return any(
-        moved and (high > place or low < place)
-        for (_, place, moved), high, low in zip(ordered, highest, lowest)
-    )
+    lowest = [*accumulate(reversed(places), min)]
+    for (_, place, moved), high, low in zip(ordered, highest, reversed(lowest)):
+        if moved and (high > place or low < place):
+            return True
+    return False
+
+# %% ../../nbs/formats/96_planning.ipynb #d51a614b
+def _caution(added: list, moved: list, plan: _Planner) -> str:
+    "Where names alone do not tell, what does."
+    if any(isinstance(rule, Mapping) for rule in added):
+        return ', told by shapes alone: see that the layers are the same'
+    if RENUMBER in added and _runs_back(plan):
+        return ', by numbers that run against the order of the layers: see that each is meant'
+    scopes = dict.fromkeys(map(_outermost, moved))
+    if 'scope' in added and len(scopes) > 1:
+        return ', where ' + ', '.join(scopes)
+    return ''
+
+
+def _outermost(layer: _Layer) -> str:
+    mine = layer.row['path'].partition('/')[0]
+    theirs = layer.row['file'].partition('/')[0]
+    return f'{theirs!r} is read as {mine!r}'
 
 # %% ../../nbs/formats/96_planning.ipynb #9ac96633
 def _candidates(planner: _Planner) -> Iterable:  # pairs of words and the argument
@@ -792,10 +824,9 @@ def _mapping(planner: _Planner) -> list:  # one dictionary, where layers can be 
     left = {n: w for n, w in planner.usable.items() if n not in used and not w.positional}
     names = rename_all(list(planner.usable), planner.asked.rename)
     missing = {p: row['shape'] for p, row in _missing(planner).items()}
-    scopes = [row['path'] for row in planner.rows if row['file']] + [
-        names[n] for n in names if n in used
-    ]
-    partly = {name.rpartition('/')[0] for name in scopes}
+    found = [names[n] for n in names if n in used]
+    found += [row['path'] for row in planner.rows if row['file']]
+    partly = {name.rpartition('/')[0] for name in found}
     found = suggest_mapping(missing, {names[n]: w for n, w in left.items()}, partly)
     return [found] if found else []
 
