@@ -119,7 +119,7 @@ def test_the_scale_of_an_adapter(tmp_path):
 def test_a_scale_that_an_older_keras_has_no_place_for(tmp_path, monkeypatch):
     saved, plain, model = fill(adapted(alpha=8)), fill(adapted(0), 2), fill(adapted(), 1)
     path, before = tl.save(saved, tmp_path / "m.safetensors"), model.get_weights()
-    for module in "keras_internals", "formats.planning":
+    for module in "keras_internals", "weights.planning":
         monkeypatch.setattr(f"transferlit.{module}.has_adapter_scale", lambda layer: False)
     tl.restore(plain, path)
     np.testing.assert_allclose(plain(X), saved(X), atol=1e-5)
@@ -162,7 +162,7 @@ def compiled(names=("a", "b"), optimizer="adam"):
 
 
 def slots(model):
-    from transferlit.formats.writing import optimizer_variables
+    from transferlit.weights.writing import optimizer_variables
 
     return {name: v.numpy() for name, v in optimizer_variables(model).items()}
 

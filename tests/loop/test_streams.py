@@ -8,8 +8,8 @@ import tensorflow as tf
 from keras import layers
 
 import transferlit as tl
-from transferlit import loop
 from transferlit.data import Pipeline
+from transferlit.rows import Made, Stored, Stream
 
 rng = np.random.default_rng(0)
 ROWS = 24
@@ -169,7 +169,7 @@ def test_kept_rows_are_in_memory_once(tmp_path):
     """A dataset's features, whether its length is known or not, and those that a folder holds."""
     lower = keras.Sequential([keras.Input((5,)), layers.Dense(64)])
     for dataset in pairs().batch(7), pairs().batch(7).filter(lambda x, y: True):
-        stream = loop.Stream(Pipeline(dataset), loop.Made(lower), passes=2)
+        stream = Stream(Pipeline(dataset), Made(lower), passes=2)
         list(stream.epoch())
         kept = stream._kept.arrays
         np.testing.assert_allclose(stream._leaves[0], lower.predict(X, verbose=0), atol=1e-6)
@@ -177,7 +177,7 @@ def test_kept_rows_are_in_memory_once(tmp_path):
         kept[0][1], kept[1][1] = 7, 7  # what is written there is seen in the tensors
         assert all((leaf[1].numpy() == 7).all() for leaf in stream._leaves)
     stored = tl.precompute(network(), X, Y, store=tmp_path, verbose=False)
-    read = loop.Stored.read([*stored.arrays, stored.y], stored.prints, None).leaves
+    read = Stored.read([*stored.arrays, stored.y], stored.prints, None).leaves
     assert [t.dtype for t in read] == [tf.float32, tf.int64]
     np.testing.assert_array_equal(read[0], stored.arrays[0])
 
@@ -185,14 +185,14 @@ def test_kept_rows_are_in_memory_once(tmp_path):
 def test_a_long_dataset_takes_no_more_than_its_room():
     """Neither for rows that may still come: what does not fit is said when it is there."""
     endless = tf.data.Dataset.range(10**12).map(lambda i: tf.zeros([7, 5]))
-    stream = loop.Stream(Pipeline(endless), passes=2, room=1 << 30)
+    stream = Stream(Pipeline(endless), passes=2, room=1 << 30)
     next(stream.epoch())
     assert 0 < stream._kept.arrays[0].nbytes <= 1 << 30
 
 
 def test_text_that_a_dataset_gives_is_kept():
     words = tf.data.Dataset.from_tensor_slices([[b"one"], [b"two"], ["셋".encode()]]).batch(2)
-    stream = loop.Stream(Pipeline(words), passes=2)
+    stream = Stream(Pipeline(words), passes=2)
     list(stream.epoch())
     assert stream._leaves[0].numpy().ravel().tolist() == [b"one", b"two", "셋".encode()]
 

@@ -22,7 +22,7 @@ from ..keras_internals import parts
 from .job import Job
 
 # %% auto #0
-__all__ = ['check_labels', 'check_batch', 'check_fits', 'check_form', 'check']
+__all__ = ['check_labels', 'check_batch', 'check_fits', 'check_rows', 'check_form', 'check']
 
 # %% ../../nbs/trainer/20_checks.ipynb #6bcbc52f
 def _is_sparse(loss) -> bool:
@@ -72,6 +72,17 @@ def check_fits(model: keras.Model, *data) -> None:
             f'x and y must fit the model and its loss. Keras says: {str(error).strip()}'
             f' Received: (x, y, sample_weight) of shapes {shapes}.'
         ) from error
+
+
+def check_rows(
+    model: keras.Model,  # with another head than the one that the rows were made for
+    rows,  # as the loop takes them
+) -> None:
+    "Raises ValueError where the head does not fit the labels."
+    _, y, weight = keras.utils.unpack_x_y_sample_weight(rows.form[0])
+    if getattr(rows, 'y', None) is not None:
+        check_labels(model, rows.y)
+    check_fits(model, model.input, y, weight)
 
 
 def check_form(model: keras.Model, form) -> None:
