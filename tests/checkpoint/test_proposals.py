@@ -120,3 +120,25 @@ def test_numbers_against_the_order_of_the_file_are_refused(tmp_path):
     path = tl.save(first(), tmp_path / "m.safetensors")
     with pytest.raises(ValueError, match="in another order than in the file"):
         tl.restore(second(), path, rename="renumber")
+
+
+@pytest.mark.parametrize("mapping", [{"a": "b", "b": "a"}, {"a/kernel": "b/kernel", "a/bias": "b/bias", "b/kernel": "a/kernel", "b/bias": "a/bias"}])
+def test_a_mapping_acts_at_once(tmp_path, mapping):
+    """Names that change places, as scopes or one by one."""
+    saved, model = line("a", "b"), line("b", "a")
+    path = tl.save(saved, tmp_path / "m.safetensors")
+    tl.restore(model, path, rename=mapping)
+    for mine, theirs in zip(model.weights, saved.weights):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("wrong", [{re.compile("a"): "x"}, [re.compile("a"), 3], [("a", "x"), 3], {"a": 3}])
+def test_what_is_no_rename_is_refused_in_words(tmp_path, wrong):
+    path = tl.save(line("a"), tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match="(?s)Received"):
+        tl.plan(line("x"), path, rename=wrong)
+
+
+def test_a_compiled_pattern_renames(tmp_path):
+    path = tl.save(line("a"), tmp_path / "m.safetensors")
+    assert tl.plan(line("x"), path, rename=(re.compile("^a/"), "x/")).ok
