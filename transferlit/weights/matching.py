@@ -27,8 +27,9 @@ from ..paths import by_path, match
 
 # %% auto #0
 __all__ = ['RENAMES', 'RENUMBER', 'Mapped', 'rules_of', 'is_renumbered', 'apply_rules', 'rename_all', 'some', 'match_stored',
-           'choose_stored', 'Named', 'layer_paths', 'own_variables', 'align', 'align_names', 'Hit', 'hits_by_name',
-           'read_names', 'has_order', 'hits_by_position', 'file_order', 'word_and_number', 'suggest_mapping']
+           'choose_stored', 'Named', 'layer_paths', 'own_variables', 'is_auto_named', 'align', 'align_names', 'Hit',
+           'hits_by_name', 'read_names', 'has_order', 'hits_by_position', 'file_order', 'word_and_number',
+           'suggest_mapping']
 
 # %% ../../nbs/weights/20_matching.ipynb #7556fbbb
 RENAMES = {
@@ -349,7 +350,7 @@ class _Alignment:
     def __init__(self, model):
         parts = [named.layer for named in layer_paths(model)]
         self.models = {part.name for part in parts if getattr(part, 'layers', None)}
-        self.auto = {part.name for part in parts if _is_auto_named(part)}
+        self.auto = {part.name for part in parts if is_auto_named(part)}
         self.found = {}  # file's name to the model's
 
     def walk(self, file: _Tree, mine: _Tree, at: tuple, here: bool) -> None:
@@ -377,7 +378,7 @@ class _Alignment:
                 yield from ((step, step) for step in ours if step in other)
 
 # %% ../../nbs/weights/20_matching.ipynb #f1f177be
-def _is_auto_named(layer) -> bool:
+def is_auto_named(layer) -> bool:
     word = re.escape(to_snake_case(type(layer).__name__))
     return bool(re.fullmatch(rf'(?:forward_|backward_)?{word}(?:_\d+)?', layer.name))
 
