@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -363,7 +364,16 @@ def _about(group, tree) -> dict:
         for k in ('keras_version', 'backend')
         if isinstance(v := group.attrs.get(k, tree.attrs.get(k)), str)
     }
-    return found | ({'layers': layers} if (layers := _text_list(group, 'layer_names')) else {})
+    if layers := _text_list(group, 'layer_names'):
+        found['layers'] = layers
+    return found | _configuration(tree)
+
+
+def _configuration(tree) -> dict:  # of a whole model; nothing where it is none
+    with suppress(ValueError, TypeError):
+        config = json.loads(tree.attrs.get('model_config'))
+        return {'config': config} if _is_layer(config) else {}
+    return {}
 
 # %% ../../nbs/formats/50_keras_files.ipynb #1352b0cb
 def hdf5_entries(

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+
 import keras
 from ..errors import see
 from ..keras_internals import saving_lib, to_snake_case
@@ -25,9 +26,10 @@ from .writing import ADAPTER
 from ..paths import by_path, match
 
 # %% auto #0
-__all__ = ['RENAMES', 'RENUMBER', 'rules_of', 'is_renumbered', 'apply_rules', 'rename_all', 'some', 'match_stored',
-           'choose_stored', 'Named', 'layer_paths', 'own_variables', 'align', 'align_names', 'Hit', 'hits_by_name',
-           'read_names', 'has_order', 'hits_by_position', 'suggest_mapping']
+__all__ = ['RENAMES', 'RENUMBER', 'Mapped', 'rules_of', 'is_renumbered', 'apply_rules', 'rename_all', 'some', 'match_stored',
+           'choose_stored', 'Named', 'layer_paths', 'own_variables', 'is_auto_named', 'align', 'align_names', 'Hit',
+           'hits_by_name', 'read_names', 'has_order', 'hits_by_position', 'file_order', 'word_and_number',
+           'suggest_mapping']
 
 # %% ../../nbs/weights/20_matching.ipynb #7556fbbb
 RENAMES = {
@@ -39,13 +41,38 @@ RENAMES = {
 }
 RENUMBER = 'renumber'  # `dense_3/kernel`: the numbers that Keras gives, aligned
 
+# %% ../../nbs/weights/20_matching.ipynb #0c5a1c28
+@dataclass(frozen=True)
+class Mapped:
+    """A rename by a mapping, all of it at once: names, or scopes, that change places may be
+    given.
+    """
+
+    pairs: Mapping  # old to new
+
+    def __post_init__(self):
+        texts = [*self.pairs, *self.pairs.values()]
+        if wrong := [text for text in texts if not isinstance(text, str)]:
+            raise ValueError(
+                'A mapping must lead from names to names. Give patterns as pairs, [(pattern, new)].'
+                f' Received: {wrong[0]!r}.'
+            )
+
+    def __call__(self, name: str) -> str:
+        "The longest beginning of a name, in whole steps, gives way to what is given for it."
+        steps = name.split('/')
+        for i in range(len(steps), 0, -1):
+            if (old := '/'.join(steps[:i])) in self.pairs:
+                return '/'.join([self.pairs[old], *steps[i:]])
+        return name
+
 # %% ../../nbs/weights/20_matching.ipynb #eae830b7
 def rules_of(rename) -> list:  # of (pattern, replacement) or functions
     "The rules as a flat list. Raises ValueError for an unknown preset or no regular expression."
     if rename is None:
         return []
     if isinstance(rename, Mapping):
-        return [(f'^{re.escape(old)}$', new.replace('\\', r'\\')) for old, new in rename.items()]
+        return [Mapped(rename)]
     if callable(rename):
         return [rename]
     if isinstance(rename, str) or not isinstance(rename, Iterable):
@@ -56,17 +83,20 @@ def rules_of(rename) -> list:  # of (pattern, replacement) or functions
 
 
 def _is_pair(rename) -> bool:
-    words = {*RENAMES, RENUMBER}
-    both = len(rename) == 2 and all(isinstance(part, str) for part in rename)
-    return both and not set(rename) <= words
+    if not isinstance(rename, (list, tuple)) or len(rename) != 2:
+        return False
+    pattern, new = rename
+    texts = isinstance(pattern, (str, re.Pattern)) and isinstance(new, str)
+    return texts and not {pattern, new} <= {*RENAMES, RENUMBER}
 
 
 def _item_rules(item) -> list:
-    if isinstance(item, str):
-        return _preset(item)
     if callable(item) or isinstance(item, Mapping):
         return rules_of(item)
-    return [tuple(item)]
+    is_two = isinstance(item, (list, tuple)) and len(item) == 2
+    if is_two and isinstance(item[0], (str, re.Pattern)):
+        return [tuple(item)]
+    return list(_preset(item))
 
 # %% ../../nbs/weights/20_matching.ipynb #24d0763c
 def _preset(name) -> list:  # the rules of that name
@@ -320,7 +350,7 @@ class _Alignment:
     def __init__(self, model):
         parts = [named.layer for named in layer_paths(model)]
         self.models = {part.name for part in parts if getattr(part, 'layers', None)}
-        self.auto = {part.name for part in parts if _is_auto_named(part)}
+        self.auto = {part.name for part in parts if is_auto_named(part)}
         self.found = {}  # file's name to the model's
 
     def walk(self, file: _Tree, mine: _Tree, at: tuple, here: bool) -> None:
@@ -348,7 +378,7 @@ class _Alignment:
                 yield from ((step, step) for step in ours if step in other)
 
 # %% ../../nbs/weights/20_matching.ipynb #f1f177be
-def _is_auto_named(layer) -> bool:
+def is_auto_named(layer) -> bool:
     word = re.escape(to_snake_case(type(layer).__name__))
     return bool(re.fullmatch(rf'(?:forward_|backward_)?{word}(?:_\d+)?', layer.name))
 
@@ -436,6 +466,7 @@ class _ByName:
         for name, new in self.names.items():
             self.targets.setdefault(new, []).append(name)
             self.in_layers.setdefault(new.rpartition('/')[0], []).append(name)
+        self.counts = Counter(path.rpartition('/')[0] for path in self.variables)
         self.other = _other_names(model, self.variables)
         self.mirrored = _mirrored(self.variables, rename)
         self.numbered = _by_number(model, usable, self.names)
@@ -476,8 +507,7 @@ class _ByName:
         only where the layer has as many variables in the file.
         """
         layer, _, leaf = path.rpartition('/')
-        count = sum(p.rpartition('/')[0] == layer for p in self.variables)
-        names = [path, *self.mirrored.get(path, []), *self.other[path]]
+        count, names = self.counts[layer], [path, *self.mirrored.get(path, []), *self.other[path]]
         places = {name.rpartition('/')[0] for name in names} & set(self.in_layers)
         alike = [n for at in places if len(self.in_layers[at]) == count for n in self.in_layers[at]]
         found = [n for n in alike if self.is_longer(n, leaf, self.variables[path].shape)]
@@ -493,9 +523,8 @@ def _is_first(rank: int, others: list) -> bool:  # alone so
 
 def _mirrored(variables: dict, rename) -> dict:  # path to what the rules make of it
     "Rules act on the model's names, too; what they make of two names counts for neither."
-    if isinstance(rename, Mapping):
-        return {}
-    changed = {p: apply_rules(rules_of(rename), p) for p in variables}
+    rules = [rule for rule in rules_of(rename) if not isinstance(rule, Mapped)]
+    changed = {p: apply_rules(rules, p) for p in variables}
     every = Counter(changed.values())
     return {p: [new] for p, new in changed.items() if new != p and every[new] == 1}
 
@@ -505,8 +534,9 @@ def _other_names(model, variables: dict) -> dict:  # path to a list
     variables share counts for neither.
     """
     by_attribute, legacy = _attribute_names(model), _legacy_names(model)
+    nested = _nested_names(model)
     names = {
-        p: {v.path, _unnested(model, p), legacy[p][0], *by_attribute.get(id(v), ())}
+        p: {v.path, _unnested(nested, p), legacy[p][0], *by_attribute.get(id(v), ())}
         for p, v in variables.items()
     }
     every = Counter(name for found in names.values() for name in found)
@@ -526,10 +556,15 @@ def _attribute_names(model) -> dict:  # id of a variable to a set of names
     return found
 
 # %% ../../nbs/weights/20_matching.ipynb #56709913
-def _unnested(model, path: str) -> str:  # `base/conv1/kernel`: `conv1/kernel`
-    for layer in model.layers:
-        if getattr(layer, 'layers', None) and path.startswith(f'{layer.name}/'):
-            return _unnested(layer, path[len(layer.name) + 1 :])
+def _nested_names(model) -> dict:  # of the models within, name to the same of what they hold
+    inner = [layer for layer in model.layers if getattr(layer, 'layers', None)]
+    return {layer.name: _nested_names(layer) for layer in inner}
+
+
+def _unnested(nested: dict, path: str) -> str:  # `base/conv1/kernel`: `conv1/kernel`
+    for name, inner in nested.items():
+        if path.startswith(f'{name}/'):
+            return _unnested(inner, path[len(name) + 1 :])
     return path
 
 
@@ -655,6 +690,23 @@ def hits_by_position(
     return {p: [Hit(n, usable[n], 'by position')] for p, n in zip(asked, names)}
 
 # %% ../../nbs/weights/20_matching.ipynb #08751501
+def file_order(weights: Weights) -> dict:  # name to (where it can be compared, its place there)
+    "As far as a file says which layer comes first: among layers of one class, or among all."
+    if not has_order(weights):
+        return {}
+    order = {}
+    for i, (name, w) in enumerate(weights.items()):
+        steps = re.split(r'[/\\]', w.key)
+        order[name] = word_and_number(steps) if 'vars' in steps else ((), (i,))
+    return order
+
+
+def word_and_number(steps: Iterable) -> tuple:  # `('block', 'conv'), (2, 1)` of `block2/conv_1`
+    parts = [re.fullmatch(r'(.*?)_?(\d*)', step) for step in steps]
+    words = tuple(part[1] for part in parts)
+    return words, tuple(int(part[2] or -1) for part in parts)
+
+
 def _no_order(weights: Weights) -> str:
     return (
         '`by="position"` needs a file with an order of its own, and this kind is sorted by name.'
@@ -789,15 +841,15 @@ def _layer_and_kind(name: str) -> tuple:
 def suggest_mapping(
     missing: dict,  # path to shape
     left: dict,  # name in the file to `Stored`: what is not used
+    partly: Iterable = (),  # layers of model and file of which something has been found already
 ) -> dict:  # name in the file to path; whole layers only, or nothing
-    groups, wanted = {}, {}
+    groups, wanted = _LeftGroups(partly), {}
     for name, w in left.items():
-        layer, kind = _layer_and_kind(name)
-        groups.setdefault(layer, []).append((name, kind, tuple(w.shape)))
+        groups.put(name, tuple(w.shape))
     for path, shape in missing.items():
         layer, _, leaf = path.rpartition('/')
         wanted.setdefault(layer, {})[path] = _kind(leaf), tuple(shape)
-    chosen = [_only_group(layer, parts, groups) for layer, parts in wanted.items()]
+    chosen = [groups.only(layer, parts) for layer, parts in wanted.items()]
     every = Counter(name for pairs in chosen for name in pairs)
     found = {}
     for pairs in chosen:
@@ -805,14 +857,40 @@ def suggest_mapping(
             found |= pairs
     return {name: path for name, path in found.items() if name != path}
 
+# %% ../../nbs/weights/20_matching.ipynb #c6d94cf9
+class _LeftGroups:
+    "What is left of a file, layer by layer."
 
-def _only_group(layer: str, parts: dict, groups: dict) -> dict:  # nothing where several fit
-    pairs = {at: _pairs(parts, group) for at, group in groups.items()}
-    fitting = [at for at in pairs if pairs[at]]
-    last = layer.rpartition('/')[2]
-    named = [at for at in fitting if at.rpartition('/')[2] == last]
-    found = named or fitting
-    return pairs[found[0]] if len(found) == 1 else {}
+    def __init__(self, partly: Iterable):
+        self.partly, self.layers, self.called = set(partly), {}, {}
+
+    def put(self, name: str, shape: tuple) -> None:
+        layer, kind = _layer_and_kind(name)
+        if layer not in self.layers:
+            last = layer.rpartition('/')[2]
+            self.called.setdefault(last, []).append(layer)
+        group = self.layers.setdefault(layer, [])
+        group.append((name, kind, shape))
+
+    def only(self, layer: str, parts: dict) -> dict:
+        "Nothing where several layers fit, or where one of them is in use already."
+        last = layer.rpartition('/')[2]
+        found = self.fitting(parts, self.called.get(last, []))
+        if not found and layer not in self.partly:
+            free = (at for at in self.layers if at not in self.partly)
+            found = self.fitting(parts, free)
+        return found[0] if len(found) == 1 else {}
+
+    def fitting(self, parts: dict, places: Iterable) -> list:  # two at most
+        found = []
+        for at in places:
+            group = self.layers[at]
+            pairs = _pairs(parts, group)
+            if len(pairs) == len(group):
+                found.append(pairs)
+            if len(found) == 2:
+                break
+        return found
 
 # %% ../../nbs/weights/20_matching.ipynb #0e5a61ab
 def _pairs(parts: dict, group: list) -> dict:  # file's name to path; nothing where it is not clear

@@ -10,8 +10,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
+from operator import itemgetter
 from pathlib import Path
 
 import keras
@@ -25,14 +28,17 @@ from transferlit.weights.matching import (
     RENAMES,
     RENUMBER,
     Hit,
+    file_order,
     has_order,
     hits_by_name,
     hits_by_position,
+    is_renumbered,
     layer_paths,
     match_stored,
     rename_all,
     some,
     suggest_mapping,
+    word_and_number,
 )
 from .settings import differing_settings, model_settings
 from transferlit.weights.state import (
@@ -62,7 +68,7 @@ from ..tables import Table
 
 # %% auto #0
 __all__ = ['Plan', 'Asked', 'as_patterns', 'choose', 'Made', 'match_one', 'build_optimizer', 'used_names', 'file_rows',
-           'state_rows', 'find_problems', 'propose', 'make_plan']
+           'state_rows', 'find_problems', 'propose', 'is_crossed', 'make_plan']
 
 # %% ../../nbs/weights/80_planning.ipynb #53995315
 @dataclass(frozen=True, repr=False)
@@ -548,6 +554,8 @@ def find_problems(planner: _Planner) -> list:  # in words
         if row['status'] in _WHY
     ]
     found += [*_state_problems(planner), *_adapter_problems(planner), *_turned(planner)]
+    if is_renumbered(planner.asked.rename) and is_crossed(planner):
+        found.append(_CROSSED)
     if planner.asked.unused == 'error':
         found += _unused_problems(planner, rest)
     written = planner.pairs or any(row.restored for row in planner.states)
@@ -559,6 +567,12 @@ def find_problems(planner: _Planner) -> list:  # in words
     return found
 
 # %% ../../nbs/weights/80_planning.ipynb #895cf1af
+_CROSSED = (
+    'By their numbers, layers of equal shapes come in another order than in the file: give a'
+    ' mapping of their names instead of rename="renumber".'
+)
+
+
 def _unused_problems(planner, rest: list) -> list:
     lost = [row.path for row in planner.states if row.lost]
     unused = [row['file'] for row in rest if row['status'] == 'unused']
@@ -610,15 +624,14 @@ def _turned(planner) -> list:
 # %% ../../nbs/weights/80_planning.ipynb #73d0f562
 def propose(planner: _Planner) -> list:  # one line, or none
     missing = _missing(planner)
-    trials = ((n, _try(planner, change)) for n, change in _candidates(planner)) if missing else ()
-    found = [
-        (len(_missing(trial)), n) for n, trial in trials if trial and _is_better(planner, trial)
-    ]
+    trials = (_Trial(planner, *one) for one in _candidates(planner)) if missing else ()
+    found = [trial for trial in trials if trial.is_better()] or [*_by_position(planner)]
     if not found:
         return _say_position(planner)
-    left, words = min(found, key=lambda pair: pair[0])
-    what = 'everything that is' if not left else f'{len(missing) - left} of {len(missing)} that are'
-    return [f'{words} would find {what} missing.']
+    best = min(found, key=_Trial.cost)
+    count = len(missing) - best.left
+    what = 'everything that is' if not best.left else f'{count} of {len(missing)} that are'
+    return [f'{best.words} would find {what} missing{best.caution()}.']
 
 
 def _missing(planner) -> dict:  # path to row
@@ -636,25 +649,153 @@ def _say_position(planner) -> list:
     ]
 
 # %% ../../nbs/weights/80_planning.ipynb #9b2987d6
-def _try(planner: _Planner, change: dict) -> _Planner | None:
-    "The plan with one argument more; None where the argument is refused."
-    try:
-        return _Planner(planner.model, planner.weights, replace(planner.asked, **change))
-    except ValueError:
-        return None
+class _Trial:
+    "A plan with one argument more, beside the plan without it."
+
+    def __init__(self, before: _Planner, words: str, change: dict):
+        self.before, self.words, self.change, self.plan = before, words, change, None
+        with suppress(ValueError):  # an argument that is refused
+            self.plan = _Planner(before.model, before.weights, replace(before.asked, **change))
+
+    @cached_property
+    def rows(self) -> list:  # pairs of rows, before and after
+        after = {row['path']: row for row in self.plan.rows}
+        return [(row, after[row['path']]) for row in self.before.rows]
+
+    @cached_property
+    def moved(self) -> list:  # what had been found elsewhere
+        found = [(old, new) for old, new in self.rows if old['file']]
+        return [new for old, new in found if new['file'] != old['file']]
+
+    @cached_property
+    def left(self) -> int:
+        return len(_missing(self.plan))
+
+    def is_better(self) -> bool:
+        "Finds more, loses nothing, makes no new problem, and turns no order round."
+        if self.plan is None or self.left >= len(_missing(self.before)):
+            return False
+        statuses = [(old['status'], new['status']) for old, new in self.rows]
+        if any(_is_worse(*pair) for pair in statuses):
+            return False
+        kept = not self.moved or is_renumbered(self.change.get('rename'))
+        return kept and not is_crossed(self.plan)
+
+    def cost(self) -> tuple:
+        return self.left, len(self.moved)
+
+    def caution(self) -> str:
+        "What of a proposal is no more than likely."
+        if self.moved:
+            return f', and read {len(self.moved)} others from elsewhere'
+        new = [_Layer(row) for old, row in self.rows if old['status'] == 'missing']
+        moved = [layer for layer in new if layer.row['file'] and layer.is_moved()]
+        return _caution(self.added(), moved, self.plan) if moved else ''
+
+    def added(self) -> list:  # rules that the plan before did not have
+        now = _as_list(self.change.get('rename'))
+        before = _as_list(self.before.asked.rename)
+        return [rule for rule in now if rule not in before]
 
 
-def _is_better(planner: _Planner, trial: _Planner) -> bool:
-    "Finds more, keeps what fits, and makes no new problem."
-    before, after = ({r['path']: r for r in p.rows} for p in (planner, trial))
-    kept = all(
-        after[p]['status'] == 'restored' and after[p]['file'] == row['file']
-        for p, row in before.items()
-        if row['status'] == 'restored'
-    )
+def _as_list(rename) -> list:
+    return rename if isinstance(rename, list) else [rename]
+
+
+def _is_worse(before: str, after: str) -> bool:
     bad = _WHY.keys() - {'missing'}
-    new = any(r['status'] in bad and before[p]['status'] not in bad for p, r in after.items())
-    return kept and not new and len(_missing(trial)) < len(_missing(planner))
+    lost = before == 'restored' != after
+    return lost or (after in bad and before not in bad)
+
+# %% ../../nbs/weights/80_planning.ipynb #32670539
+@dataclass
+class _Layer:
+    "A layer that a plan restores, by its first variable."
+
+    row: dict
+    shapes: tuple = ()  # of all its variables, with their names
+
+    def steps(self, side: str) -> list:  # of `path` or `file`
+        first = self.row[side].partition(' + ')[0]
+        return re.split('[./]', first)[:-1]
+
+    def is_moved(self) -> bool:  # by more than scopes around it
+        mine, theirs = self.steps('path'), self.steps('file')
+        count = min(len(mine), len(theirs))
+        return mine[-count:] != theirs[-count:]
+
+
+def _layers(planner: _Planner) -> list:  # of `_Layer`, in the model's order
+    layers = {}
+    for row in planner.rows:
+        if row['status'] != 'restored' or row['path'] not in planner.variables:
+            continue
+        scope, _, leaf = row['path'].rpartition('/')
+        layer = layers.setdefault(scope, _Layer(row))
+        layer.shapes += ((leaf, row['shape']),)
+    return list(layers.values())
+
+# %% ../../nbs/weights/80_planning.ipynb #583a2df4
+def is_crossed(planner: _Planner) -> bool:
+    "Would layers that could stand for each other be taken the other way round?"
+    order, groups = file_order(planner.weights), _Groups()
+    for i, layer in enumerate(_layers(planner)):
+        words, number = word_and_number(layer.steps('path'))
+        others, other = word_and_number(layer.steps('file'))
+        groups.put((words, others), layer, number, other)
+        if place := order.get(layer.row['file']):
+            groups.put(place[0], layer, (i,), place[1])
+    return groups.is_turned()
+
+
+def _runs_back(planner: _Planner) -> bool:
+    "Is a later layer of the model numbered lower, and the file has no order to tell them by?"
+    groups = _Groups()
+    for i, layer in enumerate(_layers(planner)):
+        words, number = word_and_number(layer.steps('path'))
+        groups.put(words, layer, (i,), number)
+    return groups.is_turned() and not has_order(planner.weights)
+
+
+class _Groups(dict):
+    "Of layers that could stand for each other: (place in the model, in the file, moved)."
+
+    def put(self, kind, layer: _Layer, mine: tuple, theirs: tuple) -> None:
+        group = self.setdefault((layer.shapes, kind), [])
+        group.append((mine, theirs, layer.is_moved()))
+
+    def is_turned(self) -> bool:
+        return any(map(_is_turned, self.values()))
+
+
+def _is_turned(group: list) -> bool:
+    "Does one that moved stand before another in the model, and after it in the file?"
+    ordered = sorted(group, key=itemgetter(0))
+    places = [place for _, place, _ in ordered]
+    highest = [*accumulate(places, max)]
+    lowest = [*accumulate(reversed(places), min)]
+    for (_, place, moved), high, low in zip(ordered, highest, reversed(lowest)):
+        if moved and (high > place or low < place):
+            return True
+    return False
+
+# %% ../../nbs/weights/80_planning.ipynb #d51a614b
+def _caution(added: list, moved: list, plan: _Planner) -> str:
+    "Where names alone do not tell, what does."
+    if any(isinstance(rule, Mapping) for rule in added):
+        return ', told by shapes alone: see that the layers are the same'
+    if RENUMBER in added and _runs_back(plan):
+        return ', by numbers that run against the order of the layers: see that each is meant'
+    scopes = dict.fromkeys(map(_outermost, moved))
+    if 'scope' in added and len(scopes) > 1:
+        return ', where ' + ', '.join(scopes)
+    return ''
+
+
+def _outermost(layer: _Layer) -> str:
+    mine = layer.row['path'].partition('/')[0]
+    theirs = layer.row['file'].partition('/')[0]
+    return f'{theirs!r} is read as {mine!r}'
 
 # %% ../../nbs/weights/80_planning.ipynb #9ac96633
 def _candidates(planner: _Planner) -> Iterable:  # pairs of words and the argument
@@ -665,8 +806,15 @@ def _candidates(planner: _Planner) -> Iterable:  # pairs of words and the argume
         yield f'transform={library!r}', dict(transform=library)
     for rename in _renames(planner):
         yield f'rename={rename!r}', dict(rename=rename)
-    if has_order(planner.weights) and asked.rename is None and not planner.pairs:
-        yield 'by="position", read with care,', dict(by='position')
+
+
+def _by_position(planner: _Planner) -> list:  # where names say nothing
+    asked = planner.asked
+    named = asked.by != 'name' or asked.transform is not None or asked.rename is not None
+    if named or planner.pairs or not _missing(planner) or not has_order(planner.weights):
+        return []
+    trial = _Trial(planner, 'by="position", read with care,', dict(by='position'))
+    return [trial] if trial.is_better() else []
 
 # %% ../../nbs/weights/80_planning.ipynb #0eed7e52
 def _renames(planner: _Planner) -> Iterable:  # what `rename` may be
@@ -687,7 +835,10 @@ def _mapping(planner: _Planner) -> list:  # one dictionary, where layers can be 
     left = {n: w for n, w in planner.usable.items() if n not in used and not w.positional}
     names = rename_all(list(planner.usable), planner.asked.rename)
     missing = {p: row['shape'] for p, row in _missing(planner).items()}
-    found = suggest_mapping(missing, {names[n]: w for n, w in left.items()})
+    found = [names[n] for n in names if n in used]
+    found += [row['path'] for row in planner.rows if row['file']]
+    partly = {name.rpartition('/')[0] for name in found}
+    found = suggest_mapping(missing, {names[n]: w for n, w in left.items()}, partly)
     return [found] if found else []
 
 # %% ../../nbs/weights/80_planning.ipynb #227c642b

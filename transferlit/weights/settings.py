@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import re
+from inspect import signature
 
 import keras
 
 from ..formats import Weights
 from ..formats import named_layers
-from .matching import layer_paths
+from .matching import is_auto_named, layer_paths
 
 # %% auto #0
 __all__ = ['model_settings', 'differing_settings']
@@ -24,7 +25,7 @@ _ASIDE = re.compile(  # without an effect on what is computed, or seen from the 
     r'name|trainable|dtype|units|filters|layers?|backward_layer|cells?|input_dim|output_dim'
     r'|.*_(?:initializer|regularizer|constraint|shape|layers|length|weights)|lora_.*|vocabulary.*'
     r'|bin_boundaries|.*dropout|rate|seed|.*momentum|stateful|unroll|implementation|synchronized'
-    r'|unit_forget_bias|noise_shape|max_tokens|build_config|sparse|ragged|encoding|.*_config'
+    r'|function|unit_forget_bias|noise_shape|max_tokens|build_config|sparse|ragged|encoding|.*_config'
 )
 
 
@@ -34,6 +35,9 @@ def _plain(value):
         value = value['config'] if value['class_name'] == 'function' else value['class_name']
     if isinstance(value, (list, tuple)) and len(value) == 1:
         value = value[0]
+    if isinstance(value, float):
+        value = float(f'{value:.6g}')  # what single precision keeps of it
+    value = 'silu' if value == 'swish' else value
     return json.loads(json.dumps(value, default=str))
 
 
@@ -52,8 +56,9 @@ def model_settings(
         layer = named.layer
         if not named.path or not _is_of_keras(layer):
             continue
-        config = layer.get_config()
-        settings = _settings(config, _ndim(layer))
+        settings = _settings(layer.get_config(), _ndim(layer))
+        if layer.name.startswith(('forward_', 'backward_')):
+            settings.pop('go_backwards', None)  # as its wrapper wants it
         for key, value in settings.items():
             found[f'{named.path}/{key}'] = layer, value
     return found
@@ -77,9 +82,9 @@ def _settings(config: dict, ndim: int | None) -> dict:
 def _ndim(layer) -> int | None:
     built = layer.get_build_config() or {}
     shape = built.get('input_shape')
-    if not shape or isinstance(shape[0], (list, tuple)):
-        return None
-    return len(shape)
+    if shape and isinstance(shape[0], (list, tuple)):
+        shape = shape[0]  # several inputs, as a concatenation has
+    return len(shape) if shape else None
 
 # %% ../../nbs/weights/30_settings.ipynb #25b049a1
 def differing_settings(
@@ -89,24 +94,64 @@ def differing_settings(
 ) -> dict:  # `d/activation` to (layer, the file's value, the model's)
     "Only of layers of one class; a file without a configuration has none."
     theirs, read, found = _file_layers(weights), {}, {}
+    scopes = _bare_layers(settings, theirs) | scopes
+    is_old = not weights.format.startswith('Keras 3')
     for path, (layer, mine) in settings.items():
         scope, _, key = path.rpartition('/')
         if scope not in read:
-            read[scope] = _as_in_file(theirs.get(scopes.get(scope)), layer)
+            read[scope] = _as_in_file(theirs.get(scopes.get(scope)), layer, is_old)
         value = read[scope].get(key, mine)
         if value != mine:
             found[path] = layer, value, mine
     return found
 
 
-def _as_in_file(other, layer) -> dict:  # nothing where the file has none or another there
+def _as_in_file(other, layer, is_old: bool) -> dict:
+    "Nothing where the file has no layer there, or one of another class."
     if other is None or other.kind != type(layer).__name__:
         return {}
-    return _settings(other.config, _ndim(layer))
+    found = _settings(other.config, _ndim(layer))
+    return _said_today(found) if is_old else found
+
+
+def _said_today(settings: dict) -> dict:
+    "Keras 2 has another word for a slope, and another formula of this name."
+    found = dict(settings)
+    if 'alpha' in found:
+        found['negative_slope'] = found['alpha']
+    old = [key for key, value in found.items() if value == 'hard_sigmoid']
+    return found | dict.fromkeys(old, 'hard_sigmoid of Keras 2')
 
 
 def _file_layers(weights: Weights) -> dict:  # path to the layer's class and configuration
-    if not weights.format.startswith('Keras 3'):
-        return {}  # Keras 2 says some settings in other words
     known = named_layers(weights.about.get('config') or {})
     return {path: layer for path, layer in known.values() if layer.name}
+
+# %% ../../nbs/weights/30_settings.ipynb #63bebf0b
+def _bare_layers(settings: dict, theirs: dict) -> dict:  # path in the model to that in the file
+    "Layers without variables that compute something when a model is used."
+    mine = {path.rpartition('/')[0]: layer for path, (layer, _) in settings.items()}
+    here, there = _by_kind(mine), _by_kind(theirs)
+    found = {}
+    for path, layer in mine.items():
+        ours = here[type(layer).__name__]
+        others = there.get(type(layer).__name__, [])
+        if layer.weights or _is_for_training(layer):
+            continue
+        if sorted(ours) == sorted(others) or not is_auto_named(layer):
+            found[path] = path
+        elif len(ours) == len(others) == 1:
+            found[path] = others[0]
+    return found
+
+
+def _by_kind(layers: dict) -> dict:  # of path to a layer, or to what a file says of one
+    found = {}
+    for path, layer in layers.items():
+        kind = getattr(layer, 'kind', type(layer).__name__)
+        found.setdefault(kind, []).append(path)
+    return found
+
+
+def _is_for_training(layer) -> bool:  # does nothing otherwise, as dropout
+    return 'training' in signature(layer.call).parameters

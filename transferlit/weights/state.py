@@ -180,7 +180,7 @@ def _layer_in_file(weights: Weights, steps: tuple, config: dict) -> dict:
 def _file_tokens(weights: Weights, steps: tuple, config: dict) -> list | None:
     if isinstance(config.get('vocabulary'), list):
         return list(config['vocabulary'])
-    read = weights.about['members'].get(f'assets/{"/".join(steps)}/vocabulary.txt')
+    read = weights.about.get('members', {}).get(f'assets/{"/".join(steps)}/vocabulary.txt')
     if read is None:
         return None
     lines = read().decode('utf-8').rstrip('\n').split('\n')

@@ -16,7 +16,14 @@ import keras
 import numpy as np
 
 from ..errors import see
-from .matching import Hit, apply_rules, layer_paths, own_variables, rules_of
+from transferlit.weights.matching import (
+    Hit,
+    Mapped,
+    apply_rules,
+    layer_paths,
+    own_variables,
+    rules_of,
+)
 from .writing import host
 from ..paths import by_path
 
@@ -380,22 +387,13 @@ def _read(usable: dict, library: str, rename) -> dict:  # name as it is read to 
         read = {re.sub(r'^(?:params|batch_stats)/', '', n): old for n, old in read.items()}
     if isinstance(rename, Mapping):
         pairs = {_slashed(old): new for old, new in rename.items()}
-        return {_moved(n, pairs): old for n, old in read.items()}
+        return {Mapped(pairs)(n): old for n, old in read.items()}
     rules = rules_of(rename)
     return {apply_rules(rules, n): old for n, old in read.items()}
 
 
 def _slashed(name: str) -> str:
     return re.sub(r'[./]+', '/', name)
-
-
-def _moved(name: str, pairs: dict) -> str:
-    "The longest beginning of a name, in whole steps, gives way to what is given for it."
-    steps = name.split('/')
-    for i in range(len(steps), 0, -1):
-        if (old := '/'.join(steps[:i])) in pairs:
-            return '/'.join([pairs[old], *steps[i:]])
-    return name
 
 
 def _cooked(recipe: Recipe, bases: list, names: dict, usable: dict) -> list:
