@@ -384,12 +384,27 @@ def test_wrong_arguments_are_errors_in_words_of_the_type_that_keras_raises():
         for fit in keras.Model.fit, tl.fit:
             with pytest.raises(TypeError):
                 fit(model, X, Y, **{"verbose": 0, **wrong})
+    with pytest.raises(TypeError, match="from 0 to 1.*Received: validation_split='a'"):
+        tl.fit(model, X, Y, validation_split="a")
+    for given in dict(x=X, y=Y, sample_weight=np.ones((ROWS, 4))), dict(x=pairs().map(lambda x, y: (x, y, tf.ones(4))).batch(8)):
+        with pytest.raises(ValueError, match="a number a row.*Received: sample_weight of "):
+            tl.fit(model, verbose=0, **given)
     with pytest.raises(ValueError, match='Missing data for input "'):
         tl.fit(model, {"another": X}, Y, verbose=0)
     with pytest.raises(ValueError, match="dictionary.*Received: class_weight"):
         tl.fit(model, pairs().batch(8), class_weight=[1, 2, 3])
     with pytest.raises(ValueError, match="from 0 to 2.*Received: y from nan"):
         tl.fit(model, X, np.where(Y == 0, np.nan, Y))
+
+
+@pytest.mark.parametrize("loss", [{"a": SPARSE, "b": "mse"}, [SPARSE, "mse"], {"a": SPARSE}], ids=["named", "in order", "one"])
+def test_labels_of_several_outputs_are_none_of_the_classes(loss):
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, [layers.Dense(3, name="a")(inputs), layers.Dense(1, name="b")(inputs)])
+    model.compile("sgd", loss)
+    labels = [Y + 1, X[:, :1]] if isinstance(loss, list) else {"a": Y + 1, "b": X[:, :1]}
+    with pytest.raises(ValueError, match="from 0 to 2.*Received: y from 1 to 3"):
+        tl.fit(model, X, labels, verbose=0)
 
 
 @pytest.mark.parametrize("form", ["arrays", "dataset"])

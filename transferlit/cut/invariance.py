@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from contextlib import suppress
 
 import keras
 import numpy as np
@@ -115,13 +116,14 @@ class _Watch(keras.StatelessScope):
 
 
 def _watched(call, symbols) -> tuple:
-    "As `_traced`, on backends that show no operations: the variables alone."
-    with _Watch() as scope:
-        try:
-            keras.backend.compute_output_spec(call, *symbols)
-        except Exception:
-            return None, []
+    "As `_traced`, on backends that show no operations: the variables alone, read on blank rows."
+    with _Watch() as scope, suppress(Exception):
+        call(*map(_blank, symbols))
     return None, list(scope.seen.values())
+
+
+def _blank(symbol):
+    return keras.ops.zeros([n or 2 for n in symbol.shape], symbol.dtype)
 
 
 def _traced(graph, step, training, size=None) -> tuple:
