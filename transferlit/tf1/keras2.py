@@ -11,6 +11,7 @@ import inspect
 import re
 import tempfile
 import zipfile
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -229,7 +230,7 @@ class Mender:
             return new
         if old in _LEFT_OUT and old not in self.custom:
             return self.leave_out(entry)
-        name = self.given_name(_NEW_CLASSES.get(old, old))
+        name = self.given_name(_NEW_CLASSES.get(old, old), entry.get('registered_name'))
         kind = _known(name, self.custom)
         if kind is keras.layers.Lambda:
             return self.function_layer(entry, config.get('name', where))
@@ -241,8 +242,10 @@ class Mender:
             config = self.layer(config, kind, old, where)
         return {**self._place(kind, name), 'config': config, **_with_calls(entry, name)}
 
-    def given_name(self, name: str) -> str:
+    def given_name(self, name: str, registered: str | None = None) -> str:
         "The name that the user gives a class by: `mine>Scale` of a file may be `Scale`."
+        if registered in self.custom:
+            return registered
         return name if name in self.custom else name.rpartition('>')[2]
 
     def function_layer(self, entry, where: str) -> dict:
@@ -939,15 +942,29 @@ def _reason(error) -> str:
     return re.split(r'Exception encountered: |Error encountered:\s+', str(error))[-1]
 
 
+@contextmanager
+def _named_as_given(custom: dict):
+    "A block in which classes have the names that they are given by: arrays lie under these."
+    own = {kind: kind.__name__ for kind in custom.values() if isinstance(kind, type)}
+    try:
+        for name, kind in custom.items():
+            if kind in own:
+                kind.__name__ = name.rpartition('>')[2]
+        yield
+    finally:
+        for kind, name in own.items():
+            kind.__name__ = name
+
+
 def _from_zip(path, config, custom_objects):
     "A `.keras` file, with its configuration replaced."
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / 'm.keras'
         copy_keras(path, copy, config)
+        options = dict(custom_objects=custom_objects, compile=False, safe_mode=True)
         try:
-            return keras.saving.load_model(
-                copy, custom_objects=custom_objects, compile=False, safe_mode=True
-            )
+            with _named_as_given(custom_objects or {}):
+                return keras.saving.load_model(copy, **options)
         except UnsafeFile:
             raise
         except _REFUSALS as error:
