@@ -43,6 +43,7 @@ from transferlit.tf1.inference import (
     normalize_graph,
     numpy_dtype,
     placeholder,
+    read_constant_texts,
     use_moving_averages,
 )
 from .keras2 import load_old
@@ -585,7 +586,8 @@ class Revived:
         self.path, self.source, self.meta, self.notes = Path(path), source, meta, list(source.notes)
         self.options = dict(averages=averages, feeds=feeds, shapes=shapes, sample=sample)
         self.limits = limits
-        self.nodes, self.settled = normalize_graph(unfold(meta.graph_def)), set()
+        nodes = normalize_graph(unfold(meta.graph_def))
+        self.nodes, self.settled = read_constant_texts(nodes), set()
         if averages:
             self.nodes, self.settled = use_moving_averages(self.nodes)
         self.values = Values(self.nodes, source.checkpoint, averages)
