@@ -520,7 +520,7 @@ def _note_dropout(old, reading) -> None:
         old.notes.append(f'dropout that the graph cannot switch off was left out: {names}')
 
 # %% ../../nbs/tf1/80_revived.ipynb #6eb6e65b
-def _record(old, kind, outputs, reading, found, units, **more) -> dict:
+def _record(old, outputs, reading, found, units, **about) -> dict:
     "Compare with the graph and write it down. Raises ValueError where the two differ."
     expected, against = _expected(old, reading, outputs)
     found = _listed(found)
@@ -535,10 +535,10 @@ def _record(old, kind, outputs, reading, found, units, **more) -> dict:
         against = f'nothing: {", ".join(random)} draws random numbers, or mixes the rows'
     _note_dropout(old, reading)
     entry = {
-        'made': kind,
+        'made': about['made'],
         'inputs': [to_text(r) for r in reading.view.inputs],
         'outputs': [to_text(r) for r in outputs],
-        **more,
+        **about,
         'difference': worst,
         'compared with': against,
         'rows of the sample': len(reading.declared[0]) if np.ndim(reading.declared[0]) else 1,
@@ -697,6 +697,7 @@ def _to_keras(old, outputs, inputs, name):
     pieces = {u.name: u.activation for u in units if not u.native}
     mixed = _mixed(reading.view, [(model.get_layer(u.name), u) for u in units])
     about = {
+        'made': 'model',
         'native': not pieces,
         'pieces': pieces,
         'refused': refused,
@@ -704,7 +705,7 @@ def _to_keras(old, outputs, inputs, name):
         'layers': len(units),
         'weights': dict(old.names),
     }
-    _record(old, 'model', refs, reading, _called(model, reading), units, **about)
+    _record(old, refs, reading, _called(model, reading), units, **about)
     model.notes = tuple(dict.fromkeys(old.notes))
     return model
 
@@ -752,13 +753,14 @@ def _as_layer(old, outputs, inputs, name):
     _called(layer, reading)
     layer.set_weights(unit.arrays)
     about = {
+        'made': 'layer',
         'native': False,
         'pieces': {unit.name: unit.activation},
         'layers': 1,
         'rows depend on one another in': _mixed(view, [(layer, unit)]),
         'weights': dict(zip((w.path for w in layer.weights), unit.origins)),
     }
-    _record(old, 'layer', refs, reading, _called(layer, reading), [unit], **about)
+    _record(old, refs, reading, _called(layer, reading), [unit], **about)
     return layer
 
 # %% ../../nbs/tf1/80_revived.ipynb #e94b07c4
