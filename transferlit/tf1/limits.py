@@ -87,6 +87,13 @@ def _node_of(text: str) -> str:  # in a function, an input is `node:output:numbe
     return text.partition(':')[0]
 
 
+def _ins(node) -> list:
+    return [i for i in node.input if i[0] != '^']
+
+
+_SAME = {'Identity', 'IdentityN', 'Switch', 'Enter'}
+
+
 def declared_size(node) -> int:
     "Numbers in a constant, as it declares them; one number in the file may stand for all."
     tensor = node.attr['value'].tensor
@@ -276,10 +283,6 @@ _PASS_ON = {
 }
 _TURNS = 10_000  # a loop that counts up to this many is no danger
 
-
-def _ins(node) -> list:
-    return [i for i in node.input if i[0] != '^']
-
 # %% ../../nbs/tf1/15_limits.ipynb #a43726bb
 def has_bound(text: str, nodes: dict, depth: int = 0) -> bool:
     "Is a whole number a small constant, or one that comes from the shape of something?"
@@ -311,9 +314,6 @@ def _through(text: str, nodes: dict) -> str:
         text = nodes[name].input[int(number) if of_many else 0]
         name, number = _node_of(text), text.rpartition(':')[2]
     return name
-
-
-_SAME = {'Identity', 'IdentityN', 'Switch', 'Enter'}
 
 
 def _adds_one(text: str, counter: str, nodes: dict) -> bool:
