@@ -6,7 +6,7 @@ import tensorflow as tf
 import transferlit as tl
 from transferlit.tf1 import Limits, read_graph
 from transferlit.formats import UnsafeFile
-from transferlit.tf1.inference import Inference
+from transferlit.tf1.inference import Inference, read_constant_texts
 from transferlit.tf1.limits import TooLarge, check_loops, check_sizes
 
 v1 = tf.compat.v1
@@ -461,3 +461,21 @@ def test_a_generator_is_offered_and_not_what_judges_it(mixed, tmp_path):
     try: model = old.to_keras()
     except ValueError as error: assert "maker/made" in str(error) and "outputs=" in str(error)
     else: assert old.report["made"][-1]["outputs"] == ["maker/made:0"] and "judge" in str(model.notes)
+
+
+@pytest.mark.parametrize("read", [
+    tf.strings.to_number, lambda text: tf.cast(tf.strings.to_hash_bucket_fast(text, 5), tf.float32)], ids=["numbers", "buckets"])
+def test_numbers_out_of_text_in_the_file_are_no_input(read, tmp_path):
+    old = saved(tmp_path, lambda: tf.matmul(placed("x", None, 3)*read(tf.constant(["1", "2", "3"])), held("k", 3, 2), name="y"))
+    model = old.to_keras()
+    assert [t.name for t in model.inputs] == ["x"] and old.report["made"][-1]["difference"] < 1e-6
+
+
+def test_long_text_in_the_file_is_not_read_before_it_is_asked_for(tmp_path):
+    "One value of a million copies is a few bytes in a file."
+    graph = tf.Graph()
+    with graph.as_default(): tf.strings.to_number(tf.constant("1", shape=[3]), name="y")
+    definition = graph.as_graph_def()
+    definition.node[0].attr["value"].tensor.tensor_shape.dim[0].size = 10**9
+    nodes = {node.name: node for node in definition.node}
+    assert read_constant_texts(nodes) == nodes

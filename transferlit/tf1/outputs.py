@@ -59,7 +59,8 @@ def machinery(
 # %% ../../nbs/tf1/30_outputs.ipynb #926dfadd
 _LOTS = {'Multinomial', 'StatelessMultinomial', 'RandomPoissonV2', 'RandomGamma'}
 SOURCES = re.compile(
-    r'Placeholder(V2|WithDefault)?|QueueDequeue.*|IteratorGetNext.*|Parse(Single)?(Sequence)?Example.*|DecodeRaw|DecodeCSV|Decode(Jpeg|Png|Image|Bmp)'
+    r'Placeholder(V2|WithDefault)?|QueueDequeue.*|IteratorGetNext.*'
+    r'|Parse(Single)?(Sequence)?Example.*|DecodeRaw|DecodeCSV|Decode(Jpeg|Png|Image|Bmp)'
     r'|LookupTableFind.*|StringToHash.*|StringToNumber'
 )  # what came out of text becomes an input
 
@@ -82,6 +83,11 @@ def _is_total(origins, node, refs) -> bool:
     return axes.op == 'Const' and 0 in np.ravel(tf.make_ndarray(axes.attr['value'].tensor))
 
 # %% ../../nbs/tf1/30_outputs.ipynb #51d2c562
+def _refs(node) -> list:
+    "The tensors that a node takes."
+    return [to_ref(text) for text in node.input if text[0] != '^']
+
+
 @dataclass
 class Origins:
     """For each node: the sources it depends on, the variables, and whether it belongs to the
@@ -111,29 +117,33 @@ class Origins:
         self.place = {name: i for i, name in enumerate(self.nodes)}
         self.in_totals = _in_totals(self, names)
 
-    def of(
-        self, ref: tuple
-    ) -> frozenset:  # each output of a source counts by itself, and so does what was drawn by lot
-        op = self.nodes[ref[0]].op
-        return (
-            frozenset({ref})
-            if SOURCES.fullmatch(op) or op in _LOTS
-            else self.sources.get(ref[0], frozenset())
-        )
+    def of(self, ref: tuple) -> frozenset:  # sources
+        "Each output of a source counts by itself, and so does what was drawn by lot."
+        op = self.op(ref)
+        if SOURCES.fullmatch(op) or op in _LOTS:
+            return frozenset({ref})
+        return self.sources.get(ref[0], frozenset())
+
+    def op(self, ref: tuple) -> str:
+        "The operation that gives a tensor."
+        return self.nodes[ref[0]].op
+
+    def weights(self, ref: tuple) -> frozenset:  # variables
+        return self.variables.get(ref[0], frozenset())
 
     def _visit(self, node):
-        refs = [to_ref(i) for i in node.input if i[0] != '^']
-        refs = [r for r in refs if r[0] in self.sources]  # not yet the way back in a loop
-        asked = node.op in SHAPES
-        self.sources[node.name] = frozenset() if asked else frozenset().union(*map(self.of, refs))
-        mine = {node.name} if node.op in VARIABLES or _is_weight(node) else ()
-        self.variables[node.name] = frozenset(mine).union(
-            *(self.variables[r[0]] for r in refs if not asked and self.nodes[r[0]].op not in _LOTS)
-        )
-        if part_of(node) in _STEERS or any(r[0] in self.training for r in refs):
-            self.training.add(node.name)
+        name, asked = node.name, node.op in SHAPES
+        refs = [r for r in _refs(node) if r[0] in self.sources]  # not yet the way back in a loop
+        computed = [] if asked else refs
+        self.sources[name] = frozenset().union(*map(self.of, computed))
+        weighing = [r for r in computed if self.op(r) not in _LOTS]
+        mine = {name} if node.op in VARIABLES or _is_weight(node) else ()
+        self.variables[name] = frozenset(mine).union(*map(self.weights, weighing))
+        follows = any(r[0] in self.training for r in refs)
+        if follows or part_of(node) in _STEERS:
+            self.training.add(name)
         if _is_total(self, node, refs):
-            self.totals.add(node.name)
+            self.totals.add(name)
 
     def label_free(
         self, ref: tuple
@@ -167,7 +177,7 @@ def _below_layers(origins, names) -> set:
         node = origins.nodes[name]
         if node.op not in _LAYERS:
             return False
-        others = [to_ref(i)[0] for i in node.input if i[0] != '^']
+        others = [r[0] for r in _refs(node)]
         return any(
             origins.variables.get(o) and not origins.sources.get(o)
             for i, o in enumerate(others)
@@ -233,7 +243,7 @@ def _at_losses(origins) -> list:
     "Tensors that a loss or a metric takes as predictions."
     found = []
     for node in origins.nodes.values():
-        refs = [to_ref(i) for i in node.input if i[0] != '^']
+        refs = _refs(node)
         known = refs and all(r[0] in origins.sources for r in refs)
         if node.name in origins.training or not known:
             continue
@@ -285,8 +295,8 @@ def _before_log(origins, ref) -> tuple:
     """
     at, found = ref, ref
     while (node := origins.nodes[at[0]]).op in _IN_LOGS:
-        refs = [to_ref(i) for i in node.input if i[0] != '^']
-        data = [r for r in refs if origins.of(r) or origins.variables.get(r[0])]
+        refs = _refs(node)
+        data = [r for r in refs if origins.of(r) or origins.weights(r)]
         if len(data) != 1 or not origins.label_free(data[0]):
             break
         at = data[0]
@@ -341,12 +351,12 @@ def _constant(node) -> np.ndarray:
 # %% ../../nbs/tf1/30_outputs.ipynb #2b8f8a9a
 def _data_refs(origins, name) -> list | None:
     "What a node computes from, weights apart; None where weights or a bare input join in."
-    refs = [to_ref(i) for i in origins.nodes[name].input if i[0] != '^']
+    refs = _refs(origins.nodes[name])
     if any(r[0] not in origins.sources for r in refs):
         return None  # the way back in a loop
     fixed = [r for r in refs if not origins.of(r)]
     data = [r for r in refs if origins.of(r)]
-    plain = not any(origins.variables.get(r[0]) for r in fixed)
+    plain = not any(origins.weights(r) for r in fixed)
     return data if plain and all(map(origins.label_free, data)) else None
 
 
@@ -385,10 +395,15 @@ _DIVIDES = {'Split': 1, 'SplitV': 0, 'Unpack': 0}
 
 def _undivided(origins, ref) -> tuple:
     "What was divided into parts that a loss takes one by one, as a mean and a deviation."
-    node = origins.nodes[ref[0]]
-    others = [i for i in range(attr(node, 'num_split', attr(node, 'num', 0)) or 0) if i != ref[1]]
-    used = any(origins.consumers.get((ref[0], i)) for i in others)
-    return to_ref(node.input[_DIVIDES[node.op]]) if node.op in _DIVIDES and used else ref
+    name, number = ref
+    node = origins.nodes[name]
+    if node.op not in _DIVIDES:
+        return ref
+    count = attr(node, 'num_split') or attr(node, 'num') or 0
+    others = [i for i in range(count) if i != number]
+    used = any(origins.consumers.get((name, i)) for i in others)
+    place = _DIVIDES[node.op]
+    return to_ref(node.input[place]) if used else ref
 
 # %% ../../nbs/tf1/30_outputs.ipynb #787656ee
 _STANDARD = {
@@ -451,16 +466,18 @@ def _at_ends(origins, weights: bool = True) -> list:
 # %% ../../nbs/tf1/30_outputs.ipynb #0f69813a
 def _without_weights(origins) -> list:
     "Ends of a graph without weights, but for what is computed from the name of a saver's file."
-    savers = [node for node in origins.nodes.values() if part_of(node) == 'savers']
-    taken = [to_ref(i) for node in savers for i in node.input if i[0] != '^']
-    files = frozenset().union(*map(origins.of, taken))
-    return [c for c in _at_ends(origins, weights=False) if origins.of(c.ref) - files]
+    files = set()
+    for node in origins.nodes.values():
+        if part_of(node) == 'savers':
+            files.update(*map(origins.of, _refs(node)))
+    ends = _at_ends(origins, weights=False)
+    return [c for c in ends if origins.of(c.ref) - files]
 
 
 def _own_end(origins, name) -> tuple:
     "The tensor before what the training did to its shape for itself."
     ref = name, 0
-    while origins.nodes[ref[0]].op in SAME | {'ExpandDims', 'Reshape', 'Squeeze', 'Cast'}:
+    while origins.op(ref) in SAME | {'ExpandDims', 'Reshape', 'Squeeze', 'Cast'}:
         before = to_ref(origins.nodes[ref[0]].input[0])
         if not origins.label_free(before):
             break
@@ -486,7 +503,7 @@ def _quiet(origins, node) -> tuple | None:
     "What noise is added to in a node; None where none is."
     if node.op not in ('Add', 'AddV2', 'Sub'):
         return None
-    refs = [to_ref(i) for i in node.input if i[0] != '^']
+    refs = _refs(node)
     quiet = [r for r in refs if not _is_noisy(origins, r)]
     return quiet[0] if len(quiet) == 1 and origins.label_free(quiet[0]) else None
 
@@ -498,7 +515,7 @@ def _is_noisy(origins, ref) -> bool:
         return True
     alone = node.op in ('Add', 'AddV2') and not origins.of(ref)
     scaled = alone or node.op in SAME | {'Mul', 'Cast', 'Reshape'}
-    refs = [to_ref(i) for i in node.input if i[0] != '^'] if scaled else []
+    refs = _refs(node) if scaled else []
     return any(_is_noisy(origins, r) for r in refs)
 
 # %% ../../nbs/tf1/30_outputs.ipynb #0d0e01d4
@@ -518,7 +535,7 @@ def _made_of(origins, ref, through=None, limit: int = 40) -> tuple | None:
     ends = {ref}
     for _ in range(limit):
         last = max(ends, key=lambda r: origins.place[r[0]])
-        op = origins.nodes[last[0]].op
+        op = origins.op(last)
         if len(ends) == 1 and op in _PROBABILITIES:
             return None if last == ref else last
         data = _data_refs(origins, last[0])
@@ -556,7 +573,7 @@ def _less_partial(origins, found: list) -> list:
 
 def _chosen_from(origins, ref) -> tuple:
     "What a tensor is chosen from, as a slice is; itself where it is computed."
-    while origins.nodes[ref[0]].op in _CHOOSES:
+    while origins.op(ref) in _CHOOSES:
         data = _data_refs(origins, ref[0])
         if not data or len(set(data)) > 1:
             break
@@ -685,7 +702,7 @@ class _Standing:
         self.origins, self.trained = origins, _updated(origins.nodes)[0]
 
     def __call__(self, c) -> tuple:
-        weights, name = self.origins.variables.get(c.ref[0], frozenset()), c.ref[0]
+        weights, name = self.origins.weights(c.ref), c.ref[0]
         trained, place = len(self.trained & weights), self.origins.place.get(name, 0)
         return -c.score, -trained, -len(weights), not _HINT.search(name), -place
 
@@ -696,7 +713,7 @@ def _below(ref: tuple, origins) -> set:
     while waiting:
         if (name := waiting.pop()) not in found and name in origins.nodes:
             found.add(name)
-            waiting += [to_ref(i)[0] for i in origins.nodes[name].input if i[0] != '^']
+            waiting += [r[0] for r in _refs(origins.nodes[name])]
     return found
 
 # %% ../../nbs/tf1/30_outputs.ipynb #a0b21956
@@ -727,12 +744,11 @@ def _without_training(origins, candidates: list) -> list:
     noise = _training_in(origins, best.ref)
 
     def is_twin(c):
-        own, other = c.ref[0], best.ref[0]
-        weights = [origins.variables.get(n, frozenset()) for n in (own, other)]
-        if weights[0] & trained != weights[1] & trained or c.score < 40:
+        own, other = c.ref, best.ref
+        if c.score < 40 or origins.op(own) != origins.op(other):
             return False
-        apart = not _is_behind(origins, c.ref, best.ref)
-        return apart and origins.nodes[own].op == origins.nodes[other].op
+        differing = origins.weights(own) ^ origins.weights(other)
+        return not differing & trained and not _is_behind(origins, own, other)
 
     twins = [c for c in candidates[1:] if noise and is_twin(c)]
     quiet = min(twins, key=lambda c: _training_in(origins, c.ref), default=best)
@@ -766,7 +782,7 @@ def _added_up(origins, ref) -> tuple:
 
 def _meets_any(origins, ref) -> list:
     "What a difference or its square is made of; the tensor itself where it is none."
-    while origins.nodes[ref[0]].op in _LOGS | {'Neg', 'Abs'}:
+    while origins.op(ref) in _LOGS | {'Neg', 'Abs'}:
         ref = to_ref(origins.nodes[ref[0]].input[0])
     node = origins.nodes[ref[0]]
     return [to_ref(i) for i in node.input[:2]] if node.op in _MEETS else []
@@ -780,8 +796,8 @@ def _judged(origins, found: list) -> list:
 
     def judged(c):
         for other in found:
-            more = _weights(origins, c.ref) - _weights(origins, other.ref)
-            if more and last[c.ref] == last[other.ref] and _weights(origins, other.ref):
+            more = origins.weights(c.ref) - origins.weights(other.ref)
+            if more and last[c.ref] == last[other.ref] and origins.weights(other.ref):
                 made = _made_with(origins, c.ref, more)
                 reason = f'{to_text(c.ref)} judges it, as it judges {_names(origins.of(other.ref))}'
                 return replace(c, ref=made, reason=reason)
@@ -790,17 +806,13 @@ def _judged(origins, found: list) -> list:
     return [judged(c) for c in found]
 
 
-def _weights(origins, ref) -> frozenset:
-    return origins.variables.get(ref[0], frozenset())
-
-
 def _last_weights(origins, ref) -> frozenset:
     "The weights of the last layer in front of a tensor."
     while True:
-        refs = [to_ref(i) for i in origins.nodes[ref[0]].input if i[0] != '^']
+        refs = _refs(origins.nodes[ref[0]])
         data = [r for r in refs if origins.of(r)]
-        if origins.nodes[ref[0]].op in _MULTIPLIES:
-            return frozenset().union(*(_weights(origins, r) for r in refs if r not in data))
+        if origins.op(ref) in _MULTIPLIES:
+            return frozenset().union(*(origins.weights(r) for r in refs if r not in data))
         if len(data) != 1:
             return frozenset()
         (ref,) = data
@@ -811,12 +823,16 @@ _MULTIPLIES = _LAYERS - {'BiasAdd'}
 
 def _made_with(origins, ref, weights: frozenset) -> tuple:
     "The last tensor that is computed with some weights and no others, before anything joins it."
-    names = [n for n in _below(ref, origins) if _weights(origins, (n, 0)) == weights]
-    own = [n for n in names if origins.label_free((n, 0)) and origins.nodes[n].op not in _JOINS]
-    joined = {n: (_training_in(origins, (n, 0)), len(origins.of((n, 0)))) for n in own}
+    joined = {}
+    for name in _below(ref, origins):
+        at = name, 0
+        own = origins.weights(at) == weights and origins.label_free(at)
+        if own and origins.op(at) not in _JOINS:
+            joined[name] = _training_in(origins, at), len(origins.of(at))
     fewest = min(joined.values(), default=None)
-    alone = [n for n in own if joined[n] == fewest]
-    return max(alone, key=origins.place.__getitem__, default=ref[0]), 0
+    alone = [name for name, found in joined.items() if found == fewest]
+    last = max(alone, key=origins.place.__getitem__, default=ref[0])
+    return last, 0
 
 
 _JOINS = {'Concat', 'ConcatV2', 'Pack'}
@@ -846,7 +862,7 @@ def _form(origins, ref) -> int:
     forms = {}
     for name in sorted(_below(ref, origins), key=origins.place.__getitem__):
         node = origins.nodes[name]
-        refs = [to_ref(i) for i in node.input if i[0] != '^']
+        refs = _refs(node)
         if SOURCES.fullmatch(node.op):
             forms[name] = hash(node.op)
         elif not refs and node.op in VARIABLES:
@@ -1083,7 +1099,8 @@ def reach(
 
 # %% ../../nbs/tf1/30_outputs.ipynb #f0f590a2
 _SLOT = re.compile(
-    r'(^|/)(Adam|Momentum|Adagrad|Adadelta|RMSProp|Ftrl|ProximalAdagrad|Nadam|LazyAdam|AMSGrad|m|v|vhat)(_\d+)?$'
+    r'(^|/)(Adam|Momentum|Adagrad|Adadelta|RMSProp|Ftrl|ProximalAdagrad|Nadam|LazyAdam|AMSGrad'
+    r'|m|v|vhat)(_\d+)?$'
     r'|(^|/)beta[12]_power(_\d+)?$|OPTIMIZER_SLOT|(^|/)_?optimizer/|^training/[A-Za-z]+/',
     re.I,
 )

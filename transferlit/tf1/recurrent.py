@@ -41,13 +41,17 @@ class Loop:
 
     def entering(self) -> list:
         "Tensors of the model that enter the loop, each with the nodes that take it inside."
-        enters = [n for n in self.nodes if self.view.node(n).op == 'Enter']
-        found = [(self.view.ins(n)[0], list(_users(self.view, (n, 0)))) for n in enters]
-        return [(ref, takers) for ref, takers in found if self.view.is_data(ref)]
+        view, found = self.view, []
+        for name in self.nodes:
+            (ref, *_) = view.ins(name) or [None]
+            if view.op(name) == 'Enter' and view.is_data(ref):
+                takers = _users(view, (name, 0))
+                found.append((ref, list(takers)))
+        return found
 
     def exits(self) -> list:
         inside = set(self.nodes)
-        ends = [n for n in self.view.order if self.view.node(n).op == 'Exit']
+        ends = [n for n in self.view.order if self.view.op(n) == 'Exit']
         before = {n: self.view.ins(n)[0][0] for n in ends}
         return [n for n in ends if before[n] in inside]
 
@@ -104,14 +108,14 @@ def _entry(loop) -> _Entry:
 
 def _is_state(view, ref, takers) -> bool:
     "Does it go round the loop, a vector for each row?"
-    turning = [view.node(n).op for n in takers] == ['Merge']
+    turning = [view.op(n) for n in takers] == ['Merge']
     value = view.sample.get(ref)
     return turning and np.ndim(value) == 2 and value.dtype.kind == 'f'
 
 
 def _check_empty(view, ref) -> None:
     "Raises NotRecurrent where a tensor is no empty array for results, and no zeros."
-    array = ref not in view.sample or view.node(ref[0]).op.startswith('TensorArray')
+    array = ref not in view.sample or view.op(ref[0]).startswith('TensorArray')
     if not array and np.any(view.sample[ref]):
         raise NotRecurrent(f'each turn takes {ref[0]!r} from outside')
 
@@ -130,9 +134,13 @@ def _lengths(loop) -> tuple | None:
 def _ends_rows(view, name: str) -> bool:
     "Is it asked which rows are over, so that these keep their state and give zeros?"
     users = view.users.get((name, 0), [])
-    chooses = all(view.node(u).op in _CHOOSE and place == 0 for u, place in users)
-    asks = view.node(name).op == 'GreaterEqual' and bool(users) and chooses
-    return asks and all(_keeps(view, u) for u, _ in users)
+    if view.op(name) != 'GreaterEqual':
+        return False
+    for user, place in users:
+        chooses = view.op(user) in _CHOOSE and place == 0
+        if not chooses or not _keeps(view, user):
+            return False
+    return bool(users)
 
 
 _CHOOSE = 'Select', 'SelectV2'
@@ -140,18 +148,25 @@ _CHOOSE = 'Select', 'SelectV2'
 
 def _keeps(view, name: str) -> bool:
     "Does a choice keep the state as it was, or give what enters the loop?"
-    old = view.node(view.ins(name)[1][0])
-    following = [u for u in _users(view, (name, 0)) if view.node(u).op == 'NextIteration']
+    _, (old, _), _ = view.ins(name)
+    users = _users(view, (name, 0))
+    following = [u for u in users if view.op(u) == 'NextIteration']
     if not following:
-        return old.op == 'Enter'
-    before = view.ins(old.name)[0][0] if old.op == 'Switch' else None
-    return before is not None and following[0] in {n for n, _ in view.ins(before)}
+        return view.op(old) == 'Enter'
+    if view.op(old) != 'Switch':
+        return False
+    (merge, _), _ = view.ins(old)
+    before = [n for n, _ in view.ins(merge)]
+    return following[0] in before
 
 
 def _is_bound(view, ref, takers, lengths) -> bool:
     "Does it only end the loop, where all rows are over?"
-    compared = all(view.node(n).op == 'Less' for n in takers)
-    return lengths is not None and compared and lengths[0] in view.read.cone([ref])
+    if lengths is None:
+        return False
+    name, _ = lengths
+    ops = {view.op(n) for n in takers}
+    return ops == {'Less'} and name in view.read.cone([ref])
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #f0fb0f17
 @dataclass
@@ -189,7 +204,7 @@ class _Product:
 # %% ../../nbs/tf1/56_recurrent.ipynb #b6f7376a
 def _known(view, ref) -> tuple:
     "The array and the variable behind what enters a loop; None where there is none."
-    while view.node(ref[0]).op == 'Enter':
+    while view.op(ref[0]) == 'Enter':
         ref = view.ins(ref[0])[0]
     array = view.static(ref)
     return array, (origin(view, ref) if array is not None else '')
@@ -198,13 +213,13 @@ def _known(view, ref) -> tuple:
 def _products(loop) -> list:
     view, found = loop.view, []
     for name in loop.nodes:
-        if view.node(name).op != 'MatMul':
+        if view.op(name) != 'MatMul':
             continue
         data, with_ = view.ins(name)
         kernel, where = _known(view, with_)
         if kernel is None or kernel.ndim != 2:
             raise NotRecurrent('it multiplies by what is no weight')
-        state = view.node(data[0]).op in ('Switch', 'Merge')
+        state = view.op(data[0]) in ('Switch', 'Merge')
         bias = _bias(view, name, kernel.shape[1])
         found.append(_Product(kernel, where, state, *bias, ref=with_))
     return found
@@ -213,7 +228,7 @@ def _products(loop) -> list:
 def _behind(view, ref) -> list:
     "The variables that a tensor is computed from; constants of a frozen graph count as such."
     kinds = VARIABLES | {'Const'}
-    names = [n for n in view.read.cone([ref]) if view.node(n).op in kinds]
+    names = [n for n in view.read.cone([ref]) if view.op(n) in kinds]
     return [n for n in names if np.ndim(view.static((n, 0))) == 2]
 
 
@@ -269,7 +284,7 @@ def _column(whole, part) -> int | None:
 def _bias(view, name, size, hops=3) -> tuple:
     "The vector that is added behind a product, and the variable that it is."
     for user, _ in view.users.get((name, 0), []):
-        if view.node(user).op not in ('BiasAdd', 'Add', 'AddV2') or not hops:
+        if view.op(user) not in ('BiasAdd', 'Add', 'AddV2') or not hops:
             continue
         for ref in view.ins(user):
             if not view.is_static(ref):
@@ -286,9 +301,9 @@ def _forget_biases(loop) -> list:
     view, found = loop.view, []
     for name in loop.nodes:
         ins = view.ins(name)
-        if view.node(name).op not in ('Add', 'AddV2') or len(ins) != 2:
+        if view.op(name) not in ('Add', 'AddV2') or len(ins) != 2:
             continue
-        split = [view.node(before).op == 'Split' for before, _ in ins]
+        split = [view.op(before) == 'Split' for before, _ in ins]
         numbers = [view.static(r) for r in ins if view.is_static(r)]
         if sum(split) != 1 or not numbers:
             continue
@@ -463,7 +478,7 @@ def _what_else(loop) -> str:
     "Why a cell is none of Keras, as far as its operations tell."
     view = loop.view
     for name in loop.nodes:
-        op, ins = view.node(name).op, view.ins(name)
+        op, ins = view.op(name), view.ins(name)
         vectors = [np.shape(_known(view, r)[0]) for r in ins if view.is_static(r)]
         if op == 'Mul' and any(len(s) == 1 and s[0] > 1 for s in vectors):
             return f'{_OTHER_CELL}: it has peepholes, or other weights number by number'
@@ -515,7 +530,7 @@ def _turned_rows(view, ref) -> tuple | None:
 
 def _uncast(view, ref) -> tuple:
     name, _ = ref
-    return view.ins(name)[0] if view.node(name).op == 'Cast' else ref
+    return view.ins(name)[0] if view.op(name) == 'Cast' else ref
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #32f85b5d
 _ARRAYS = 'TensorArray', 'TensorList'
@@ -526,7 +541,7 @@ def _leaving(loop) -> list:
     view, found = loop.view, []
     for name in loop.exits():
         ref = name, 0
-        ops = {u: view.node(u).op for u in _users(view, ref)}
+        ops = {u: view.op(u) for u in _users(view, ref)}
         gathered = [u for u, op in ops.items() if op in _GATHER]
         others = [op for op in ops.values() if not op.startswith(_ARRAYS)]
         kept = bool(others)
@@ -548,12 +563,12 @@ def _virtual(view, name: str, value, shape) -> tuple:
 def _swapped(view, ref, name: str) -> tuple:
     "A tensor with time and rows swapped, and the unit that swaps them."
     before = ref[0]
-    if view.node(before).op == 'Transpose' and _swaps(view, before):
+    if view.op(before) == 'Transpose' and _swaps(view, before):
         return view.ins(before)[0], []
     steps, rows, *rest = view.shape(ref)
     value = np.swapaxes(view.sample[ref], 0, 1)
     new = _virtual(view, name, value, [rows, steps, *rest])
-    return new, [_transpose(ref, new, {name})]
+    return new, [_formula_unit(new, [ref], _SWAP)]
 
 
 def _swaps(view, name) -> bool:
@@ -564,7 +579,7 @@ def _swaps(view, name) -> bool:
 def _reverses(view, ref, axis: int) -> bool:
     "Does a tensor hold another in reverse, along `axis`?"
     name = ref[0]
-    if name not in view.read.nodes or view.node(name).op != 'ReverseV2':
+    if name not in view.read.nodes or view.op(name) != 'ReverseV2':
         return False
     axes = view.static(view.ins(name)[1])
     return axes is not None and list(np.ravel(axes)) == [axis]
@@ -589,32 +604,29 @@ _COUNTED = [
 
 def _mask_unit(view, x, lengths) -> tuple:
     "The mask of a sequence by the lengths of its rows, and the unit that computes it."
-    value, count = view.sample[x], view.sample[lengths]
-    inside = np.arange(value.shape[1]) < np.reshape(count, (-1, 1))
+    (name, _), (source, _) = lengths, x
     rows, steps, _ = view.shape(x)
-    name = '_'.join([lengths[0], x[0].rpartition('/')[2], 'mask'])
-    mask = _virtual(view, name, inside, [rows, steps])
-    config = dict(formula=Fresh(lambda: Formula(_COUNTED)))
-    return mask, Unit(Compute, [x, lengths], [mask], config, nodes={name}, activation='mask')
+    _, count, _ = view.sample[x].shape
+    turns = np.arange(count)
+    length = np.reshape(view.sample[lengths], (-1, 1))
+    _, _, source = source.rpartition('/')
+    mask = _virtual(view, f'{name}_{source}_mask', turns < length, [rows, steps])
+    return mask, _formula_unit(mask, [x, lengths], *_COUNTED)
 
 
-def _formula_unit(step: list, ref, new, nodes) -> Unit:
-    config = dict(formula=Fresh(lambda: Formula([step])))
-    return Unit(Compute, [ref], [new], config, nodes=nodes, activation=step[0])
+_SWAP = ['transpose', ['x0'], {'axes': [1, 0, 2]}]
+_FLIP = ['flip', ['x0'], {'axis': 1}]
+_EXPAND = ['expand_dims', ['x0'], {'axis': 0}]
+_SAME = ['multiply', ['x0', 1.0]]  # a tensor of its own: a mask hangs on the tensor
+_ADD = ['add', ['x0', 'x1']]
+_JOIN = ['concatenate', [['x0', 'x1']], {'axis': 1}]
 
 
-def _of_two(name: str, a, b, new) -> Unit:
-    "Two tensors added, or side by side."
-    joined = name == 'concatenate'
-    step = [name, [['x0', 'x1']], {'axis': 1}] if joined else [name, ['x0', 'x1']]
-    unit = _formula_unit(step, a, new, {new[0]})
-    unit.inputs.append(b)
-    return unit
-
-
-def _transpose(ref, new, nodes) -> Unit:
-    step = ['transpose', ['x0'], {'axes': [1, 0, 2]}]
-    return _formula_unit(step, ref, new, nodes)
+def _formula_unit(new, refs: list, *steps) -> Unit:
+    "What is computed from tensors in some steps, as a unit."
+    config = dict(formula=Fresh(lambda: Formula(steps)))
+    kind = steps[-1][0]
+    return Unit(Compute, refs, [new], config, nodes={new[0]}, activation=kind)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #28f15d32
 @dataclass
@@ -680,8 +692,7 @@ def _mask(view, feed: _Feed, lengths, count: int) -> list:
         name, _ = mask
         value = np.flip(view.sample[mask], 1)
         turned = _virtual(view, f'{name}_turned', value, view.shape(mask))
-        flip = ['flip', ['x0'], {'axis': 1}]
-        units.append(_formula_unit(flip, mask, turned, {turned[0]}))
+        units.append(_formula_unit(turned, [mask], _FLIP))
         feed.masks[1:] = [turned] * (count - 1)
     return units
 
@@ -743,13 +754,18 @@ def _state_orders(cells, states: list) -> list:
 def _unit(view, placed: _Placed, x, settings: tuple) -> RecurrentUnit:
     "One layer, with as many of its results as are needed."
     cell, (more, calls) = placed.cell, settings
-    config = {**cell.config, **more, 'units': cell.units, 'return_state': bool(placed.states)}
-    outputs = _outputs(view, placed, view.shape(x) or [None, None])
-    parts = {f'{placed.name}/{i}' for i in range(len(outputs))}
-    inputs = [x, *(ref for _, ref in calls)]
-    weights = cell.arrays, cell.origins
-    unit = RecurrentUnit(cell.kind, inputs, outputs, config, *weights, {placed.name} | parts)
-    unit.keywords, unit.results = tuple(key for key, _ in calls), placed.results
+    states = bool(placed.states)
+    config = {**cell.config, **more, 'units': cell.units, 'return_state': states}
+    shape = view.shape(x) or [None, None]
+    outputs = _outputs(view, placed, shape)
+    refs = [ref for _, ref in calls]
+    unit = RecurrentUnit(cell.kind, [x, *refs], outputs, config)
+    unit.arrays, unit.origins = cell.arrays, cell.origins
+    unit.keywords = tuple(key for key, _ in calls)
+    unit.results = placed.results
+    unit.nodes = {placed.name}
+    for i in range(len(outputs)):
+        unit.nodes.add(f'{placed.name}/{i}')
     return unit
 
 
@@ -770,24 +786,21 @@ def _outputs(view, placed: _Placed, shape: list) -> list:
     return found
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #74ca373e
+_LAID_OUT = {'steps': _SWAP, 'flip': _FLIP, 'only': _EXPAND}
+
+
 def _after(wanted: dict, unit) -> list:
-    "Units for what the graph has time first."
+    "Units for what the graph has in another form: time first, turned round, added, in one tensor."
     found, source = [], unit.outputs[0]
-    if 'steps' in wanted:
-        ref = wanted['steps']
-        found.append(_transpose(source, ref, {ref[0]}))
+    for key, step in _LAID_OUT.items():
+        if key in wanted:
+            found.append(_formula_unit(wanted[key], [source], step))
     if 'joined' in wanted:
         _, state, cell_state, *_ = unit.outputs
-        found.append(_of_two('concatenate', cell_state, state, wanted['joined']))
+        found.append(_formula_unit(wanted['joined'], [cell_state, state], _JOIN))
     if 'added' in wanted:
-        found.append(_of_two('add', unit.inputs[0], source, wanted['added']))
-    if 'flip' in wanted:
-        ref = wanted['flip']
-        found.append(_formula_unit(['flip', ['x0'], {'axis': 1}], source, ref, {ref[0]}))
-    if 'only' in wanted:
-        ref = wanted['only']
-        step = ['expand_dims', ['x0'], {'axis': 0}]
-        found.append(_formula_unit(step, source, ref, {ref[0]}))
+        below = unit.inputs[0]
+        found.append(_formula_unit(wanted['added'], [below, source], _ADD))
     return found
 
 
@@ -818,11 +831,15 @@ class _Reading:
     source: tuple  # a tensor, and whether it has time first
     backwards: bool
 
+    def is_like(self, other: _Reading) -> bool:
+        "Does another one read the same, with the same settings?"
+        return self.source == other.source and self.settings == other.settings
+
     @property
     def settings(self) -> tuple:
-        free, config = ('go_backwards', 'return_state'), self.unit.config
-        fixed = {k: v for k, v in config.items() if k not in free}
-        return self.unit.kind, fixed, self.unit.inputs[1:]
+        unit, free = self.unit, ('go_backwards', 'return_state')
+        fixed = {k: v for k, v in unit.config.items() if k not in free}
+        return unit.kind, fixed, unit.inputs[1:]
 
 
 def _reading(view, units, unit) -> _Reading:
@@ -861,7 +878,7 @@ def _forwards(view, units, unit) -> tuple | None:
 
 def _merge_mode(view, name: str, refs) -> str | None:
     "How a node merges two tensors, as `Bidirectional` calls it."
-    op, ins = view.node(name).op, view.ins(name)
+    op, ins = view.op(name), view.ins(name)
     given = [r for r in ins if not view.is_static(r)]
     if op in ('Concat', 'ConcatV2') and given == refs:
         axis = view.static(ins[0] if op == 'Concat' else ins[-1])
@@ -920,30 +937,44 @@ def pair_directions(
 ) -> list:  # the same, or fewer
     "Two layers that read one sequence from both ends, as one `Bidirectional`."
     units = list({tuple(u.outputs): u for u in units}.values())  # both may have made one mask
-    readings = [_reading(view, units, u) for u in units if u.kind in _LAYERS]
-    for first in [r for r in readings if not r.backwards]:
-        for second in [r for r in readings if r.backwards and r.unit in units]:
-            alike = first.source == second.source and first.settings == second.settings
-            both = _both_ways(view, units, first.unit, second.unit) if alike else None
-            if both is not None:
-                gone = [first.unit, second.unit, *_turns(units, second.unit, both)]
-                others = [u for u in units if not any(u is g for g in gone)]
-                units = _without_spare(view, [*others, both])
-                break
+    while (fewer := _paired(view, units)) is not None:
+        units = fewer
     return units + [stop for u in units for stop in _stops(view, u)]
+
+
+def _paired(view, units) -> list | None:
+    "The units, with two of them as one; None where no two are a pair."
+    readings = [_reading(view, units, u) for u in units if u.kind in _LAYERS]
+    backwards = [r for r in readings if r.backwards]
+    for first in readings:
+        for second in backwards:
+            if first.backwards or not first.is_like(second):
+                continue
+            both = _both_ways(view, units, first.unit, second.unit)
+            if both is not None:
+                turns = _turns(units, second.unit, both)
+                gone = {id(u) for u in (first.unit, second.unit, *turns)}
+                others = [u for u in units if id(u) not in gone]
+                return _without_spare(view, [*others, both])
+    return None
 
 
 def _stops(view, unit) -> list:
     "Units that keep the mask of a layer from what is behind it: the graph has none there."
+    if 'mask' not in unit.keywords:
+        return []
     found = []
-    for i, ref in enumerate(unit.outputs if 'mask' in unit.keywords else ()):
-        if len(view.shape(ref)) == 3 and (ref in view.users or ref in view.outputs):
-            name = f'{ref[0]}/masked'
-            unit.outputs[i] = _virtual(view, name, view.sample[ref], view.shape(ref))
-            same = ['multiply', ['x0', 1.0]]  # a tensor of its own: a mask hangs on the tensor
-            stop = _formula_unit(same, unit.outputs[i], ref, {ref[0]})
-            unit.nodes = unit.nodes - stop.nodes | {name}
-            found.append(stop)
+    for i, ref in enumerate(unit.outputs):
+        used = ref in view.users or ref in view.outputs
+        shape = view.shape(ref)
+        if not used or len(shape) != 3:
+            continue
+        name = f'{ref[0]}/masked'
+        new = _virtual(view, name, view.sample[ref], shape)
+        unit.outputs[i] = new
+        stop = _formula_unit(ref, [new], _SAME)
+        unit.nodes = unit.nodes - stop.nodes | {name}
+        found.append(stop)
     return found
 
 
@@ -997,10 +1028,10 @@ class _Row:
 
 def _is_step(view, name) -> bool:
     "A product of a step and a state, side by side, with a weight?"
-    if view.node(name).op != 'MatMul' or view.inside(name):
+    if view.op(name) != 'MatMul' or view.inside(name):
         return False
     (before, _), kernel = view.ins(name)
-    if view.node(before).op != 'ConcatV2' or not view.is_static(kernel):
+    if view.op(before) != 'ConcatV2' or not view.is_static(kernel):
         return False
     return len(view.ins(before)) == 3  # two tensors and the axis
 
@@ -1026,7 +1057,7 @@ _SHAPING = 'Unpack', 'Split', 'SplitV', 'Squeeze', 'Reshape', 'Transpose', 'Stri
 def _ways_up(view, ref) -> list:
     "What a tensor was cut out of or laid out from, itself included; what comes first is last."
     found = [ref]
-    while view.node(ref[0]).op in _SHAPING and ref not in view.inputs:
+    while view.op(ref[0]) in _SHAPING and ref not in view.inputs:
         data = [r for r in view.ins(ref[0]) if view.is_data(r)]
         if len(data) != 1:
             break
@@ -1145,15 +1176,17 @@ class _Written:
 
     @property
     def steps(self) -> tuple:  # what the cell gives, step by step; empty where some are not there
-        found = {t: ref for ref, t in self.states.items() if t >= 0}
-        whole = len(found) == len(self.row.products[0])
-        return tuple(found[t] for t in sorted(found)) if whole else ()
+        count = len(self.row.products[0])
+        found = {t: ref for ref, t in self.states.items()}
+        there = all(t in found for t in range(count))
+        return tuple(found[t] for t in range(count)) if there else ()
 
     @cached_property
     def sequence(self) -> tuple:  # all steps in one tensor, rows first
-        view, (rows, steps, _) = self.row.view, self.row.view.shape(self.feed.x)
-        shape = [rows, steps, self.cell.units]
-        return _virtual(view, f'{self.row.name}/0', self.results[0], shape)
+        view, name = self.row.view, f'{self.row.name}/0'
+        rows, steps, _ = view.shape(self.feed.x)
+        units = self.cell.units
+        return _virtual(view, name, self.results[0], [rows, steps, units])
 
 
 def _read_row(row, known: dict) -> _Written:
@@ -1200,27 +1233,33 @@ def _without_users(found: list) -> list:
     return kept
 
 
+def _wanted(used: dict, last: int, whole: bool) -> dict:
+    "What is used of a layer beside steps of its sequence: number of the result to tensor."
+    found = {}
+    if -1 in used:
+        found[2] = used[-1]
+    if not whole and last in used:
+        found[1] = used[last]
+    return found
+
+
 def _units_of(written: _Written, used: dict, needed: bool) -> list:
     "The layer, and what takes single steps out of its sequence."
-    row, count = written.row, len(written.row.products[0])
-    whole = needed or any(t not in (-1, count - 1) for t in used)
-    wanted = {2: used[-1]} if -1 in used else {}
-    if not whole and count - 1 in used:
-        wanted[1] = used[count - 1]
+    row, feed = written.row, written.feed
+    last = len(row.products[0]) - 1
+    whole = needed or any(t not in (-1, last) for t in used)
+    wanted = _wanted(used, last, whole)
     placed = _Placed(written.cell, row.name, written.results, wanted, whole)
-    config = {**written.more, **written.feed.config(0, whole)}
-    unit = _unit(row.view, placed, written.feed.x, (config, []))
-    parts = {t: ref for t, ref in used.items() if whole and t >= 0}
-    made = {name for name, _ in (*parts.values(), *wanted.values())}
-    unit.nodes |= written.region - made
-    unit.nodes |= {name for name, _ in wanted.values()}
-    return [unit, *(_step_of(unit, t, ref) for t, ref in parts.items())]
-
-
-def _step_of(unit, t: int, ref) -> Unit:
-    "One step out of the sequence that a layer gives."
-    step = ['unstack', ['x0'], {'axis': 1, 'i': t}]
-    return _formula_unit(step, unit.outputs[0], ref, {ref[0]})
+    config = {**written.more, **feed.config(0, whole)}
+    unit = _unit(row.view, placed, feed.x, (config, []))
+    unit.nodes |= written.region
+    found = [unit]
+    for t, ref in used.items():
+        if whole and t >= 0:
+            step = ['unstack', ['x0'], {'axis': 1, 'i': t}]
+            found.append(_formula_unit(ref, unit.outputs[:1], step))
+            unit.nodes -= {ref[0]}
+    return found
 
 
 def written_out_units(
