@@ -511,7 +511,7 @@ def read_model_config(
     with explain_faults(path, 'a file of Keras'):
         read = _config_in_zip if zipfile.is_zipfile(path) else _config_in_h5
         config, version, loss = read(path)
-    if not isinstance(config, dict):
+    if not isinstance(config, dict) or 'class_name' not in config:
         raise ValueError(
             'A file must hold a configuration to become a model; this one holds weights only. Build'
             f' the model and `restore` the weights. Received: {Path(path).name!r}.'
