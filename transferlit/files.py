@@ -275,6 +275,11 @@ def locked(
             f'Another process holds {str(path)!r}. Wait for it, or give a longer timeout. '
             f'Received: timeout={timeout}.'
         ) from None
+    except IsADirectoryError as error:
+        said = (
+            f'A lock must be a file. Remove the folder in its place. Received: {lock.lock_file!r}'
+        )
+        raise IsADirectoryError(error.errno, said) from None
     try:
         yield
     finally:

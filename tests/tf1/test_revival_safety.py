@@ -245,6 +245,12 @@ def test_a_layer_checks_what_it_is_given(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_packed_graph_unpacks_to_no_more_than_there_may_be(tmp_path):
+    """Zeros pack a thousandfold: 1 MB of a configuration would be a graph of 1 GB."""
+    bomb = base64.b64encode(zlib.compress(bytes(100_000_000), 9)).decode()
+    with pytest.raises(UnsafeFile, match="may take 67,108,864 bytes"): GraphLayer(bomb, ["x:0"], ["out:0"])(X)
+
+
 def huge(text): return text.replace('"units": 2', '"units": 2000000000')
 
 

@@ -525,7 +525,7 @@ class KerasFile:
         with explain_faults(self.path, 'a file of Keras'):
             read = _config_in_zip if zipfile.is_zipfile(self.path) else _config_in_h5
             config, version, loss = read(self.path)
-        if not isinstance(config, dict):
+        if not isinstance(config, dict) or 'class_name' not in config:
             raise ValueError(
                 'A file must hold a configuration to become a model; this one holds weights only.'
                 ' Build the model and `restore` the weights. Received:'

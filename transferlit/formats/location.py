@@ -389,7 +389,7 @@ def _nothing(prefix: Prefix) -> Location:
             f'A path must lead to one checkpoint. Choose among: {", ".join(longer)}. Received:'
             f' {str(prefix)!r}.'
         )
-    return readable(str(prefix))  # raises, with what lies beside
+    return locate(readable(str(prefix)))  # raises, unless it has come meanwhile
 
 # %% ../../nbs/formats/75_location.ipynb #ed8202e9
 @dataclass(frozen=True)

@@ -249,8 +249,9 @@ def _knows(model, x) -> bool:
 
 def _is_shown(model) -> bool:
     "Are the layers between its inputs and outputs all there is to a call of it?"
-    own_call = not type(model).call.__module__.startswith('keras.')
-    return not own_call and model.built and bool(getattr(model, 'outputs', None))
+    if not type(model).call.__module__.startswith('keras.'):
+        return False
+    return model.built and bool(getattr(model, 'outputs', None))
 
 
 def _has_form(x, model) -> bool:

@@ -735,7 +735,7 @@ def _unfold_fork(flow, then, other) -> list | None:
     return [*flow.nodes, type(node)(name=node.name, op='IdentityN', input=ends)]
 
 
-_NODES = 1 << 15  # of a graph whose functions were replaced; more where its file has more
+_NODES = 1 << 13  # of a graph whose functions were replaced; more where its file has more
 
 
 def _count_nodes(graph) -> int:

@@ -417,6 +417,7 @@ class Inference:
     def __post_init__(self):
         self.alias, self.kind, self.ins, self.dead, self.memo = {}, {}, {}, set(), {}
         self.dropouts, self.missing, self.stateful, self.folded = [], [], set(), 0
+        self.place = {name: i for i, name in enumerate(self.nodes)}
         for name in order(self.nodes):
             self._visit(self.nodes[name])
 
@@ -743,8 +744,7 @@ def _cone(self, refs: list, stop=()) -> list:
         found.add(ref[0])
         if ref not in self.fed:
             stack += [self.resolve(r) for r in self.ins.get(ref[0], [])]
-    place = {name: i for i, name in enumerate(self.nodes)}
-    return sorted(found, key=place.__getitem__)
+    return sorted(found, key=self.place.__getitem__)
 
 
 Inference.value, Inference._is_leaf, Inference._outputs = _value, _is_leaf, _outputs

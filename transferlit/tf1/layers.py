@@ -19,6 +19,7 @@ import tensorflow as tf
 from keras import ops
 from tensorflow.core.framework import graph_pb2
 
+from ..formats import UnsafeFile
 from .graph_files import op_def, safe
 
 # %% auto #0
@@ -432,7 +433,18 @@ class GraphLayer(_Holder):
 # %% ../../nbs/tf1/40_layers.ipynb #12e371a1
 def _unpacked(text: str):
     "The GraphDef in a configuration, which may come from anywhere. Raises UnsafeFile."
-    return safe(graph_pb2.GraphDef.FromString(zlib.decompress(base64.b64decode(text))))
+    data = base64.b64decode(text)
+    most = max(_UNPACKED, 20 * len(data))
+    found = zlib.decompressobj().decompress(data, most + 1)
+    if len(found) > most:
+        raise UnsafeFile(
+            f'A graph in a configuration may take {most:,} bytes. Do not trust this file. Received:'
+            f' {len(data):,} bytes, which unpack to more.'
+        )
+    return safe(graph_pb2.GraphDef.FromString(found))
+
+
+_UNPACKED = 1 << 26  # bytes, or 20 times those that are packed
 
 
 def rename_functions(
