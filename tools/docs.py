@@ -321,7 +321,7 @@ def alternative(title: str, number: int) -> str:
 
 
 # What a reader of the pages seldom looks for: found all the same, after all else.
-INNER = ("floor/", "formats/", "cut/", "loop/", "store/", "features/", "trainer/", "tf1/", "house/")
+INNER = ("floor/", "formats/", "weights/", "cut/", "rows/", "loop/", "store/", "features/", "trainer/", "tf1/", "house/")
 
 
 def ranked(entries: list[dict]) -> list[dict]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import keras
 
 from . import loop
-from .trainer import Job, by_keras, by_own_fit, cap_job, check, has_own_fit
-from .trainer import own_validation, plan, prepare, why_keras
+from .trainer import Job, by_keras, by_own_fit, check, has_own_fit
+from .trainer import own_validation, prepare, why_keras
 
 # %% auto #0
 __all__ = ['carry_out', 'fit']
@@ -21,12 +21,12 @@ def carry_out(model: keras.Model, job: Job) -> keras.callbacks.History:
     "Train with the frozen part run once, or by Keras where that cannot be."
     if why := why_keras(model, job):
         return by_keras(model, job, why)
-    given = prepare(model, capped := cap_job(job))
+    given = prepare(model, capped := job.cap())
     if given is None:
         return by_keras(model, job, 'the batches of its dataset are not dense numbers')
     feed, valid, steps = given
     with own_validation(model):
-        return loop.run(model, feed, valid, **plan(capped, steps))
+        return loop.run(model, feed, valid, **capped.plan(steps))
 
 # %% ../nbs/33_caching.ipynb #5aad69e6
 def fit(

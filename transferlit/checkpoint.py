@@ -10,31 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from .errors import see
-from transferlit.formats import (
-    Asked,
-    Plan,
-    Weights,
-    as_patterns,
-    assign_all,
-    make_plan,
-    match_stored,
-    open_weights,
-    rename_all,
-    replace_file,
-    state_as_json,
-    write_arrays,
-    write_checkpoint,
-    write_model,
-    writer_for,
-)
-from .paths import by_path, match
+from .formats import Weights, open_weights, write_arrays
+from .weights import Asked, Plan, assign_all, choose, choose_stored, make_plan
+from .weights import state_as_json, write_model
+from .paths import by_path
 
 # %% auto #0
 __all__ = ['save', 'plan', 'restore', 'convert']
@@ -52,10 +36,9 @@ def save(
     that matches nothing and for a layer that would be left out; OSError where the file cannot be
     written.
     """
-    path, variables = Path(path).expanduser(), by_path(model)
-    chosen = None if only is None else match(as_patterns(model, only), variables)
-    state = state_as_json(model, chosen)
-    return write_model(model, path, {p: variables[p] for p in chosen or variables}, state)
+    path, chosen = Path(path).expanduser(), choose(model, only)
+    state = state_as_json(model, None if only is None else list(chosen))
+    return write_model(model, path, chosen, state)
 
 # %% ../nbs/21_checkpoint.ipynb #69f4c769
 def plan(
@@ -144,30 +127,6 @@ def convert(
     behind. Raises ValueError, OSError.
     """
     out, source = Path(out).expanduser(), Path(path).name
-    writers = {
-        '.safetensors': partial(write_arrays, source=source),
-        '.ckpt': write_checkpoint,
-        '.npz': _write_npz,
-    }
-    write = writer_for(out, writers)
     with open_weights(path) as weights:
-        chosen = _chosen(weights, only, rename)
-        return replace_file(out, partial(write, {new: weights[old] for old, new in chosen.items()}))
-
-
-def _chosen(weights: Weights, only, rename) -> dict:  # name in the file to the new one
-    model = weights.of_kind('model', 'average')
-    names = rename_all([n for n, w in model.items() if w.dtype != object], rename)
-    kept = set(match_stored(only, names.values()) if only is not None else names.values())
-    chosen = {old: new for old, new in names.items() if new in kept}
-    if len(kept) < len(chosen):
-        new = list(chosen.values())
-        twice = sorted({n for n in new if new.count(n) > 1})
-        raise ValueError(
-            f'Names must stay different. Change rename=. Received: {", ".join(twice[:12])} twice.'
-        )
-    return chosen
-
-
-def _write_npz(arrays: dict, part, path) -> None:
-    np.savez(part, **arrays)
+        chosen = choose_stored(weights, only, rename)
+        return write_arrays(out, {new: weights[old] for old, new in chosen.items()}, source=source)

@@ -16,9 +16,10 @@ import keras
 import numpy as np
 
 from . import loop
+from .rows import Rows, free_memory
 from .data import Pipeline, gather, is_pipeline, refuse
 from .tables import Table
-from .trainer import Job, cap_job, check, check_fits, check_labels, plan, prepare
+from .trainer import Job, check, check_rows, prepare
 
 # %% auto #0
 __all__ = ['Sweep', 'sweep']
@@ -172,7 +173,7 @@ class _Trial:
     steps: int | None
 
     def plan(self) -> dict:
-        return plan(self.job, self.steps)
+        return self.job.plan(self.steps)
 
 # %% ../nbs/guides/40_sweep.ipynb #a7797137
 def _one_by_one(group: list, settings: list, trial: _Trial) -> list:
@@ -208,12 +209,12 @@ def _together(group: list, settings: list, trial: _Trial) -> bool:
     count = len(group) * len(settings)
     if count < 2 or not _is_plain(trial.job) or not _are_numbers(model, settings):
         return False
-    if not all(isinstance(rows, loop.Rows) for rows in (trial.rows, trial.valid)):
+    if not all(isinstance(rows, Rows) for rows in (trial.rows, trial.valid)):
         return False
     own = [*model.trainable_variables, *model.optimizer.variables]
     nbytes = count * sum(v.numpy().nbytes for v in own)
     part = parts[1] if parts else model
-    fits = nbytes < loop.free_memory() // 8
+    fits = nbytes < free_memory() // 8
     return fits and loop.stackable(model, part)
 
 # %% ../nbs/guides/40_sweep.ipynb #7f5c3798
@@ -281,14 +282,6 @@ def _check_over(over) -> None:
             )
 
 # %% ../nbs/guides/40_sweep.ipynb #e4db926c
-def _check_head(whole, rows) -> None:
-    "Raises ValueError where a head does not fit the labels."
-    _, y, weight = keras.utils.unpack_x_y_sample_weight(rows.form[0])
-    if getattr(rows, 'y', None) is not None:
-        check_labels(whole, rows.y)
-    check_fits(whole, whole.input, y, weight)
-
-
 def _job(x, y, jit, more: dict) -> Job:
     if unknown := more.keys() - {f.name for f in fields(Job)} | more.keys() & {'cache'}:
         names = ', '.join(sorted(unknown))
@@ -326,7 +319,7 @@ def _trial(model, job: Job) -> tuple:
 def _trained(group: list, settings: list, trial: _Trial) -> list:
     for head in group:
         if head.label:
-            _check_head(head.model, trial.rows)
+            check_rows(head.model, trial.rows)
         loop.build_for(head.model, head.parts, trial.rows)
     together = _together(group, settings, trial)
     return (_at_once if together else _one_by_one)(group, settings, trial)
@@ -353,7 +346,7 @@ def sweep(
     _check_over(over)
     job = _job(x, y, jit, more)
     check(model, job)
-    trial, parts = _trial(model, _in_memory(cap_job(job)))
+    trial, parts = _trial(model, _in_memory(job.cap()))
     names = [n for n in over if n != 'head']
     every = itertools.product(*(over[n] for n in names))
     settings = [dict(zip(names, values)) for values in every]

@@ -119,7 +119,7 @@ def test_the_scale_of_an_adapter(tmp_path):
 def test_a_scale_that_an_older_keras_has_no_place_for(tmp_path, monkeypatch):
     saved, plain, model = fill(adapted(alpha=8)), fill(adapted(0), 2), fill(adapted(), 1)
     path, before = tl.save(saved, tmp_path / "m.safetensors"), model.get_weights()
-    for module in "keras_internals", "formats.planning":
+    for module in "keras_internals", "weights.planning":
         monkeypatch.setattr(f"transferlit.{module}.has_adapter_scale", lambda layer: False)
     tl.restore(plain, path)
     np.testing.assert_allclose(plain(X), saved(X), atol=1e-5)
@@ -162,7 +162,7 @@ def compiled(names=("a", "b"), optimizer="adam"):
 
 
 def slots(model):
-    from transferlit.formats.writing import optimizer_variables
+    from transferlit.weights.writing import optimizer_variables
 
     return {name: v.numpy() for name, v in optimizer_variables(model).items()}
 
@@ -394,14 +394,22 @@ def test_an_attribute_names_a_layer_in_a_checkpoint(tmp_path):
     np.testing.assert_allclose(model(X), saved(X), atol=1e-6)
 
 
-def lookup(indices):
-    words = L.StringLookup(num_oov_indices=indices, name="words")
-    words.adapt(["p", "q"])
+def lookup(oov):
+    words = L.StringLookup(vocabulary=["a", "b"], num_oov_indices=oov, name="words")
     return keras.Sequential([keras.Input((1,), dtype="string"), words])
 
 
 def recurrent(sequences):
     return keras.Sequential([keras.Input((4, 3)), L.Bidirectional(L.LSTM(2, return_sequences=sequences), name="d")])
+
+
+def bare(layer):
+    return keras.Sequential([keras.Input((4,)), layer, L.Dense(2, name="d")])
+
+
+def save_hdf5(model, path):
+    model.save(path.with_suffix(".h5"))
+    return path.with_suffix(".h5")
 
 
 SETTINGS = {  # a setting, how a model is made with it, two values
@@ -410,10 +418,14 @@ SETTINGS = {  # a setting, how a model is made with it, two values
     "d/axis": (lambda a: keras.Sequential([keras.Input((4, 4)), L.LayerNormalization(axis=a, name="d")]), 1, -1),
     "d/epsilon": (lambda a: keras.Sequential([keras.Input((4,)), L.BatchNormalization(epsilon=a, name="d")]), 1e-3, 1e-5),
     "d/reset_after": (lambda a: keras.Sequential([keras.Input((4, 4)), L.GRU(4, use_bias=False, reset_after=a, name="d")]), True, False),
-    ".*forward_.*/return_sequences": (recurrent, True, False)}
+    ".*forward_.*/return_sequences": (recurrent, True, False),
+    "r/scale": (lambda a: bare(L.Rescaling(a, name="r")), 1.0, 1 / 255),
+    "rescaling_?\\d*/scale": (lambda a: bare(L.Rescaling(a)), 1.0, 1 / 255),
+    "a/activation": (lambda a: bare(L.Activation(a, name="a")), "relu", "tanh"),
+    "h/salt": (lambda a: keras.Sequential([keras.Input((3,), dtype="int32"), L.Hashing(5, salt=a, name="h"), L.Embedding(5, 2, name="d")]), 1, 2)}
 
 
-@pytest.mark.parametrize("saver", [tl.save, lambda model, path: model.save(path) or path])
+@pytest.mark.parametrize("saver", [tl.save, lambda model, path: model.save(path) or path, save_hdf5])
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_setting_that_changes_what_is_computed_is_said(tmp_path, setting, saver):
     """The same weights in a layer that is set to something else: refused, unless that is declared."""
@@ -433,6 +445,27 @@ def test_settings_of_training_and_other_ways_to_say_the_same_do_not_matter(tmp_p
         return keras.Sequential([keras.Input((4, 3)), norm, cells, L.Dense(2, kernel_initializer=initial, name="d")])
     path = tl.save(make(-1, 0.1, "zeros"), tmp_path / "m.keras")
     assert tl.plan(make(2, 0.3, "ones"), path).ok
+
+
+def test_layers_without_variables_whose_numbers_are_shifted_are_not_compared(tmp_path):
+    """`activation_1` of the file may be `activation_2` of the model, and what drops out does nothing afterwards."""
+    def make(first, rate):
+        kinds = [L.Activation(a, name=f"activation_{first + i}") for i, a in enumerate(("relu", "tanh"))]
+        return keras.Sequential([keras.Input((4,)), *kinds, L.Dropout(rate, name="drop"), L.Dense(2, name="d")])
+    path = tl.save(make(1, 0.1), tmp_path / "m.keras")
+    assert tl.plan(make(2, 0.3), path).ok
+
+
+@pytest.mark.parametrize("old, today, ok", [("swish", "silu", True), ("relu", "relu", True), ("tanh", "relu", False), ("hard_sigmoid", "hard_sigmoid", False)])
+def test_settings_of_keras_2_are_read_as_they_are_meant(tmp_path, old, today, ok):
+    """Another word for the same function, and another function of the same name."""
+    def make(activation):
+        return keras.Sequential([keras.Input((4,)), L.Dense(2, activation, name="d")])
+    path = save_hdf5(make("linear"), tmp_path / "m.keras")
+    with h5py.File(path, "a") as file:
+        file.attrs["keras_version"] = file["model_weights"].attrs["keras_version"] = "2.15.0"
+        file.attrs["model_config"] = file.attrs["model_config"].replace('"linear"', f'"{old}"')
+    assert tl.plan(make(today), path).ok is ok
 
 
 ONES = np.full((5, 4), 0.3, "float32"), np.ones((5, 2), "float32")

@@ -25,7 +25,7 @@ from transferlit.store import local as disk
 from transferlit.caching import fit
 from transferlit.cut import split
 from transferlit.features import precompute
-from transferlit.features.extraction import _Memory
+from transferlit.features.extraction import _Memory, progress_bar
 from transferlit.store.local import Damaged, StoredRows, find_entries, read, read_begun
 
 ROUNDS = int(os.environ.get("TRANSFERLIT_ROUNDS", 10))
@@ -523,3 +523,15 @@ def test_rows_of_unknown_number_are_held_once():
     assert peak < 1.4 * (numbers.nbytes + texts.nbytes)
     assert (numbers[::4096, 0] == np.arange(100)).all()
     assert texts[::4096].tolist() == [f"{i:0{1 + i // 50}}" for i in range(100)]
+
+
+@pytest.mark.parametrize("notebook", [True, False])
+def test_progress_in_a_notebook_is_no_error_output(notebook, monkeypatch):
+    """What is written to stderr stands in red there; on a command line stdout is for results."""
+    if notebook:
+        monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
+    else:
+        monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    job = SimpleNamespace(source=SimpleNamespace(n=3), views=1, cut=SimpleNamespace(lower=SimpleNamespace(name="body")))
+    with progress_bar(job, 0, True) as bar:
+        assert bar.fp._wrapped is (sys.stdout if notebook else sys.stderr)

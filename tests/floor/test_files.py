@@ -27,11 +27,10 @@ RIVAL = """
 import sys
 from pathlib import Path
 import numpy as np
-from transferlit.formats import replace_file, write_checkpoint
-from functools import partial
+from transferlit.formats import write_arrays
 path, value, saves = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
 arrays = {f"d{i}/kernel": np.full((32, 32), value, "float32") for i in range(8)}
-for _ in range(saves): replace_file(path, partial(write_checkpoint, arrays))
+for _ in range(saves): write_arrays(path, arrays)
 """
 
 

@@ -375,7 +375,7 @@ def test_interrupted_between_steps(ctrl_c):
 
 def test_larger_than_memory_is_streamed(tmp_path, monkeypatch):
     """Features that would not fit are read in blocks, with the same result in order."""
-    from transferlit.loop import memory
+    from transferlit.rows import memory
 
     whole = trained(tl, lambda: network("adam"), shuffle=False, cache=str(tmp_path))
     monkeypatch.setattr(memory, "free_memory", lambda: 2048)
@@ -436,7 +436,7 @@ def test_another_seed_another_order():
 
 
 def _order(seed):
-    from transferlit import loop
+    from transferlit.rows import Rows
 
     keras.utils.set_random_seed(seed)
-    return next(loop.Rows(tf.zeros([ROWS, 1])).stretches(True, 1))[1].numpy()
+    return next(Rows(tf.zeros([ROWS, 1])).stretches(True, 1))[1].numpy()

@@ -8,8 +8,8 @@ import tensorflow as tf
 from keras import layers
 
 import transferlit as tl
-from transferlit import loop
 from transferlit.data import Pipeline
+from transferlit.rows import Made, Stored, Stream
 
 rng = np.random.default_rng(0)
 ROWS = 24
@@ -169,7 +169,7 @@ def test_kept_rows_are_in_memory_once(tmp_path):
     """A dataset's features, whether its length is known or not, and those that a folder holds."""
     lower = keras.Sequential([keras.Input((5,)), layers.Dense(64)])
     for dataset in pairs().batch(7), pairs().batch(7).filter(lambda x, y: True):
-        stream = loop.Stream(Pipeline(dataset), loop.Made(lower), passes=2)
+        stream = Stream(Pipeline(dataset), Made(lower), passes=2)
         list(stream.epoch())
         kept = stream._kept.arrays
         np.testing.assert_allclose(stream._leaves[0], lower.predict(X, verbose=0), atol=1e-6)
@@ -177,7 +177,7 @@ def test_kept_rows_are_in_memory_once(tmp_path):
         kept[0][1], kept[1][1] = 7, 7  # what is written there is seen in the tensors
         assert all((leaf[1].numpy() == 7).all() for leaf in stream._leaves)
     stored = tl.precompute(network(), X, Y, store=tmp_path, verbose=False)
-    read = loop.Stored.read([*stored.arrays, stored.y], stored.prints, None).leaves
+    read = Stored.read([*stored.arrays, stored.y], stored.prints, None).leaves
     assert [t.dtype for t in read] == [tf.float32, tf.int64]
     np.testing.assert_array_equal(read[0], stored.arrays[0])
 
@@ -185,14 +185,14 @@ def test_kept_rows_are_in_memory_once(tmp_path):
 def test_a_long_dataset_takes_no_more_than_its_room():
     """Neither for rows that may still come: what does not fit is said when it is there."""
     endless = tf.data.Dataset.range(10**12).map(lambda i: tf.zeros([7, 5]))
-    stream = loop.Stream(Pipeline(endless), passes=2, room=1 << 30)
+    stream = Stream(Pipeline(endless), passes=2, room=1 << 30)
     next(stream.epoch())
     assert 0 < stream._kept.arrays[0].nbytes <= 1 << 30
 
 
 def test_text_that_a_dataset_gives_is_kept():
     words = tf.data.Dataset.from_tensor_slices([[b"one"], [b"two"], ["셋".encode()]]).batch(2)
-    stream = loop.Stream(Pipeline(words), passes=2)
+    stream = Stream(Pipeline(words), passes=2)
     list(stream.epoch())
     assert stream._leaves[0].numpy().ravel().tolist() == [b"one", b"two", "셋".encode()]
 
@@ -299,17 +299,22 @@ LIMITED = {
     "an epoch asks for more than a pass": (lambda: pairs().batch(5), dict(epochs=4, steps_per_epoch=7)),
     "repeated without end": (lambda: pairs().batch(5).repeat().map(lambda x, y: (2 * x, y)),
                              dict(epochs=7, steps_per_epoch=4, validation_data=pairs().batch(7))),
+    "repeated before it is batched": (lambda: pairs().repeat().batch(5), dict(epochs=5, steps_per_epoch=4)),
+    "some batches of a PyDataset": (lambda: Numbered(Y), dict(epochs=5, steps_per_epoch=2)),
+    "a PyDataset that shuffles itself": (lambda: Reordered(Y), dict(epochs=4, shuffle=False)),
+    "several steps in a call": (lambda: pairs().batch(5), dict(epochs=4, steps_per_epoch=3, steps_per_execution=2)),
     "several passes an epoch": (lambda: pairs().batch(5).repeat().prefetch(1), dict(epochs=3, steps_per_epoch=12)),
 }
 
 
 @pytest.mark.parametrize("name", LIMITED)
-@pytest.mark.filterwarnings("error:This trains with", "ignore:Your input ran out", "ignore:.shuffle=True")
+@pytest.mark.filterwarnings("error:This trains with", "error:The frozen part runs", "ignore:Your input ran out", "ignore:.shuffle=True")
 def test_epochs_of_some_steps_are_cached_and_those_of_keras(name):
     make, more = LIMITED[name]
-    results = []
+    results, compiled = [], {"steps_per_execution": more.get("steps_per_execution", 1)}
+    more = {name: value for name, value in more.items() if name not in compiled}
     for fit in keras.Model.fit, tl.fit:
-        model = network()
+        model = network(**compiled)
         history = fit(model, make(), verbose=0, **more).history
         results.append((history, [v.tolist() for v in model.get_weights()]))
     assert results[0] == results[1]
@@ -339,6 +344,19 @@ class Numbered(keras.utils.PyDataset):
         return X[8 * i : 8 * i + 8], self.labels[8 * i : 8 * i + 8]
 
 
+class Reordered(Numbered):
+    def __init__(self, labels):
+        super().__init__(labels)
+        self.order = np.arange(ROWS)
+
+    def on_epoch_end(self):
+        self.order = np.roll(self.order, 5)
+
+    def __getitem__(self, i):
+        rows = self.order[8 * i : 8 * i + 8]
+        return X[rows], self.labels[rows]
+
+
 @pytest.mark.parametrize("jit", [True, False])
 def test_labels_that_a_dataset_gives_are_none_of_the_classes(jit):
     labels = np.where(np.arange(ROWS) == 20, 3, Y)
@@ -366,10 +384,27 @@ def test_wrong_arguments_are_errors_in_words_of_the_type_that_keras_raises():
         for fit in keras.Model.fit, tl.fit:
             with pytest.raises(TypeError):
                 fit(model, X, Y, **{"verbose": 0, **wrong})
+    with pytest.raises(TypeError, match="from 0 to 1.*Received: validation_split='a'"):
+        tl.fit(model, X, Y, validation_split="a")
+    for given in dict(x=X, y=Y, sample_weight=np.ones((ROWS, 4))), dict(x=pairs().map(lambda x, y: (x, y, tf.ones(4))).batch(8)):
+        with pytest.raises(ValueError, match="a number a row.*Received: sample_weight of "):
+            tl.fit(model, verbose=0, **given)
+    with pytest.raises(ValueError, match='Missing data for input "'):
+        tl.fit(model, {"another": X}, Y, verbose=0)
     with pytest.raises(ValueError, match="dictionary.*Received: class_weight"):
         tl.fit(model, pairs().batch(8), class_weight=[1, 2, 3])
     with pytest.raises(ValueError, match="from 0 to 2.*Received: y from nan"):
         tl.fit(model, X, np.where(Y == 0, np.nan, Y))
+
+
+@pytest.mark.parametrize("loss", [{"a": SPARSE, "b": "mse"}, [SPARSE, "mse"], {"a": SPARSE}], ids=["named", "in order", "one"])
+def test_labels_of_several_outputs_are_none_of_the_classes(loss):
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, [layers.Dense(3, name="a")(inputs), layers.Dense(1, name="b")(inputs)])
+    model.compile("sgd", loss)
+    labels = [Y + 1, X[:, :1]] if isinstance(loss, list) else {"a": Y + 1, "b": X[:, :1]}
+    with pytest.raises(ValueError, match="from 0 to 2.*Received: y from 1 to 3"):
+        tl.fit(model, X, labels, verbose=0)
 
 
 @pytest.mark.parametrize("form", ["arrays", "dataset"])

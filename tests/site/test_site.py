@@ -481,7 +481,7 @@ def test_search_puts_what_has_the_word_before_what_is_like_it(browser):
 
 def test_search_shows_what_is_inside_the_package_last(browser):
     browser.open("index.html?lang=en")
-    folders = "/(floor|formats|cut|loop|store|features|trainer|tf1|house)/"
+    folders = "/(floor|formats|weights|cut|rows|loop|store|features|trainer|tf1|house)/"
     public = {name.lower() for name in tl.__all__}  # which may stand on a page of a package
     places = [urlsplit(hit.get_attribute("href")) for hit in browser.search("checkpoint")]
     inner = [bool(re.search(folders, at.path)) and at.fragment.removesuffix("-class") not in public for at in places]

@@ -26,8 +26,8 @@ from transferlit.store import remote as far
 from transferlit.store import local as disk
 from transferlit.features import computing, precompute
 from transferlit.files import locked
-from transferlit.loop import memory
-from transferlit.loop.blocks import Blocks
+from transferlit.rows import memory
+from transferlit.rows.blocks import Blocks
 from transferlit.store.remote import RemoteStore
 
 fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'transferlit[remote]'")

@@ -305,11 +305,11 @@ PIPELINE = {"module": "keras.layers", "class_name": "Pipeline", "config": {"name
 
 
 def test_what_layers_raise_comes_in_words(tmp_path):
-    """An empty pipeline names a variable that it has not; a model without layers is one all the same."""
+    """An empty pipeline names a variable that it has not; a model that says it is built needs layers."""
     changed_keras(tmp_path/"m.keras", lambda start, layer: [start, PIPELINE])
     with pytest.raises(ValueError, match="must be understood by Keras"): tl.revive(tmp_path/"m.keras")
     changed_keras(tmp_path/"none.keras", lambda start, layer: [])
-    assert not tl.revive(tmp_path/"none.keras").to_keras().layers
+    with pytest.raises(ValueError, match="has no layers"): tl.revive(tmp_path/"none.keras")
 
 
 @pytest.mark.parametrize("text, said", [('node { name: "x" op: "Placeholder" } node { name: "y" op: "Identity" input: "x" }', "must say its types.*'x'"),

@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import os
+import sys
 import time
 import weakref
 from collections import Counter, OrderedDict, deque
@@ -460,8 +461,11 @@ def lay_out(layout, arrays):  # labels in their structure
 # %% ../../nbs/features/60_extraction.ipynb #44e42ea6
 def progress_bar(job, done, verbose):  # shown where a job takes longer than a second
     total = job.source.n and job.source.n * job.views
+    # What goes to stderr stands in red in a notebook.
+    to = sys.stdout if 'ipykernel' in sys.modules else sys.stderr
     return tqdm(
         total=total,
+        file=to,
         initial=done,
         unit=' rows',
         desc=f'{job.cut.lower.name}',

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from ..formats import open_safetensors, write_safetensors
+from ..formats import open_weights, write_arrays
 from .ray_dataset import Columns, in_order, unwrap_errors, the_ray
 from ..cut import code_of
 from ..files import content_hash
@@ -45,7 +45,7 @@ class Shipped:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / 'model.safetensors'
             path.write_bytes(self.weights)
-            with open_safetensors(path) as stored:
+            with open_weights(path) as stored:
                 for variable, array in zip(made.weights, stored.values(), strict=True):
                     variable.assign(np.asarray(array))
         renew(made, made.weights)
@@ -76,9 +76,8 @@ def ship(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'model.safetensors'
         try:
-            write_safetensors(
-                path, {f'{i:05d} {v.path}': v.numpy() for i, v in enumerate(model.weights)}, {}
-            )
+            named = {f'{i:05d} {v.path}': v.numpy() for i, v in enumerate(model.weights)}
+            write_arrays(path, named)
             sent = Shipped(
                 json.dumps(keras.saving.serialize_keras_object(model)),
                 path.read_bytes(),

@@ -1,67 +1,37 @@
 """What weight files hold, read without running code: one mapping from path to array for every format."""
 from importlib import import_module
 
-from .entries import BadFile, MissingPart, UnsafeFile, Weights
-from .safetensors import open_safetensors, write_safetensors
-from .keras_files import check_work, copy_keras, read_legacy_arrays, read_model_config
-from .tf_checkpoint import missing_data, stored_names
-from .location import explain_no_graph, locate
+from .entries import BadFile, MissingPart, Stored, UnsafeFile, Weights, explain_faults
+from .keras_files import KerasFile, check_work, legacy_name, named_layers
+from .tf_checkpoint import read_index
+from .location import locate_graph
 from .reading import open_weights, peek
 
-_HOME = {  # what needs Keras, and is loaded on first use: reading a file does not
-    "replace_file": "writing",
-    "write_arrays": "writing",
-    "write_checkpoint": "writing",
-    "write_model": "writing",
-    "writer_for": "writing",
-    "RENAMES": "matching",
-    "match_stored": "matching",
-    "rename_all": "matching",
-    "state_as_json": "state",
-    "TRANSFORMS": "transforms",
-    "assign_all": "assigning",
-    "Asked": "planning",
-    "Plan": "planning",
-    "as_patterns": "planning",
-    "make_plan": "planning",
-}
+_WRITING = {"check_names", "replace_file", "write_arrays", "writer_for"}  # loaded on first use
 
 __all__ = [
-    "as_patterns",
-    "Asked",
-    "assign_all",
     "BadFile",
+    "check_names",
     "check_work",
-    "copy_keras",
-    "explain_no_graph",
-    "locate",
-    "make_plan",
-    "match_stored",
-    "missing_data",
+    "explain_faults",
+    "KerasFile",
+    "legacy_name",
+    "locate_graph",
     "MissingPart",
-    "open_safetensors",
+    "named_layers",
     "open_weights",
     "peek",
-    "Plan",
-    "read_legacy_arrays",
-    "read_model_config",
-    "rename_all",
-    "RENAMES",
+    "read_index",
     "replace_file",
-    "state_as_json",
-    "stored_names",
-    "TRANSFORMS",
+    "Stored",
     "UnsafeFile",
     "Weights",
     "write_arrays",
-    "write_checkpoint",
-    "write_model",
-    "write_safetensors",
     "writer_for",
 ]
 
 
 def __getattr__(name):
-    if name in _HOME:
-        return getattr(import_module(f"transferlit.formats.{_HOME[name]}"), name)
+    if name in _WRITING:
+        return getattr(import_module("transferlit.formats.arrays"), name)
     raise AttributeError(f"module 'transferlit.formats' has no attribute {name!r}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ from .zip_archive import Archive, member_source
 
 # %% auto #0
 __all__ = ['legacy_name', 'named_layers', 'keras3_entries', 'hdf5_entries', 'open_hdf5', 'open_keras', 'read_keras',
-           'open_keras_shards', 'read_model_config', 'read_legacy_arrays', 'check_work', 'copy_keras']
+           'open_keras_shards', 'KerasFile', 'check_work']
 
 # %% ../../nbs/formats/50_keras_files.ipynb #55bf3ae6
 def legacy_name(
@@ -363,7 +364,16 @@ def _about(group, tree) -> dict:
         for k in ('keras_version', 'backend')
         if isinstance(v := group.attrs.get(k, tree.attrs.get(k)), str)
     }
-    return found | ({'layers': layers} if (layers := _text_list(group, 'layer_names')) else {})
+    if layers := _text_list(group, 'layer_names'):
+        found['layers'] = layers
+    return found | _configuration(tree)
+
+
+def _configuration(tree) -> dict:  # of a whole model; nothing where it is none
+    with suppress(ValueError, TypeError):
+        config = json.loads(tree.attrs.get('model_config'))
+        return {'config': config} if _is_layer(config) else {}
+    return {}
 
 # %% ../../nbs/formats/50_keras_files.ipynb #1352b0cb
 def hdf5_entries(
@@ -504,28 +514,41 @@ def _announced(whole, group: str, path: Path) -> None:
         ) from None
 
 # %% ../../nbs/formats/50_keras_files.ipynb #fe5c005b
-def read_model_config(
-    path: str | os.PathLike,  # a `.h5` or `.keras` file
-) -> tuple:  # configuration of the model, version of Keras, name of the loss or None
-    "What a file says of its model. Raises ValueError where it holds weights only, BadFile."
-    with explain_faults(path, 'a file of Keras'):
-        read = _config_in_zip if zipfile.is_zipfile(path) else _config_in_h5
-        config, version, loss = read(path)
-    if not isinstance(config, dict) or 'class_name' not in config:
-        raise ValueError(
-            'A file must hold a configuration to become a model; this one holds weights only. Build'
-            f' the model and `restore` the weights. Received: {Path(path).name!r}.'
-        )
-    return config, version, loss
+@dataclass(frozen=True)
+class KerasFile:
+    "A whole model in a file, read without Keras or the HDF5 library."
 
+    path: str | os.PathLike  # a `.h5` or `.keras` file
 
-def _config_in_zip(path) -> tuple:
-    archive = Archive(path)
-    try:
-        config, metadata = _json(archive, 'config.json'), _json(archive, 'metadata.json')
-        loss = (config.get('compile_config') or {}).get('loss')
-        return config or None, metadata.get('keras_version', ''), loss
-    finally:
+    def config(self) -> tuple:  # of the model; version of Keras; name of the loss or None
+        "What it says of its model. Raises ValueError where it holds weights only, BadFile."
+        with explain_faults(self.path, 'a file of Keras'):
+            read = _config_in_zip if zipfile.is_zipfile(self.path) else _config_in_h5
+            config, version, loss = read(self.path)
+        if not isinstance(config, dict) or 'class_name' not in config:
+            raise ValueError(
+                'A file must hold a configuration to become a model; this one holds weights only.'
+                ' Build the model and `restore` the weights. Received:'
+                f' {Path(self.path).name!r}.'
+            )
+        return config, version, loss
+
+    def arrays(self) -> dict:  # layer to its arrays by name; layers without any are left out
+        "The arrays of an `.h5` file. Raises BadFile, UnsafeFile for one that leads elsewhere."
+        source, found = Source(self.path), {}
+        with explain_faults(self.path, 'an HDF5 file of Keras'):
+            tree = hdf5.open_tree(source)
+            group = tree.children.get('model_weights', tree)
+            for layer, _, weight, data in _legacy_weights(group, _allowance(self.path)):
+                found.setdefault(layer, {})[weight] = np.asarray(_stored(data, weight))
+        source.close()
+        return found
+
+    def copy(self, target: str | os.PathLike, config: dict) -> None:
+        "Write a `.keras` file anew, with this configuration. Raises as `open_keras` does."
+        archive = Archive(self.path)
+        with explain_faults(self.path, 'a `.keras` file'):
+            _write_keras(archive, target, config)
         archive.close()
 
 # %% ../../nbs/formats/50_keras_files.ipynb #8c12af5b
@@ -548,18 +571,14 @@ def _open_h5(path) -> hdf5.Group:  # its structure; arrays are not to be read fr
         source.close()
 
 # %% ../../nbs/formats/50_keras_files.ipynb #92ab90ec
-def read_legacy_arrays(
-    path: str | os.PathLike,  # an `.h5` file of a whole model, or of its weights
-) -> dict:  # layer to its arrays by name, in their order; layers without any are left out
-    "The arrays of an `.h5` file. Raises BadFile, UnsafeFile for one that leads elsewhere."
-    source, found = Source(path), {}
-    with explain_faults(path, 'an HDF5 file of Keras'):
-        tree = hdf5.open_tree(source)
-        group = tree.children.get('model_weights', tree)
-        for layer, _, weight, data in _legacy_weights(group, _allowance(path)):
-            found.setdefault(layer, {})[weight] = np.asarray(_stored(data, weight))
-    source.close()
-    return found
+def _config_in_zip(path) -> tuple:
+    archive = Archive(path)
+    try:
+        config, metadata = _json(archive, 'config.json'), _json(archive, 'metadata.json')
+        loss = (config.get('compile_config') or {}).get('loss')
+        return config or None, metadata.get('keras_version', ''), loss
+    finally:
+        archive.close()
 
 # %% ../../nbs/formats/50_keras_files.ipynb #e7cf99f7
 _WORK = 15_000  # calls of layers, or 20 for each array where that is more: some seconds
@@ -606,24 +625,16 @@ def _length(value) -> int:
     return len(value) if isinstance(value, list) else 0
 
 # %% ../../nbs/formats/50_keras_files.ipynb #2b5e5620
-def copy_keras(
-    path: str | os.PathLike,  # a `.keras` file
-    target: str | os.PathLike,  # where the copy goes
-    config: dict,  # the configuration of the copy
-) -> None:
-    "Write a `.keras` file anew, from what was read of another. Raises as `open_keras` does."
-    archive = Archive(path)
-    with explain_faults(path, 'a `.keras` file'), tempfile.TemporaryDirectory() as folder:
+def _write_keras(archive: Archive, target, config: dict) -> None:
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(target, 'w') as new:
         weights, tree = Path(folder) / 'model.weights.h5', _weights_member(archive)
         _write_tree(weights, hdf5.open_tree(tree, archive.limit))
-        with zipfile.ZipFile(target, 'w') as new:
-            new.writestr('config.json', json.dumps(config))
-            new.writestr('metadata.json', json.dumps(_json(archive, 'metadata.json')))
-            new.write(weights, weights.name)
-            for name in archive.members:
-                if name.startswith('assets/'):
-                    new.writestr(name, archive.text(name))
-    archive.close()
+        new.writestr('config.json', json.dumps(config))
+        new.writestr('metadata.json', json.dumps(_json(archive, 'metadata.json')))
+        new.write(weights, weights.name)
+        for name in archive.members:
+            if name.startswith('assets/'):
+                new.writestr(name, archive.text(name))
 
 
 def _write_tree(path: Path, tree: hdf5.Group) -> None:

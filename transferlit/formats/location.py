@@ -24,7 +24,7 @@ from .tf_checkpoint import Prefix, is_table, v1_shards
 
 # %% auto #0
 __all__ = ['LOCATIONS', 'ZIP', 'Location', 'read_state', 'zip_kind', 'holds_graph', 'has_values', 'locate', 'explain_kind',
-           'explain_no_values', 'explain_no_graph']
+           'explain_no_values', 'locate_graph']
 
 # %% ../../nbs/formats/75_location.ipynb #b947fbf8
 @dataclass(frozen=True)
@@ -577,7 +577,17 @@ def explain_no_values(
     )
 
 # %% ../../nbs/formats/75_location.ipynb #22e1a752
-def explain_no_graph(
+def locate_graph(
+    path: str | os.PathLike,  # as of `locate`
+) -> Location:  # with a graph, or of a Keras file
+    "The model that lies at `path`. Raises as `locate` does, BadFile for arrays without a graph."
+    at = locate(path, graph=True)
+    if not _may_have_graph(at):
+        raise _explain_no_graph(at)
+    return at
+
+
+def _explain_no_graph(
     at: Location,  # arrays, or something else without a graph
 ) -> BadFile:  # to be raised
     "Why `revive` cannot make a model of what lies there, and what to do with it."

@@ -55,7 +55,7 @@ from transferlit.formats.entries import (
 
 # %% auto #0
 __all__ = ['OBJECT_GRAPH', 'crc32c', 'is_table', 'SortedTable', 'Prefix', 'open_bundle', 'open_v1', 'v1_shards', 'data_files',
-           'missing_data', 'stored_names', 'write_bundle']
+           'read_index', 'write_bundle']
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #e78b2d97
 @lru_cache(None)
@@ -814,20 +814,16 @@ def data_files(
         return bundle.names()
 
 
-def missing_data(
+def read_index(
     prefix: str | os.PathLike,  # of a V2 checkpoint
-) -> list:  # names
-    "The data files that the index names and that are not beside it. Raises as `data_files` does."
-    folder = Prefix.of(prefix).folder
-    return [name for name in sorted(data_files(prefix)) if not (folder / name).exists()]
-
-
-def stored_names(
-    prefix: str | os.PathLike,  # of a V2 checkpoint
-) -> list:  # as the index has them
-    "The variables that the index names, whether their data is there or not."
-    with closing(_Bundle(Prefix.of(prefix))) as bundle:
-        return list(bundle.entries)
+) -> tuple:  # names of variables; names of data files that are not beside it
+    "What the index names, whether its data is there or not. Raises as `data_files` does."
+    prefix = Prefix.of(prefix)
+    named = sorted(data_files(prefix))
+    missing = [name for name in named if not (prefix.folder / name).exists()]
+    with closing(_Bundle(prefix)) as bundle:
+        names = list(bundle.entries)
+    return names, missing
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #70a7cdad
 def _varint(number: int) -> bytes:

@@ -16,7 +16,7 @@ import keras
 
 from ..backends import compile_graph, count_accelerators, on_tensorflow, tf, to_numpy
 from ..data import flat
-from .rows import Epochs
+from ..rows import Epochs
 from .running import Plan, plain_logs
 from .scan import ManyScans
 from .steps import Layout, Work, first_shows, one_step, own_step

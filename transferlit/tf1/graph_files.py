@@ -23,9 +23,8 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
 from ..errors import see
-from ..formats import explain_no_graph, locate, missing_data, open_weights, stored_names
+from ..formats import UnsafeFile, locate_graph, open_weights, read_index
 from ..files import printable, readable
-from ..formats import UnsafeFile
 
 # %% auto #0
 __all__ = ['COMPUTES', 'VARIABLES', 'ASSIGN', 'GraphFile', 'find_graph', 'read_graph', 'read_collections', 'brief', 'to_ref',
@@ -51,11 +50,9 @@ def find_graph(
     A folder may hold a `checkpoint` file (as `tf.train.latest_checkpoint` reads it), a SavedModel,
     or one model.
     """
-    at = locate(path, graph=True)
+    at = locate_graph(path)
     if at.kind in ('hdf5', 'keras'):
         return GraphFile(at.kind, at.path)
-    if at.graph is None:
-        raise explain_no_graph(at)
     kind = at.kind if at.kind in ('saved_model', 'graph') else 'meta'
     return GraphFile(kind, at.graph, at.checkpoint and str(at.checkpoint), list(at.notes))
 
@@ -828,7 +825,7 @@ def restores(
 def _open(prefix: str, absent: list) -> Mapping:
     "The arrays of a checkpoint by key, read when asked for; only their names where data is absent."
     if absent:
-        return dict.fromkeys(stored_names(prefix))
+        return dict.fromkeys(read_index(prefix)[0])
     return {v.key: v for v in open_weights(prefix).values()}
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #7e7c7241
@@ -836,7 +833,7 @@ def _missing_shards(prefix: str) -> list:
     "The data files that a checkpoint's index names and that are not there."
     if not Path(f'{prefix}.index').exists():
         return []
-    return missing_data(prefix)
+    return read_index(prefix)[1]
 
 
 def _cut(array, spec: str):

@@ -27,8 +27,7 @@ from transferlit.tf1.layers import (
     tensorflow_function,
 )
 from ..paths import renew
-from ..formats import UnsafeFile, copy_keras, open_weights, read_legacy_arrays
-from ..formats import check_work, read_model_config
+from ..formats import KerasFile, UnsafeFile, check_work, open_weights
 from ..keras_internals import limit_values
 
 # %% auto #0
@@ -851,7 +850,7 @@ def fill(
     or shapes differ; nothing is written then.
     """
     pairs, by_name = [], {l.name: l for l in model.layers}
-    for old, arrays in read_legacy_arrays(readable(path)).items():
+    for old, arrays in KerasFile(readable(path)).arrays().items():
         name = (renamed or {}).get(old, old)
         layer = by_name.get(name)
         pairs += _paired(name, layer, _without_seeds(from_cudnn(layer, arrays)))
@@ -872,7 +871,7 @@ def load_old(
     understood.
     """
     path = readable(path)
-    config, version, loss = read_model_config(path)
+    config, version, loss = KerasFile(path).config()
     home = (
         'keras.src.models.functional' if config['class_name'] == 'Functional' else 'keras'
     )  # an .h5 file of Keras 3 does not say
@@ -941,7 +940,7 @@ def _from_zip(path, config, custom_objects):
     "A `.keras` file, with its configuration replaced."
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / 'm.keras'
-        copy_keras(path, copy, config)
+        KerasFile(path).copy(copy, config)
         try:
             return keras.saving.load_model(
                 copy, custom_objects=custom_objects, compile=False, safe_mode=True

@@ -216,12 +216,16 @@ class _Holder(keras.layers.Layer):
         # equal rows give equal outputs, whatever else is in the batch: they may be kept
         self.deterministic = deterministic
         self.held, self.variables_held = [dict(s) for s in held], []
+        self.supports_masking = True  # takes a mask, and hands none on: a graph has none
 
     def build(self, *shapes):
         self.variables_held = [_weight(s) for s in self.held]
         for v in self.variables_held:
             v.trainable = v.trainable and self.trainable
         self.built = True
+
+    def compute_mask(self, inputs, previous_mask):
+        return None
 
     def get_config(self):
         return {**super().get_config(), 'held': self.held, 'deterministic': self.deterministic}

@@ -217,6 +217,7 @@ class Candidate:
 _LOGITS = {
     'SparseSoftmaxCrossEntropyWithLogits': 90,
     'SoftmaxCrossEntropyWithLogits': 90,
+    'CTCLoss': 90,
     'InTopK': 85,
     'InTopKV2': 85,
     'ArgMax': 80,
@@ -245,7 +246,7 @@ def _at_losses(origins) -> list:
 
 def _goes_into(origins, node, refs) -> Candidate:
     "The candidate that goes into a loss or a choice."
-    labels = origins.of(refs[1]) - origins.of(refs[0]) if len(refs) > 1 else frozenset()
+    labels = frozenset().union(*map(origins.of, refs[1:3])) - origins.of(refs[0])
     score = _LOGITS[node.op]
     if node.name in origins.below:
         score -= 40  # a word that was chosen goes into the next step
@@ -274,7 +275,7 @@ def _has_rows(origins, ref) -> bool:
     return any(s != [] for s in sizes) and not origins.variables[ref[0]]
 
 # %% ../../nbs/tf1/30_outputs.ipynb #cff7bac4
-_LOGS = {'Log', 'Log1p', 'Pow', 'Square'}
+_LOGS = {'Log', 'Log1p', 'LogSoftmax', 'Softplus', 'Pow', 'Square'}
 _IN_LOGS = _LOGS | {'Neg', 'Add', 'AddV2', 'Sub', 'Maximum', 'Minimum', 'ClipByValue'}
 
 
@@ -294,35 +295,48 @@ def _before_log(origins, ref) -> tuple:
     return found
 
 # %% ../../nbs/tf1/30_outputs.ipynb #8a3bf787
+def _before_loss(origins, ref) -> tuple:
+    "The tensor before what a loss adds to it before it takes the logarithm."
+    logs = [u for u in _users(origins, ref[0]) if origins.nodes[u].op in ('Log', 'Log1p')]
+    return _before_log(origins, (logs[0], 0)) if logs else ref
+
+
 def _names(refs) -> str:
     return ', '.join(sorted(r[0] for r in refs))
 
 
 def _before(origins, ref, loss: str) -> tuple:
-    """The tensor before what the loss function did to it for itself: a reshape that nothing else
-    uses.
+    """The tensor before what the loss function did to it for itself: rows of numbers made of it
+    that nothing else uses, or time put first.
     """
-
-    def own(name):
-        return (
-            len(
-                {
-                    u
-                    for u, _ in origins.consumers.get((name, 0), [])
-                    if u not in origins.training and origins.nodes[u].op not in SHAPES
-                }
-            )
-            == 1
-        )
-
-    while (
-        (op := origins.nodes[ref[0]].op) in SAME
-        or op in ('Reshape', 'Cast')
-        and 'CrossEntropy' in origins.nodes[loss].op
-        and own(ref[0])
-    ):
-        ref = to_ref(origins.nodes[ref[0]].input[0])
+    while (node := origins.nodes[ref[0]]).op in SAME or _is_own(origins, node, loss):
+        ref = to_ref(node.input[0])
     return ref
+
+
+def _is_own(origins, node, loss: str) -> bool:
+    "Does a node only lay out what a loss takes?"
+    kind = origins.nodes[loss].op
+    if kind == 'CTCLoss':
+        return node.op == 'Transpose'
+    if 'CrossEntropy' not in kind or len(_users(origins, node.name)) != 1:
+        return False
+    return node.op == 'Cast' or node.op == 'Reshape' and _makes_rows(origins, node)
+
+
+def _makes_rows(origins, reshape) -> bool:
+    "Is what a reshape makes a table of rows, as a loss wants it?"
+    shape = origins.nodes[to_ref(reshape.input[1])[0]]
+    if shape.op == 'Pack':
+        return attr(shape, 'N') <= 2
+    if shape.op == 'ConcatV2':  # `[-1]` and the last size, as the losses of TensorFlow write it
+        shape = origins.nodes[to_ref(shape.input[0])[0]]
+        return shape.op == 'Const' and list(np.ravel(_constant(shape))) == [-1]
+    return shape.op != 'Const' or np.size(_constant(shape)) <= 2
+
+
+def _constant(node) -> np.ndarray:
+    return tf.make_ndarray(node.attr['value'].tensor)
 
 # %% ../../nbs/tf1/30_outputs.ipynb #2b8f8a9a
 def _data_refs(origins, name) -> list | None:
@@ -564,7 +578,8 @@ def _after_layers(origins) -> list:
         )
         if not last or not origins.label_free((name, 0)) or part_of(node):
             continue
-        found.append(Candidate((_tower_end(origins, name), 0), 40, 'no layer follows'))
+        end = _before_loss(origins, (_tower_end(origins, name), 0))
+        found.append(Candidate(end, 40, 'no layer follows'))
     return found
 
 # %% ../../nbs/tf1/30_outputs.ipynb #be3f6121
@@ -714,7 +729,7 @@ def _without_training(origins, candidates: list) -> list:
     def is_twin(c):
         own, other = c.ref[0], best.ref[0]
         weights = [origins.variables.get(n, frozenset()) for n in (own, other)]
-        if weights[0] & trained != weights[1] & trained or c.score < 50:
+        if weights[0] & trained != weights[1] & trained or c.score < 40:
             return False
         apart = not _is_behind(origins, c.ref, best.ref)
         return apart and origins.nodes[own].op == origins.nodes[other].op
@@ -723,8 +738,88 @@ def _without_training(origins, candidates: list) -> list:
     quiet = min(twins, key=lambda c: _training_in(origins, c.ref), default=best)
     if _training_in(origins, quiet.ref) >= noise:
         return candidates
-    first = replace(quiet, score=best.score, reason=f'{quiet.reason}, without what trains')
+    first = replace(quiet, reason=f'{quiet.reason}, without what trains')
     return [first, *(c for c in candidates if c is not quiet)]
+
+# %% ../../nbs/tf1/30_outputs.ipynb #9f787f98
+def _untotalled(origins, found: list) -> list:
+    """Candidates; where all of them are numbers for the whole batch, as losses without labels of
+    their own are, what these add up.
+    """
+    totals = [c for c in found if c.ref[0] in origins.totals]
+    if len(totals) < len(found):
+        return found
+    return [replace(c, ref=_added_up(origins, c.ref)) for c in totals]
+
+
+def _added_up(origins, ref) -> tuple:
+    "What a number for the whole batch is computed from, before a loss took it."
+    at = ref
+    while at[0] in origins.totals:
+        data = [r for r in _data_refs(origins, at[0]) or () if origins.label_free(r)]
+        if len(data) != 1:
+            return ref
+        (at,) = data
+    met = [c for c in _meets_any(origins, at) if origins.label_free(c)]
+    return met[0] if len(met) == 1 else _before_log(origins, at)
+
+
+def _meets_any(origins, ref) -> list:
+    "What a difference or its square is made of; the tensor itself where it is none."
+    while origins.nodes[ref[0]].op in _LOGS | {'Neg', 'Abs'}:
+        ref = to_ref(origins.nodes[ref[0]].input[0])
+    node = origins.nodes[ref[0]]
+    return [to_ref(i) for i in node.input[:2]] if node.op in _MEETS else []
+
+# %% ../../nbs/tf1/30_outputs.ipynb #1a26f75a
+def _judged(origins, found: list) -> list:
+    """Candidates, with what a generator gives in the place of what a discriminator says of it: of
+    two ends with one last layer, one has weights more in front of it.
+    """
+    last = {c.ref: _last_weights(origins, c.ref) for c in found}
+
+    def judged(c):
+        for other in found:
+            more = _weights(origins, c.ref) - _weights(origins, other.ref)
+            if more and last[c.ref] == last[other.ref] and _weights(origins, other.ref):
+                made = _made_with(origins, c.ref, more)
+                reason = f'{to_text(c.ref)} judges it, as it judges {_names(origins.of(other.ref))}'
+                return replace(c, ref=made, reason=reason)
+        return c
+
+    return [judged(c) for c in found]
+
+
+def _weights(origins, ref) -> frozenset:
+    return origins.variables.get(ref[0], frozenset())
+
+
+def _last_weights(origins, ref) -> frozenset:
+    "The weights of the last layer in front of a tensor."
+    while True:
+        refs = [to_ref(i) for i in origins.nodes[ref[0]].input if i[0] != '^']
+        data = [r for r in refs if origins.of(r)]
+        if origins.nodes[ref[0]].op in _MULTIPLIES:
+            return frozenset().union(*(_weights(origins, r) for r in refs if r not in data))
+        if len(data) != 1:
+            return frozenset()
+        (ref,) = data
+
+
+_MULTIPLIES = _LAYERS - {'BiasAdd'}
+
+
+def _made_with(origins, ref, weights: frozenset) -> tuple:
+    "The last tensor that is computed with some weights and no others, before anything joins it."
+    names = [n for n in _below(ref, origins) if _weights(origins, (n, 0)) == weights]
+    own = [n for n in names if origins.label_free((n, 0)) and origins.nodes[n].op not in _JOINS]
+    joined = {n: (_training_in(origins, (n, 0)), len(origins.of((n, 0)))) for n in own}
+    fewest = min(joined.values(), default=None)
+    alone = [n for n in own if joined[n] == fewest]
+    return max(alone, key=origins.place.__getitem__, default=ref[0]), 0
+
+
+_JOINS = {'Concat', 'ConcatV2', 'Pack'}
 
 # %% ../../nbs/tf1/30_outputs.ipynb #3075a15b
 def rank(
@@ -738,8 +833,8 @@ def rank(
     labels = frozenset().union(*(c.labels for c in found if c.score >= 60))
     last = _after_layers(origins)
     found = _less_late(origins, [c for c in found if not origins.of(c.ref) & labels], last) + last
-    found = found or _without_weights(origins)
-    found = _whole(origins, found) + _signed(origins, signatures)
+    found = _untotalled(origins, found) or _without_weights(origins)
+    found = _judged(origins, _whole(origins, found)) + _signed(origins, signatures)
     best = {}
     for c in sorted((c for c in found if c.ref[0] in origins.place), key=_Standing(origins)):
         best.setdefault(c.ref, c)

@@ -26,6 +26,11 @@ class NotRecurrent(Exception):
     "Why a loop is no recurrent layer."
 
 
+def _users(view, ref) -> dict:
+    "The names of the nodes that use a tensor, in their order."
+    return dict.fromkeys(user for user, _ in view.users.get(ref, []))
+
+
 @dataclass
 class Loop:
     "A loop of a graph, with what goes in and what comes out."
@@ -34,11 +39,11 @@ class Loop:
     frame: str
     nodes: list  # names of what is inside, in order
 
-    def outside(self) -> list:
-        "Tensors of the model that enter the loop from outside."
-        entering = [n for n in self.nodes if self.view.node(n).op == 'Enter']
-        found = [self.view.ins(n)[0] for n in entering]
-        return [r for r in found if self.view.is_data(r)]
+    def entering(self) -> list:
+        "Tensors of the model that enter the loop, each with the nodes that take it inside."
+        enters = [n for n in self.nodes if self.view.node(n).op == 'Enter']
+        found = [(self.view.ins(n)[0], list(_users(self.view, (n, 0)))) for n in enters]
+        return [(ref, takers) for ref, takers in found if self.view.is_data(ref)]
 
     def exits(self) -> list:
         inside = set(self.nodes)
@@ -68,30 +73,85 @@ _UNPACK = {'TensorListFromTensor': 0, 'TensorArrayScatterV3': 2, 'TensorArrayUnp
 _GATHER = {'TensorListStack', 'TensorArrayGatherV3'}
 
 
-def _sequence(loop) -> tuple:
-    """The tensor, time first, of which the loop takes a step each turn; names of the nodes that
-    hand it over.
-    """
-    view, found, handing = loop.view, [], set()
-    for ref in loop.outside():
+@dataclass
+class _Entry:
+    "What goes into a loop."
+
+    steps: tuple  # the tensor, time first, of which the loop takes a step each turn
+    handing: set  # names of the nodes that hand it over
+    lengths: tuple | None  # how many steps of each row count; None where all do
+    states: list  # what the states begin with; empty where that is zeros
+
+
+def _entry(loop) -> _Entry:
+    "Raises NotRecurrent where something goes in that a layer does not take."
+    view, steps, handing, states = loop.view, set(), set(), []
+    lengths = _lengths(loop)
+    for ref, takers in loop.entering():
         node = view.node(ref[0])
         if node.op in _UNPACK:
-            place = _UNPACK[node.op]
-            found.append(view.ins(node.name)[place])
+            steps.add(view.ins(node.name)[_UNPACK[node.op]])
             handing.add(node.name)
-        elif not _is_start(view, ref):
-            raise NotRecurrent('it starts from a given state, or has rows of different lengths')
-    if len(set(found)) != 1:
-        raise NotRecurrent(f'it takes {len(set(found))} sequences')
-    return found[0], handing
+        elif _is_state(view, ref, takers):
+            states.append(ref)
+        elif ref != lengths and not _is_bound(view, ref, takers, lengths):
+            _check_empty(view, ref)
+    if len(steps) != 1:
+        raise NotRecurrent(f'it takes {len(steps)} sequences')
+    given = any(np.any(view.sample[ref]) for ref in states)
+    return _Entry(steps.pop(), handing, lengths, states if given else [])
 
 
-def _is_start(view, ref) -> bool:
-    "Is it an empty array for results, or a state of zeros?"
-    if ref not in view.sample:  # a handle or a list
-        return True
-    op = view.node(ref[0]).op
-    return op.startswith('TensorArray') or not np.any(view.sample[ref])
+def _is_state(view, ref, takers) -> bool:
+    "Does it go round the loop, a vector for each row?"
+    turning = [view.node(n).op for n in takers] == ['Merge']
+    value = view.sample.get(ref)
+    return turning and np.ndim(value) == 2 and value.dtype.kind == 'f'
+
+
+def _check_empty(view, ref) -> None:
+    "Raises NotRecurrent where a tensor is no empty array for results, and no zeros."
+    array = ref not in view.sample or view.node(ref[0]).op.startswith('TensorArray')
+    if not array and np.any(view.sample[ref]):
+        raise NotRecurrent(f'each turn takes {ref[0]!r} from outside')
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #b4613cdd
+def _lengths(loop) -> tuple | None:
+    "How many steps of each row count: what the number of the turn is compared with."
+    view, found = loop.view, set()
+    for ref, takers in loop.entering():
+        if takers and all(_ends_rows(view, n) for n in takers):
+            found.add(ref)
+    if len(found) > 1:
+        raise NotRecurrent('its rows have lengths of several kinds')
+    return found.pop() if found else None
+
+
+def _ends_rows(view, name: str) -> bool:
+    "Is it asked which rows are over, so that these keep their state and give zeros?"
+    users = view.users.get((name, 0), [])
+    chooses = all(view.node(u).op in _CHOOSE and place == 0 for u, place in users)
+    asks = view.node(name).op == 'GreaterEqual' and bool(users) and chooses
+    return asks and all(_keeps(view, u) for u, _ in users)
+
+
+_CHOOSE = 'Select', 'SelectV2'
+
+
+def _keeps(view, name: str) -> bool:
+    "Does a choice keep the state as it was, or give what enters the loop?"
+    old = view.node(view.ins(name)[1][0])
+    following = [u for u in _users(view, (name, 0)) if view.node(u).op == 'NextIteration']
+    if not following:
+        return old.op == 'Enter'
+    before = view.ins(old.name)[0][0] if old.op == 'Switch' else None
+    return before is not None and following[0] in {n for n, _ in view.ins(before)}
+
+
+def _is_bound(view, ref, takers, lengths) -> bool:
+    "Does it only end the loop, where all rows are over?"
+    compared = all(view.node(n).op == 'Less' for n in takers)
+    return lengths is not None and compared and lengths[0] in view.read.cone([ref])
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #f0fb0f17
 @dataclass
@@ -294,6 +354,12 @@ def _keras_cell(first, second) -> Cell:
     return Cell(kind, units, arrays, names, config)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #200e2c1b
+def _projects(gates, projection, width: int) -> bool:
+    "Are these an LSTM whose state is multiplied by a matrix of its own?"
+    rows, columns = gates.kernel.shape
+    return projection.kernel.shape == (columns // 4, rows - width)
+
+
 def find_cells(loop: Loop, width: int) -> list:
     "The cells of a loop, the first to take the sequence first. Raises NotRecurrent."
     products = _join_parts(loop.view, _products(loop))
@@ -303,6 +369,8 @@ def find_cells(loop: Loop, width: int) -> list:
         rows, columns = one.kernel.shape
         if rows > width and (rows - width) * 4 == columns:
             cell = _old_lstm(one, width, forget.pop(0) if forget else 0.0)
+        elif products and _projects(one, products[0], width):
+            raise NotRecurrent('it projects what it gives, which no layer of Keras does')
         elif rows > width and (rows - width) * 2 == columns and products:
             cell = _old_gru(one, products.pop(0), width)
         elif rows > width and rows - width == columns and not one.of_state:
@@ -331,15 +399,39 @@ def _choices(cells) -> list:
     return [*_ACTIVATIONS, *more]
 
 
-def _run(cells, sample, more: dict, backwards: bool) -> list:
-    "What each layer gives for a sample, rows first: the sequence, and its states."
-    found, x = [], sample
+@dataclass
+class _Feed:
+    "What the layers of a loop take."
+
+    x: tuple  # the sequence, rows first
+    backwards: bool = False  # does the first layer read it from the end?
+    masks: list = field(default_factory=list)  # for each layer, where rows are of different lengths
+    states: list = field(default_factory=list)  # for each layer, what its states begin with
+
+    def config(self, number: int, sequences: bool) -> dict:
+        found = dict(go_backwards=self.backwards and number == 0, return_sequences=sequences)
+        zeros = dict(zero_output_for_mask=True) if self.masks and sequences else {}
+        return found | zeros
+
+    def more(self, number: int) -> list:
+        "What a layer is called with beside the sequence: (name of the argument, tensor)."
+        masks = self.masks[number : number + 1]
+        states = self.states[number] if self.states else []
+        return [('mask', r) for r in masks] + [('initial_state', r) for r in states]
+
+
+def _run(view, cells, feed: _Feed, more: dict) -> list:
+    "What each layer gives for the sample, rows first: the sequence, and its states."
+    found, x = [], view.sample[feed.x]
     for number, cell in enumerate(cells):
-        config = {**cell.config, **more, 'go_backwards': backwards and number == 0}
-        layer = cell.kind(cell.units, return_sequences=True, return_state=True, **config)
+        config = {**cell.config, **more, **feed.config(number, True)}
+        layer = cell.kind(cell.units, return_state=True, **config)
         layer.build(x.shape)
         layer.set_weights(cell.arrays)
-        found.append([np.asarray(r) for r in layer(x)])
+        names, refs = [*zip(*feed.more(number))] or [(), ()]
+        unit = Unit(cell.kind, [feed.x, *refs], [], keywords=names)
+        given = unit.call(layer, [x, *(view.sample[r] for r in refs)])
+        found.append([np.asarray(r) for r in given])
         x = found[-1][0]
     return found
 
@@ -350,14 +442,14 @@ def _is_close(a, b) -> bool:
     return bool(np.allclose(a, b, rtol=1e-4, atol=1e-5))
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #1171f703
-def _places(loop, results: list) -> dict:
+def _places(loop, results: list, x) -> dict:
     """What leaves the loop, to the layer and the result of it that it equals. Raises NotRecurrent."""
-    view, found, choices = loop.view, {}, _choices_of(results)
+    view, found, choices = loop.view, {}, _choices_of(results, x)
     for ref in _leaving(loop):
         value = view.sample[ref]
         close = [at for at, result in choices.items() if _is_close(value, result)]
         if not close:
-            raise NotRecurrent(_OTHER_CELL)
+            raise NotRecurrent(_what_else(loop))
         found[ref] = close[0]
     if len(set(found.values())) < len(found):
         raise NotRecurrent('the same result leaves it twice')
@@ -367,30 +459,66 @@ def _places(loop, results: list) -> dict:
 _OTHER_CELL = 'its cell computes something else than the one of Keras'
 
 
-def _choices_of(results: list) -> dict:
-    "What layers give, by layer and number; of the last one also with time first, and as one step."
+def _what_else(loop) -> str:
+    "Why a cell is none of Keras, as far as its operations tell."
+    view = loop.view
+    for name in loop.nodes:
+        op, ins = view.node(name).op, view.ins(name)
+        vectors = [np.shape(_known(view, r)[0]) for r in ins if view.is_static(r)]
+        if op == 'Mul' and any(len(s) == 1 and s[0] > 1 for s in vectors):
+            return f'{_OTHER_CELL}: it has peepholes, or other weights number by number'
+        if op in ('ClipByValue', 'Minimum', 'Maximum'):
+            return f'{_OTHER_CELL}: it clips its state'
+    return _OTHER_CELL
+
+
+def _choices_of(results: list, x) -> dict:
+    """What layers give, by layer and number, and both states of one in one tensor; of the last one
+    also with time first, turned round, with its input added, and as one step.
+    """
     choices = {}
     for number, found in enumerate(results):
         choices |= {(number, i): result for i, result in enumerate(found)}
+        if len(found) == 3:
+            choices[number, 'joined'] = np.concatenate([found[2], found[1]], 1)
     last = len(results) - 1
     sequence, state, *_ = results[last]
     choices[last, 'steps'] = np.swapaxes(sequence, 0, 1)
+    choices[last, 'flip'] = np.flip(sequence, 1)
     choices[last, 'only'] = state[None]
+    below = results[last - 1][0] if last else x
+    if below.shape == sequence.shape:
+        choices[last, 'added'] = below + sequence
     return choices
 
 
 def _behind_swap(view, name: str) -> str:
-    "The transpose behind a gathered sequence that puts the rows first, where nothing else uses it."
+    """The transpose behind a gathered sequence that puts the rows first, and the turn behind that,
+    where nothing else uses them.
+    """
     node = view.only((name, 0), 'Transpose')
-    return name if node is None or not _swaps(view, node.name) else node.name
+    if node is None or not _swaps(view, node.name):
+        return name
+    turn = view.only((node.name, 0), 'ReverseSequence')
+    return node.name if turn is None else turn.name
+
+
+def _turned_rows(view, ref) -> tuple | None:
+    "What a tensor is with each row turned round within its length: (the tensor, the lengths)."
+    node = view.node(ref[0]) if ref[0] in view.read.nodes else None
+    if node is None or node.op != 'ReverseSequence':
+        return None
+    x, lengths = view.ins(node.name)
+    axes = attr(node, 'seq_dim'), attr(node, 'batch_dim', 0)
+    return (x, _uncast(view, lengths)) if axes == (1, 0) else None
+
+
+def _uncast(view, ref) -> tuple:
+    name, _ = ref
+    return view.ins(name)[0] if view.node(name).op == 'Cast' else ref
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #32f85b5d
 _ARRAYS = 'TensorArray', 'TensorList'
-
-
-def _users(view, ref) -> dict:
-    "The names of the nodes that use a tensor, in their order."
-    return dict.fromkeys(user for user, _ in view.users.get(ref, []))
 
 
 def _leaving(loop) -> list:
@@ -449,9 +577,39 @@ class RecurrentUnit(Unit):
     results: list = field(default_factory=list)
 
 
+_COUNTED = [
+    ['item', ['x0', [[None] * 3, [None] * 3, 0]]],
+    ['ones_like', ['s0']],
+    ['cumsum', ['s1'], {'axis': 1}],
+    ['cast', ['x1', 'float32']],
+    ['expand_dims', ['s3'], {'axis': 1}],
+    ['less_equal', ['s2', 's4']],
+]  # which steps of a sequence lie within the length of their row
+
+
+def _mask_unit(view, x, lengths) -> tuple:
+    "The mask of a sequence by the lengths of its rows, and the unit that computes it."
+    value, count = view.sample[x], view.sample[lengths]
+    inside = np.arange(value.shape[1]) < np.reshape(count, (-1, 1))
+    rows, steps, _ = view.shape(x)
+    name = '_'.join([lengths[0], x[0].rpartition('/')[2], 'mask'])
+    mask = _virtual(view, name, inside, [rows, steps])
+    config = dict(formula=Fresh(lambda: Formula(_COUNTED)))
+    return mask, Unit(Compute, [x, lengths], [mask], config, nodes={name}, activation='mask')
+
+
 def _formula_unit(step: list, ref, new, nodes) -> Unit:
     config = dict(formula=Fresh(lambda: Formula([step])))
     return Unit(Compute, [ref], [new], config, nodes=nodes, activation=step[0])
+
+
+def _of_two(name: str, a, b, new) -> Unit:
+    "Two tensors added, or side by side."
+    joined = name == 'concatenate'
+    step = [name, [['x0', 'x1']], {'axis': 1}] if joined else [name, ['x0', 'x1']]
+    unit = _formula_unit(step, a, new, {new[0]})
+    unit.inputs.append(b)
+    return unit
 
 
 def _transpose(ref, new, nodes) -> Unit:
@@ -473,26 +631,58 @@ class _Placed:
     def states(self) -> list:
         "Numbers of the last states that are needed beside the first result."
         first = 0 if self.sequences else 1
-        return [i for i in self.wanted if isinstance(i, int) and i > first]
+        both = [1, 2] if 'joined' in self.wanted else []
+        return both or [i for i in self.wanted if isinstance(i, int) and i > first]
 
 
 def recurrent_units(loop: Loop) -> list:
     "A loop as recurrent layers, with what swaps time and rows. Raises NotRecurrent."
-    view, (steps, handing) = loop.view, _sequence(loop)
+    view, entry = loop.view, _entry(loop)
+    feed, units = _feed(loop, entry)
+    cells = find_cells(loop, view.sample[feed.x].shape[-1])
+    if entry.lengths is not None:
+        units += _mask(view, feed, entry.lengths, len(cells))
+    agreed = _agreeing(loop, cells, feed, entry.states)
+    x = feed.x
+    for number, placed in enumerate(_place(loop, cells, agreed.results, agreed.places)):
+        unit = _unit(view, placed, x, agreed.of(number, placed.sequences))
+        units += [unit, *_after(placed.wanted, unit)]
+        x = unit.outputs[0]
+    _claim(loop, units, entry.handing, agreed.places)
+    return units
+
+
+def _feed(loop, entry: _Entry) -> tuple:
+    "The sequence that the layers read, and from which end; the unit that swaps time and rows."
+    view, steps = loop.view, entry.steps
     backwards = _reverses(view, steps, 0)
     if backwards:
         steps = view.ins(steps[0])[0]
     if len(view.shape(steps) or ()) != 3:
         raise NotRecurrent('its sequence is no vector for each step')
     x, units = _swapped(view, steps, f'{loop.frame}/rows_first')
-    cells = find_cells(loop, view.sample[x].shape[-1])
-    more, results, places = _agreeing(loop, cells, view.sample[x], backwards)
-    for number, placed in enumerate(_place(loop, cells, results, places)):
-        turned = backwards and number == 0
-        unit = _unit(view, placed, x, {**more, 'go_backwards': turned})
-        units += [unit, *_after(placed.wanted, unit)]
-        x = unit.outputs[0]
-    _claim(loop, units, handing, places)
+    turned = _turned_rows(view, x)
+    if turned is not None and entry.lengths is not None:
+        if turned[1] != _uncast(view, entry.lengths) or backwards:
+            raise NotRecurrent('its rows are turned round within other lengths')
+        return _Feed(turned[0], True), units
+    return _Feed(x, backwards), units
+
+
+def _mask(view, feed: _Feed, lengths, count: int) -> list:
+    "Units for the steps that count; behind a layer that reads from the end, the last come first."
+    sample = view.sample[lengths]
+    if np.ndim(sample) != 1 or np.max(sample) < 2:
+        raise NotRecurrent('the sample has no rows of two steps or more')
+    mask, unit = _mask_unit(view, feed.x, lengths)
+    units, feed.masks = [unit], [mask] * count
+    if feed.backwards and count > 1:
+        name, _ = mask
+        value = np.flip(view.sample[mask], 1)
+        turned = _virtual(view, f'{name}_turned', value, view.shape(mask))
+        flip = ['flip', ['x0'], {'axis': 1}]
+        units.append(_formula_unit(flip, mask, turned, {turned[0]}))
+        feed.masks[1:] = [turned] * (count - 1)
     return units
 
 
@@ -502,39 +692,64 @@ def _place(loop, cells, results, places) -> list:
     for number, cell in enumerate(cells):
         wanted = {i: ref for ref, (n, i) in places.items() if n == number}
         inner = number < len(cells) - 1
-        sequences = inner or bool({0, 'steps'} & set(wanted))
+        sequences = inner or bool({0, 'steps', 'flip', 'added'} & set(wanted))
         name = f'{loop.frame}/{number}'
         found.append(_Placed(cell, name, results[number], wanted, sequences))
     return found
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #1aa2c936
-def _agreeing(loop, cells, sample, backwards) -> tuple:
-    "The activation with which the layers agree with the loop, what they give, and what that is."
-    for more in _choices(cells):
-        try:
-            results = _run(cells, sample, more, backwards)
-            return more, results, _places(loop, results)
-        except NotRecurrent as error:
-            last = error
-        except ValueError:
-            last = NotRecurrent('its weights do not fit a cell of Keras')
+@dataclass
+class _Agreed:
+    "The settings with which layers agree with a loop."
+
+    more: dict  # arguments of all layers
+    feed: _Feed
+    results: list  # what each layer gives on the sample
+    places: dict  # what leaves the loop, to the layer and the result that it is
+
+    def of(self, number: int, sequences: bool) -> tuple:
+        "The arguments of a layer, and what it is called with."
+        return {**self.more, **self.feed.config(number, sequences)}, self.feed.more(number)
+
+
+def _agreeing(loop, cells, feed: _Feed, states: list) -> _Agreed:
+    "Raises NotRecurrent where no settings agree."
+    for feed.states in _state_orders(cells, states):
+        for more in _choices(cells):
+            try:
+                results = _run(loop.view, cells, feed, more)
+                places = _places(loop, results, loop.view.sample[feed.x])
+                return _Agreed(more, feed, results, places)
+            except NotRecurrent as error:
+                last = error
+            except ValueError:
+                last = NotRecurrent('its weights do not fit a cell of Keras')
     raise last
 
+
+def _state_orders(cells, states: list) -> list:
+    "Ways to share first states among cells; TensorFlow 1 has the cell state of an LSTM first."
+    if not states:
+        return [[]]
+    counts = [2 if cell.kind is layers.LSTM else 1 for cell in cells]
+    if sum(counts) != len(states):
+        raise NotRecurrent('some of its states are given and others are not')
+    ends = np.cumsum(counts)
+    parts = [states[end - n : end] for end, n in zip(ends, counts)]
+    turned = [part[::-1] for part in parts]
+    return [turned, parts] if max(counts) > 1 else [parts]
+
 # %% ../../nbs/tf1/56_recurrent.ipynb #edd59fba
-def _unit(view, placed: _Placed, x, more: dict) -> RecurrentUnit:
+def _unit(view, placed: _Placed, x, settings: tuple) -> RecurrentUnit:
     "One layer, with as many of its results as are needed."
-    cell, states = placed.cell, placed.states
-    config = dict(
-        {**cell.config, **more},
-        units=cell.units,
-        return_sequences=placed.sequences,
-        return_state=bool(states),
-    )
+    cell, (more, calls) = placed.cell, settings
+    config = {**cell.config, **more, 'units': cell.units, 'return_state': bool(placed.states)}
     outputs = _outputs(view, placed, view.shape(x) or [None, None])
     parts = {f'{placed.name}/{i}' for i in range(len(outputs))}
-    nodes = {placed.name} | parts
-    unit = RecurrentUnit(cell.kind, [x], outputs, config, cell.arrays, cell.origins, nodes)
-    unit.results = placed.results
+    inputs = [x, *(ref for _, ref in calls)]
+    weights = cell.arrays, cell.origins
+    unit = RecurrentUnit(cell.kind, inputs, outputs, config, *weights, {placed.name} | parts)
+    unit.keywords, unit.results = tuple(key for key, _ in calls), placed.results
     return unit
 
 
@@ -561,6 +776,14 @@ def _after(wanted: dict, unit) -> list:
     if 'steps' in wanted:
         ref = wanted['steps']
         found.append(_transpose(source, ref, {ref[0]}))
+    if 'joined' in wanted:
+        _, state, cell_state, *_ = unit.outputs
+        found.append(_of_two('concatenate', cell_state, state, wanted['joined']))
+    if 'added' in wanted:
+        found.append(_of_two('add', unit.inputs[0], source, wanted['added']))
+    if 'flip' in wanted:
+        ref = wanted['flip']
+        found.append(_formula_unit(['flip', ['x0'], {'axis': 1}], source, ref, {ref[0]}))
     if 'only' in wanted:
         ref = wanted['only']
         step = ['expand_dims', ['x0'], {'axis': 0}]
@@ -599,7 +822,7 @@ class _Reading:
     def settings(self) -> tuple:
         free, config = ('go_backwards', 'return_state'), self.unit.config
         fixed = {k: v for k, v in config.items() if k not in free}
-        return self.unit.kind, fixed
+        return self.unit.kind, fixed, self.unit.inputs[1:]
 
 
 def _reading(view, units, unit) -> _Reading:
@@ -628,6 +851,9 @@ def _forwards(view, units, unit) -> tuple | None:
     ref = unit.outputs[0]
     if not unit.config['return_sequences']:
         return ref
+    turns = [u for u in units if ref in u.inputs]
+    if [u.activation for u in turns] == ['flip']:
+        return turns[0].outputs[0]
     user = _alone(view, units, ref)
     turned = user is not None and _reverses(view, (user, 0), 1)
     return (user, 0) if turned else None
@@ -669,7 +895,7 @@ def _states(view, unit) -> list:
 def _both_ways(view, units, first, second) -> Unit | None:
     "Two layers as one `Bidirectional`; None where what they give is used otherwise."
     back = _forwards(view, units, second)
-    if back is None:
+    if back is None or 'initial_state' in first.keywords:
         return None
     mode, outputs = _merged(view, units, [first.outputs[0], back])
     state = first.config['return_state'] or second.config['return_state']
@@ -683,7 +909,9 @@ def _both_ways(view, units, first, second) -> Unit | None:
     ends = {name for name, _ in (back, *outputs)}
     nodes = first.nodes | second.nodes | ends
     config = dict(layer=make, merge_mode=mode)
-    return Unit(layers.Bidirectional, first.inputs, outputs, config, arrays, origins, nodes)
+    both = Unit(layers.Bidirectional, first.inputs, outputs, config, arrays, origins, nodes)
+    both.keywords = first.keywords
+    return both
 
 
 def pair_directions(
@@ -691,16 +919,38 @@ def pair_directions(
     units: list,  # recurrent layers, with what swaps time and rows
 ) -> list:  # the same, or fewer
     "Two layers that read one sequence from both ends, as one `Bidirectional`."
+    units = list({tuple(u.outputs): u for u in units}.values())  # both may have made one mask
     readings = [_reading(view, units, u) for u in units if u.kind in _LAYERS]
     for first in [r for r in readings if not r.backwards]:
         for second in [r for r in readings if r.backwards and r.unit in units]:
             alike = first.source == second.source and first.settings == second.settings
             both = _both_ways(view, units, first.unit, second.unit) if alike else None
             if both is not None:
-                others = [u for u in units if u is not first.unit and u is not second.unit]
+                gone = [first.unit, second.unit, *_turns(units, second.unit, both)]
+                others = [u for u in units if not any(u is g for g in gone)]
                 units = _without_spare(view, [*others, both])
                 break
-    return units
+    return units + [stop for u in units for stop in _stops(view, u)]
+
+
+def _stops(view, unit) -> list:
+    "Units that keep the mask of a layer from what is behind it: the graph has none there."
+    found = []
+    for i, ref in enumerate(unit.outputs if 'mask' in unit.keywords else ()):
+        if len(view.shape(ref)) == 3 and (ref in view.users or ref in view.outputs):
+            name = f'{ref[0]}/masked'
+            unit.outputs[i] = _virtual(view, name, view.sample[ref], view.shape(ref))
+            same = ['multiply', ['x0', 1.0]]  # a tensor of its own: a mask hangs on the tensor
+            stop = _formula_unit(same, unit.outputs[i], ref, {ref[0]})
+            unit.nodes = unit.nodes - stop.nodes | {name}
+            found.append(stop)
+    return found
+
+
+def _turns(units, second, both) -> list:
+    "What turned the sequence of a layer round that is part of a `Bidirectional` now."
+    ref = second.outputs[0]
+    return [] if ref in both.outputs else [u for u in units if ref in u.inputs]
 
 
 def _without_spare(view, units) -> list:
@@ -770,22 +1020,39 @@ def _find_rows(view) -> list:
     return [_Row(view, products) for products in rows.values()]
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #5ab10005
-def _unpacked(row) -> tuple:
-    "The sequence, rows first, that the steps are unpacked from; is it read from the back?"
-    view, steps = row.view, [x for x, _ in row.parts()]
-    names = {name for name, _ in steps}
-    places = [number for _, number in steps]
-    node = view.node(steps[0][0])
-    if node.op != 'Unpack' or attr(node, 'axis') != 1 or len(names) > 1:
-        raise NotRecurrent('its steps are not those of one sequence')
-    source = view.ins(node.name)[0]
-    shape = view.shape(source) or ()
-    forwards = list(range(len(places)))
-    if len(shape) != 3 or shape[1] != len(places):
-        raise NotRecurrent('its steps are not those of one sequence')
-    if places not in (forwards, forwards[::-1]) or source not in view.sample:
-        raise NotRecurrent('its steps are in no order')
-    return source, places[0] > places[-1]
+_SHAPING = 'Unpack', 'Split', 'SplitV', 'Squeeze', 'Reshape', 'Transpose', 'StridedSlice', 'Slice'
+
+
+def _ways_up(view, ref) -> list:
+    "What a tensor was cut out of or laid out from, itself included; what comes first is last."
+    found = [ref]
+    while view.node(ref[0]).op in _SHAPING and ref not in view.inputs:
+        data = [r for r in view.ins(ref[0]) if view.is_data(r)]
+        if len(data) != 1:
+            break
+        (ref,) = data
+        found.append(ref)
+    return found
+
+
+def _sequence(row, known: dict) -> _Feed:
+    """The sequence, rows first, whose steps a cell reads; `known` has those that cells below give,
+    by their steps.
+    """
+    view, steps = row.view, tuple(x for x, _ in row.parts())
+    for order in (steps, steps[::-1]):
+        if order in known:
+            return _Feed(known[order], order is not steps)
+    given = np.stack([view.sample[step] for step in steps], 1)
+    above = [_ways_up(view, step) for step in steps]
+    for ref in reversed(above[0]):
+        shared = all(ref in refs for refs in above)
+        if not shared or (view.shape(ref) or [])[1:] != list(given.shape[1:]):
+            continue
+        for backwards in (False, True):
+            if np.array_equal(view.sample[ref], np.flip(given, 1) if backwards else given):
+                return _Feed(ref, backwards)
+    raise NotRecurrent('its steps are not those of one sequence')
 
 
 def _first_product(view, name) -> _Product:
@@ -847,66 +1114,113 @@ def _leaves(view, region: set, ref) -> bool:
     return ref in view.outputs or bool(set(_users(view, ref)) - region)
 
 
-def _used_states(row, states: dict, region: set) -> dict:
-    "The states that something behind the cell uses. Raises NotRecurrent where it uses more."
-    view, found = row.view, {}
-    for name in region:
+def _used_states(written, inside: set) -> dict:
+    """The states of a cell that something behind the cells that are `inside` uses. Raises
+    NotRecurrent where it uses more.
+    """
+    view, found = written.row.view, {}
+    for name in written.region:
         for ref in [(name, i) for i in range(view.widths.get(name, 1))]:
-            if _leaves(view, region, ref):
-                if ref not in states:
+            if _leaves(view, inside, ref):
+                if ref not in written.states:
                     raise NotRecurrent('something else than its states is used')
-                found[states[ref]] = ref
+                found[written.states[ref]] = ref
     return found
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #5ab10007
-def _written_units(row: _Row) -> list:
-    "Steps written out, as a recurrent layer. Raises NotRecurrent."
-    view, (x, backwards) = row.view, _unpacked(row)
-    start = view.sample.get(row.parts()[0][1])
-    if start is None or np.any(start):
-        raise NotRecurrent('it starts from a given state')
-    cell = _written_cell(row, view.shape(x)[2])
-    for more in _choices([cell]):
-        try:
-            (results,) = _run([cell], view.sample[x], more, backwards)
-            states = _states_of(row, results)
-        except (NotRecurrent, ValueError):  # other activations, or weights of no such cell
-            continue
-        written = _Written(cell, x, results, _region(row, states))
-        used = _used_states(row, states, written.region)
-        return _units_of(row, written, used, {**more, 'go_backwards': backwards})
-    raise NotRecurrent(_OTHER_CELL)
-
-
 @dataclass
 class _Written:
     "A cell that was found written out."
 
+    row: _Row
     cell: Cell
-    x: tuple  # the sequence
-    results: list
-    region: set
+    feed: _Feed
+    more: dict  # settings of the layer
+    results: list  # what it gives on the sample
+    states: dict  # tensors of the graph to the steps of the result that they are
+
+    @cached_property
+    def region(self) -> set:
+        return _region(self.row, self.states)
+
+    @property
+    def steps(self) -> tuple:  # what the cell gives, step by step; empty where some are not there
+        found = {t: ref for ref, t in self.states.items() if t >= 0}
+        whole = len(found) == len(self.row.products[0])
+        return tuple(found[t] for t in sorted(found)) if whole else ()
+
+    @cached_property
+    def sequence(self) -> tuple:  # all steps in one tensor, rows first
+        view, (rows, steps, _) = self.row.view, self.row.view.shape(self.feed.x)
+        shape = [rows, steps, self.cell.units]
+        return _virtual(view, f'{self.row.name}/0', self.results[0], shape)
 
 
-def _units_of(row, written: _Written, used: dict, more: dict) -> list:
+def _read_row(row, known: dict) -> _Written:
+    "Steps written out, as a recurrent layer. Raises NotRecurrent."
+    view, feed = row.view, _sequence(row, known)
+    state = row.parts()[0][1]
+    start = view.static(state) if view.is_static(state) else view.sample.get(state)
+    if start is None or np.any(start):
+        raise NotRecurrent('it starts from a given state')
+    cell = _written_cell(row, view.shape(feed.x)[2])
+    for more in _choices([cell]):
+        try:
+            (results,) = _run(view, [cell], feed, more)
+            return _Written(row, cell, feed, more, results, _states_of(row, results))
+        except (NotRecurrent, ValueError):  # other activations, or weights of no such cell
+            continue
+    raise NotRecurrent(_OTHER_CELL)
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #13a981a6
+def _read_rows(view, refused: set) -> list:
+    "The cells that are written out, those below first."
+    known, found = {}, []
+    for row in _find_rows(view):
+        try:
+            written = _read_row(row, known)
+        except NotRecurrent:
+            continue
+        if not written.region & refused:
+            found.append(written)
+            known[written.steps] = written.sequence
+    return found
+
+
+def _without_users(found: list) -> list:
+    "The cells of which nothing but states is used, each with the states that are."
+    inside = set().union(*(w.region for w in found))
+    kept = []
+    for written in found:
+        try:
+            kept.append((written, _used_states(written, inside)))
+        except NotRecurrent:
+            gone = written.sequence
+            return _without_users([w for w in found if w is not written and w.feed.x != gone])
+    return kept
+
+
+def _units_of(written: _Written, used: dict, needed: bool) -> list:
     "The layer, and what takes single steps out of its sequence."
-    view, count = row.view, len(row.products[0])
-    inner = [t for t in used if t not in (-1, count - 1)]
+    row, count = written.row, len(written.row.products[0])
+    whole = needed or any(t not in (-1, count - 1) for t in used)
     wanted = {2: used[-1]} if -1 in used else {}
-    if not inner and count - 1 in used:
+    if not whole and count - 1 in used:
         wanted[1] = used[count - 1]
-    placed = _Placed(written.cell, row.name, written.results, wanted, bool(inner))
-    unit = _unit(view, placed, written.x, more)
-    units, made = [unit], {r[0] for r in wanted.values()}
-    for t, ref in used.items() if inner else ():
-        if t >= 0:
-            step = ['unstack', ['x0'], {'axis': 1, 'i': t}]
-            name, _ = ref
-            units.append(_formula_unit(step, unit.outputs[0], ref, {name}))
-            made.add(name)
+    placed = _Placed(written.cell, row.name, written.results, wanted, whole)
+    config = {**written.more, **written.feed.config(0, whole)}
+    unit = _unit(row.view, placed, written.feed.x, (config, []))
+    parts = {t: ref for t, ref in used.items() if whole and t >= 0}
+    made = {name for name, _ in (*parts.values(), *wanted.values())}
     unit.nodes |= written.region - made
     unit.nodes |= {name for name, _ in wanted.values()}
-    return units
+    return [unit, *(_step_of(unit, t, ref) for t, ref in parts.items())]
+
+
+def _step_of(unit, t: int, ref) -> Unit:
+    "One step out of the sequence that a layer gives."
+    step = ['unstack', ['x0'], {'axis': 1, 'i': t}]
+    return _formula_unit(step, unit.outputs[0], ref, {ref[0]})
 
 
 def written_out_units(
@@ -914,13 +1228,9 @@ def written_out_units(
     refused=(),  # nodes that must stay as they are
 ) -> list:
     "Recurrent layers for cells whose steps are written out, one after the other."
+    found = _without_users(_read_rows(view, set(refused)))
+    read = {written.feed.x for written, _ in found}
     units = []
-    for row in _find_rows(view):
-        try:
-            found = _written_units(row)
-        except NotRecurrent:
-            continue
-        nodes = set().union(*(u.nodes for u in found))
-        if not nodes & set(refused):
-            units += found
+    for written, used in found:
+        units += _units_of(written, used, written.sequence in read)
     return units

@@ -28,7 +28,7 @@ from transferlit.tf1.graph_files import (
     attr,
     brief,
     check_nodes,
-    locate,
+    find_graph,
     read_collections,
     read_graph,
     safe,
@@ -264,7 +264,7 @@ def rehearse(
     inputs: tuple | None,  # tensors
 ) -> None:
     "All that reviving runs, run once; what comes of it is dropped."
-    source = locate(path)
+    source = find_graph(path)
     old = Revived(path, source, read_graph(source.graph), **{**options, 'limits': None})
     reading = _read(old, outputs, inputs)
     _expected(old, reading, outputs)
@@ -502,7 +502,7 @@ def _mixed(view, layers) -> list:
             continue
         part = [tf.constant(view.sample[r][:1]) for r in unit.inputs]
         try:
-            alone = layer(part if len(part) > 1 else part[0])
+            alone = unit.call(layer, part)
         except (ValueError, tf.errors.OpError):
             continue
         alone = alone if isinstance(alone, (list, tuple)) else [alone]
@@ -574,7 +574,7 @@ class Revived:
     def __init__(
         self,
         path,  # of the file
-        source,  # what `locate` found there
+        source,  # what `find_graph` found there
         meta,  # its `MetaGraphDef`
         averages=False,  # this and what follows as for `revive`
         feeds=None,  # by name

@@ -43,6 +43,7 @@ class Unit:
     name: str = ''
     note: str = ''
     off: float = 0.0  # how far it is from the graph, on the sample
+    keywords: tuple = ()  # the arguments of the call that the last inputs are
 
     @property
     def native(self) -> bool:
@@ -54,6 +55,15 @@ class Unit:
         for key, value in config.items():
             config[key] = value() if isinstance(value, Fresh) else value
         return self.kind(name=self.name, **config)
+
+    def call(self, layer: keras.layers.Layer, tensors: list):
+        "What a layer gives for the inputs of the unit."
+        count = len(tensors) - len(self.keywords)
+        first, named = tensors[:count], {}
+        for key, tensor in zip(self.keywords, tensors[count:]):
+            named.setdefault(key, []).append(tensor)
+        options = {key: found if len(found) > 1 else found[0] for key, found in named.items()}
+        return layer(first if count > 1 else first[0], **options)
 
 # %% ../../nbs/tf1/45_view.ipynb #3be7f788
 @dataclass(frozen=True)

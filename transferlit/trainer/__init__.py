@@ -1,6 +1,6 @@
 """What `fit` is made of: its arguments checked, the rows of each epoch, validation, and what is left to Keras."""
-from .job import Job, cap_job, plan
-from .checks import check, check_fits, check_labels
+from .job import Job
+from .checks import check, check_rows
 from .fallback import by_keras, why_keras
 from .validation import own_validation
 from .preparing import prepare
@@ -9,14 +9,11 @@ from .own_fit import by_own_fit, has_own_fit
 __all__ = [
     "by_keras",
     "by_own_fit",
-    "cap_job",
     "check",
-    "check_fits",
-    "check_labels",
+    "check_rows",
     "has_own_fit",
     "Job",
     "own_validation",
-    "plan",
     "prepare",
     "why_keras",
 ]

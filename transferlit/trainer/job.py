@@ -17,7 +17,7 @@ from ..data import is_pipeline
 from ..features import Features
 
 # %% auto #0
-__all__ = ['Job', 'limit_of', 'cap_job', 'plan']
+__all__ = ['Job', 'limit_of']
 
 # %% ../../nbs/trainer/10_job.ipynb #0f96a42e
 @dataclass(frozen=True, eq=False)
@@ -61,34 +61,40 @@ class Job:
             del given[ours]
         return given
 
+    def cap(self) -> Job:
+        "Within the limits of `keras.config.set_max_epochs` and `set_max_steps_per_epoch`."
+        steps, held = _cap_steps(self.steps_per_epoch), _cap_steps(self.validation_steps)
+        return replace(
+            self,
+            epochs=_cap_epochs(self.epochs),
+            steps_per_epoch=steps,
+            validation_steps=held,
+        )
+
+    def plan(self, steps: int | None) -> dict:
+        "What of the arguments `loop.run` takes."
+        names = 'epochs', 'initial_epoch', 'steps_per_epoch', 'validation_steps'
+        names += 'validation_freq', 'callbacks', 'verbose', 'jit'
+        shuffle = False if is_pipeline(self.x) else self.shuffle
+        return {n: getattr(self, n) for n in names} | {'shuffle': shuffle, 'steps': steps}
+
 # %% ../../nbs/trainer/10_job.ipynb #5a8d4aee
 def limit_of(name: str) -> int | None:  # `epochs` or `steps_per_epoch`
     "What `keras.config.set_max_epochs` and its like have set; older Keras has none."
     return getattr(keras.config, f'max_{name}', lambda: None)()
 
 
-def _steps(given: int | None) -> int | None:
-    "Steps an epoch, capped by `keras.config.set_max_steps_per_epoch`."
+def _cap_steps(given: int | None) -> int | None:
     cap = limit_of('steps_per_epoch')
     if not cap or given and given <= cap:
         return given
-    warnings.warn(f'Limiting steps_per_epoch to {cap}', stacklevel=2)
+    warnings.warn(f'Limiting steps_per_epoch to {cap}', stacklevel=3)
     return cap
 
 
-def cap_job(job: Job) -> Job:
-    "With the limits of `keras.config.set_max_epochs` and `set_max_steps_per_epoch`."
+def _cap_epochs(given: int) -> int:
     most = limit_of('epochs')
-    if most and most < job.epochs:
-        warnings.warn(f'Limiting epochs to {most}', stacklevel=2)
-        job = replace(job, epochs=most)
-    steps, held = _steps(job.steps_per_epoch), _steps(job.validation_steps)
-    return replace(job, steps_per_epoch=steps, validation_steps=held)
-
-# %% ../../nbs/trainer/10_job.ipynb #175123db
-def plan(job: Job, steps: int | None) -> dict:
-    "What of the arguments `loop.run` takes."
-    names = 'epochs', 'initial_epoch', 'steps_per_epoch', 'validation_steps', 'validation_freq'
-    names += 'callbacks', 'verbose', 'jit'
-    shuffle = False if is_pipeline(job.x) else job.shuffle
-    return {n: getattr(job, n) for n in names} | {'shuffle': shuffle, 'steps': steps}
+    if not most or given <= most:
+        return given
+    warnings.warn(f'Limiting epochs to {most}', stacklevel=3)
+    return most

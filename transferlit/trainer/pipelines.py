@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from .. import loop
+from ..rows import Made, Stored, Stream, free_memory
 from ..data import Pipeline, flat
 from ..features import precompute, row_marks
 from .checks import check_batch, check_form
@@ -34,19 +35,19 @@ def _mark_stored(batch) -> np.ndarray:
     return row_marks(arrays)
 
 
-def _stored(cut, pipeline: Pipeline, folder) -> loop.Stored | None:
+def _stored(cut, pipeline: Pipeline, folder) -> Stored | None:
     "Features of a dataset in a folder, found or made; None where it gives other rows each time."
     try:
         kept = precompute(cut, pipeline.x, store=folder)
     except ValueError as error:
         warnings.warn(f'Nothing is kept in the folder: {error}', stacklevel=2)
         return None
-    if kept.nbytes > loop.free_memory() // 3:
+    if kept.nbytes > free_memory() // 3:
         warnings.warn('Features in the folder do not fit in memory: not used.', stacklevel=2)
         return None
     features = kept.arrays[0] if len(kept.arrays) == 1 else tuple(kept.arrays)
     batch = keras.utils.pack_x_y_sample_weight(features, kept.y, kept.sample_weight)
-    return loop.Stored.read(flat(batch), np.asarray(kept.prints), _mark_stored)
+    return Stored.read(flat(batch), np.asarray(kept.prints), _mark_stored)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,30 +59,33 @@ class _Flow:
     kind: str  # 'train' or 'test'
 
 
-def _streamed(model, cut, flow: _Flow, job: Job) -> loop.Stream:
+def _streamed(model, cut, flow: _Flow, job: Job) -> Stream:
     pipeline = flow.pipeline
     own = loop.own_step(model, flow.kind)
-    most = loop.free_memory() // 3
+    most = free_memory() // 3
     if cut is None:
         most = min(most, _SMALL)
     stored = None
-    changes = own or pipeline.changes or job.class_weight
-    if cut and job.folder and not changes:
+    alike = pipeline.comparable and not own and not job.class_weight
+    if cut and job.folder and alike:
         stored = _stored(cut, pipeline, job.folder)
     lower = cut.lower if cut else None
     passes = 1 if job.cache is False else flow.passes  # one pass: nothing is kept
-    return loop.Stream(pipeline, loop.Made(lower, beside=own), passes, most, stored)
+    made = Made(lower, beside=own)
+    return Stream(pipeline, made, passes, most, stored, model.steps_per_execution)
 
 # %% ../../nbs/trainer/65_pipelines.ipynb #fd9acbff
 def feed_pipeline(model, job: Job, x, passes: int, **draws) -> tuple | None:
     "A feed of a dataset, and its steps; None where the loop cannot take its batches."
     limit = job.steps_per_epoch if draws else None
-    pipeline = Pipeline(x, **draws, limit=limit, check=partial(check_batch, model))
+    together = model.steps_per_execution
+    check = partial(check_batch, model)
+    pipeline = Pipeline(x, **draws, limit=limit, check=check, together=together)
     if pipeline.unfit:
         return None
     if model.built and passes > 0:
         check_form(model, pipeline.form)
-    if limit:
+    if limit and pipeline.comparable:
         passes = passes * limit // pipeline.turn
     kind = 'train' if draws else 'test'
     flow = _Flow(pipeline, passes, kind)

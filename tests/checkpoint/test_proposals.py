@@ -1,0 +1,144 @@
+"""What a plan proposes is right, or the proposal says what it is not sure of: layers of equal shapes
+that are renamed, renumbered, turned round, inserted, dropped, or of another kind.
+"""
+import os
+import re
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import keras
+import numpy as np
+import pytest
+
+import transferlit as tl
+
+L = keras.layers
+KINDS = ("safetensors", "weights.h5", "h5", "keras", "ckpt", "npz", "sorted", "flax", "slim")
+
+
+def line(*names):
+    """Dense layers of equal shapes; `n:` is a normalization, `b:` one of batches."""
+    kinds = {"n": L.LayerNormalization, "b": L.BatchNormalization, "d": L.Dense}
+    made = [kinds[n[0]](name=n[2:]) if n[1:2] == ":" and n[0] in "nb" else L.Dense(4, name=n) for n in names]
+    return keras.Sequential([keras.Input((4,)), *made])
+
+
+def branches(one, two, first=0):
+    x, made = keras.Input((4,)), [None, None]
+    for k in (first, 1 - first):
+        made[k] = L.Dense(4, name=(one, two)[k])(x)
+    return keras.Model(x, L.Subtract(name="s")(made))
+
+
+def towers(one, two, inner="ac", other=None):
+    x = keras.Input((4,))
+    made = [keras.Sequential([keras.Input((4,)), *(L.Dense(4, name=n) for n in names)], name=name) for name, names in ((one, inner), (two, other or inner))]
+    return keras.Model(x, made[1](made[0](x)))
+
+
+def same(*pairs):  # `a>x`: what was `a` is now `x`
+    return dict(reversed(p.split(">")) for p in pairs)
+
+
+PAIRS = {  # the model that was saved, the one to restore, and what of the second was what of the first
+    "renamed": (lambda: line("a", "b"), lambda: line("x", "y"), same("a>x", "b>y")),
+    "one renamed": (lambda: line("a", "b"), lambda: line("a", "y"), same("a>a", "b>y")),
+    "shifted": (lambda: line("dense_1", "dense_2", "dense_3"), lambda: line("dense", "dense_1", "dense_2"), same("dense_1>dense", "dense_2>dense_1", "dense_3>dense_2")),
+    "shifted up": (lambda: line("dense", "dense_1", "dense_2"), lambda: line("dense_1", "dense_2", "dense_3"), same("dense>dense_1", "dense_1>dense_2", "dense_2>dense_3")),
+    "own numbers": (lambda: line("fc1", "fc2", "fc3"), lambda: line("fc0", "fc1", "fc2"), same("fc1>fc0", "fc2>fc1", "fc3>fc2")),
+    "from zero": (lambda: line("block0", "block1"), lambda: line("block1", "block2"), same("block0>block1", "block1>block2")),
+    "head to the front": (lambda: line("a", "b", "old"), lambda: line("new", "a", "b"), same("a>a", "b>b")),
+    "another head": (lambda: line("a", "old"), lambda: line("a", "new"), same("a>a")),
+    "inserted": (lambda: line("a", "b"), lambda: line("a", "new", "b"), same("a>a", "b>b")),
+    "another kind": (lambda: line("a", "b:one"), lambda: line("a", "n:two"), same("a>a")),
+    "kinds": (lambda: line("b:one", "n:two"), lambda: line("b:x", "n:y"), same("one>x", "two>y")),
+    "crossed numbers": (lambda: branches("dense", "dense_1"), lambda: branches("dense_3", "dense_2", 1), same("dense>dense_3", "dense_1>dense_2")),
+    "branches": (lambda: branches("a", "b"), lambda: branches("x", "y", 1), same("a>x", "b>y")),
+    "towers": (lambda: towers("enc", "dec"), lambda: towers("one", "two"), same("enc/a>one/a", "enc/c>one/c", "dec/a>two/a", "dec/c>two/c")),
+    "one tower": (lambda: towers("enc", "dec"), lambda: towers("enc", "two"), same("enc/a>enc/a", "enc/c>enc/c", "dec/a>two/a", "dec/c>two/c")),
+    "inner names turned": (lambda: towers("enc", "dec", "ac", "xy"), lambda: towers("one", "two", "xy", "ac"), same("enc/a>one/x", "enc/c>one/y", "dec/x>two/a", "dec/y>two/c")),
+}
+UNSURE = ("by shapes alone", "read with care", "run against", "is read as", "from elsewhere")
+
+
+def other_name(path, kind):
+    if kind == "slim":
+        return "net/" + re.sub("kernel$", "weights", re.sub("bias$", "biases", path))
+    return ("batch_stats/" if "moving" in path else "params/") + path if kind == "flax" else path
+
+
+def write(model, kind, folder):
+    path = folder / f"m.{kind}"
+    if kind in ("safetensors", "weights.h5", "keras", "ckpt"):
+        return tl.save(model, path)
+    if kind == "h5":
+        model.save(path)
+        return path
+    arrays = {other_name(p, kind): v.numpy() for p, v in tl.by_path(model).items()}
+    np.savez(folder / f"{kind}.npz", **(dict(sorted(arrays.items())) if kind == "sorted" else arrays))
+    return folder / f"{kind}.npz"
+
+
+def proposal(found):  # the argument, and how it is put
+    for problem in found.problems:
+        if m := re.match(r"(\w+)=(.+?),?(?: read with care,)? would find ", problem):
+            return {m[1]: eval(m[2])}, problem
+    return {}, ""
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_proposal_is_right_or_says_what_it_is_not_sure_of(tmp_path, pair):
+    """Whatever it proposes is followed, twice."""
+    first, second, truth = PAIRS[pair]
+    saved, model = first(), second()
+    for i, v in enumerate(saved.weights):
+        v.assign(np.random.default_rng(i).normal(size=v.shape))
+    want = {p: v.numpy() for p, v in tl.by_path(saved).items()}
+    for kind in KINDS:
+        path, arguments, words = write(saved, kind, tmp_path), {}, ""
+        for _ in range(2):
+            more, how = proposal(tl.plan(model, path, **arguments))
+            arguments, words = arguments | more, words + how
+        if not tl.plan(model, path, **arguments).ok:
+            continue
+        tl.restore(model, path, **arguments)
+        for p, v in tl.by_path(model).items():
+            layer, _, leaf = p.rpartition("/")
+            right = want.get(f"{truth.get(layer)}/{leaf}")
+            assert any(w in words for w in UNSURE) or np.array_equal(v, right), f"{kind} {arguments} {p}: {words}"
+
+
+def test_numbers_are_aligned_where_that_changes_what_names_give(tmp_path):
+    """Two of three names are there by chance; the numbers show what is meant."""
+    first, second, _ = PAIRS["shifted"]
+    path, model = tl.save(first(), tmp_path / "m.safetensors"), second()
+    assert "rename='renumber' would find everything that is missing, and read 4 others from elsewhere." in tl.plan(model, path).problems
+    assert [row["file"] for row in tl.restore(model, path, rename="renumber").of("restored")] == [f"dense_{i}/{leaf}" for i in (1, 2, 3) for leaf in ("kernel", "bias")]
+
+
+def test_numbers_against_the_order_of_the_file_are_refused(tmp_path):
+    first, second, _ = PAIRS["crossed numbers"]
+    path = tl.save(first(), tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match="in another order than in the file"):
+        tl.restore(second(), path, rename="renumber")
+
+
+@pytest.mark.parametrize("mapping", [{"a": "b", "b": "a"}, {"a/kernel": "b/kernel", "a/bias": "b/bias", "b/kernel": "a/kernel", "b/bias": "a/bias"}])
+def test_a_mapping_acts_at_once(tmp_path, mapping):
+    """Names that change places, as scopes or one by one."""
+    saved, model = line("a", "b"), line("b", "a")
+    path = tl.save(saved, tmp_path / "m.safetensors")
+    tl.restore(model, path, rename=mapping)
+    for mine, theirs in zip(model.weights, saved.weights):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("wrong", [{re.compile("a"): "x"}, [re.compile("a"), 3], [("a", "x"), 3], {"a": 3}])
+def test_what_is_no_rename_is_refused_in_words(tmp_path, wrong):
+    path = tl.save(line("a"), tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match="(?s)Received"):
+        tl.plan(line("x"), path, rename=wrong)
+
+
+def test_a_compiled_pattern_renames(tmp_path):
+    path = tl.save(line("a"), tmp_path / "m.safetensors")
+    assert tl.plan(line("x"), path, rename=(re.compile("^a/"), "x/")).ok
