@@ -439,6 +439,16 @@ def test_the_model_ends_before_its_loss(build, tmp_path):
     assert first in ("wanted", of.get("wanted"))
 
 
+def test_all_that_one_loss_takes_is_asked_for(tmp_path):
+    "A mixture density network: its loss compares the means with the label, and takes two more heads."
+    def build():
+        x, t = placed("x", None, 3), placed("t", None, 1)
+        share, mean, width = tf.nn.softmax(dense(x, 2, "share"), name="part"), dense(x, 2, "mean"), tf.exp(dense(x, 2, "width"), name="wide")
+        trained(-tf.reduce_mean(tf.math.log(tf.reduce_sum(share*tf.exp(-tf.square((t - mean)/width))/width, 1))))
+    with pytest.raises(ValueError, match="outputs=") as found: saved(tmp_path, build).to_keras()
+    assert all(name in str(found.value) for name in ("mean:0", "part:0", "wide:0"))
+
+
 def judge(x):
     with v1.variable_scope("judge", reuse=v1.AUTO_REUSE): return tf.matmul(x, v1.get_variable("kernel", [3, 1]))
 

@@ -890,7 +890,7 @@ def heads(
         if _is_behind(origins, c.ref, best.ref):
             continue
         if _has_own(origins, c.ref, best.ref):
-            (equal if _stands_beside(c, best) else lower).append(c)
+            (equal if _stands_beside(origins, c, best) else lower).append(c)
         elif c.score in (best.score, _PARTIAL) and _differs(origins, c.ref, best.ref):
             (lower if c.score in (50, _PARTIAL) else equal).append(c)
     return equal, lower
@@ -919,9 +919,12 @@ def _has_own(origins, ref, best) -> bool:
     return bool(weights.get(ref[0], frozenset()) - weights.get(best[0], frozenset()))
 
 
-def _stands_beside(c, best) -> bool:
+def _stands_beside(origins, c, best) -> bool:
     "Is a candidate of the same standing? Whatever a loss takes is."
-    return (c.score == best.score or c.score >= 60) and not _AUXILIARY.search(c.ref[0])
+    both = best.score <= 60 and c.score >= 40
+    lost = both and c.ref[0] in origins.in_totals and c.ref[0] not in origins.totals
+    alike = c.score == best.score or c.score >= 60 or lost
+    return alike and not _AUXILIARY.search(c.ref[0])
 
 
 _AUXILIARY = re.compile(r'(^|/|_)aux', re.I)
