@@ -131,9 +131,10 @@ def _read_model(file: Path):
 
         return revive(file).to_keras()
     import keras
+    from transferlit.formats import KerasFile
     from transferlit.sharing import within
 
-    with within(file):
+    with within(file, KerasFile(file).config()[0]):
         return keras.saving.load_model(file, compile=False)
 
 

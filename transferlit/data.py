@@ -12,10 +12,12 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import keras
 import numpy as np
 from keras import tree
+
 from .backends import is_tensorflows, on_tensorflow, tf, to_numpy, to_tensor
 from .keras_internals import draw_as_fit
 
@@ -234,7 +236,7 @@ def by_input(
     names = [t.name for t in model.inputs]
     if isinstance(x, dict) and all(name in x for name in names):
         return [x[name] for name in names]
-    return flat(x)
+    return flat(x)[: len(names)]  # of more, Keras' sequential models take the first
 
 
 def pack_inputs(
@@ -361,13 +363,15 @@ def count_batches(
 class Pipeline:
     "The batches of a dataset or loader, drawn pass by pass as `Model.fit` draws them."
 
-    def __init__(self, x, class_weight=None, shuffle=False, limit=None, check=None):
+    def __init__(self, x, class_weight=None, shuffle=False, limit=None, check=None, together=1):
         self.x, self.shuffle = x, bool(shuffle) and isinstance(x, keras.utils.PyDataset)
         self._check = check  # looks at each batch before it is given, and raises where it is wrong
         self.limit = limit  # batches that are drawn at a time, where that is not a pass
+        self.together = together if limit else 1  # batches of one call of Keras'
         self._draws = draw_as_fit(
             x=x,
             steps_per_epoch=limit,
+            steps_per_execution=self.together,
             class_weight=class_weight,
             shuffle=self.shuffle,
             distribute_strategy=tf.distribute.get_strategy(),
@@ -413,10 +417,11 @@ class Pipeline:
         "The batches of the next pass, or the next of a pass where there is a limit."
         with self._draws.catch_stop_iteration():
             for *_, source in self._draws:
-                batch = next(source)
-                if self._check:
-                    self._check(batch)
-                yield batch
+                call = [next(source), *islice(source, self.together - 1)]
+                for batch in call:
+                    if self._check:
+                        self._check(batch)
+                    yield batch
 
     def state(self) -> tuple:
         "What else than its own passes may change what it gives, as it is now."
@@ -424,6 +429,14 @@ class Pipeline:
             return tuple(_value_of(handle) for handle in _captured(self.x))
         attributes = sorted(getattr(self.x, '__dict__', {}).items())
         return tuple((name, v if isinstance(v, _PLAIN) else id(v)) for name, v in attributes)
+
+    @property
+    def comparable(self) -> bool:
+        "Does it give pass after pass, so that one can be compared with the next?"
+        if self.changes or not self.limit:
+            return not self.changes
+        whole = isinstance(self.x, tf.data.Dataset) and self.turn is not None
+        return whole and self.together == 1
 
     @property
     def numbered(self) -> bool:  # does a pass take batches by number, in an order known here?

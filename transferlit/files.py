@@ -48,6 +48,7 @@ def readable(
     another OSError.
     """
     path = Path(path).expanduser()
+    _check_text(path)
     if not path.exists():
         raise FileNotFoundError(_missing(path))
     if not (path.is_file() or path.is_dir()):
@@ -59,6 +60,11 @@ def readable(
     return path
 
 # %% ../nbs/floor/10_files.ipynb #1d87af0a
+def _check_text(path: Path) -> None:  # the system reads a path up to its first NUL
+    if '\0' in str(path):
+        raise ValueError(f'A path must not hold a NUL. Leave it out. Received: {str(path)!r}.')
+
+
 def _missing(path: Path) -> str:
     "Says what is not there, and names up to ten neighbours of the same kind."
     parent = path.parent
@@ -127,6 +133,7 @@ def writable(
     Raises IsADirectoryError, FileNotFoundError, PermissionError or another OSError, before anything
     is written.
     """
+    _check_text(Path(path))
     path = Path(os.path.realpath(Path(path).expanduser()))
     size = len(os.fsencode(path.name))
     if size > _LONGEST:
@@ -268,6 +275,11 @@ def locked(
             f'Another process holds {str(path)!r}. Wait for it, or give a longer timeout. '
             f'Received: timeout={timeout}.'
         ) from None
+    except IsADirectoryError as error:
+        said = (
+            f'A lock must be a file. Remove the folder in its place. Received: {lock.lock_file!r}'
+        )
+        raise IsADirectoryError(error.errno, said) from None
     try:
         yield
     finally:

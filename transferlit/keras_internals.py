@@ -27,9 +27,10 @@ from .backends import on_tensorflow, tf, to_numpy
 from .tables import Table
 
 # %% auto #0
-__all__ = ['INTERNALS', 'Internal', 'missing', 'internals', 'draw_as_fit', 'draws_by_epoch', 'numbers_by_epoch', 'mask_of',
-           'connect', 'has_adapter_scale', 'adapter_scale', 'add_adapter', 'shows_sizes', 'keras_version', 'is_fresh',
-           'view_as', 'all_layers', 'statistics', 'parts', 'rebuild', 'put_back', 'set_flags', 'rates', 'limit_values']
+__all__ = ['INTERNALS', 'Internal', 'missing', 'internals', 'draw_as_fit', 'try_call', 'draws_by_epoch', 'numbers_by_epoch',
+           'mask_of', 'connect', 'has_adapter_scale', 'adapter_scale', 'add_adapter', 'shows_sizes', 'keras_version',
+           'is_fresh', 'view_as', 'all_layers', 'statistics', 'parts', 'rebuild', 'put_back', 'set_flags', 'rates',
+           'limit_values']
 
 # %% ../nbs/floor/65_keras_internals.ipynb #897ba2ce
 _ALL = ('3.7', '3.10', '3.12', '3.15', '3.16 nightly')
@@ -157,6 +158,13 @@ def draw_as_fit(**how):  # as for `Model.fit`: x, class_weight, shuffle, ...
     from keras.src.backend.tensorflow.trainer import TFEpochIterator
 
     return TFEpochIterator(**how)
+
+
+def try_call(model, x) -> None:
+    "Call a model on shapes alone; raises what Keras raises where it cannot be."
+    from keras.src.backend import compute_output_spec
+
+    compute_output_spec(model, x)
 
 
 def draws_by_epoch() -> bool:
@@ -487,13 +495,14 @@ def limit_values(
     before one takes more, however Keras wraps it on the way.
     """
     initialize, thread = keras.Variable._initialize_with_initializer, threading.get_ident()
-    made, errors = [], []
+    made, errors = 0, []
 
     def initialize_within(variable, initializer):
+        nonlocal made
         if threading.get_ident() == thread:
-            made.append(math.prod(variable.shape))
-            if sum(made) > most:
-                errors.append(refuse(sum(made)))
+            made += math.prod(variable.shape)
+            if made > most:
+                errors.append(refuse(made))
                 raise errors[0]
         initialize(variable, initializer)
 

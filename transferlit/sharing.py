@@ -19,7 +19,7 @@ import keras
 from .checkpoint import restore, save
 from .errors import see
 from .files import atomic_path, file_hash, locked, printable, readable, writable
-from .formats import open_weights
+from .formats import check_work, open_weights
 from .keras_internals import limit_values
 from .paths import by_path
 
@@ -237,14 +237,13 @@ def _check_weights(name, sha256) -> None:
 _SPARE = 1_000_000  # values that a model has and no weight file: seeds, tables of its own
 
 
-def _count_values(weights: Path) -> int:
+def within(weights: Path, architecture: dict):
+    """A block in which variables hold no more values than a weight file. Raises UnsafeFile for an
+    architecture that takes too long to make.
+    """
     with open_weights(weights) as found:
-        return sum(v.size for v in found.values())
-
-
-def within(weights: Path):
-    "A block in which variables hold no more values than a weight file."
-    there = _count_values(weights)
+        there, arrays = sum(v.size for v in found.values()), len(found)
+    check_work(architecture, weights, arrays)
     return limit_values(there + _SPARE, partial(_too_large, there, weights))
 
 # %% ../nbs/guides/30_sharing.ipynb #fb9a11cb
@@ -291,7 +290,7 @@ def _read_shared(folder: Path, custom_objects: dict):
     config = _config(folder)
     try:
         weights = _weights(folder, config)
-        with within(weights):
+        with within(weights, config['architecture']):
             model = _make(config['architecture'], custom_objects)
         restore(model, weights)
     except (OSError, ValueError):

@@ -253,6 +253,17 @@ def test_models_are_shared_grafted_and_barred(tmp_path):
 
 
 @elsewhere
+def test_what_reads_a_variable_that_trains_is_not_cached():
+    other, inputs = keras.layers.Dense(6, name="other"), keras.Input((6,))
+    frozen = keras.layers.Dense(6, trainable=False, name="frozen")(inputs)
+    tied = keras.layers.Lambda(lambda t: t * other.kernel[0], output_shape=(6,), name="tied")
+    beside = other(inputs)
+    model = keras.Model(inputs, [keras.layers.Dense(2, name="head")(tied(frozen)), beside])
+    cut = tl.split(model)
+    assert cut.layers == ["frozen"]
+    assert any("other/kernel" in row["reason"] for row in cut.reasons)
+
+
 def test_masks_cross_the_cut():
     def make():
         keras.utils.set_random_seed(0)

@@ -168,6 +168,16 @@ class Counts(L.Layer):
         return x * 1.0
 
 
+class Doubles(L.Layer):
+    """What large batches hold."""
+    def __init__(self, above, **kwargs):
+        super().__init__(**kwargs)
+        self.above = above
+
+    def call(self, x):
+        return x * 2 if x.shape[0] and x.shape[0] > self.above else x
+
+
 class Scaled(L.Layer):
     def call(self, x, by=1.0, plus=None):
         return x * by + (0 if plus is None else plus)
@@ -225,6 +235,7 @@ HARD = {
     "states": lambda: (wired(lambda x: L.Dense(2)(L.Concatenate(name="all")(frozen(L.LSTM(2, return_state=True, name="rnn"))(x))), shape=(5, 3)), ["rnn", "all"], "trains"),
     "arguments": lambda: (wired(lambda x: L.Dense(2)(Scaled(name="scaled")(frozen(L.Dense(WIDTH, name="a"))(x), by=2.0, plus=x))), ["a", "scaled"], "trains"),
     "own state": lambda: (chain(frozen(Moving(name="moving"))), [], "changes its own variables"),
+    "large batches": lambda: (chain(frozen(L.Dense(WIDTH, name="a")), Doubles(200)), ["a"], "depends on the size of the batch"),
     "own counter": lambda: (chain(Counts()), [], "changes its own variables or attributes"),
     "batch statistic": lambda: (wired(lambda x: L.Dense(2)(x / keras.ops.std(x))), [], "does not give a row for each row"),
     "closure that trains": lambda: (borrowing(lambda other: L.Lambda(lambda t: t @ other.kernel, name="tied"), True), ["frozen"], "reads what trains elsewhere: other/kernel"),
@@ -258,3 +269,9 @@ def test_hard_graphs(name):
     features = [keras.ops.convert_to_tensor(a) for a in arrays(cut.lower(x))]
     equal(arrays(cut.upper(features if len(features) > 1 else features[0], training=False)), arrays(model(x, training=False)))
     assert {id(v) for v in cut.upper.trainable_variables} == {id(v) for v in model.trainable_variables}
+
+
+def test_layers_are_tried_on_the_largest_batch_to_come():
+    model = chain(Doubles(6, name="doubles"), frozen(L.Dense(1, name="a")), shape=(2**20,))
+    assert "doubles" in split(model).layers
+    assert "doubles" not in split(model, most=8).layers

@@ -131,6 +131,15 @@ def test_damage_is_found_before_use(tmp_path, truth, small_shards):
 
 
 @linux
+def test_an_entry_that_is_not_of_features_is_made_anew(tmp_path):
+    model, x = extraction.model(), extraction.data(40)[0]
+    first = precompute(model, x, store=tmp_path, verbose=False)
+    path = first.folder / "manifest.json"
+    path.write_text(disk.dump_sealed({**disk.load_sealed(path.read_bytes()), "about": {}}))
+    again = precompute(model, x, store=tmp_path, verbose=False)
+    assert "not of features" in again.note and again.verify(40) < 1e-5
+
+
 def test_two_processes_compute_once(tmp_path):
     first, second = start("extract", tmp_path), start("extract", tmp_path)
     notes = sorted(p.communicate(timeout=120)[0].split(":")[0] for p in (first, second))

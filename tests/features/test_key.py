@@ -237,6 +237,14 @@ def test_ways_around_the_key_are_noted(what):
     assert not recipe(lambda t: t * FACTOR + math.pi * np.float32(2))
 
 
+def test_what_lies_too_deep_is_noted():
+    held = Slotted(2.0)
+    for _ in range(2000):
+        held = Slotted(held)
+    layer = L.Lambda(lambda t, held=held: t * 2.0)
+    assert "cannot see `own` (a Slotted)" in precompute(model_on(layer), X, verbose=False).note
+
+
 @pytest.mark.parametrize("layer, name, value", [
     (L.ELU(), "alpha", 2.0), (L.Flatten(), "_channels_first", True), (L.CategoryEncoding(5), "sparse", True),
     (L.Bidirectional(L.LSTM(2)), "return_sequences", True), (L.LSTMCell(2), "implementation", 1),

@@ -166,6 +166,30 @@ def deep_json(path):
         z.writestr("model.weights.h5", b"\x89HDF\r\n\x1a\n")
 
 
+def deep_layers(path, wide=30_000, deep=100):
+    """Many layers within one another, which pack well."""
+    layer = {"class_name": "Dense", "config": {"name": "d"}}
+    text = '{"class_name": "Sequential", "config": {"name": "s", "layers": [' * deep + json.dumps([layer] * wide)[1:-1] + "]}}" * deep
+    arrays = io.BytesIO()
+    with h5py.File(arrays, "w") as file:
+        file["layers/d/vars/0"] = np.ones(3)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", text)
+        archive.writestr("model.weights.h5", arrays.getvalue())
+
+
+def twice_two_ways(path, levels=40):
+    """Bidirectional layers within one another: each makes two of the one inside."""
+    layer = {"class_name": "Dense", "config": {"name": "d"}}
+    for i in range(levels):
+        layer = {"class_name": "Bidirectional", "config": {"name": f"b{i}", "layer": layer}}
+    with zipfile.ZipFile(path, "w") as archive, h5py.File(path.with_suffix(".tmp"), "w") as file:
+        file["layers/d/vars/0"] = np.ones(3)
+        file.flush()
+        archive.writestr("config.json", json.dumps({"class_name": "Sequential", "config": {"name": "s", "layers": [layer]}}))
+        archive.write(path.with_suffix(".tmp"), "model.weights.h5")
+
+
 def safetensors(path, head, data=b""):
     text = json.dumps(head).encode() if isinstance(head, dict) else head
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
@@ -184,6 +208,9 @@ def costly(folder):
         "over.index": lambda p: slices(p, (0, 3), (2, 2)), "gap.index": lambda p: slices(p, (0, 1), (2, 2)),
         "twice.index": lambda p: slices(p, (0, 2), (0, 2)), "shifted.index": lambda p: slices(p, (0, 2), (1, 2)),
         "dims.safetensors": lambda p: safetensors(p, {"a": dict(dtype="F32", shape=[(1 << 63) - 1] * 50_000, data_offsets=[0, 0])}),
+        "layers.keras": deep_layers, "two-ways.keras": twice_two_ways,
+        "quotes.checkpoint": lambda p: p.write_bytes(b'model_checkpoint_path: "a"\n"' + b'\\"' * 500_000),
+        "blanks.pbtxt": lambda p: p.write_bytes(b" " * 20_000_000),
         "brackets.safetensors": lambda p: safetensors(p, b'{"a":' + b"[" * 1_000_000),
     }
     for name, make in made.items():

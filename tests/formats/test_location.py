@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import transferlit as tl
 from transferlit.files import file_hash
-from transferlit.formats import UnsafeFile
+from transferlit.formats import UnsafeFile, location
 from transferlit.sharing import _by_fingerprint
 
 v1 = tf.compat.v1
@@ -69,6 +69,26 @@ def test_what_cannot_be_read_is_named(tmp_path, name):
     for use in tl.peek, tl.revive, lambda path: tl.plan(model, path), lambda path: tl.restore(model, path):
         with pytest.raises(ValueError, match=word):
             use(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a" * 1000, "b/" * 100_000 + "c", "가" * 100, "a\0"])
+def test_a_name_that_no_file_can_have_is_that_of_a_missing_one(tmp_path, name):
+    (tmp_path / "checkpoint").write_text(f'model_checkpoint_path: "{name}"')
+    (tmp_path / "m.safetensors.index.json").write_text('{"weight_map": {"a": "%s"}}' % name.replace("/", "").replace("\0", "\\u0000"))
+    for path in tmp_path.iterdir():
+        with pytest.raises((FileNotFoundError, ValueError), match="must lie beside it|needs all its shards") as raised:
+            tl.peek(path)
+        assert len(str(raised.value)) < 1000
+
+
+def test_a_file_that_comes_while_it_is_looked_for_is_read(tmp_path, monkeypatch):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="d")])
+
+    def comes(path):
+        monkeypatch.undo()
+        return tl.save(model, path)
+    monkeypatch.setattr(location, "readable", comes)
+    assert set(tl.open_weights(tmp_path / "m.safetensors")) == {"d/kernel", "d/bias"}
 
 
 def test_arrays_are_for_restore_and_graphs_for_revive(tmp_path):

@@ -221,6 +221,24 @@ def frozen_and_thawed_between_two_fits(fit):
 
 
 @program
+def more_inputs_than_a_sequential_model_has(fit):
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(4, trainable=False), layers.Dense(3)])
+    model.compile("sgd", SPARSE)
+    return fit(model, [X, X * 2], Y, **QUIET).history, state(model)
+
+
+class Halts(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.stop_training = epoch == 1
+
+
+@program
+def stopped_as_an_epoch_begins(fit):
+    model = network()
+    return fit(model, X, Y, epochs=4, callbacks=[Halts()], **QUIET).history, state(model)
+
+
+@program
 def a_fit_of_its_own(fit):
     model = network(Counts)
     history = model.fit(X, Y, epochs=2, **QUIET) if fit is keras.Model.fit else fit(model, X, Y, epochs=2, **QUIET)

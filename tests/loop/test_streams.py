@@ -299,17 +299,22 @@ LIMITED = {
     "an epoch asks for more than a pass": (lambda: pairs().batch(5), dict(epochs=4, steps_per_epoch=7)),
     "repeated without end": (lambda: pairs().batch(5).repeat().map(lambda x, y: (2 * x, y)),
                              dict(epochs=7, steps_per_epoch=4, validation_data=pairs().batch(7))),
+    "repeated before it is batched": (lambda: pairs().repeat().batch(5), dict(epochs=5, steps_per_epoch=4)),
+    "some batches of a PyDataset": (lambda: Numbered(Y), dict(epochs=5, steps_per_epoch=2)),
+    "a PyDataset that shuffles itself": (lambda: Reordered(Y), dict(epochs=4, shuffle=False)),
+    "several steps in a call": (lambda: pairs().batch(5), dict(epochs=4, steps_per_epoch=3, steps_per_execution=2)),
     "several passes an epoch": (lambda: pairs().batch(5).repeat().prefetch(1), dict(epochs=3, steps_per_epoch=12)),
 }
 
 
 @pytest.mark.parametrize("name", LIMITED)
-@pytest.mark.filterwarnings("error:This trains with", "ignore:Your input ran out", "ignore:.shuffle=True")
+@pytest.mark.filterwarnings("error:This trains with", "error:The frozen part runs", "ignore:Your input ran out", "ignore:.shuffle=True")
 def test_epochs_of_some_steps_are_cached_and_those_of_keras(name):
     make, more = LIMITED[name]
-    results = []
+    results, compiled = [], {"steps_per_execution": more.get("steps_per_execution", 1)}
+    more = {name: value for name, value in more.items() if name not in compiled}
     for fit in keras.Model.fit, tl.fit:
-        model = network()
+        model = network(**compiled)
         history = fit(model, make(), verbose=0, **more).history
         results.append((history, [v.tolist() for v in model.get_weights()]))
     assert results[0] == results[1]
@@ -339,6 +344,19 @@ class Numbered(keras.utils.PyDataset):
         return X[8 * i : 8 * i + 8], self.labels[8 * i : 8 * i + 8]
 
 
+class Reordered(Numbered):
+    def __init__(self, labels):
+        super().__init__(labels)
+        self.order = np.arange(ROWS)
+
+    def on_epoch_end(self):
+        self.order = np.roll(self.order, 5)
+
+    def __getitem__(self, i):
+        rows = self.order[8 * i : 8 * i + 8]
+        return X[rows], self.labels[rows]
+
+
 @pytest.mark.parametrize("jit", [True, False])
 def test_labels_that_a_dataset_gives_are_none_of_the_classes(jit):
     labels = np.where(np.arange(ROWS) == 20, 3, Y)
@@ -366,10 +384,27 @@ def test_wrong_arguments_are_errors_in_words_of_the_type_that_keras_raises():
         for fit in keras.Model.fit, tl.fit:
             with pytest.raises(TypeError):
                 fit(model, X, Y, **{"verbose": 0, **wrong})
+    with pytest.raises(TypeError, match="from 0 to 1.*Received: validation_split='a'"):
+        tl.fit(model, X, Y, validation_split="a")
+    for given in dict(x=X, y=Y, sample_weight=np.ones((ROWS, 4))), dict(x=pairs().map(lambda x, y: (x, y, tf.ones(4))).batch(8)):
+        with pytest.raises(ValueError, match="a number a row.*Received: sample_weight of "):
+            tl.fit(model, verbose=0, **given)
+    with pytest.raises(ValueError, match='Missing data for input "'):
+        tl.fit(model, {"another": X}, Y, verbose=0)
     with pytest.raises(ValueError, match="dictionary.*Received: class_weight"):
         tl.fit(model, pairs().batch(8), class_weight=[1, 2, 3])
     with pytest.raises(ValueError, match="from 0 to 2.*Received: y from nan"):
         tl.fit(model, X, np.where(Y == 0, np.nan, Y))
+
+
+@pytest.mark.parametrize("loss", [{"a": SPARSE, "b": "mse"}, [SPARSE, "mse"], {"a": SPARSE}], ids=["named", "in order", "one"])
+def test_labels_of_several_outputs_are_none_of_the_classes(loss):
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, [layers.Dense(3, name="a")(inputs), layers.Dense(1, name="b")(inputs)])
+    model.compile("sgd", loss)
+    labels = [Y + 1, X[:, :1]] if isinstance(loss, list) else {"a": Y + 1, "b": X[:, :1]}
+    with pytest.raises(ValueError, match="from 0 to 2.*Received: y from 1 to 3"):
+        tl.fit(model, X, labels, verbose=0)
 
 
 @pytest.mark.parametrize("form", ["arrays", "dataset"])

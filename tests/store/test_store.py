@@ -182,6 +182,40 @@ def test_a_folder_in_a_file_s_place_is_set_aside(tmp_path, name, whole):
     assert not disk.find_entries(store.real)
 
 
+def link_to_nowhere(path):
+    path.symlink_to(path.parent / "nowhere")
+
+
+@linux
+@pytest.mark.parametrize("make", [os.mkfifo, link_to_nowhere, Path.touch])
+@pytest.mark.parametrize("name", ["manifest.json", "00001.json", "00001.0.bin", ""])
+def test_what_is_no_file_keeps_nobody_waiting(tmp_path, name, make):
+    """A FIFO, a link or an empty file, in the place of a file or of the whole entry; `foreign` is somebody's, too."""
+    store = machine("local", tmp_path)
+    write(store, ONE)
+    path = folder(store, ONE) / name
+    path.unlink() if name else shutil.rmtree(path)
+    make(path)
+    (store.real / "foreign").write_text("precious")
+    assert right(store, ONE) and right_again(store, ONE) and len(store.listing()) == 1
+    assert (store.real / "foreign").read_text() == "precious"
+
+
+def test_a_manifest_that_says_nothing_is_damaged(tmp_path):
+    store = machine("local", tmp_path)
+    write(store, ONE)
+    path = folder(store, ONE) / "manifest.json"
+    path.write_text(disk.dump_sealed({**disk.load_sealed(path.read_bytes()), "about": [1]}))
+    with pytest.raises(Damaged, match="says nothing"):
+        store.read(store.place(ONE))
+
+
+def test_a_folder_in_the_place_of_a_lock_is_told(tmp_path):
+    (tmp_path / ".a.lock").mkdir()
+    with pytest.raises(IsADirectoryError, match="A lock must be a file"), locked(tmp_path / "a"):
+        pass
+
+
 @pytest.mark.parametrize("call", range(0, 24, 3))
 def test_a_full_disk_keeps_the_whole_shards(store, call, monkeypatch):
     """In rows, records or the manifest: a named error, and the next run goes on."""

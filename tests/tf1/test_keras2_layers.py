@@ -111,6 +111,17 @@ def called(kind, name, config, shape=(None, 3), **operands):
 def operation(name, **operands): return called("TFOpLambda", name, dict(function=name), **operands)
 
 
+def test_a_class_of_a_keras_file_may_be_called_otherwise_here(tmp_path):
+    "Its arrays lie under the name of the class in the file."
+    kind = type("Weighed", (Gained,), {"__module__": __name__})
+    model = keras.Sequential([keras.Input((3,)), kind(name="gain")])
+    model.set_weights([np.array([2., 3, 4])])
+    model.save(tmp_path/"m.keras")
+    found = tl.revive(tmp_path/"m.keras", custom_objects={"Weighed": Gained}).to_keras()
+    np.testing.assert_array_equal(found.get_weights()[0], [2, 3, 4])
+    assert Gained.__name__ == "Gained" and type(found.get_layer("gain")) is Gained
+
+
 def test_whole_parts_of_a_quotient(tmp_path):
     x = np.float32([[-3, 1, 5]])
     assert np.array_equal(tl.revive(write(operation("compat.v1.floor_div", y=2.), tmp_path/"m.h5")).to_keras()(x), x//2)

@@ -6,7 +6,7 @@ import tensorflow as tf
 import transferlit as tl
 from transferlit.tf1 import Limits, read_graph
 from transferlit.formats import UnsafeFile
-from transferlit.tf1.inference import Inference
+from transferlit.tf1.inference import Inference, read_constant_texts
 from transferlit.tf1.limits import TooLarge, check_loops, check_sizes
 
 v1 = tf.compat.v1
@@ -398,3 +398,84 @@ def test_a_saved_model_without_signatures_says_that_it_has_no_output(tmp_path):
     module.weight = tf.Variable(np.ones((3, 2), "float32"))
     tf.saved_model.save(module, str(tmp_path/"s"))
     with pytest.raises(ValueError, match="must have an output"): tl.revive(tmp_path/"s").to_keras()
+
+
+def trained(loss, scope=None):
+    v1.train.GradientDescentOptimizer(.1).minimize(loss, var_list=v1.get_collection("trainable_variables", scope))
+
+
+def fed_one_by_one():
+    x, t = v1.placeholder(tf.float32, [], "x"), v1.placeholder(tf.float32, [], "t")
+    trained(tf.reduce_sum(tf.square(tf.add(x*held("w"), held("bb"), name="wanted") - t)))
+
+
+def ranked_pairs():
+    items, score = held("items", 9, 4), held("user", 4)
+    a, b = (tf.gather(items, placed(n, None, dtype=tf.int32)) for n in ("better", "worse"))
+    trained(-tf.reduce_mean(tf.math.log_sigmoid(tf.subtract(tf.reduce_sum(a*score, 1), tf.reduce_sum(b*score, 1), name="wanted"))))
+
+
+def log_probabilities():
+    y = tf.identity(dense(placed("x", None, 3), 2, "logits"), "wanted")
+    trained(-tf.reduce_mean(tf.reduce_sum(placed("t", None, 2)*tf.nn.log_softmax(y), 1)))
+
+
+def for_each_step():
+    y = tf.tensordot(placed("x", None, 5, 3), held("kernel", 3, 4), 1, name="wanted")
+    trained(tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=placed("t", None, 5, dtype=tf.int32), logits=y)))
+
+
+def aligned_by_ctc():
+    y = tf.reshape(dense(tf.reshape(placed("x", None, 5, 3), [-1, 3]), 4, "each"), [-1, 5, 4], name="wanted")
+    labels = v1.sparse_placeholder(tf.int32, name="t")
+    trained(tf.reduce_mean(v1.nn.ctc_loss(labels, tf.transpose(y, [1, 0, 2]), placed("n", None, dtype=tf.int32))))
+
+
+@pytest.mark.parametrize("build", [fed_one_by_one, ranked_pairs, log_probabilities, for_each_step, aligned_by_ctc])
+def test_the_model_ends_before_its_loss(build, tmp_path):
+    old = saved(tmp_path, build)
+    of = {node.name: node.input[0] for node in old.meta.graph_def.node if node.op == "Identity"}
+    first, _ = old.candidates[0].ref
+    assert first in ("wanted", of.get("wanted"))
+
+
+def judge(x):
+    with v1.variable_scope("judge", reuse=v1.AUTO_REUSE): return tf.matmul(x, v1.get_variable("kernel", [3, 1]))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_generator_is_offered_and_not_what_judges_it(mixed, tmp_path):
+    def build():
+        x, z = placed("x", None, 3), placed("z", None, 2)
+        with v1.variable_scope("maker"): made = tf.tanh(tf.matmul(z, v1.get_variable("kernel", [2, 3])), name="made")
+        loss = tf.reduce_mean(judge(made)) - tf.reduce_mean(judge(x))
+        if mixed:
+            part = tf.random.uniform([tf.shape(x)[0], 1])
+            between = part*x + (1 - part)*made
+            loss += tf.reduce_mean(tf.square(tf.gradients(judge(between), between)[0]))
+        trained(loss, "judge")
+        trained(-tf.reduce_mean(judge(made)), "maker")
+    old = saved(tmp_path, build)
+    named = {c.ref[0] for c in old.candidates if c.score >= 40}
+    assert "maker/made" in named and not any("judge" in n and "maker/kernel" in old.origins.variables[n] for n in named)
+    try: model = old.to_keras()
+    except ValueError as error: assert "maker/made" in str(error) and "outputs=" in str(error)
+    else: assert old.report["made"][-1]["outputs"] == ["maker/made:0"] and "judge" in str(model.notes)
+
+
+@pytest.mark.parametrize("read", [
+    tf.strings.to_number, lambda text: tf.cast(tf.strings.to_hash_bucket_fast(text, 5), tf.float32)], ids=["numbers", "buckets"])
+def test_numbers_out_of_text_in_the_file_are_no_input(read, tmp_path):
+    old = saved(tmp_path, lambda: tf.matmul(placed("x", None, 3)*read(tf.constant(["1", "2", "3"])), held("k", 3, 2), name="y"))
+    model = old.to_keras()
+    assert [t.name for t in model.inputs] == ["x"] and old.report["made"][-1]["difference"] < 1e-6
+
+
+def test_long_text_in_the_file_is_not_read_before_it_is_asked_for(tmp_path):
+    "One value of a million copies is a few bytes in a file."
+    graph = tf.Graph()
+    with graph.as_default(): tf.strings.to_number(tf.constant("1", shape=[3]), name="y")
+    definition = graph.as_graph_def()
+    definition.node[0].attr["value"].tensor.tensor_shape.dim[0].size = 10**9
+    nodes = {node.name: node for node in definition.node}
+    assert read_constant_texts(nodes) == nodes

@@ -205,7 +205,7 @@ def test_two_loops_from_both_ends_are_bidirectional(build, count, tmp_path):
 
 
 @pytest.mark.parametrize("cell, sizes, backwards, take, kinds", [
-    (lstm, (4, 4), False, lambda hs, _: hs[-1], ["LSTM"]), (lstm, (4, 4), True, lambda hs, states: hs[-1] + states[1], ["LSTM"]),
+    (lstm, (4, 4), False, lambda hs, _: hs[-1], ["LSTM"]), (two_lstms, (4, 4, 5, 5), False, lambda hs, states: hs[-1] + states[3] + hs[1], ["LSTM", "LSTM"]), (lstm, (4, 4), True, lambda hs, states: hs[-1] + states[1], ["LSTM"]),
     (gru, (4,), False, lambda hs, _: tf.reduce_mean(tf.stack(hs, 1), 1), ["GRU"]), (basic, (4,), False, lambda hs, _: hs[2] - hs[-1], ["SimpleRNN"]), (leaking, (4, 4), False, lambda hs, _: hs[-1], [])])
 def test_steps_written_out_are_a_layer(cell, sizes, backwards, take, kinds, tmp_path):
     with tf.Graph().as_default(), v1.Session() as session:
@@ -222,3 +222,179 @@ def test_steps_written_out_are_a_layer(cell, sizes, backwards, take, kinds, tmp_
     model = old.to_keras("y:0")
     np.testing.assert_allclose(model(X), truth, atol=1e-5)
     assert [k for k in (type(l).__name__ for l in model.layers) if k in ("LSTM", "GRU", "SimpleRNN")] == kinds and old.report["made"][-1]["native"]
+
+
+@pytest.mark.parametrize("cut", [
+    lambda x: [tf.squeeze(step, 1) for step in tf.split(x, 6, 1)], lambda x: [x[:, t] for t in range(6)],
+    lambda x: tf.split(tf.reshape(tf.transpose(x, [1, 0, 2]), [-1, 3]), 6, 0), lambda x: tf.unstack(tf.transpose(x, [1, 0, 2]))], ids=["split", "slices", "rows", "time first"])
+def test_steps_however_they_are_cut_out(cut, tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 6, 3], "x")
+        states = (tf.zeros([tf.shape(x)[0], 4]),)
+        for step in cut(x):
+            with v1.variable_scope("rnn", reuse=v1.AUTO_REUSE): h, states = gru(step, states)
+        tf.identity(h, "y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        truth = session.run("y:0", {"x:0": X})
+    model = tl.revive(tmp_path/"rnn.ckpt").to_keras("y:0")
+    np.testing.assert_allclose(model(X), truth, atol=1e-5)
+    assert [type(l).__name__ for l in model.layers] == ["InputLayer", "GRU"]
+
+
+def residual(x, states):
+    h, states = gru(x, states, 3)
+    return x + h, states
+
+
+def one_state(x, states):
+    "`state_is_tuple=False`, as it was at first."
+    c, h = tf.split(states[0], 2, 1)
+    h, (h, c) = lstm(x, (h, c))
+    return h, (tf.concat([c, h], 1),)
+
+
+def peepholes(x, states):
+    h, c = states
+    i, j, f, o = tf.split(affine(tf.concat([x, h], 1), 16, "cell"), 4, 1)
+    c = tf.sigmoid(f + 1. + c*held("w_f", 4))*c + tf.sigmoid(i + c*held("w_i", 4))*tf.tanh(j)
+    h = tf.sigmoid(o + c*held("w_o", 4))*tf.tanh(c)
+    return h, (h, c)
+
+
+def projected(x, states):
+    c, h = states
+    h, (_, c) = lstm(x, (h, c), 5)
+    h = tf.matmul(h, held("projection", 5, 3))
+    return h, (c, h)
+
+
+@pytest.mark.parametrize("cell, sizes, last, kinds", [(residual, (3,), True, ["GRU"]), (one_state, (8,), False, ["LSTM"])])
+def test_cells_in_wrappers(cell, sizes, last, kinds, tmp_path):
+    found, made = revived(tmp_path, cell, sizes, last)
+    assert [k for k in found if k in ("LSTM", "GRU")] == kinds and made["native"]
+
+
+@pytest.mark.parametrize("cell, sizes, why", [(peepholes, (4, 4), "peepholes"), (projected, (5, 3), "projects")])
+def test_what_keras_has_no_cell_for_says_why(cell, sizes, why, tmp_path):
+    _, made = revived(tmp_path, cell, sizes)
+    assert not made["native"] and any(why in reason for reason in made["refused"])
+
+
+class Cell:
+    "What `dynamic_rnn` asks of a cell."
+    def __init__(self, step, sizes): self.step, self.state_size, self.output_size = step, sizes, sizes[-1]
+    def __call__(self, x, states, scope=None): return self.step(x, states)
+    def zero_state(self, rows, dtype): return tuple(tf.zeros([rows, n], dtype) for n in self.state_size)
+    def get_initial_state(self, inputs=None, batch_size=None, dtype=None): return self.zero_state(batch_size, dtype)
+
+
+LENGTHS = np.array([6, 2, 1, 4])
+
+
+def ends(x, n):
+    _, (h, c) = v1.nn.dynamic_rnn(Cell(lstm, (4, 4)), x, n, dtype=tf.float32)
+    return tf.concat([h, c], 1)
+
+
+def sequences(x, n):
+    y, _ = v1.nn.dynamic_rnn(Cell(gru, (4,)), x, n, dtype=tf.float32)
+    return tf.reduce_sum(y, 1)
+
+
+def mean_over_padding(x, n):
+    "Behind the loop the graph knows of no mask: its mean takes the zeros, too, and so does what reads on."
+    y, _ = v1.nn.dynamic_rnn(Cell(gru, (4,)), x, n, dtype=tf.float32)
+    y = tf.ensure_shape(y, [None, 6, 4])
+    with v1.variable_scope("above"): _, (h,) = v1.nn.dynamic_rnn(Cell(basic, (4,)), y, dtype=tf.float32)
+    return tf.reduce_mean(y, 1) + h
+
+
+def two_over_lengths(x, n):
+    y, states = v1.nn.dynamic_rnn(Cell(two_lstms, (4, 4, 5, 5)), x, n, dtype=tf.float32)
+    return tf.concat([tf.reduce_max(y, 1), states[1]], 1)
+
+
+def from_both_ends(x, n):
+    both, _ = v1.nn.bidirectional_dynamic_rnn(Cell(gru, (4,)), Cell(gru, (4,)), x, n, dtype=tf.float32)
+    return tf.reduce_max(tf.concat(both, 2), 1)
+
+
+def states_from_both_ends(x, n):
+    _, ((a,), (b, _)) = v1.nn.bidirectional_dynamic_rnn(Cell(gru, (4,)), Cell(lstm, (4, 4)), x, n, dtype=tf.float32)
+    return tf.concat([a, b], 1)
+
+
+def stack_from_the_end(x, n):
+    turned = tf.reverse_sequence(x, n, seq_axis=1, batch_axis=0)
+    y, _ = v1.nn.dynamic_rnn(Cell(two_lstms, (4, 4, 5, 5)), turned, n, dtype=tf.float32)
+    return tf.reduce_sum(tf.reverse_sequence(y, n, seq_axis=1, batch_axis=0)*tf.reshape(tf.range(6.), [1, 6, 1]), 1)
+
+
+def lengths_of_padding(x, n):
+    inside = tf.sequence_mask(n, 6, tf.float32)
+    counted = tf.cast(tf.reduce_sum(tf.sign(tf.reduce_max(tf.abs(x*inside[..., None]), 2)), 1), tf.int32)
+    return v1.nn.dynamic_rnn(Cell(basic, (4,)), x, counted, dtype=tf.float32)[1][0]
+
+
+@pytest.mark.parametrize("build, kinds", [
+    (ends, ["LSTM"]), (sequences, ["GRU"]), (mean_over_padding, ["GRU", "SimpleRNN"]), (two_over_lengths, ["LSTM", "LSTM"]), (from_both_ends, ["Bidirectional"]),
+    (states_from_both_ends, ["GRU", "LSTM"]), (stack_from_the_end, ["LSTM", "LSTM"]), (lengths_of_padding, ["SimpleRNN"])], ids=lambda p: getattr(p, "__name__", None))
+def test_rows_of_different_lengths_are_masked(build, kinds, tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, n = v1.placeholder(tf.float32, [None, 6, 3], "x"), v1.placeholder(tf.int32, [None], "n")
+        tf.identity(build(x, n), "y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        truth = session.run("y:0", {"x:0": X, "n:0": LENGTHS})
+    old = tl.revive(tmp_path/"rnn.ckpt")
+    model = old.to_keras("y:0")
+    given = [{"x": X, "n": LENGTHS}[t.name] for t in model.inputs]
+    np.testing.assert_allclose(model(given), truth, atol=1e-5)
+    assert sorted(type(l).__name__ for l in model.layers if isinstance(l, (keras.layers.RNN, keras.layers.Bidirectional))) == kinds
+    model.save(tmp_path/"new.keras")
+    np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(given), truth, atol=1e-5)
+
+
+def test_a_row_that_starts_anew_is_no_mask(tmp_path):
+    "Where a row is over, the state is set back to zeros, not kept."
+    def body(t, h, x, n):
+        over = tf.tile((t >= n)[:, None], [1, 4])
+        return t + 1, tf.where(over, tf.zeros_like(h), basic(x[:, t], (h,))[0])
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, n = v1.placeholder(tf.float32, [None, 6, 3], "x"), v1.placeholder(tf.int32, [None], "n")
+        _, h = v1.while_loop(lambda t, h: t < 6, lambda t, h: body(t, h, x, n), (0, tf.zeros([tf.shape(x)[0], 4])))
+        tf.identity(h, "y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        truth = session.run("y:0", {"x:0": X, "n:0": LENGTHS})
+    model = tl.revive(tmp_path/"rnn.ckpt").to_keras("y:0")
+    np.testing.assert_allclose(model([{"x": X, "n": LENGTHS}[t.name] for t in model.inputs]), truth, atol=1e-5)
+
+
+def from_a_state(x, s):
+    h, c = s
+    return v1.nn.dynamic_rnn(Cell(lstm, (4, 4)), x, initial_state=(h, c))[1][0]
+
+
+def decoded(x, s):
+    with v1.variable_scope("encoder"): _, states = v1.nn.dynamic_rnn(Cell(gru, (4,)), x, initial_state=s[:1])
+    with v1.variable_scope("decoder"): return v1.nn.dynamic_rnn(Cell(gru, (4,)), x[:, ::-1], initial_state=states)[0][:, 2]
+
+
+@pytest.mark.parametrize("build, kinds", [(from_a_state, ["LSTM"]), (decoded, ["GRU", "GRU"])])
+def test_a_loop_that_starts_from_a_given_state(build, kinds, tmp_path):
+    given = {name: np.random.default_rng(i).normal(size=(4, 4)).astype("float32") for i, name in enumerate("hc")} | {"x": X}
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, states = v1.placeholder(tf.float32, [None, 6, 3], "x"), tuple(v1.placeholder(tf.float32, [None, 4], n) for n in "hc")
+        tf.identity(build(x, states), "y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        truth = session.run("y:0", {f"{name}:0": a for name, a in given.items()})
+    old = tl.revive(tmp_path/"rnn.ckpt")
+    model = old.to_keras("y:0")
+    arrays = [given[t.name] for t in model.inputs]
+    np.testing.assert_allclose(model(arrays), truth, atol=1e-5)
+    assert [type(l).__name__ for l in model.layers if isinstance(l, keras.layers.RNN)] == kinds and old.report["made"][-1]["native"]
+    model.save(tmp_path/"new.keras")
+    np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(arrays), truth, atol=1e-5)

@@ -245,6 +245,12 @@ def test_a_layer_checks_what_it_is_given(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_packed_graph_unpacks_to_no_more_than_there_may_be(tmp_path):
+    """Zeros pack a thousandfold: 1 MB of a configuration would be a graph of 1 GB."""
+    bomb = base64.b64encode(zlib.compress(bytes(100_000_000), 9)).decode()
+    with pytest.raises(UnsafeFile, match="may take 67,108,864 bytes"): GraphLayer(bomb, ["x:0"], ["out:0"])(X)
+
+
 def huge(text): return text.replace('"units": 2', '"units": 2000000000')
 
 
@@ -269,6 +275,48 @@ def test_a_configuration_asks_for_no_more_than_the_file_holds(suffix, tmp_path):
     with pytest.raises(UnsafeFile, match="more values than the file"): tl.revive(path)
     for file, code in ((good, 0), (path, 1)):
         assert CliRunner().invoke(app, ["plan", str(file), str(tmp_path/"w.safetensors")]).exit_code == code
+
+
+def changed_keras(path, change):
+    """A `.keras` file of one layer whose layers are what `change` makes of them."""
+    keras.Sequential([keras.Input((3,)), keras.layers.Activation("relu", name="d")]).save(path.with_name("good.keras"))
+    with zipfile.ZipFile(path.with_name("good.keras")) as old, zipfile.ZipFile(path, "w") as new:
+        config = json.loads(old.read("config.json"))
+        config["config"]["layers"] = change(*config["config"]["layers"])
+        for name in old.namelist(): new.writestr(name, json.dumps(config) if name == "config.json" else old.read(name))
+    return config
+
+
+def numbered(layer, count): return [layer | {"config": layer["config"] | {"name": f"{layer['config']['name']}{i}"}} for i in range(count)]
+
+
+def test_many_layers_are_refused_before_they_are_made(tmp_path):
+    """Keras takes minutes for a `Sequential` of 2,000 layers, which pack into some KB."""
+    def many(start, layer): return [start, *numbered(layer, 2000)]
+    config = changed_keras(tmp_path/"m.keras", many)
+    with pytest.raises(UnsafeFile, match="15,000 calls of layers"): tl.revive(tmp_path/"m.keras")
+    folder = tl.share(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")]), tmp_path/"shared")
+    told = json.loads((folder/"config.json").read_text("utf-8"))
+    (folder/"config.json").write_text(json.dumps(told | {"architecture": config}))
+    with pytest.raises(UnsafeFile, match="15,000 calls of layers"): tl.shared(folder)
+
+
+PIPELINE = {"module": "keras.layers", "class_name": "Pipeline", "config": {"name": "p", "layers": []}, "registered_name": None}
+
+
+def test_what_layers_raise_comes_in_words(tmp_path):
+    """An empty pipeline names a variable that it has not; a model that says it is built needs layers."""
+    changed_keras(tmp_path/"m.keras", lambda start, layer: [start, PIPELINE])
+    with pytest.raises(ValueError, match="must be understood by Keras"): tl.revive(tmp_path/"m.keras")
+    changed_keras(tmp_path/"none.keras", lambda start, layer: [])
+    with pytest.raises(ValueError, match="has no layers"): tl.revive(tmp_path/"none.keras")
+
+
+@pytest.mark.parametrize("text, said", [('node { name: "x" op: "Placeholder" } node { name: "y" op: "Identity" input: "x" }', "must say its types.*'x'"),
+                                        ("node {" * 100_000, "must hold a MetaGraphDef")], ids=["types", "depth"])
+def test_a_graph_that_cannot_be_one_is_refused_in_words(text, said, tmp_path):
+    (tmp_path/"m.pbtxt").write_text(text)
+    with pytest.raises(ValueError, match=said): tl.revive(tmp_path/"m.pbtxt")
 
 
 def test_a_graph_writes_nothing_to_the_terminal(tmp_path, capfd):

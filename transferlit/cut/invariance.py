@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from contextlib import suppress
 
 import keras
 import numpy as np
@@ -88,6 +89,7 @@ def _known(op) -> bool:
     return isinstance(op, keras.Layer) and all(map(is_own, layers_of(op)))
 
 # %% ../../nbs/cut/40_invariance.ipynb #23d2cd1d
+_MANY_ROWS = 2048  # more than most batches have
 _RANDOM_OP = re.compile(
     r'Random|Multinomial|TruncatedNormal|Rng|Stateful(Uniform|Standard)|SampleDistorted'
 )
@@ -114,18 +116,19 @@ class _Watch(keras.StatelessScope):
 
 
 def _watched(call, symbols) -> tuple:
-    "As `_traced`, on backends that show no operations: the variables alone."
-    with _Watch() as scope:
-        try:
-            keras.backend.compute_output_spec(call, *symbols)
-        except Exception:
-            return None, []
+    "As `_traced`, on backends that show no operations: the variables alone, read on blank rows."
+    with _Watch() as scope, suppress(Exception):
+        call(*map(_blank, symbols))
     return None, list(scope.seen.values())
 
 
-def _traced(graph, step, training) -> tuple:
+def _blank(symbol):
+    return keras.ops.zeros([n or 2 for n in symbol.shape], symbol.dtype)
+
+
+def _traced(graph, step, training, size=None) -> tuple:
     """The operations of `step`, as (kind, settings), and the variables it touches, traced without
-    values; None and nothing where it can't be traced so.
+    values, on batches of `size` rows or of any; None and nothing where it can't be traced so.
     """
 
     def call(*given):
@@ -134,7 +137,7 @@ def _traced(graph, step, training) -> tuple:
 
     if not on_tensorflow():
         return _watched(call, [graph.tensor[key] for key in step.reads])
-    specs = [tf.TensorSpec(graph.tensor[key].shape, graph.tensor[key].dtype) for key in step.reads]
+    specs = [_spec(graph.tensor[key], size) for key in step.reads]
     try:
         traced = tf.function(call, autograph=False).get_concrete_function(*specs).graph
     except Exception:
@@ -146,6 +149,11 @@ def _traced(graph, step, training) -> tuple:
     )
 
 # %% ../../nbs/cut/40_invariance.ipynb #cf188740
+def _spec(symbol, size: int | None):
+    fixed = size and symbol.shape[:1] == (None,)
+    return tf.TensorSpec((size, *symbol.shape[1:]) if fixed else symbol.shape, symbol.dtype)
+
+
 def _borrowed(graph, step) -> dict:
     """Variables, by name, that the step computes with although none of its layers holds them:
     caught by a closure, or an argument.
@@ -171,8 +179,12 @@ def _draws(graph, step, training) -> bool:  # does it draw random numbers, as fa
     return any(_RANDOM_OP.search(kind) for kind, _ in _traced(graph, step, training)[0] or ())
 
 
-def _elementwise(graph, step) -> bool:
-    "Does it treat each number alone, in training as in inference?"
+def _inner(ops) -> list:  # what is done with the inputs, whose shapes differ
+    return [op for op in ops or () if op[0] != 'Placeholder']
+
+
+def _elementwise(graph, step, most: int | None) -> bool:
+    "Does it treat each number alone, in training as in inference, in a batch of any size?"
     if any(
         graph.tensor[key].shape[:1] not in ((), graph.tensor[step.reads[0]].shape[:1])
         for key in (*step.reads, *step.writes)
@@ -183,6 +195,7 @@ def _elementwise(graph, step) -> bool:
         ops is not None
         and {kind for kind, _ in ops} <= _ELEMENTWISE
         and ops == _traced(graph, step, False)[0]
+        and _inner(ops) == _inner(_traced(graph, step, True, max(_MANY_ROWS, most or 0))[0])
     )
     return plain and _equal(before, state_of(step.op))
 
@@ -220,13 +233,25 @@ def _other(rows):  # the same numbers in another order, and smaller
     return turned * keras.ops.cast(0.5, rows.dtype) if floats else turned
 
 # %% ../../nbs/cut/40_invariance.ipynb #e104fc54
+_LITTLE = 1 << 22  # bytes that a step reads
+
+
+def _run(step, values: dict, training) -> list:
+    run_step(step, values, training)
+    return [keras.ops.convert_to_numpy(values[key]) for key in step.writes]
+
+
+def _repeated(rows, size: int):
+    return keras.ops.take(rows, np.arange(size) % len(rows), axis=0)
+
+
 class _Probe:
     """Runs steps on a few rows, to see what looking can't. Each variant shares some rows with the
     plain one.
     """
 
-    def __init__(self, graph, sample, training):
-        self.graph, self.training, self.done = graph, training, 0
+    def __init__(self, graph, sample, training, most=None):
+        self.graph, self.training, self.most, self.done = graph, training, most, 0
         rows = _few(graph.root.inputs, sample)
         self.rows, self.half = len(rows[0]), (half := len(rows[0]) // 2)
         other = list(map(_other, rows))
@@ -247,9 +272,21 @@ class _Probe:
         self.done = place
 
     def run(self, step, training, variant='plain') -> list:  # what `step` makes, as arrays
-        values = dict(self.values[variant])
-        run_step(step, values, training)
-        return [keras.ops.convert_to_numpy(values[key]) for key in step.writes]
+        return _run(step, dict(self.values[variant]), training)
+
+    def sizes(self, step) -> list:
+        "Numbers of rows to try: as many as cost little, and those of the batches to come."
+        if 'part' not in self.values:
+            return []  # the model insists on one
+        given = [keras.ops.convert_to_numpy(self.values['plain'][key]) for key in step.reads]
+        row = sum(a.nbytes for a in given) // self.rows
+        sizes = {min(_MANY_ROWS, _LITTLE // max(1, row)), self.most or 0}
+        return [size for size in sorted(sizes) if size > self.rows]
+
+    def enlarged(self, step, training, size) -> list:
+        "What `step` makes of the same rows, over and over up to `size`."
+        plain = self.values['plain']
+        return _run(step, {key: _repeated(plain[key], size) for key in step.reads}, training)
 
 # %% ../../nbs/cut/40_invariance.ipynb #182314e7
 def _examine(probe, step, training) -> str | None:
@@ -286,10 +323,20 @@ def _compare(probe, step, training) -> str | None:
     for name, rows in ('head', slice(half)), ('tail', slice(half, None)):
         if not _equal([a[rows] for a in plain], [a[rows] for a in probe.run(step, training, name)]):
             return 'mixes the rows of a batch'
-    if 'part' in probe.values and not _close(
-        [a[half:] for a in plain], probe.run(step, training, 'part')
-    ):
+    if not _holds_for_sizes(probe, step, training, plain):
         return 'depends on the size of the batch or the place of a row in it'
+
+
+def _holds_for_sizes(probe, step, training, plain) -> bool:
+    if 'part' in probe.values:
+        part = [a[probe.half :] for a in plain]
+        if not _close(part, probe.run(step, training, 'part')):
+            return False
+    for size in probe.sizes(step):
+        wanted = [a[np.arange(size) % len(a)] for a in plain]
+        if not _close(wanted, probe.enlarged(step, training, size)):
+            return False
+    return True
 
 # %% ../../nbs/cut/40_invariance.ipynb #072d2641
 def _equal(left, right) -> bool:
@@ -317,14 +364,9 @@ def _close(left, right) -> bool:
 
 # %% ../../nbs/cut/40_invariance.ipynb #5f001482
 class Judge:
-    def __init__(self, graph, training, inference, sample):
-        self.graph, self.training, self.inference, self.sample, self.probe = (
-            graph,
-            training,
-            inference,
-            sample,
-            None,
-        )
+    def __init__(self, graph, training, inference, sample, most=None):
+        self.graph, self.training, self.inference = graph, training, inference
+        self.sample, self.most, self.probe = sample, most, None
         self.below, self.why, self.excused, self.borrowed = set(), {}, {}, {}
 
     def run(self):
@@ -347,7 +389,9 @@ class Judge:
         settled = always or _known(step.op)
         if not settled:
             always = settled = self.borrows(step)
-        settled = settled or (passing and not self.inference) or _elementwise(self.graph, step)
+        settled = (
+            settled or (passing and not self.inference) or _elementwise(self.graph, step, self.most)
+        )
         if not settled:
             always, passing = self.examine(step, passing)
         if reason := always or (not self.inference and passing):
@@ -364,7 +408,8 @@ class Judge:
 
     def examine(self, step, passing) -> tuple:  # looking didn't settle it
         try:
-            self.probe = self.probe or _Probe(self.graph, self.sample, not self.inference)
+            if self.probe is None:
+                self.probe = _Probe(self.graph, self.sample, not self.inference, self.most)
         except ValueError as error:
             return f'cannot be judged without a `sample` ({error})', None
         self.probe.reach(step, self.below)

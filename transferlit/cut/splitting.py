@@ -132,6 +132,8 @@ def split(
     # a few rows of x, or a function that gives them, to judge layers that looking can't; made up
     # where not given
     sample=None,
+    # rows of the largest batch to come, which layers of one's own are tried on; some if None
+    most: int | None = None,
 ) -> Split:
     """Cut `model` above the largest part whose output cannot change while training, where it leaves
     the fewest bytes.
@@ -140,7 +142,8 @@ def split(
     whose layers can't be seen.
     """
     graph = graph_of(model, sample)
-    judge = Judge(graph, {id(v) for v in model.trainable_variables}, inference, sample).run()
+    training = {id(v) for v in model.trainable_variables}
+    judge = Judge(graph, training, inference, sample, most).run()
     stay = {
         step for step in judge.below if getattr(step.op, 'variables', None) or step in judge.excused
     }

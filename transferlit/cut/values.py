@@ -75,7 +75,7 @@ def _is_library_function(function) -> bool:
 
 # %% ../../nbs/cut/30_values.ipynb #f59f745a
 _SCALARS = str, int, float, bool, type(None)
-_MOST = 20_000  # values in one reading
+_MOST, _DEEPEST = 20_000, 150  # values in one reading, and one within the other
 
 # %% ../../nbs/cut/30_values.ipynb #b13a2b09
 class Reading:
@@ -83,6 +83,7 @@ class Reading:
 
     def __init__(self):
         self.unseen, self._places, self._held, self._keys = [], {}, [], set()
+        self._depth = 0
 
     def read(self, value, name=''):
         "`value` as lists, dictionaries, texts and numbers; `name` is how to speak of it."
@@ -92,14 +93,20 @@ class Reading:
             return ['again', self._places[id(value)]]
         self._places[id(value)] = len(self._held)
         self._held.append(value)  # as long as it is held, no other value gets its id
-        if len(self._held) > _MOST:
+        if len(self._held) > _MOST or self._depth > _DEEPEST:
             return self.miss(value, name)
-        read = next(read for holds, read in _READERS if holds(value))
+        self._depth += 1
         try:
-            told = read(self, value, name)
-            return [told, *_read_more(self, value, name)] if _has_more(value, read) else told
+            return self._read_parts(value, name)
         except Exception:
             return self.miss(value, name)
+        finally:
+            self._depth -= 1
+
+    def _read_parts(self, value, name):
+        read = next(read for holds, read in _READERS if holds(value))
+        told = read(self, value, name)
+        return [told, *_read_more(self, value, name)] if _has_more(value, read) else told
 
     def miss(self, value, name='') -> str:
         kind = type(value).__name__

@@ -26,7 +26,8 @@ def the_ray():
     ImportError with the way to install it.
     """
     try:
-        import ray, ray.data
+        import ray
+        import ray.data
     except ImportError as error:
         raise ImportError(
             "engine='ray' needs Ray. Install it: pip install 'transferlit[ray]'. Received:"

@@ -106,6 +106,8 @@ def find_stored(job, parts, store, folder) -> tuple:  # features or None, and wh
 def _compared(job, parts, entry) -> Features:
     "With some of its rows made anew. Raises Unlike where they differ."
     _check_rows(job, entry.rows)
+    if not {'parts', 'error', 'beside'} <= entry.about.keys():
+        raise disk.Damaged(entry.folder, ['manifest.json is not of features'])
     features = make_features(job, parts, entry.arrays, entry)
     if job.source.stream and job.source.once:
         return replace(

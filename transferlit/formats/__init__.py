@@ -1,8 +1,8 @@
 """What weight files hold, read without running code: one mapping from path to array for every format."""
 from importlib import import_module
 
-from .entries import BadFile, MissingPart, Stored, UnsafeFile, Weights
-from .keras_files import KerasFile, legacy_name, named_layers
+from .entries import BadFile, MissingPart, Stored, UnsafeFile, Weights, explain_faults
+from .keras_files import KerasFile, check_work, legacy_name, named_layers
 from .tf_checkpoint import read_index
 from .location import locate_graph
 from .reading import open_weights, peek
@@ -12,6 +12,8 @@ _WRITING = {"check_names", "replace_file", "write_arrays", "writer_for"}  # load
 __all__ = [
     "BadFile",
     "check_names",
+    "check_work",
+    "explain_faults",
     "KerasFile",
     "legacy_name",
     "locate_graph",

@@ -59,6 +59,7 @@ def _prefix(path: Path) -> Path:
     """Where a checkpoint really lies: an index may be a link. Raises OSError before anything is
     written.
     """
+    _check_length(path)
     index = writable(Path(f'{path}.index'))
     if index.suffix != '.index':
         raise OSError(
@@ -66,8 +67,21 @@ def _prefix(path: Path) -> Path:
             f' another path. Received: {str(path)!r}, which leads to {str(index)!r}.'
         )
     prefix = index.with_suffix('')
-    writable(Path(f'{prefix}.data-00000-of-00000'))  # the longest name to come
+    _check_length(prefix)
     return prefix
+
+
+_ROOM = 255 - len('.data-00000-of-00001')  # bytes: TensorFlow adds this to the name of its data
+
+
+def _check_length(prefix: Path) -> None:
+    size = len(os.fsencode(prefix.name))
+    if size > _ROOM:
+        raise OSError(
+            f'The name of a checkpoint may take {_ROOM} bytes, `.ckpt` included: {_ROOM - 5}'
+            f' letters, or {(_ROOM - 5) // 3} Korean ones. Shorten it, or choose another format.'
+            f' Received: {str(prefix)!r}, whose name takes {size}.'
+        )
 
 # %% ../../nbs/formats/85_arrays.ipynb #1a3d9a13
 def _clear_data(prefix: Path) -> None:

@@ -38,7 +38,7 @@ from .zip_archive import Archive, member_source
 
 # %% auto #0
 __all__ = ['legacy_name', 'named_layers', 'keras3_entries', 'hdf5_entries', 'open_hdf5', 'open_keras', 'read_keras',
-           'open_keras_shards', 'KerasFile']
+           'open_keras_shards', 'KerasFile', 'check_work']
 
 # %% ../../nbs/formats/50_keras_files.ipynb #55bf3ae6
 def legacy_name(
@@ -173,32 +173,39 @@ def _is_layer(value) -> bool:  # as Keras writes one into a configuration
     )
 
 # %% ../../nbs/formats/50_keras_files.ipynb #93283952
-def _configured(layer: dict, here: tuple = ()) -> dict:  # steps of a group to `_Layer`
-    """Every layer below one, under the group that Keras gives it: an attribute by its name, members
-    of a list by their class.
+def _configured(layer: dict, here: tuple = (), allowance=None) -> dict:
+    """Every layer below one as `_Layer`, by the steps to the group that Keras gives it: an
+    attribute by its name, members of a list by their class. Raises UnsafeFile for too many.
     """
-    found = {}
+    found, allowance = {}, allowance or Allowance('', steps_to_layers=_STEPS)
     for key, value in (layer.get('config') or {}).items():
         if _is_layer(value):
-            found |= _one(value, (*here, key))
+            found |= _one(value, (*here, key), allowance)
         elif isinstance(value, list):
-            count = {}
-            for member in filter(_is_layer, value):
-                group = _snake(member['class_name'])
-                count[group] = count.get(group, -1) + 1
-                found |= _one(
-                    member, (*here, key, group + (f'_{count[group]}' if count[group] else ''))
-                )
+            for group, member in _groups(filter(_is_layer, value)):
+                found |= _one(member, (*here, key, group), allowance)
     return found
 
 
-def _one(layer: dict, here: tuple) -> dict:
+_STEPS = 1_000_000  # to all layers of a configuration together: they may lie in one another
+
+
+def _groups(members):  # of a list, with the group of each
+    count = {}
+    for member in members:
+        group = _snake(member['class_name'])
+        count[group] = count.get(group, -1) + 1
+        yield group + (f'_{count[group]}' if count[group] else ''), member
+
+
+def _one(layer: dict, here: tuple, allowance: Allowance) -> dict:
+    allowance.use('steps_to_layers', len(here))
     name, kind, config = layer['config']['name'], layer['class_name'], layer['config']
-    found = {here: _Layer(name, kind, config), **_configured(layer, here)}
+    found = {here: _Layer(name, kind, config), **_configured(layer, here, allowance)}
     if kind in ('LSTM', 'GRU', 'SimpleRNN'):
         found[*here, 'cell'] = _Layer(None, kind + 'Cell', config)
     if kind == 'Bidirectional' and _is_layer(inner := config.get('layer')):
-        found |= _both_ways(inner, config, here)
+        found |= _both_ways(inner, config, here, allowance)
     return found
 
 
@@ -212,7 +219,7 @@ def named_layers(config: dict) -> dict:  # steps of a group to (path of names, `
     return found
 
 # %% ../../nbs/formats/50_keras_files.ipynb #4bc3dfdb
-def _both_ways(inner: dict, config: dict, here: tuple) -> dict:
+def _both_ways(inner: dict, config: dict, here: tuple, allowance: Allowance) -> dict:
     "A bidirectional layer names the two that it makes of the one that it was given."
     found, base = {}, inner['config']['name'].removeprefix('forward_')
     for way in 'forward', 'backward':
@@ -222,7 +229,7 @@ def _both_ways(inner: dict, config: dict, here: tuple) -> dict:
             if _is_layer(given)
             else {**inner, 'config': {**inner['config'], 'name': f'{way}_{base}'}}
         )
-        found |= _one(made, (*here, f'{way}_layer'))
+        found |= _one(made, (*here, f'{way}_layer'), allowance)
     return found
 
 # %% ../../nbs/formats/50_keras_files.ipynb #1d4f401f
@@ -298,7 +305,8 @@ def keras3_entries(
     path: str | os.PathLike = '',  # the file, for messages
 ) -> list:  # of `Stored`
     "Every variable, with the layer's real name where the file or the configuration has one."
-    owners, known = _vars_of(tree), _configured(config or {})
+    steps = Allowance(path, steps_to_layers=_STEPS)
+    owners, known = _vars_of(tree), _configured(config or {}, allowance=steps)
     entries, allowance = [], _allowance(path)
     for steps, (_, data) in owners.items():
         owner = _owner(steps, owners, known, len(data))
@@ -517,7 +525,7 @@ class KerasFile:
         with explain_faults(self.path, 'a file of Keras'):
             read = _config_in_zip if zipfile.is_zipfile(self.path) else _config_in_h5
             config, version, loss = read(self.path)
-        if not isinstance(config, dict):
+        if not isinstance(config, dict) or 'class_name' not in config:
             raise ValueError(
                 'A file must hold a configuration to become a model; this one holds weights only.'
                 ' Build the model and `restore` the weights. Received:'
@@ -571,6 +579,50 @@ def _config_in_zip(path) -> tuple:
         return config or None, metadata.get('keras_version', ''), loss
     finally:
         archive.close()
+
+# %% ../../nbs/formats/50_keras_files.ipynb #e7cf99f7
+_WORK = 15_000  # calls of layers, or 20 for each array where that is more: some seconds
+
+
+def check_work(
+    config: dict,  # of a model
+    path: str | os.PathLike,  # the file, for the message
+    arrays: int,  # that the file holds
+) -> None:
+    "Raises UnsafeFile for a configuration that takes too long to become a model."
+    allowance = Allowance(path, calls_of_layers=max(_WORK, 20 * arrays))
+    with explain_faults(path, 'a file of Keras'):
+        allowance.use('calls_of_layers', _work(config)[0])
+
+
+def _work(value) -> tuple:  # calls that making it takes, and those of calling it once
+    if isinstance(value, list):
+        return _total(map(_work, value))
+    if not isinstance(value, dict):
+        return 0, 0
+    inner = _total(map(_work, value.values()))
+    layer = _is_layer(value) and 'DTypePolicy' not in str(value['class_name'])
+    return _work_of(value, *inner) if layer else inner
+
+
+def _total(pairs) -> tuple:
+    making, calling = zip((0, 0), *pairs)
+    return sum(making), sum(calling)
+
+# %% ../../nbs/formats/50_keras_files.ipynb #1063ca4e
+_MAKING = 10  # calls that take as long as it takes to make a layer
+
+
+def _work_of(layer: dict, making: int, calling: int) -> tuple:  # with that of the layers inside
+    kind, ways = layer['class_name'], 2 if layer['class_name'] == 'Bidirectional' else 1
+    calling = ways * max(1, calling)
+    called = _length(layer.get('inbound_nodes'))
+    again = _length(layer['config'].get('layers')) // 2 if kind == 'Sequential' else 0
+    return ways * making + _MAKING + (again + called) * calling, max(1, called) * calling
+
+
+def _length(value) -> int:
+    return len(value) if isinstance(value, list) else 0
 
 # %% ../../nbs/formats/50_keras_files.ipynb #2b5e5620
 def _write_keras(archive: Archive, target, config: dict) -> None:

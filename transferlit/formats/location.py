@@ -54,7 +54,9 @@ LOCATIONS = {
 }
 
 # %% ../../nbs/formats/75_location.ipynb #6de28d11
-_TOKEN = re.compile(rb'#[^\n]*|(\w+)|("(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\')|[^\s]', re.S)
+_TEXTS = rb'"(?:[^"\\\n]|\\.)*', rb"'(?:[^'\\\n]|\\.)*"
+_OPEN = b'|'.join(_TEXTS)  # a text that nothing closes is passed over once, not letter by letter
+_TOKEN = re.compile(rb'#[^\n]*|(\w+)|(%s"|%s\')|%s|[^\s]' % (*_TEXTS, _OPEN), re.S)
 _ESCAPE = re.compile(rb'\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|(.))', re.S)
 _CONTROLS = {
     b'a': b'\a',
@@ -96,14 +98,19 @@ def _named(state: Path) -> Location:
     inside = name if not os.path.isabs(name) and '..' not in parts[1] else parts[0][-1]
     for way in dict.fromkeys((inside, parts[0][-1], parts[1][-1])):
         prefix = Prefix.of(os.path.join(state.parent, re.sub(r'-\?{5}-of-\d{5}$', '', way)))
-        if found := _at_prefix(prefix):
+        if _may_exist(prefix) and (found := _at_prefix(prefix)):
             return found
     there = sorted({_shown(at) for at in _contents(state.parent) if at.checkpoint or at.graph})
     raise MissingPart(
         f'The checkpoint that {state.name!r} names must lie beside it. Give the path of one that is'
         f' there: {", ".join(there) or "there is none"}. Received: {str(state)!r}, which names'
-        f' {name!r}.'
+        f' {name[:200]!r}.'
     )
+
+
+def _may_exist(prefix: Prefix) -> bool:  # or is it longer than systems have names and paths
+    path = os.fsencode(str(prefix))
+    return len(path) < 4000 and all(len(name) <= 255 for name in path.split(b'/'))
 
 # %% ../../nbs/formats/75_location.ipynb #61a6fc7f
 def _at_prefix(prefix: Prefix) -> Location | None:
@@ -251,6 +258,7 @@ _GRAPH_TEXT = re.compile(
     rb'(?:\s|#[^\n]*\n)*(?:node|graph_def|meta_info_def|meta_graphs)\s*\{'
     rb'|\s*saved_model_schema_version\s*:'
 )
+_LONGEST_PREFACE = 1 << 16  # bytes of blanks and remarks before a graph as text
 
 
 def holds_graph(
@@ -259,7 +267,7 @@ def holds_graph(
     if not os.path.getsize(path):
         return False
     data = _content(path)
-    if _GRAPH_TEXT.match(data):
+    if _GRAPH_TEXT.match(data[:_LONGEST_PREFACE]):
         return True
     try:
         _, value = next(iter(fields(data)))
@@ -381,7 +389,7 @@ def _nothing(prefix: Prefix) -> Location:
             f'A path must lead to one checkpoint. Choose among: {", ".join(longer)}. Received:'
             f' {str(prefix)!r}.'
         )
-    return readable(str(prefix))  # raises, with what lies beside
+    return locate(readable(str(prefix)))  # raises, unless it has come meanwhile
 
 # %% ../../nbs/formats/75_location.ipynb #ed8202e9
 @dataclass(frozen=True)

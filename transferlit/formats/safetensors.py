@@ -198,9 +198,9 @@ def shard_beside(
             f'A shard must lie beside its index. Do not trust this file. Received: {name!r} in'
             f' {str(index)!r}.'
         )
-    if not (index.parent / name).is_file():
+    if not os.path.isfile(index.parent / name):  # too long a name is that of no file
         raise MissingPart(
-            f'An index needs all its shards beside it. Copy {name!r} to {str(index.parent)!r}.'
+            f'An index needs all its shards beside it. Copy {name[:200]!r} to {str(index.parent)!r}.'
             f' Received: {str(index)!r} without it.'
         )
     return index.parent / name

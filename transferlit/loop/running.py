@@ -98,6 +98,11 @@ class _Hooks:
         getattr(self.callbacks, f'on_{self.kind}_batch_end')(step, logs)
 
     @property
+    def most(self) -> int | None:
+        "Steps of the next call, at most: a training that was told to stop takes one call of Keras'."
+        return self.each or (self.model.steps_per_execution if self.stopped else None)
+
+    @property
     def stopped(self) -> bool:
         halt = {'train': 'stop_training', 'test': 'stop_evaluating'}[self.kind]
         return getattr(self.model, halt)
@@ -110,7 +115,7 @@ def _steps(program: Program, source, hooks: _Hooks) -> dict:
     seen, logs = 0, {}
     for rows, order, step, stop in source.epoch():
         while step < stop:
-            count = _pace(program, stop - step, hooks.each)
+            count = _pace(program, stop - step, hooks.most)
             hooks.begin(seen)
             logs = _call(program, rows, order, step, step + count)
             step, seen = step + count, seen + (hooks.each or count)

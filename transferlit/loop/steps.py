@@ -18,7 +18,7 @@ from keras import tree
 
 from ..backends import compile_graph, is_tensor, on_tensorflow, tf, to_numpy
 from ..data import by_input, flat, map_flat, pack_inputs
-from ..keras_internals import is_fresh, shows_sizes, view_as
+from ..keras_internals import is_fresh, shows_sizes, try_call, view_as
 
 # %% auto #0
 __all__ = ['are_same', 'own_step', 'Work', 'Layout', 'one_step', 'first_shows', 'first_size', 'spans', 'Program', 'build',
@@ -241,13 +241,30 @@ class Program:
 # %% ../../nbs/loop/20_steps.ipynb #7575dea2
 def _knows(model, x) -> bool:
     "Does the model know its outputs for an x of these shapes?"
-    own_call = not type(model).call.__module__.startswith('keras.')
-    if own_call or not model.built or not getattr(model, 'outputs', None):
+    if not _is_shown(model) or not _has_form(x, model):
         return False
     pairs = list(zip(by_input(x, model), model.inputs))
-    return len(flat(x)) == len(model.inputs) and all(
-        _agree(a.shape[1:], i.shape[1:]) for a, i in pairs
-    )
+    return all(_agree(a.shape[1:], i.shape[1:]) for a, i in pairs)
+
+
+def _is_shown(model) -> bool:
+    "Are the layers between its inputs and outputs all there is to a call of it?"
+    if not type(model).call.__module__.startswith('keras.'):
+        return False
+    return model.built and bool(getattr(model, 'outputs', None))
+
+
+def _has_form(x, model) -> bool:
+    "Is `x` in the structure of the inputs, or else named as they are? Keras looks at any other."
+    if len(flat(x)) != len(model.inputs):
+        return False
+    if isinstance(x, dict):
+        return all(t.name in x for t in model.inputs)
+    return not tree.is_nested(x) or _structure(x) == _structure(_graph(model).input)
+
+
+def _structure(x):  # lists are tuples to Keras
+    return tree.map_structure(lambda _: None, tree.lists_to_tuples(x))
 
 
 def _agree(shape, other) -> bool:  # but for what is open
@@ -302,6 +319,8 @@ def build(
     if is_fresh(model):
         _FRESH.add(model)
     batch = map_flat(_known, keras.utils.unpack_x_y_sample_weight(batch))
+    if _is_shown(model) and not _has_form(batch[0], model):
+        try_call(model, batch[0])
     _shaped(model, batch[0])._symbolic_build(data_batch=batch)
 
 

@@ -146,12 +146,13 @@ def _nbytes(batch) -> int:
     return total
 
 
-def _groups(batches) -> Iterator[list]:
-    "Batches of one shape that came within a short time."
+def _groups(batches, together: int = 1) -> Iterator[list]:
+    "Batches of one shape that came within a short time: as many as make whole calls of Keras'."
     held, began, nbytes = [], time.perf_counter(), 0
     for batch in batches:
         other = held and [t.shape[1:] for t in flat(batch)] != [t.shape[1:] for t in flat(held[0])]
-        if held and (other or nbytes > _BYTES or time.perf_counter() - began > _SECONDS):
+        full = nbytes > _BYTES or time.perf_counter() - began > _SECONDS
+        if held and (other or full and len(held) % together == 0):
             yield held
             held, began, nbytes = [], time.perf_counter(), 0
         held.append(batch)
@@ -232,13 +233,13 @@ class _Kept:
         "How many rows there is room for, of the size of these."
         return self.room * leaves[0].shape[0] // max(1, _nbytes(leaves))
 
-    def takes(self, leaves: list) -> bool:
-        "Are the rows of these tensors of the same shape?"
+    def why_not(self, leaves: list) -> str | None:
+        "Why these tensors cannot be kept; None where they can."
         shapes = [tuple(t.shape[1:]) for t in leaves]
-        return not self.arrays or [a.shape[1:] for a in self.arrays] == shapes
-
-    def fits(self, leaves: list) -> bool:
-        return self.rows + leaves[0].shape[0] <= self.limit(leaves)
+        if self.arrays and [a.shape[1:] for a in self.arrays] != shapes:
+            return 'its batches differ in shape'
+        full = self.rows + leaves[0].shape[0] > self.limit(leaves)
+        return 'what it gives does not fit in memory' if full else None
 
     def add(self, leaves: list, expected: int) -> None:  # rows of a pass, as far as is known
         end = self.rows + leaves[0].shape[0]
@@ -263,13 +264,49 @@ class _Kept:
         return [_as_tensor(a[: self.rows]) for a in self.arrays]
 
 # %% ../../nbs/rows/40_streams.ipynb #bfd57c9e
+class _Again:
+    "Rows that came before, found by their marks: where passes cannot be compared."
+
+    def __init__(self, run: Callable, kept: _Kept):
+        self.run, self.kept = run, kept
+        self.marks, self.found, self.leaves = [], None, None
+        self.drawn, self.epochs = 0, 0
+
+    def add(self, group: list, marks: list) -> str | None:  # why it cannot be done
+        "Make and keep what is not known of these batches."
+        for batch, marked in zip(group, marks):
+            self.drawn += len(marked)
+            if self.found is not None and self.found.places(marked) is not None:
+                continue
+            leaves = self.run(batch)
+            if why := self.kept.why_not(leaves):
+                return why
+            self.kept.add(leaves, expected=0)
+            self.marks.append(marked)
+        return None
+
+    def find(self, marks: list) -> tuple:
+        "The tensors of all rows that are kept, and the places of these in them."
+        if self.leaves is None or len(self.leaves[0]) < self.kept.rows:
+            self.leaves = self.kept.as_tensors()
+            self.found = _Found(np.concatenate(self.marks))
+        return self.leaves, self.found.places(np.concatenate(marks))
+
+    def in_vain(self, patience: int) -> bool:
+        "Was every row of so many epochs a new one? Asked as an epoch ends."
+        self.epochs += 1
+        return self.epochs == patience and self.drawn == self.kept.rows
+
+
 class Stream:
     "Batches of a pipeline, pass after pass: drawn, then kept where they can be."
 
     batch_size, even = None, False  # batches may be of uneven size
 
-    def __init__(self, pipeline: Pipeline, made: Made = Made(), passes=1, room=2**33, stored=None):
-        self.pipeline, self.made = pipeline, made
+    def __init__(
+        self, pipeline: Pipeline, made=Made(), passes=1, room=2**33, stored=None, together=1
+    ):
+        self.pipeline, self.made, self.together = pipeline, made, together
         self._going = None  # the pass in the middle of which an epoch ended
         batch = tree.lists_to_tuples(pipeline.form)
         self.form, self._run = made.form(batch), made.runner(batch)
@@ -280,8 +317,8 @@ class Stream:
             self._leaves, self._found = stored.leaves, _Found(stored.marks)
         self._first, self._draw, self._state = None, None, None
         self._short = False  # had the last pass fewer batches than its length says?
-        if passes > 1 and pipeline.changes:
-            self._drop(pipeline.changes)
+        seeks = self._keeps and made.lower is not None and not pipeline.comparable
+        self._again = _Again(self._run, self._kept) if seeks else None
 
     @property
     def steps(self) -> int | None:
@@ -301,6 +338,8 @@ class Stream:
             self._draw = None
             self._drop('a variable or attribute that it reads was changed')
         batches = map(tree.lists_to_tuples, self.pipeline.batches())
+        if not self.pipeline.comparable:
+            return self._sought(batches)
         if self.pipeline.limit:
             return self._limited(batches, self._draw is None)
         return self._drawn(batches) if self._draw is None else self._recalled()
@@ -327,7 +366,7 @@ class Stream:
         if most:
             due = min(going.count + most, self.pipeline.turn)
             batches = islice(batches, due - going.count)
-        for group in _groups(batches):
+        for group in _groups(batches, self.together):
             going.count += len(group)
             yield self._stretch(group, going.seen)
         self._short = going.count < due
@@ -345,6 +384,39 @@ class Stream:
             going.count = self._going.count
             self.pipeline.skip(going.count)
         return going
+
+    def _sought(self, batches: Iterator) -> Iterator:
+        "A pass, all or some, as it is drawn; rows that came before are not made again."
+        taken, pipeline = 0, self.pipeline
+        for group in _groups(batches, self.together):
+            taken += len(group)
+            sizes = [flat(batch)[0].shape[0] for batch in group]
+            leaves, places = self._look_up(group) or self._flowing(group, sizes)
+            yield leaves, loose_order(sizes, places), 0, len(sizes)
+        if pipeline.limit:
+            self._short = not pipeline.counted and taken < pipeline.limit
+        else:
+            self._short = taken < (self.steps or 0)
+        if self._again and self._again.in_vain(3 if pipeline.limit else 2):
+            self._forget('no row of it came a second time (it augments, or has a state)')
+
+    def _look_up(self, group: list) -> tuple | None:
+        "Tensors and the places of these rows in them; None where they cannot be kept."
+        if not self._again:
+            return None
+        marks = [mark_rows(batch) for batch in group]
+        if why := self._again.add(group, marks):
+            return self._forget(why)
+        return self._again.find(marks)
+
+    def _forget(self, why: str) -> None:
+        self._again = None
+        self._drop(why)
+
+    def _flowing(self, group: list, sizes: list) -> tuple:
+        "Tensors of these rows alone."
+        leaves = [tf.concat(column, 0) for column in zip(*map(self._run, group))]
+        return leaves, np.arange(sum(sizes))
 
     def _recalled(self, most: int | None = None) -> Iterator:
         "A pass of what is kept, all or some."
@@ -373,18 +445,16 @@ class Stream:
         return leaves, loose_order(sizes, places), 0, len(sizes)
 
     def _make(self, group: list, sizes: list) -> tuple:
-        leaves = [tf.concat(column, 0) for column in zip(*map(self._run, group))]
+        leaves, places = self._flowing(group, sizes)
         if self._keeps and self._found is None:
             self._keep(leaves, most=max(sizes))
         elif self._keeps and self._first is None:
             self._drop('it gave rows that are not among those that were stored')
-        return leaves, np.arange(sum(sizes))
+        return leaves, places
 
     def _keep(self, leaves: list, most: int) -> None:  # most: rows of a batch
-        if not self._kept.takes(leaves):
-            self._drop('its batches differ in shape')
-        elif not self._kept.fits(leaves):
-            self._drop('what it gives does not fit in memory')
+        if why := self._kept.why_not(leaves):
+            self._drop(why)
         else:
             self._kept.add(leaves, expected=most * (self.steps or 0))
 

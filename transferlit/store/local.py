@@ -14,6 +14,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 import uuid
@@ -75,9 +76,27 @@ def _write_json(path: Path, content: dict) -> None:  # whole or absent
 def _read_json(path: Path) -> dict | None:
     "What `_write_json` wrote; None where it is missing or damaged."
     try:
-        return load_sealed(path.read_bytes())
+        return load_sealed(_read_file(path))
     except OSError:
         return None
+
+
+def _read_file(path: Path) -> bytes:
+    with _open_file(path) as file:
+        return file.read()
+
+
+def _open_file(path: Path):
+    "Raises OSError for what is no file: a FIFO would keep whoever opens it waiting."
+    file = open(path, 'rb', opener=_open_at_once)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, 'not a file', str(path))
+    return file
+
+
+def _open_at_once(path, flags: int) -> int:
+    return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0))
 
 # %% ../../nbs/store/10_local.ipynb #efb237b6
 class StoredRows:
@@ -194,7 +213,7 @@ def _find_fault(folder: Path, shard: int, record: dict) -> str | None:
 
 
 def _find_file_fault(path: Path, size: int, digest: str) -> str | None:
-    with open(path, 'rb') as file:
+    with _open_file(path) as file:
         found = os.fstat(file.fileno()).st_size
         if found != size:
             return f'{path.name} has {found:,} bytes instead of {size:,}'
@@ -277,13 +296,27 @@ def _is_folder(path: Path) -> bool:
 
 def _set_aside(path: Path) -> None:
     "Move what is not part of an entry to `foreign/`, beside the entries."
-    aside = path.parent.parent / 'foreign'
+    _move_aside(path, path.parent.parent, f'{path.parent.name}-{path.name}')
+
+
+def _move_aside(path: Path, root: Path, name: str) -> None:
+    aside = _first_free(root / 'foreign', Path.is_dir)
     aside.mkdir(exist_ok=True)
-    target, n = aside / f'{path.parent.name}-{path.name}', 1
-    while os.path.lexists(target):
-        target, n = target.with_name(f'{path.parent.name}-{path.name}-{n}'), n + 1
     with suppress(FileNotFoundError):
-        shutil.move(path, target)
+        shutil.move(path, _first_free(aside / name))
+
+
+def _first_free(path: Path, serves=None) -> Path:
+    "`path`, or with a number behind it: nothing is there, or what serves."
+    found, n = path, 1
+    while os.path.lexists(found) and not (serves and serves(found)):
+        found, n = path.with_name(f'{path.name}-{n}'), n + 1
+    return found
+
+
+def _clear_place(folder: Path) -> None:  # of an entry
+    if os.path.lexists(folder) and not folder.is_dir():
+        _move_aside(folder, folder.parent, folder.name)
 
 
 def _set_aside_folder(path: Path) -> None:
@@ -360,6 +393,7 @@ class Writer:
         self.folder, self.fields, self.entry = folder, fields, entry or folder.name
         self.shard_bytes = shard_bytes or shard_limits.bytes
         self.open = None
+        _clear_place(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self._go_on(_read_shards(folder, self.entry) if shards is None else [*shards])
         _clear_behind(folder, len(self.shards))
@@ -474,6 +508,8 @@ def check_manifest(
     entry, shards = manifest.get('entry'), manifest.get('shards') or [None]
     if entry != folder.name:
         raise Damaged(folder, [f'it is the entry {str(entry)[:12]} of another key'])
+    if not isinstance(manifest.get('about'), dict):
+        raise Damaged(folder, ['manifest.json says nothing of what was stored'])
     for n, record in enumerate(shards):
         if not is_record(record, entry, n) or record['fields'] != manifest.get('fields'):
             raise Damaged(folder, [f'shard {n} is of another entry or place'])
@@ -484,10 +520,10 @@ def _read_manifest(folder: Path) -> dict | None:
     "The manifest; None where there is no whole entry. Raises as `check_manifest` does."
     path = folder / 'manifest.json'
     try:
-        content = path.read_bytes()
+        content = _read_file(path)
     except FileNotFoundError:
         return None
-    except OSError:  # a folder in its place
+    except OSError:  # a folder or a FIFO in its place
         raise Damaged(folder, [f'{path.name} cannot be read']) from None
     return check_manifest(load_sealed(content), folder)
 

@@ -43,7 +43,8 @@ def open_filesystem(
     for an unknown protocol.
     """
     try:
-        import fsspec.core, fsspec.registry
+        import fsspec.core
+        import fsspec.registry
     except ImportError as error:
         raise ImportError(
             "A store at a URL needs fsspec. Install it: pip install 'transferlit[remote]'."

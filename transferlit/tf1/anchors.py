@@ -40,6 +40,10 @@ class Anchor:
         return self.node.op
 
     @property
+    def name(self) -> str:
+        return self.node.name
+
+    @property
     def inputs(self) -> list:  # tensors
         return self.view.ins(self.node.name)
 

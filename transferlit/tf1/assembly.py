@@ -67,7 +67,19 @@ def recognise(
             units.append(unit)
             done |= unit.nodes
     rest = [n for n in view.order if n in refused or not any(n in u.nodes for u in units)]
-    return units + Leftovers(view, rest, set(refused), units).units()
+    return _needed(view, units + Leftovers(view, rest, set(refused), units).units())
+
+
+def _needed(view, units: list) -> list:
+    "The units that the outputs come from; a layer of many steps leaves what cut these out unused."
+    makers = {ref: unit for unit in units for ref in unit.outputs}
+    found, waiting = {}, list(view.outputs)
+    while waiting:
+        unit = makers.get(waiting.pop())
+        if unit is not None and id(unit) not in found:
+            found[id(unit)] = unit
+            waiting += unit.inputs
+    return [unit for unit in units if id(unit) in found]
 
 # %% ../../nbs/tf1/58_assembly.ipynb #d46d25e7
 _CALL = re.compile(r'^((Stateful)?PartitionedCall(_\d+)?/)+')
@@ -198,9 +210,9 @@ def _made(view, unit) -> keras.layers.Layer:
     for choice in unit.choices:
         try:
             layer = unit.make({**choice, **({'dtype': float_type} if float_type else {})})
-            layer(arrays if len(arrays) > 1 else arrays[0])
+            unit.call(layer, arrays)
             layer.set_weights(unit.arrays)
-            found = layer(arrays if len(arrays) > 1 else arrays[0])
+            found = unit.call(layer, arrays)
         except _CANNOT_BE as error:
             unit.note = brief(error, 200)
             continue
@@ -241,8 +253,7 @@ def assemble(
     for unit in _in_order(view, units):
         layer = made.get(unit.name) or _made(view, unit)
         made[unit.name] = layer
-        given = [tensors[r] for r in unit.inputs]
-        found = layer(given if len(given) > 1 else given[0])
+        found = unit.call(layer, [tensors[r] for r in unit.inputs])
         tensors.update(zip(unit.outputs, found if isinstance(found, (list, tuple)) else [found]))
     outputs = [tensors[r] for r in view.outputs]
     inputs = [tensors[r] for r in view.inputs]

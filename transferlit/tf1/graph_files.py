@@ -11,6 +11,7 @@ import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from tensorflow.python.framework import op_def_registry
 
 from ..errors import see
 from ..formats import UnsafeFile, locate_graph, open_weights, read_index
-from ..files import readable
+from ..files import printable, readable
 
 # %% auto #0
 __all__ = ['COMPUTES', 'VARIABLES', 'ASSIGN', 'GraphFile', 'find_graph', 'read_graph', 'read_collections', 'brief', 'to_ref',
@@ -74,7 +75,7 @@ def _parsed(data: bytes):
         except DecodeError:
             try:
                 proto = text_format.Parse(data.decode(), kind(), allow_unknown_field=True)
-            except (UnicodeDecodeError, text_format.ParseError):
+            except (UnicodeDecodeError, RecursionError, text_format.ParseError):
                 continue
         if _nodes_of(proto):
             return proto
@@ -92,11 +93,36 @@ def read_graph(
             f' or is it a pointer of Git LFS? Received: {Path(path).name!r},'
             f' {Path(path).stat().st_size:,} bytes.'
         )
+    meta = _chosen(proto, tag)
+    _check_types(meta.graph_def)
+    return meta
+
+
+def _chosen(proto, tag: str) -> meta_graph_pb2.MetaGraphDef:
     if isinstance(proto, graph_pb2.GraphDef):
         return meta_graph_pb2.MetaGraphDef(graph_def=proto)
     if isinstance(proto, meta_graph_pb2.MetaGraphDef):
         return proto
     return next((m for m in proto.meta_graphs if tag in m.meta_info_def.tags), proto.meta_graphs[0])
+
+
+def _check_types(graph) -> None:
+    "Raises ValueError for a node that leaves out a type which its operation needs."
+    for node in graph.node:
+        left_out = [name for name in _needed_types(node.op) if name not in node.attr]
+        if left_out:
+            raise ValueError(
+                'A node of a graph must say its types. Was the file changed by hand? Export it'
+                f' again. Received: {printable(node.name)!r}, {printable(node.op)!r} without'
+                f' {left_out[0]!r}.'
+            )
+
+
+@lru_cache(None)
+def _needed_types(op: str) -> tuple:  # attributes that have no default
+    known = op_def_registry.get(op)
+    needed = [a for a in known.attr if a.type == 'type'] if known else []
+    return tuple(a.name for a in needed if not a.HasField('default_value'))
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #6cb8c918
 def _values(name, collection) -> list:
@@ -709,7 +735,7 @@ def _unfold_fork(flow, then, other) -> list | None:
     return [*flow.nodes, type(node)(name=node.name, op='IdentityN', input=ends)]
 
 
-_NODES = 1 << 15  # of a graph whose functions were replaced; more where its file has more
+_NODES = 1 << 13  # of a graph whose functions were replaced; more where its file has more
 
 
 def _count_nodes(graph) -> int:

@@ -8,6 +8,7 @@ Docs: https://transferlit.github.io/transferlit/tf1/inference.html.md"""
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -21,7 +22,7 @@ from .limits import Limits, folded_bytes, too_large
 # %% auto #0
 __all__ = ['SAME', 'SHAPES', 'NOISE', 'LOOP', 'CONTROL', 'UNARY', 'constant', 'normalize_graph', 'order', 'moving',
            'use_moving_averages', 'execute', 'numpy_dtype', 'Inference', 'Piece', 'placeholder', 'literal_session',
-           'Runner']
+           'read_constant_texts', 'Runner']
 
 # %% ../../nbs/tf1/20_inference.ipynb #d8d0e78b
 SAME = {
@@ -416,6 +417,7 @@ class Inference:
     def __post_init__(self):
         self.alias, self.kind, self.ins, self.dead, self.memo = {}, {}, {}, set(), {}
         self.dropouts, self.missing, self.stateful, self.folded = [], [], set(), 0
+        self.place = {name: i for i, name in enumerate(self.nodes)}
         for name in order(self.nodes):
             self._visit(self.nodes[name])
 
@@ -742,8 +744,7 @@ def _cone(self, refs: list, stop=()) -> list:
         found.add(ref[0])
         if ref not in self.fed:
             stack += [self.resolve(r) for r in self.ins.get(ref[0], [])]
-    place = {name: i for i, name in enumerate(self.nodes)}
-    return sorted(found, key=place.__getitem__)
+    return sorted(found, key=self.place.__getitem__)
 
 
 Inference.value, Inference._is_leaf, Inference._outputs = _value, _is_leaf, _outputs
@@ -909,6 +910,57 @@ def literal_session(
     return v1.Session(
         graph=graph, config=v1.ConfigProto(graph_options=options, allow_soft_placement=True)
     )
+
+# %% ../../nbs/tf1/20_inference.ipynb #287f95a5
+_READS_TEXT = {'StringToNumber', 'DecodeRaw', 'StringToHashBucketFast', 'StringToHashBucketStrong'}
+_ON_TEXT = _READS_TEXT | {
+    *('Identity', 'Reshape', 'ExpandDims', 'Squeeze', 'StridedSlice', 'StringStrip'),
+    *('StringSplit', 'StringSplitV2', 'StringLower', 'StringUpper', 'Substr'),
+}
+
+
+def read_constant_texts(
+    nodes: dict,  # name to NodeDef, inputs first
+) -> dict:  # the same, with constants for the numbers that are read out of constant texts
+    "What a file itself holds as text is no input of its model."
+    fixed, ends = set(), []
+    for name, node in nodes.items():
+        before = {to_ref(text)[0] for text in node.input if text[0] != '^'}
+        known = node.op in _ON_TEXT and before <= fixed
+        if known or _is_small(node):
+            fixed.add(name)
+        if known and node.op in _READS_TEXT and len(ends) < _FEW_TEXTS:
+            ends.append(name)
+    return {**nodes, **_run_constants(nodes, ends)} if ends else nodes
+
+
+_SMALL, _FEW_TEXTS = 1 << 16, 64  # nothing that is run here can grow beyond that
+
+
+def _is_small(node) -> bool:
+    "Is it a constant of few bytes and few values?"
+    if node.op != 'Const':
+        return False
+    sizes = [d.size for d in node.attr['value'].tensor.tensor_shape.dim]
+    return node.ByteSize() <= _SMALL and math.prod(sizes) <= _SMALL
+
+
+def _run_constants(nodes: dict, ends: list) -> dict:
+    "Constants for nodes that depend on constants alone; none where TensorFlow refuses."
+    above, waiting = {}, list(ends)
+    while waiting:
+        name = waiting.pop()
+        if name not in above:
+            above[name] = nodes[name]
+            waiting += [to_ref(text.lstrip('^'))[0] for text in nodes[name].input]
+    definition = graph_pb2.GraphDef(node=list(above.values()))
+    with tf.Graph().as_default() as graph, literal_session(graph) as session:
+        try:
+            tf.graph_util.import_graph_def(definition, name='')
+            arrays = session.run([f'{name}:0' for name in ends])
+        except (ValueError, tf.errors.OpError):
+            return {}
+    return {name: constant(name, array) for name, array in zip(ends, arrays)}
 
 # %% ../../nbs/tf1/20_inference.ipynb #4721ce3d
 class Runner:

@@ -11,6 +11,9 @@ import inspect
 import re
 import tempfile
 import zipfile
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -27,79 +30,93 @@ from transferlit.tf1.layers import (
     tensorflow_function,
 )
 from ..paths import renew
-from ..formats import KerasFile, UnsafeFile, open_weights
+from ..formats import KerasFile, UnsafeFile, check_work, open_weights
 from ..keras_internals import limit_values
 
 # %% auto #0
-__all__ = ['Mender', 'operation_layer', 'plain_names', 'mend', 'from_cudnn', 'fill', 'load_old']
+__all__ = ['UPGRADES', 'Upgrade', 'Mender', 'operation_layer', 'plain_names', 'mend', 'from_cudnn', 'fill', 'load_old']
 
 # %% ../../nbs/tf1/70_keras2.ipynb #2a79d012
-_NEW_NAMES = {
-    'LeakyReLU': {'alpha': 'negative_slope'},
-    'InputLayer': {'batch_input_shape': 'batch_shape'},
-    'ThresholdedReLU': {'theta': 'threshold'},
-    'Dropout': {'p': 'rate'},
-    'Dense': {'output_dim': 'units', 'bias': 'use_bias'},
-    'Conv2D': {
-        'nb_filter': 'filters',
-        'subsample': 'strides',
-        'border_mode': 'padding',
-        'bias': 'use_bias',
-    },
-    'MaxPooling2D': {'border_mode': 'padding'},
-    'AveragePooling2D': {'border_mode': 'padding'},
-}
-_NEW_CLASSES = {
-    'Model': 'Functional',
-    'ThresholdedReLU': 'ReLU',
-    'Convolution2D': 'Conv2D',
-    'Convolution1D': 'Conv1D',
-    'Deconvolution2D': 'Conv2DTranspose',
-    'CuDNNLSTM': 'LSTM',
-    'CuDNNGRU': 'GRU',
-}
+@dataclass(frozen=True)
+class Upgrade:
+    "What became of a layer of Keras 2."
+
+    now: str = ''  # its class today, where that is called otherwise
+    names: dict = field(default_factory=dict)  # arguments that are called otherwise
+    silent: frozenset = frozenset()  # arguments that say nothing today
+    complete: Callable | None = None  # fills in what Keras 2 took for granted
+    gone: str = ''  # why nothing today stands for it
+    left_out: str = ''  # why it may be left out
+
+
+def _resets_first(found: dict, config: dict) -> None:
+    found.setdefault('reset_after', False)
+
+
+def _resets_after(found: dict, config: dict) -> None:
+    found['reset_after'] = True
+
+
+def _without_count(found: dict, config: dict) -> None:
+    if found.get('bin_boundaries'):
+        found.pop('num_bins', None)
+
+
+def _of_one_shape(found: dict, config: dict) -> None:
+    if None not in map(found.get, ('mean', 'variance')):
+        both = np.broadcast_arrays(found['mean'], found['variance'])
+        found['mean'], found['variance'] = (a.tolist() for a in both)
+
+
+def _of_two_sizes(found: dict, config: dict) -> None:
+    if 'nb_row' in config:
+        found['kernel_size'] = [config['nb_row'], config['nb_col']]
 
 # %% ../../nbs/tf1/70_keras2.ipynb #596ff77d
-_GONE = {  # layers of Keras 2 that nothing today stands for
-    **dict.fromkeys(('LocallyConnected1D', 'LocallyConnected2D'), 'Keras 3 has no such layer'),
-    'DenseFeatures': 'feature columns are not in Keras 3',
-    'SequenceFeatures': 'feature columns are not in Keras 3',
-}
-_LEFT_OUT = dict.fromkeys(('RandomHeight', 'RandomWidth'), 'it changes sizes at training only')
+_ANY = (
+    'batch_input_shape input_dtype implementation ragged shared_object_id input_dim'
+    ' input_length fused dtype_policy init W_regularizer b_regularizer W_constraint'
+    ' b_constraint dim_ordering type_spec mode rng_type query_shape key_shape'
+    ' value_shape build_config build_input_shape sparse time_major cell_dtype'
+    ' trainable optional vocabulary_size has_input_vocabulary'
+)
+_SIZED = dict(nb_filter='filters', subsample='strides', border_mode='padding', bias='use_bias')
+_NO_COLUMNS = Upgrade(gone='feature columns are not in Keras 3')
+_NO_LAYER = Upgrade(gone='Keras 3 has no such layer')
+_AT_TRAINING = Upgrade(left_out='it changes sizes at training only')
 
-# %% ../../nbs/tf1/70_keras2.ipynb #eeb63e22
-_SAYS_NOTHING = {
-    'batch_input_shape',
-    'input_dtype',
-    'implementation',
-    'ragged',
-    'shared_object_id',
-    'input_dim',
-    'input_length',
-    'fused',
-    'dtype_policy',
-    'init',
-    'W_regularizer',
-    'b_regularizer',
-    'W_constraint',
-    'b_constraint',
-    'dim_ordering',
-    'type_spec',
-    'mode',
-    'rng_type',
-    'query_shape',
-    'key_shape',
-    'value_shape',
-    'build_config',
-    'build_input_shape',
-    'sparse',
-    'time_major',
-    'cell_dtype',
-    'trainable',
-    'optional',
-    'vocabulary_size',
-    'has_input_vocabulary',
+UPGRADES = {
+    'Layer': Upgrade(silent=frozenset(_ANY.split())),  # what any layer had
+    'Model': Upgrade('Functional'),
+    'InputLayer': Upgrade(names={'batch_input_shape': 'batch_shape'}),
+    'Dense': Upgrade(names={'output_dim': 'units', 'bias': 'use_bias'}),
+    'Dropout': Upgrade(names={'p': 'rate'}),
+    'LeakyReLU': Upgrade(names={'alpha': 'negative_slope'}),
+    'ThresholdedReLU': Upgrade('ReLU', {'theta': 'threshold'}),
+    'Conv2D': Upgrade(names=_SIZED, complete=_of_two_sizes),
+    'Convolution2D': Upgrade('Conv2D'),
+    'Convolution1D': Upgrade('Conv1D'),
+    'Deconvolution2D': Upgrade('Conv2DTranspose'),
+    'MaxPooling2D': Upgrade(names={'border_mode': 'padding'}),
+    'AveragePooling2D': Upgrade(names={'border_mode': 'padding'}),
+    'GRU': Upgrade(complete=_resets_first),
+    'CuDNNGRU': Upgrade('GRU', complete=_resets_after),
+    'CuDNNLSTM': Upgrade('LSTM'),
+    'Discretization': Upgrade(complete=_without_count),
+    'Normalization': Upgrade(complete=_of_one_shape),
+    'LocallyConnected1D': _NO_LAYER,
+    'LocallyConnected2D': _NO_LAYER,
+    'DenseFeatures': _NO_COLUMNS,
+    'SequenceFeatures': _NO_COLUMNS,
+    'RandomHeight': _AT_TRAINING,
+    'RandomWidth': _AT_TRAINING,
 }
+_SAME = Upgrade()
+
+
+def _upgrades(kind: str, old: str) -> list:
+    "What is known of a class, and of the one that it was."
+    return [UPGRADES[name] for name in dict.fromkeys((kind, old)) if name in UPGRADES]
 
 # %% ../../nbs/tf1/70_keras2.ipynb #81beded0
 _OLD_HARD_SIGMOID = Formula(
@@ -120,7 +137,7 @@ def _accepts(kind, key: str) -> bool:
 
 def _neutral(key, value) -> bool:
     return (
-        key in _SAYS_NOTHING
+        key in UPGRADES['Layer'].silent
         or key.endswith('_initializer')
         or value in (None, False, [], {})
         or (key, value) in (('groups', 1), ('interpolation', 'nearest'))
@@ -226,9 +243,10 @@ class Mender:
         old, config = entry['class_name'], entry.get('config')
         if old in _CALLS and old not in self.custom and (new := operation_layer(entry)):
             return new
-        if old in _LEFT_OUT and old not in self.custom:
+        upgrade = UPGRADES.get(old, _SAME)
+        if upgrade.left_out and old not in self.custom:
             return self.leave_out(entry)
-        name = self.given_name(_NEW_CLASSES.get(old, old))
+        name = self.given_name(upgrade.now or old, entry.get('registered_name'))
         kind = _known(name, self.custom)
         if kind is keras.layers.Lambda:
             return self.function_layer(entry, config.get('name', where))
@@ -240,8 +258,10 @@ class Mender:
             config = self.layer(config, kind, old, where)
         return {**self._place(kind, name), 'config': config, **_with_calls(entry, name)}
 
-    def given_name(self, name: str) -> str:
+    def given_name(self, name: str, registered: str | None = None) -> str:
         "The name that the user gives a class by: `mine>Scale` of a file may be `Scale`."
+        if registered in self.custom:
+            return registered
         return name if name in self.custom else name.rpartition('>')[2]
 
     def function_layer(self, entry, where: str) -> dict:
@@ -257,10 +277,8 @@ class Mender:
 
     def leave_out(self, entry) -> dict:
         "A layer that does nothing but at training, and is not in Keras 3."
-        name = entry['config']['name']
-        self.changes.append(
-            f'{name}: {entry["class_name"]} was left out, {_LEFT_OUT[entry["class_name"]]}'
-        )
+        name, old = entry['config']['name'], entry['class_name']
+        self.changes.append(f'{name}: {old} was left out, {UPGRADES[old].left_out}')
         return {
             **self._place(keras.layers.Identity),
             'config': {'name': name},
@@ -294,9 +312,10 @@ class Mender:
         }
 
     def _missing(self, entry, name, where):
-        if name in _GONE:
+        gone = UPGRADES.get(name, _SAME).gone
+        if gone:
             raise ValueError(
-                f'A layer must exist in Keras 3 to be built: {_GONE[name]}. Write it and pass it in'
+                f'A layer must exist in Keras 3 to be built: {gone}. Write it and pass it in'
                 f' `custom_objects=`, or build the model and `restore`. Received: {name}'
                 f' ({where!r}).'
             )
@@ -340,24 +359,20 @@ def _no_call(name: str, function, where: str) -> str:
     return f'{why}. Build the model and `restore`. Received: {name} of {function} ({where!r}).'
 
 # %% ../../nbs/tf1/70_keras2.ipynb #b5992637
-def _pairs(
-    text: str, argument: str
-) -> dict:  # `theirs=ours` for functions that take one tensor by that name
-    return {
-        theirs: (ours, (argument,), {}) for theirs, ours in (p.split('=') for p in text.split())
-    }
+def _pairs(text: str, *arguments) -> dict:
+    "`theirs=ours` for functions that take tensors by these names."
+    pairs = [pair.split('=') for pair in text.split()]
+    return {theirs: (ours, arguments, {}) for theirs, ours in pairs}
 
 # %% ../../nbs/tf1/70_keras2.ipynb #44d518c7
 _FUNCTIONS = {
-    **{
-        t: (o, ('x', 'y'), {})
-        for t, o in (
-            p.split('=')
-            for p in '''math.multiply=multiply math.add=add __operators__.add=add math.subtract=subtract
-math.divide=divide math.truediv=divide math.pow=power math.maximum=maximum
-math.minimum=minimum math.greater=greater math.less=less'''.split()
-        )
-    },
+    **_pairs(
+        'math.multiply=multiply math.add=add __operators__.add=add math.subtract=subtract'
+        ' math.divide=divide math.truediv=divide math.pow=power math.maximum=maximum'
+        ' math.minimum=minimum math.greater=greater math.less=less',
+        'x',
+        'y',
+    ),
     **_pairs(
         'nn.relu=relu nn.relu6=relu6 nn.elu=elu nn.selu=selu math.softplus=softplus', 'features'
     ),
@@ -514,8 +529,11 @@ def _slice_part(part):
 def _layer(self, config: dict, kind, old: str, where: str) -> dict:
     "The arguments of one layer, initializer or regularizer."
     where, found = config.get('name', where), {}
+    names = {}
+    for upgrade in _upgrades(kind.__name__, old):
+        names |= upgrade.names
     for key, value in config.items():
-        new = _NEW_NAMES.get(old, _NEW_NAMES.get(kind.__name__, {})).get(key, key)
+        new = names.get(key, key)
         if new != key:
             self.changes.append(f'{where}: {key} is {new} now')
         value = self.value(new, value, where)
@@ -551,15 +569,9 @@ Mender.is_wanted, Mender.leave_argument = _is_wanted, _leave_argument
 # %% ../../nbs/tf1/70_keras2.ipynb #cdbfd7c0
 def _completed(found: dict, config: dict, kind: str, old: str) -> dict:
     "The arguments of a layer, with those that Keras 2 took for granted or wrote in two parts."
-    if kind == 'GRU':
-        found.setdefault('reset_after', old == 'CuDNNGRU')
-    if kind == 'Discretization' and found.get('bin_boundaries'):
-        found.pop('num_bins', None)
-    if kind == 'Normalization' and None not in map(found.get, ('mean', 'variance')):
-        both = np.broadcast_arrays(found['mean'], found['variance'])
-        found['mean'], found['variance'] = (a.tolist() for a in both)
-    if old in ('Convolution2D', 'Conv2D') and 'nb_row' in config:
-        found['kernel_size'] = [config['nb_row'], config['nb_col']]
+    for upgrade in _upgrades(kind, old):
+        if upgrade.complete is not None:
+            upgrade.complete(found, config)
     return found
 
 # %% ../../nbs/tf1/70_keras2.ipynb #3db3cac0
@@ -886,7 +898,7 @@ def load_old(
         loss = loss.get('class_name') or loss.get('config')
     if loss:
         mender.changes.append(f'the loss {loss!r} was not loaded: compile the model to train it')
-    with _within(path):
+    with _within(path, config):
         if zipfile.is_zipfile(path):
             return _from_zip(path, new, custom_objects), mender, {}
         model = _deserialized(new, custom_objects)
@@ -896,10 +908,11 @@ def load_old(
 _SPARE = 1 << 24  # values that a model has and no file: states, seeds, tables of its own
 
 
-def _within(path):
+def _within(path, config: dict):
     "A block in which variables hold no more values than the arrays of a file."
     with open_weights(path) as found:
-        there = sum(v.size for v in found.values())
+        there, arrays = sum(v.size for v in found.values()), len(found)
+    check_work(config, path, arrays)
     return limit_values(there + _SPARE, partial(_too_large, there, path))
 
 
@@ -918,11 +931,8 @@ def _deserialized(config, custom_objects):
         )
     except UnsafeFile:
         raise
-    except _REFUSALS as error:
+    except Exception as error:  # layers raise what they like for what they were not made for
         raise _not_understood(error) from error
-
-
-_REFUSALS = TypeError, ValueError, AttributeError, NotImplementedError
 
 
 def _not_understood(error) -> ValueError:
@@ -938,16 +948,30 @@ def _reason(error) -> str:
     return re.split(r'Exception encountered: |Error encountered:\s+', str(error))[-1]
 
 
+@contextmanager
+def _named_as_given(custom: dict):
+    "A block in which classes have the names that they are given by: arrays lie under these."
+    own = {kind: kind.__name__ for kind in custom.values() if isinstance(kind, type)}
+    try:
+        for name, kind in custom.items():
+            if kind in own:
+                kind.__name__ = name.rpartition('>')[2]
+        yield
+    finally:
+        for kind, name in own.items():
+            kind.__name__ = name
+
+
 def _from_zip(path, config, custom_objects):
     "A `.keras` file, with its configuration replaced."
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / 'm.keras'
         KerasFile(path).copy(copy, config)
+        options = dict(custom_objects=custom_objects, compile=False, safe_mode=True)
         try:
-            return keras.saving.load_model(
-                copy, custom_objects=custom_objects, compile=False, safe_mode=True
-            )
+            with _named_as_given(custom_objects or {}):
+                return keras.saving.load_model(copy, **options)
         except UnsafeFile:
             raise
-        except _REFUSALS as error:
+        except Exception as error:
             raise _not_understood(error) from error

@@ -19,6 +19,7 @@ import tensorflow as tf
 from keras import ops
 from tensorflow.core.framework import graph_pb2
 
+from ..formats import UnsafeFile
 from .graph_files import op_def, safe
 
 # %% auto #0
@@ -215,12 +216,16 @@ class _Holder(keras.layers.Layer):
         # equal rows give equal outputs, whatever else is in the batch: they may be kept
         self.deterministic = deterministic
         self.held, self.variables_held = [dict(s) for s in held], []
+        self.supports_masking = True  # takes a mask, and hands none on: a graph has none
 
     def build(self, *shapes):
         self.variables_held = [_weight(s) for s in self.held]
         for v in self.variables_held:
             v.trainable = v.trainable and self.trainable
         self.built = True
+
+    def compute_mask(self, inputs, previous_mask):
+        return None
 
     def get_config(self):
         return {**super().get_config(), 'held': self.held, 'deterministic': self.deterministic}
@@ -428,7 +433,18 @@ class GraphLayer(_Holder):
 # %% ../../nbs/tf1/40_layers.ipynb #12e371a1
 def _unpacked(text: str):
     "The GraphDef in a configuration, which may come from anywhere. Raises UnsafeFile."
-    return safe(graph_pb2.GraphDef.FromString(zlib.decompress(base64.b64decode(text))))
+    data = base64.b64decode(text)
+    most = max(_UNPACKED, 20 * len(data))
+    found = zlib.decompressobj().decompress(data, most + 1)
+    if len(found) > most:
+        raise UnsafeFile(
+            f'A graph in a configuration may take {most:,} bytes. Do not trust this file. Received:'
+            f' {len(data):,} bytes, which unpack to more.'
+        )
+    return safe(graph_pb2.GraphDef.FromString(found))
+
+
+_UNPACKED = 1 << 26  # bytes, or 20 times those that are packed
 
 
 def rename_functions(

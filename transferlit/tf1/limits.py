@@ -87,6 +87,13 @@ def _node_of(text: str) -> str:  # in a function, an input is `node:output:numbe
     return text.partition(':')[0]
 
 
+def _ins(node) -> list:
+    return [i for i in node.input if i[0] != '^']
+
+
+_SAME = {'Identity', 'IdentityN', 'Switch', 'Enter'}
+
+
 def declared_size(node) -> int:
     "Numbers in a constant, as it declares them; one number in the file may stand for all."
     tensor = node.attr['value'].tensor
@@ -128,13 +135,13 @@ def check_sizes(
     limits: Limits,
 ) -> list:  # reasons, in words, to try it in a child process
     "Raises TooLarge where a constant declares more than the limits allow."
-    reasons, factor = _growing_texts(nodes), 1
+    reasons, factor = _growing_texts(nodes, limits), 1
     for node in nodes.values():
         if node.op == 'Const' and declared_size(node) * _item_size(node) > limits.memory:
             raise too_large(f'{node.name!r} declares {declared_size(node):,} numbers')
         if node.op not in SIZED:
             continue
-        size = largest_size(node, nodes)
+        size = _range_size(node, nodes) or largest_size(node, nodes)
         factor *= size if node.op in _MULTIPLIES and size > 64 else 1
         if size * 4 > limits.memory and _is_constant(node, nodes):
             raise too_large(f'{node.name!r} ({node.op}) makes {size:,} numbers')
@@ -144,8 +151,24 @@ def check_sizes(
 
 
 def _is_constant(node, nodes) -> bool:
+    if node.op == 'Range':
+        return _range_size(node, nodes) is not None
     source = nodes.get(_node_of(node.input[SIZED[node.op]]))
-    return source is not None and source.op == 'Const' and node.op != 'Range'
+    return source is not None and source.op == 'Const'
+
+
+def _range_size(node, nodes) -> int | None:
+    "How many numbers a range has; None where its ends are computed."
+    ends = [_uncast(nodes.get(_node_of(i)), nodes) for i in _ins(node)]
+    if node.op != 'Range' or not all(n is not None and n.op == 'Const' for n in ends):
+        return None
+    return _made_size('Range', [tf.make_ndarray(n.attr['value'].tensor) for n in ends])
+
+
+def _uncast(node, nodes):
+    "The constant behind a cast of it."
+    casts = node is not None and node.op == 'Cast' and node.input
+    return nodes.get(_node_of(node.input[0])) if casts else node
 
 # %% ../../nbs/tf1/15_limits.ipynb #3a07ab71
 _JOINS = {'StringJoin', 'ReduceJoin', 'UnsortedSegmentJoin'}
@@ -153,8 +176,27 @@ _REPLACES = {'RegexReplace', 'StaticRegexReplace'}
 _UNPACKS = {'DecodeCompressed', 'UnicodeDecode', 'UnicodeDecodeWithOffsets', 'StringNGrams'}
 
 
-def _growing_texts(nodes: dict) -> list:
+def _least_letters(nodes: dict) -> int:
+    "How many letters the longest text has at least: one that is joined has those of all its parts."
+    found = {}
+    for name, node in nodes.items():
+        parts = [found.get(_node_of(i), 0) for i in _ins(node)]
+        if node.op == 'AsString':
+            found[name] = 1
+        elif node.op == 'Const' and attr(node, 'dtype') == tf.string:
+            found[name] = min(map(len, node.attr['value'].tensor.string_val), default=0)
+        elif node.op == 'StringJoin':
+            found[name] = sum(parts)
+        elif node.op in _SAME:
+            found[name] = min(parts, default=0)
+    return max(found.values(), default=0)
+
+
+def _growing_texts(nodes: dict, limits: Limits) -> list:
     "A text that is joined with itself 40 times has 2**40 letters, and no allocator asks first."
+    least = _least_letters(nodes)
+    if least > limits.memory:
+        raise too_large(f'its texts have {least:,} letters')
     joins = sum(n.op in _JOINS for n in nodes.values())
     if joins > 8:
         return [f'texts are joined {joins} times']
@@ -241,10 +283,6 @@ _PASS_ON = {
 }
 _TURNS = 10_000  # a loop that counts up to this many is no danger
 
-
-def _ins(node) -> list:
-    return [i for i in node.input if i[0] != '^']
-
 # %% ../../nbs/tf1/15_limits.ipynb #a43726bb
 def has_bound(text: str, nodes: dict, depth: int = 0) -> bool:
     "Is a whole number a small constant, or one that comes from the shape of something?"
@@ -276,9 +314,6 @@ def _through(text: str, nodes: dict) -> str:
         text = nodes[name].input[int(number) if of_many else 0]
         name, number = _node_of(text), text.rpartition(':')[2]
     return name
-
-
-_SAME = {'Identity', 'IdentityN', 'Switch', 'Enter'}
 
 
 def _adds_one(text: str, counter: str, nodes: dict) -> bool:

@@ -60,8 +60,11 @@ def match_fused(
     x, *refs = at.inputs
     need(not at.attr('is_training', True))
     need(at.attr('data_format') == 'NHWC')
-    arrays = [at.array(r) for r in refs[:4]]
-    return _unit(x, [at], _Norm(arrays, refs[:4], at.attr('epsilon')))
+    refs = refs[:4]
+    arrays = [at.array(r) for r in refs]
+    epsilon = at.attr('epsilon')
+    norm = _Norm(arrays, refs, epsilon)
+    return _unit(x, [at], norm)
 
 
 def match_first(
@@ -69,10 +72,13 @@ def match_first(
 ) -> Unit:
     "The operation of the first TensorFlow. Raises NoMatch."
     x, mean, variance, beta, gamma = at.inputs
-    scaled = at.attr('scale_after_normalization')
-    refs = [gamma if scaled else None, beta, mean, variance]
-    arrays = [np.ones(1) if r is None else at.array(r) for r in refs]
-    return _unit(x, [at], _Norm(arrays, refs, at.attr('variance_epsilon')))
+    refs = [gamma, beta, mean, variance]
+    arrays = [at.array(r) for r in refs]
+    if not at.attr('scale_after_normalization'):
+        refs[0] = None
+    epsilon = at.attr('variance_epsilon')
+    norm = _Norm(arrays, refs, epsilon)
+    return _unit(x, [at], norm)
 
 # %% ../../nbs/tf1/53_normalization.ipynb #12ead3d9
 _DO = {
@@ -116,8 +122,11 @@ def _run_chain(view, chain, x, given):
 
 def _fit(a, b) -> bool:
     "Can two arrays be joined number by number?"
-    sizes = zip(np.shape(a)[::-1], np.shape(b)[::-1])
-    return all(m == n or 1 in (m, n) for m, n in sizes)
+    try:
+        np.broadcast_shapes(np.shape(a), np.shape(b))
+    except ValueError:
+        return False
+    return True
 
 # %% ../../nbs/tf1/53_normalization.ipynb #2883d7fa
 def match_written(
@@ -203,27 +212,42 @@ def _is_channel_array(view, name: str) -> bool:
 
 def _epsilons(view, cone) -> list:
     "Small constants that may have been added to the variance; nothing, too."
-    constants = [n for n in cone if _is_floating_constant(view.node(n))]
-    values = [np.ravel(view.static((n, 0))) for n in constants]
-    small = [float(v[0]) for v in values if v.size == 1 and 0 < v[0] < 1]
-    return [*dict.fromkeys(small), 0.0]
+    found = {}
+    for name in cone:
+        node = view.node(name)
+        value = view.static((name, 0))
+        if _is_floating_constant(node) and np.size(value) == 1:
+            (number,) = np.ravel(value)
+            if 0 < number < 1:
+                found[float(number)] = name
+    return [*found, 0.0]
 
 # %% ../../nbs/tf1/53_normalization.ipynb #5293c52e
 def _explains(parts, epsilon, shift, scale) -> bool:
     "Is `scale * x + shift` the normalization `gamma * (x - mean) / sqrt(variance + epsilon) + beta`?"
-    neutral = 1.0, 0.0, 0.0, None
-    gamma, beta, mean, variance = (n if p is None else p for p, n in zip(parts, neutral))
+    given = [n if p is None else p for p, n in zip(parts, _NEUTRAL)]
+    gamma, beta, mean, variance = given
     slope = gamma / np.sqrt(variance + epsilon)
     level = beta - mean * slope
     if not np.allclose(scale, slope, rtol=1e-4, atol=1e-5):
         return False
-    return np.allclose(shift, level, rtol=1e-4, atol=1e-4 * np.abs(slope).max())
+    steepest = np.abs(slope).max()
+    return np.allclose(shift, level, rtol=1e-4, atol=1e-4 * steepest)
 
 
 def _from_parts(view, chain, parts, epsilon) -> Unit:
-    (start, data), size = chain[0], view.static(parts[3]).size
-    neutral = [np.ones(size), np.zeros(size), np.zeros(size), None]
-    arrays = [n if p is None else view.static(p) for p, n in zip(parts, neutral)]
+    (start, data), *_ = chain
+    *_, variance = parts
+    like = view.static(variance)
+    arrays = []
+    for part, neutral in zip(parts, _NEUTRAL):
+        given = part is not None
+        array = view.static(part) if given else np.full(like.size, neutral)
+        arrays.append(array)
     anchors = [Anchor(view, node) for node, _ in chain]
     x = view.ins(start.name)[data]
-    return _unit(x, anchors, _Norm(arrays, parts, epsilon))
+    norm = _Norm(arrays, parts, epsilon)
+    return _unit(x, anchors, norm)
+
+
+_NEUTRAL = 1.0, 0.0, 0.0, 1.0  # gamma, beta, mean and variance that change nothing

@@ -59,7 +59,8 @@ def machinery(
 # %% ../../nbs/tf1/30_outputs.ipynb #926dfadd
 _LOTS = {'Multinomial', 'StatelessMultinomial', 'RandomPoissonV2', 'RandomGamma'}
 SOURCES = re.compile(
-    r'Placeholder(V2|WithDefault)?|QueueDequeue.*|IteratorGetNext.*|Parse(Single)?(Sequence)?Example.*|DecodeRaw|DecodeCSV|Decode(Jpeg|Png|Image|Bmp)'
+    r'Placeholder(V2|WithDefault)?|QueueDequeue.*|IteratorGetNext.*'
+    r'|Parse(Single)?(Sequence)?Example.*|DecodeRaw|DecodeCSV|Decode(Jpeg|Png|Image|Bmp)'
     r'|LookupTableFind.*|StringToHash.*|StringToNumber'
 )  # what came out of text becomes an input
 
@@ -82,6 +83,11 @@ def _is_total(origins, node, refs) -> bool:
     return axes.op == 'Const' and 0 in np.ravel(tf.make_ndarray(axes.attr['value'].tensor))
 
 # %% ../../nbs/tf1/30_outputs.ipynb #51d2c562
+def _refs(node) -> list:
+    "The tensors that a node takes."
+    return [to_ref(text) for text in node.input if text[0] != '^']
+
+
 @dataclass
 class Origins:
     """For each node: the sources it depends on, the variables, and whether it belongs to the
@@ -111,29 +117,33 @@ class Origins:
         self.place = {name: i for i, name in enumerate(self.nodes)}
         self.in_totals = _in_totals(self, names)
 
-    def of(
-        self, ref: tuple
-    ) -> frozenset:  # each output of a source counts by itself, and so does what was drawn by lot
-        op = self.nodes[ref[0]].op
-        return (
-            frozenset({ref})
-            if SOURCES.fullmatch(op) or op in _LOTS
-            else self.sources.get(ref[0], frozenset())
-        )
+    def of(self, ref: tuple) -> frozenset:  # sources
+        "Each output of a source counts by itself, and so does what was drawn by lot."
+        op = self.op(ref)
+        if SOURCES.fullmatch(op) or op in _LOTS:
+            return frozenset({ref})
+        return self.sources.get(ref[0], frozenset())
+
+    def op(self, ref: tuple) -> str:
+        "The operation that gives a tensor."
+        return self.nodes[ref[0]].op
+
+    def weights(self, ref: tuple) -> frozenset:  # variables
+        return self.variables.get(ref[0], frozenset())
 
     def _visit(self, node):
-        refs = [to_ref(i) for i in node.input if i[0] != '^']
-        refs = [r for r in refs if r[0] in self.sources]  # not yet the way back in a loop
-        asked = node.op in SHAPES
-        self.sources[node.name] = frozenset() if asked else frozenset().union(*map(self.of, refs))
-        mine = {node.name} if node.op in VARIABLES or _is_weight(node) else ()
-        self.variables[node.name] = frozenset(mine).union(
-            *(self.variables[r[0]] for r in refs if not asked and self.nodes[r[0]].op not in _LOTS)
-        )
-        if part_of(node) in _STEERS or any(r[0] in self.training for r in refs):
-            self.training.add(node.name)
+        name, asked = node.name, node.op in SHAPES
+        refs = [r for r in _refs(node) if r[0] in self.sources]  # not yet the way back in a loop
+        computed = [] if asked else refs
+        self.sources[name] = frozenset().union(*map(self.of, computed))
+        weighing = [r for r in computed if self.op(r) not in _LOTS]
+        mine = {name} if node.op in VARIABLES or _is_weight(node) else ()
+        self.variables[name] = frozenset(mine).union(*map(self.weights, weighing))
+        follows = any(r[0] in self.training for r in refs)
+        if follows or part_of(node) in _STEERS:
+            self.training.add(name)
         if _is_total(self, node, refs):
-            self.totals.add(node.name)
+            self.totals.add(name)
 
     def label_free(
         self, ref: tuple
@@ -167,7 +177,7 @@ def _below_layers(origins, names) -> set:
         node = origins.nodes[name]
         if node.op not in _LAYERS:
             return False
-        others = [to_ref(i)[0] for i in node.input if i[0] != '^']
+        others = [r[0] for r in _refs(node)]
         return any(
             origins.variables.get(o) and not origins.sources.get(o)
             for i, o in enumerate(others)
@@ -217,6 +227,7 @@ class Candidate:
 _LOGITS = {
     'SparseSoftmaxCrossEntropyWithLogits': 90,
     'SoftmaxCrossEntropyWithLogits': 90,
+    'CTCLoss': 90,
     'InTopK': 85,
     'InTopKV2': 85,
     'ArgMax': 80,
@@ -232,7 +243,7 @@ def _at_losses(origins) -> list:
     "Tensors that a loss or a metric takes as predictions."
     found = []
     for node in origins.nodes.values():
-        refs = [to_ref(i) for i in node.input if i[0] != '^']
+        refs = _refs(node)
         known = refs and all(r[0] in origins.sources for r in refs)
         if node.name in origins.training or not known:
             continue
@@ -245,7 +256,7 @@ def _at_losses(origins) -> list:
 
 def _goes_into(origins, node, refs) -> Candidate:
     "The candidate that goes into a loss or a choice."
-    labels = origins.of(refs[1]) - origins.of(refs[0]) if len(refs) > 1 else frozenset()
+    labels = frozenset().union(*map(origins.of, refs[1:3])) - origins.of(refs[0])
     score = _LOGITS[node.op]
     if node.name in origins.below:
         score -= 40  # a word that was chosen goes into the next step
@@ -274,7 +285,7 @@ def _has_rows(origins, ref) -> bool:
     return any(s != [] for s in sizes) and not origins.variables[ref[0]]
 
 # %% ../../nbs/tf1/30_outputs.ipynb #cff7bac4
-_LOGS = {'Log', 'Log1p', 'Pow', 'Square'}
+_LOGS = {'Log', 'Log1p', 'LogSoftmax', 'Softplus', 'Pow', 'Square'}
 _IN_LOGS = _LOGS | {'Neg', 'Add', 'AddV2', 'Sub', 'Maximum', 'Minimum', 'ClipByValue'}
 
 
@@ -284,8 +295,8 @@ def _before_log(origins, ref) -> tuple:
     """
     at, found = ref, ref
     while (node := origins.nodes[at[0]]).op in _IN_LOGS:
-        refs = [to_ref(i) for i in node.input if i[0] != '^']
-        data = [r for r in refs if origins.of(r) or origins.variables.get(r[0])]
+        refs = _refs(node)
+        data = [r for r in refs if origins.of(r) or origins.weights(r)]
         if len(data) != 1 or not origins.label_free(data[0]):
             break
         at = data[0]
@@ -294,45 +305,58 @@ def _before_log(origins, ref) -> tuple:
     return found
 
 # %% ../../nbs/tf1/30_outputs.ipynb #8a3bf787
+def _before_loss(origins, ref) -> tuple:
+    "The tensor before what a loss adds to it before it takes the logarithm."
+    logs = [u for u in _users(origins, ref[0]) if origins.nodes[u].op in ('Log', 'Log1p')]
+    return _before_log(origins, (logs[0], 0)) if logs else ref
+
+
 def _names(refs) -> str:
     return ', '.join(sorted(r[0] for r in refs))
 
 
 def _before(origins, ref, loss: str) -> tuple:
-    """The tensor before what the loss function did to it for itself: a reshape that nothing else
-    uses.
+    """The tensor before what the loss function did to it for itself: rows of numbers made of it
+    that nothing else uses, or time put first.
     """
-
-    def own(name):
-        return (
-            len(
-                {
-                    u
-                    for u, _ in origins.consumers.get((name, 0), [])
-                    if u not in origins.training and origins.nodes[u].op not in SHAPES
-                }
-            )
-            == 1
-        )
-
-    while (
-        (op := origins.nodes[ref[0]].op) in SAME
-        or op in ('Reshape', 'Cast')
-        and 'CrossEntropy' in origins.nodes[loss].op
-        and own(ref[0])
-    ):
-        ref = to_ref(origins.nodes[ref[0]].input[0])
+    while (node := origins.nodes[ref[0]]).op in SAME or _is_own(origins, node, loss):
+        ref = to_ref(node.input[0])
     return ref
+
+
+def _is_own(origins, node, loss: str) -> bool:
+    "Does a node only lay out what a loss takes?"
+    kind = origins.nodes[loss].op
+    if kind == 'CTCLoss':
+        return node.op == 'Transpose'
+    if 'CrossEntropy' not in kind or len(_users(origins, node.name)) != 1:
+        return False
+    return node.op == 'Cast' or node.op == 'Reshape' and _makes_rows(origins, node)
+
+
+def _makes_rows(origins, reshape) -> bool:
+    "Is what a reshape makes a table of rows, as a loss wants it?"
+    shape = origins.nodes[to_ref(reshape.input[1])[0]]
+    if shape.op == 'Pack':
+        return attr(shape, 'N') <= 2
+    if shape.op == 'ConcatV2':  # `[-1]` and the last size, as the losses of TensorFlow write it
+        shape = origins.nodes[to_ref(shape.input[0])[0]]
+        return shape.op == 'Const' and list(np.ravel(_constant(shape))) == [-1]
+    return shape.op != 'Const' or np.size(_constant(shape)) <= 2
+
+
+def _constant(node) -> np.ndarray:
+    return tf.make_ndarray(node.attr['value'].tensor)
 
 # %% ../../nbs/tf1/30_outputs.ipynb #2b8f8a9a
 def _data_refs(origins, name) -> list | None:
     "What a node computes from, weights apart; None where weights or a bare input join in."
-    refs = [to_ref(i) for i in origins.nodes[name].input if i[0] != '^']
+    refs = _refs(origins.nodes[name])
     if any(r[0] not in origins.sources for r in refs):
         return None  # the way back in a loop
     fixed = [r for r in refs if not origins.of(r)]
     data = [r for r in refs if origins.of(r)]
-    plain = not any(origins.variables.get(r[0]) for r in fixed)
+    plain = not any(origins.weights(r) for r in fixed)
     return data if plain and all(map(origins.label_free, data)) else None
 
 
@@ -371,10 +395,15 @@ _DIVIDES = {'Split': 1, 'SplitV': 0, 'Unpack': 0}
 
 def _undivided(origins, ref) -> tuple:
     "What was divided into parts that a loss takes one by one, as a mean and a deviation."
-    node = origins.nodes[ref[0]]
-    others = [i for i in range(attr(node, 'num_split', attr(node, 'num', 0)) or 0) if i != ref[1]]
-    used = any(origins.consumers.get((ref[0], i)) for i in others)
-    return to_ref(node.input[_DIVIDES[node.op]]) if node.op in _DIVIDES and used else ref
+    name, number = ref
+    node = origins.nodes[name]
+    if node.op not in _DIVIDES:
+        return ref
+    count = attr(node, 'num_split') or attr(node, 'num') or 0
+    others = [i for i in range(count) if i != number]
+    used = any(origins.consumers.get((name, i)) for i in others)
+    place = _DIVIDES[node.op]
+    return to_ref(node.input[place]) if used else ref
 
 # %% ../../nbs/tf1/30_outputs.ipynb #787656ee
 _STANDARD = {
@@ -437,16 +466,18 @@ def _at_ends(origins, weights: bool = True) -> list:
 # %% ../../nbs/tf1/30_outputs.ipynb #0f69813a
 def _without_weights(origins) -> list:
     "Ends of a graph without weights, but for what is computed from the name of a saver's file."
-    savers = [node for node in origins.nodes.values() if part_of(node) == 'savers']
-    taken = [to_ref(i) for node in savers for i in node.input if i[0] != '^']
-    files = frozenset().union(*map(origins.of, taken))
-    return [c for c in _at_ends(origins, weights=False) if origins.of(c.ref) - files]
+    files = set()
+    for node in origins.nodes.values():
+        if part_of(node) == 'savers':
+            files.update(*map(origins.of, _refs(node)))
+    ends = _at_ends(origins, weights=False)
+    return [c for c in ends if origins.of(c.ref) - files]
 
 
 def _own_end(origins, name) -> tuple:
     "The tensor before what the training did to its shape for itself."
     ref = name, 0
-    while origins.nodes[ref[0]].op in SAME | {'ExpandDims', 'Reshape', 'Squeeze', 'Cast'}:
+    while origins.op(ref) in SAME | {'ExpandDims', 'Reshape', 'Squeeze', 'Cast'}:
         before = to_ref(origins.nodes[ref[0]].input[0])
         if not origins.label_free(before):
             break
@@ -472,7 +503,7 @@ def _quiet(origins, node) -> tuple | None:
     "What noise is added to in a node; None where none is."
     if node.op not in ('Add', 'AddV2', 'Sub'):
         return None
-    refs = [to_ref(i) for i in node.input if i[0] != '^']
+    refs = _refs(node)
     quiet = [r for r in refs if not _is_noisy(origins, r)]
     return quiet[0] if len(quiet) == 1 and origins.label_free(quiet[0]) else None
 
@@ -484,7 +515,7 @@ def _is_noisy(origins, ref) -> bool:
         return True
     alone = node.op in ('Add', 'AddV2') and not origins.of(ref)
     scaled = alone or node.op in SAME | {'Mul', 'Cast', 'Reshape'}
-    refs = [to_ref(i) for i in node.input if i[0] != '^'] if scaled else []
+    refs = _refs(node) if scaled else []
     return any(_is_noisy(origins, r) for r in refs)
 
 # %% ../../nbs/tf1/30_outputs.ipynb #0d0e01d4
@@ -504,7 +535,7 @@ def _made_of(origins, ref, through=None, limit: int = 40) -> tuple | None:
     ends = {ref}
     for _ in range(limit):
         last = max(ends, key=lambda r: origins.place[r[0]])
-        op = origins.nodes[last[0]].op
+        op = origins.op(last)
         if len(ends) == 1 and op in _PROBABILITIES:
             return None if last == ref else last
         data = _data_refs(origins, last[0])
@@ -542,7 +573,7 @@ def _less_partial(origins, found: list) -> list:
 
 def _chosen_from(origins, ref) -> tuple:
     "What a tensor is chosen from, as a slice is; itself where it is computed."
-    while origins.nodes[ref[0]].op in _CHOOSES:
+    while origins.op(ref) in _CHOOSES:
         data = _data_refs(origins, ref[0])
         if not data or len(set(data)) > 1:
             break
@@ -564,7 +595,8 @@ def _after_layers(origins) -> list:
         )
         if not last or not origins.label_free((name, 0)) or part_of(node):
             continue
-        found.append(Candidate((_tower_end(origins, name), 0), 40, 'no layer follows'))
+        end = _before_loss(origins, (_tower_end(origins, name), 0))
+        found.append(Candidate(end, 40, 'no layer follows'))
     return found
 
 # %% ../../nbs/tf1/30_outputs.ipynb #be3f6121
@@ -670,7 +702,7 @@ class _Standing:
         self.origins, self.trained = origins, _updated(origins.nodes)[0]
 
     def __call__(self, c) -> tuple:
-        weights, name = self.origins.variables.get(c.ref[0], frozenset()), c.ref[0]
+        weights, name = self.origins.weights(c.ref), c.ref[0]
         trained, place = len(self.trained & weights), self.origins.place.get(name, 0)
         return -c.score, -trained, -len(weights), not _HINT.search(name), -place
 
@@ -681,7 +713,7 @@ def _below(ref: tuple, origins) -> set:
     while waiting:
         if (name := waiting.pop()) not in found and name in origins.nodes:
             found.add(name)
-            waiting += [to_ref(i)[0] for i in origins.nodes[name].input if i[0] != '^']
+            waiting += [r[0] for r in _refs(origins.nodes[name])]
     return found
 
 # %% ../../nbs/tf1/30_outputs.ipynb #a0b21956
@@ -712,19 +744,98 @@ def _without_training(origins, candidates: list) -> list:
     noise = _training_in(origins, best.ref)
 
     def is_twin(c):
-        own, other = c.ref[0], best.ref[0]
-        weights = [origins.variables.get(n, frozenset()) for n in (own, other)]
-        if weights[0] & trained != weights[1] & trained or c.score < 50:
+        own, other = c.ref, best.ref
+        if c.score < 40 or origins.op(own) != origins.op(other):
             return False
-        apart = not _is_behind(origins, c.ref, best.ref)
-        return apart and origins.nodes[own].op == origins.nodes[other].op
+        differing = origins.weights(own) ^ origins.weights(other)
+        return not differing & trained and not _is_behind(origins, own, other)
 
     twins = [c for c in candidates[1:] if noise and is_twin(c)]
     quiet = min(twins, key=lambda c: _training_in(origins, c.ref), default=best)
     if _training_in(origins, quiet.ref) >= noise:
         return candidates
-    first = replace(quiet, score=best.score, reason=f'{quiet.reason}, without what trains')
+    first = replace(quiet, reason=f'{quiet.reason}, without what trains')
     return [first, *(c for c in candidates if c is not quiet)]
+
+# %% ../../nbs/tf1/30_outputs.ipynb #9f787f98
+def _untotalled(origins, found: list) -> list:
+    """Candidates; where all of them are numbers for the whole batch, as losses without labels of
+    their own are, what these add up.
+    """
+    totals = [c for c in found if c.ref[0] in origins.totals]
+    if len(totals) < len(found):
+        return found
+    return [replace(c, ref=_added_up(origins, c.ref)) for c in totals]
+
+
+def _added_up(origins, ref) -> tuple:
+    "What a number for the whole batch is computed from, before a loss took it."
+    at = ref
+    while at[0] in origins.totals:
+        data = [r for r in _data_refs(origins, at[0]) or () if origins.label_free(r)]
+        if len(data) != 1:
+            return ref
+        (at,) = data
+    met = [c for c in _meets_any(origins, at) if origins.label_free(c)]
+    return met[0] if len(met) == 1 else _before_log(origins, at)
+
+
+def _meets_any(origins, ref) -> list:
+    "What a difference or its square is made of; the tensor itself where it is none."
+    while origins.op(ref) in _LOGS | {'Neg', 'Abs'}:
+        ref = to_ref(origins.nodes[ref[0]].input[0])
+    node = origins.nodes[ref[0]]
+    return [to_ref(i) for i in node.input[:2]] if node.op in _MEETS else []
+
+# %% ../../nbs/tf1/30_outputs.ipynb #1a26f75a
+def _judged(origins, found: list) -> list:
+    """Candidates, with what a generator gives in the place of what a discriminator says of it: of
+    two ends with one last layer, one has weights more in front of it.
+    """
+    last = {c.ref: _last_weights(origins, c.ref) for c in found}
+
+    def judged(c):
+        for other in found:
+            more = origins.weights(c.ref) - origins.weights(other.ref)
+            if more and last[c.ref] == last[other.ref] and origins.weights(other.ref):
+                made = _made_with(origins, c.ref, more)
+                reason = f'{to_text(c.ref)} judges it, as it judges {_names(origins.of(other.ref))}'
+                return replace(c, ref=made, reason=reason)
+        return c
+
+    return [judged(c) for c in found]
+
+
+def _last_weights(origins, ref) -> frozenset:
+    "The weights of the last layer in front of a tensor."
+    while True:
+        refs = _refs(origins.nodes[ref[0]])
+        data = [r for r in refs if origins.of(r)]
+        if origins.op(ref) in _MULTIPLIES:
+            return frozenset().union(*(origins.weights(r) for r in refs if r not in data))
+        if len(data) != 1:
+            return frozenset()
+        (ref,) = data
+
+
+_MULTIPLIES = _LAYERS - {'BiasAdd'}
+
+
+def _made_with(origins, ref, weights: frozenset) -> tuple:
+    "The last tensor that is computed with some weights and no others, before anything joins it."
+    joined = {}
+    for name in _below(ref, origins):
+        at = name, 0
+        own = origins.weights(at) == weights and origins.label_free(at)
+        if own and origins.op(at) not in _JOINS:
+            joined[name] = _training_in(origins, at), len(origins.of(at))
+    fewest = min(joined.values(), default=None)
+    alone = [name for name, found in joined.items() if found == fewest]
+    last = max(alone, key=origins.place.__getitem__, default=ref[0])
+    return last, 0
+
+
+_JOINS = {'Concat', 'ConcatV2', 'Pack'}
 
 # %% ../../nbs/tf1/30_outputs.ipynb #3075a15b
 def rank(
@@ -738,8 +849,8 @@ def rank(
     labels = frozenset().union(*(c.labels for c in found if c.score >= 60))
     last = _after_layers(origins)
     found = _less_late(origins, [c for c in found if not origins.of(c.ref) & labels], last) + last
-    found = found or _without_weights(origins)
-    found = _whole(origins, found) + _signed(origins, signatures)
+    found = _untotalled(origins, found) or _without_weights(origins)
+    found = _judged(origins, _whole(origins, found)) + _signed(origins, signatures)
     best = {}
     for c in sorted((c for c in found if c.ref[0] in origins.place), key=_Standing(origins)):
         best.setdefault(c.ref, c)
@@ -751,7 +862,7 @@ def _form(origins, ref) -> int:
     forms = {}
     for name in sorted(_below(ref, origins), key=origins.place.__getitem__):
         node = origins.nodes[name]
-        refs = [to_ref(i) for i in node.input if i[0] != '^']
+        refs = _refs(node)
         if SOURCES.fullmatch(node.op):
             forms[name] = hash(node.op)
         elif not refs and node.op in VARIABLES:
@@ -988,7 +1099,8 @@ def reach(
 
 # %% ../../nbs/tf1/30_outputs.ipynb #f0f590a2
 _SLOT = re.compile(
-    r'(^|/)(Adam|Momentum|Adagrad|Adadelta|RMSProp|Ftrl|ProximalAdagrad|Nadam|LazyAdam|AMSGrad|m|v|vhat)(_\d+)?$'
+    r'(^|/)(Adam|Momentum|Adagrad|Adadelta|RMSProp|Ftrl|ProximalAdagrad|Nadam|LazyAdam|AMSGrad'
+    r'|m|v|vhat)(_\d+)?$'
     r'|(^|/)beta[12]_power(_\d+)?$|OPTIMIZER_SLOT|(^|/)_?optimizer/|^training/[A-Za-z]+/',
     re.I,
 )

@@ -39,7 +39,8 @@ def _dense(at) -> Unit:
 def _keeps_order(turn) -> bool:
     "Is a transpose none?"
     x, perm = turn.inputs
-    return list(turn.array(perm)) == list(range(turn.rank(x)))
+    same = range(turn.rank(x))
+    return list(turn.array(perm)) == list(same)
 
 
 def _tensordot(at) -> Unit:
@@ -51,22 +52,35 @@ def _tensordot(at) -> Unit:
     inner = path[-1].next('MatMul')
     outer = inner.next('Reshape')
     unit = _dense(inner)
-    before, after = at.shape(x), at.shape(outer.output)
+    before = at.shape(x)
+    after = at.shape(outer.output)
     units = unit.config['units']
     need(len(before) >= 3)
     need(before[-1] == len(unit.arrays[0]))
     need(after == before[:-1] + [units])
     need(not unit.config['use_bias'])
     unit.inputs, unit.outputs = [x], [outer.output]
-    unit.nodes |= {a.node.name for a in (*path, outer)}
+    for anchor in (*path, outer):
+        unit.nodes.add(anchor.name)
     return with_bias(at.view, unit, units)
 
 # %% ../../nbs/tf1/54_patterns.ipynb #0ca36d19
 def _window(at, key: str, dims: int) -> tuple:
     "The spatial part of `strides`, `ksize` or `dilations`; batch and channels take no part."
     values = at.attr(key) or [1] * (dims + 2)
-    need(values[0] == values[-1] == 1)
-    return tuple(int(v) for v in values[1:-1])
+    batch, *spatial, channels = values
+    need(batch == 1)
+    need(channels == 1)
+    return _integers(spatial)
+
+
+def _integers(values) -> tuple:
+    return tuple(int(v) for v in values)
+
+
+def _one_or_all(values: tuple):
+    "The one of a tuple of one, as Keras takes it; else the tuple."
+    return values if len(values) > 1 else values[0]
 
 
 def _padding(at) -> str:
@@ -119,12 +133,15 @@ def _depthwise(at) -> Unit:
 def _separable(at, unit) -> Unit:
     "A depthwise convolution together with what is behind it."
     point = _conv(at.after(unit.outputs[0], 'Conv2D'))
-    need(point.config['kernel_size'] == (1, 1) == point.config['strides'])
+    last = point.config
+    need(last['kernel_size'] == (1, 1))
+    need(last['strides'] == (1, 1))
     scope = scope_of(unit.origins[0])
     need(scope != '')
     need(scope_of(point.origins[0]) == scope)
-    more = {k: point.config[k] for k in ('filters', 'use_bias')}
-    both = Unit(layers.SeparableConv2D, unit.inputs, point.outputs, unit.config | more)
+    more = {k: last[k] for k in ('filters', 'use_bias')}
+    config = unit.config | more
+    both = Unit(layers.SeparableConv2D, unit.inputs, point.outputs, config)
     both.arrays = unit.arrays + point.arrays
     both.origins = unit.origins + point.origins
     both.nodes = unit.nodes | point.nodes
@@ -141,31 +158,40 @@ def _conv_transpose(at) -> Unit:
     config |= dict(filters=filters, kernel_size=tuple(size))
     unit = unit_of(layers.Conv2DTranspose, x, [at], config, [(kernel, name)])
     least = min(config['strides'])
-    unit.choices = [{}] + [dict(output_padding=p) for p in (0, 1) if p < least]
+    unit.choices = [{}]
+    for padding in range(min(least, 2)):
+        unit.choices.append(dict(output_padding=padding))
     return with_bias(at.view, unit, filters)
 
 # %% ../../nbs/tf1/54_patterns.ipynb #9bdc3074
 def _conv1d(at) -> Unit:
     "A `Conv2D` between a new axis and its removal."
     x, axis = at.inputs
-    conv = at.next('Conv2D')
+    view, conv = at.view, at.next('Conv2D')
     squeeze = conv.next('Squeeze')
-    need(at.rank(x) == 3 == at.rank(squeeze.output))
-    need(at.view.static(axis) in (1, -3))
-    w = conv.inputs[1]
-    kernel, config = at.array(w), _conv_config(conv)
-    need(kernel.shape[0] == 1)
-    _, size, _, filters = kernel.shape
-    along = {k: config[k][1] for k in ('strides', 'dilation_rate')}
-    config |= dict(filters=filters, kernel_size=size, **along)
-    weights = [(kernel[0], origin(at.view, _before_new_axis(at.view, w)))]
+    need(at.rank(x) == 3)
+    need(at.rank(squeeze.output) == 3)
+    need(view.static(axis) in (1, -3))
+    _, w = conv.inputs
+    kernel = at.array(w)
+    config = _conv_config(conv)
+    one, size, _, filters = kernel.shape
+    need(one == 1)
+    for key in ('strides', 'dilation_rate'):
+        _, config[key] = config[key]
+    config |= dict(filters=filters, kernel_size=size)
+    name = origin(view, _before_new_axis(view, w))
+    weights = [(kernel[0], name)]
     unit = unit_of(layers.Conv1D, x, [at, conv, squeeze], config, weights)
     return with_bias(at.view, unit, filters)
 
 
 def _before_new_axis(view, ref) -> tuple:
     name, _ = ref
-    return view.ins(name)[0] if view.node(name).op == 'ExpandDims' else ref
+    if view.op(name) != 'ExpandDims':
+        return ref
+    before, _ = view.ins(name)
+    return before
 
 # %% ../../nbs/tf1/54_patterns.ipynb #da1f1156
 _INNER = {'Conv2D': _conv, 'DepthwiseConv2dNative': _depthwise, 'ExpandDims': _conv1d}
@@ -173,25 +199,31 @@ _INNER = {'Conv2D': _conv, 'DepthwiseConv2dNative': _depthwise, 'ExpandDims': _c
 
 def _filters(unit) -> int:
     "How many numbers a convolution gives for each place."
-    shape = unit.arrays[-1].shape
+    *_, depth, filters = unit.arrays[-1].shape
     depthwise = unit.kind is layers.DepthwiseConv2D
-    return shape[2] * shape[3] if depthwise else shape[-1]
+    return depth * filters if depthwise else filters
 
 
 def _dilated(at) -> Unit:
     "A convolution in the space between batch and image."
-    x, block = at.inputs[:2]
-    rate = tuple(int(b) for b in at.array(block))
+    x, block, *_ = at.inputs
+    rate = _integers(at.array(block))
     inner = at.next(*_INNER)
-    unit = _INNER[inner.op](inner)
-    need(not unit.config['use_bias'])
-    need(np.max(unit.config['dilation_rate']) == 1)
-    back = at.after(unit.outputs[0], 'BatchToSpaceND')
-    unit.config['dilation_rate'] = rate if len(rate) > 1 else rate[0]
-    causal = ['causal'] if unit.kind is layers.Conv1D else []
-    unit.choices = [dict(padding=p) for p in ('valid', 'same', *causal)]
-    unit.inputs, unit.outputs = [x], [back.output]
-    unit.nodes |= {at.node.name, back.node.name}
+    pattern = _INNER[inner.op]
+    unit = pattern(inner)
+    config = unit.config
+    need(not config['use_bias'])
+    need(np.max(config['dilation_rate']) == 1)
+    (end,) = unit.outputs
+    back = at.after(end, 'BatchToSpaceND')
+    config['dilation_rate'] = _one_or_all(rate)
+    paddings = ['valid', 'same']
+    if unit.kind is layers.Conv1D:
+        paddings.append('causal')
+    unit.choices = [dict(padding=p) for p in paddings]
+    unit.inputs = [x]
+    unit.outputs = [back.output]
+    unit.nodes |= {at.name, back.name}
     return with_bias(at.view, unit, _filters(unit))
 
 # %% ../../nbs/tf1/54_patterns.ipynb #f4a6ffa9
@@ -206,9 +238,11 @@ _POOLS = {
 def _pool(at) -> Unit:
     dims = 3 if at.op.endswith('3D') else 2
     need(at.attr('data_format') in ('NHWC', 'NDHWC'))
-    size, strides = _window(at, 'ksize', dims), _window(at, 'strides', dims)
+    size = _window(at, 'ksize', dims)
+    strides = _window(at, 'strides', dims)
     config = dict(pool_size=size, strides=strides, padding=_padding(at))
-    return unit_of(_POOLS[at.op], at.inputs[0], [at], config)
+    (x,) = at.inputs
+    return unit_of(_POOLS[at.op], x, [at], config)
 
 # %% ../../nbs/tf1/54_patterns.ipynb #17c0f74e
 _PADS = {1: layers.ZeroPadding1D, 2: layers.ZeroPadding2D, 3: layers.ZeroPadding3D}
@@ -217,14 +251,16 @@ _PADS = {1: layers.ZeroPadding1D, 2: layers.ZeroPadding2D, 3: layers.ZeroPadding
 def _pad(at) -> Unit:
     x, pads, *more = at.inputs
     pads = at.array(pads)
-    need(at.op == 'Pad' or at.view.static(more[0]) == 0)
+    for value in more:
+        need(at.view.static(value) == 0)
     rows, *spatial, channels = pads.tolist()
     need(len(spatial) in _PADS)
     need(not any(rows))
     need(not any(channels))
     padding = tuple(map(tuple, spatial))
-    config = dict(padding=padding if len(padding) > 1 else padding[0])
-    return unit_of(_PADS[len(padding)], x, [at], config)
+    config = dict(padding=_one_or_all(padding))
+    kind = _PADS[len(padding)]
+    return unit_of(kind, x, [at], config)
 
 # %% ../../nbs/tf1/54_patterns.ipynb #76a77c5e
 _GLOBAL_POOLS = {
@@ -240,28 +276,36 @@ def _global_pool(at) -> Unit:
     x, axes = at.inputs
     rank = at.rank(x)
     need((at.op, rank) in _GLOBAL_POOLS)
-    axes = [int(a) % rank for a in np.ravel(at.array(axes))]
-    need(sorted(axes) == list(range(1, rank - 1)))
+    axes = np.ravel(at.array(axes)) % rank
+    space = range(1, rank - 1)
+    need(sorted(axes) == list(space))
     config = dict(keepdims=bool(at.attr('keep_dims')))
-    return unit_of(_GLOBAL_POOLS[at.op, rank], x, [at], config)
+    kind = _GLOBAL_POOLS[at.op, rank]
+    return unit_of(kind, x, [at], config)
 
 # %% ../../nbs/tf1/54_patterns.ipynb #00056f50
 def _reshape(at) -> Unit:
     "Reshaping that leaves the rows alone."
     x = at.inputs[0]
-    before, after = at.shape(x), at.shape(at.output)
-    need(before[0] == 'rows' == after[0])
+    before = at.shape(x)
+    after = at.shape(at.output)
+    need(before[0] == 'rows')
+    need(after[0] == 'rows')
     need(at.are_data(x))
-    target = [-1 if d in (None, 'rows') else d for d in after[1:]]
+    _, *sizes = before
+    _, *target = after
+    target = tuple(-1 if d in (None, 'rows') else d for d in target)
     need(target.count(-1) <= 1)
-    if len(target) == 1 and len(before) > 2 and None not in before[1:]:
+    several = len(sizes) > 1 and None not in sizes
+    if several and len(target) == 1:
         return unit_of(layers.Flatten, x, [at])
-    return unit_of(layers.Reshape, x, [at], dict(target_shape=tuple(target)))
+    config = dict(target_shape=target)
+    return unit_of(layers.Reshape, x, [at], config)
 
 
 def _permute(at) -> Unit:
     x, perm = at.inputs
-    rows, *dims = (int(p) for p in at.array(perm))
+    rows, *dims = _integers(at.array(perm))
     need(rows == 0)
     need(len(dims) >= 2)
     need(at.are_data(x))
@@ -274,7 +318,8 @@ def _embedding(at) -> Unit:
     need(array.ndim == 2)
     need(at.are_data(ids))
     need(not at.attr('batch_dims', 0))
-    need(at.op != 'GatherV2' or at.view.static(axis[0]) == 0)
+    for value in axis:
+        need(at.view.static(value) == 0)
     rows, width = array.shape
     config = dict(input_dim=rows, output_dim=width)
     return unit_of(layers.Embedding, ids, [at], config, [(array, name)])
@@ -302,21 +347,25 @@ def _merge(at) -> Unit:
     need(len(refs) >= 2)
     need(len(set(refs)) == len(refs))
     need(at.are_data(*refs))
-    shape, *others = (at.shape(r) for r in refs)
+    shapes = [at.shape(r) for r in refs]
+    shape, *others = shapes
     need(len(shape) >= 2)
-    need(all(s == shape for s in others))
-    return Unit(_MERGES[at.op], refs, [at.output], nodes={at.node.name})
+    for other in others:
+        need(other == shape)
+    kind = _MERGES[at.op]
+    return Unit(kind, refs, [at.output], nodes={at.name})
 
 # %% ../../nbs/tf1/54_patterns.ipynb #17437aa8
 def _concat(at) -> Unit:
     refs = list(at.inputs)
-    axis = int(at.array(refs.pop(0 if at.op == 'Concat' else -1)))
+    place = 0 if at.op == 'Concat' else -1
+    axis = int(at.array(refs.pop(place)))
     rank = len(at.shape(at.output))
     need(axis % rank)
     need(len(refs) >= 2)
     need(at.are_data(*refs))
     config = dict(axis=axis)
-    return Unit(layers.Concatenate, refs, [at.output], config, nodes={at.node.name})
+    return Unit(layers.Concatenate, refs, [at.output], config, nodes={at.name})
 
 # %% ../../nbs/tf1/54_patterns.ipynb #d4ffbae7
 _ANCHORS = {

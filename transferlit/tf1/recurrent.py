@@ -26,6 +26,11 @@ class NotRecurrent(Exception):
     "Why a loop is no recurrent layer."
 
 
+def _users(view, ref) -> dict:
+    "The names of the nodes that use a tensor, in their order."
+    return dict.fromkeys(user for user, _ in view.users.get(ref, []))
+
+
 @dataclass
 class Loop:
     "A loop of a graph, with what goes in and what comes out."
@@ -34,15 +39,19 @@ class Loop:
     frame: str
     nodes: list  # names of what is inside, in order
 
-    def outside(self) -> list:
-        "Tensors of the model that enter the loop from outside."
-        entering = [n for n in self.nodes if self.view.node(n).op == 'Enter']
-        found = [self.view.ins(n)[0] for n in entering]
-        return [r for r in found if self.view.is_data(r)]
+    def entering(self) -> list:
+        "Tensors of the model that enter the loop, each with the nodes that take it inside."
+        view, found = self.view, []
+        for name in self.nodes:
+            (ref, *_) = view.ins(name) or [None]
+            if view.op(name) == 'Enter' and view.is_data(ref):
+                takers = _users(view, (name, 0))
+                found.append((ref, list(takers)))
+        return found
 
     def exits(self) -> list:
         inside = set(self.nodes)
-        ends = [n for n in self.view.order if self.view.node(n).op == 'Exit']
+        ends = [n for n in self.view.order if self.view.op(n) == 'Exit']
         before = {n: self.view.ins(n)[0][0] for n in ends}
         return [n for n in ends if before[n] in inside]
 
@@ -68,30 +77,96 @@ _UNPACK = {'TensorListFromTensor': 0, 'TensorArrayScatterV3': 2, 'TensorArrayUnp
 _GATHER = {'TensorListStack', 'TensorArrayGatherV3'}
 
 
-def _sequence(loop) -> tuple:
-    """The tensor, time first, of which the loop takes a step each turn; names of the nodes that
-    hand it over.
-    """
-    view, found, handing = loop.view, [], set()
-    for ref in loop.outside():
+@dataclass
+class _Entry:
+    "What goes into a loop."
+
+    steps: tuple  # the tensor, time first, of which the loop takes a step each turn
+    handing: set  # names of the nodes that hand it over
+    lengths: tuple | None  # how many steps of each row count; None where all do
+    states: list  # what the states begin with; empty where that is zeros
+
+
+def _entry(loop) -> _Entry:
+    "Raises NotRecurrent where something goes in that a layer does not take."
+    view, steps, handing, states = loop.view, set(), set(), []
+    lengths = _lengths(loop)
+    for ref, takers in loop.entering():
         node = view.node(ref[0])
         if node.op in _UNPACK:
-            place = _UNPACK[node.op]
-            found.append(view.ins(node.name)[place])
+            steps.add(view.ins(node.name)[_UNPACK[node.op]])
             handing.add(node.name)
-        elif not _is_start(view, ref):
-            raise NotRecurrent('it starts from a given state, or has rows of different lengths')
-    if len(set(found)) != 1:
-        raise NotRecurrent(f'it takes {len(set(found))} sequences')
-    return found[0], handing
+        elif _is_state(view, ref, takers):
+            states.append(ref)
+        elif ref != lengths and not _is_bound(view, ref, takers, lengths):
+            _check_empty(view, ref)
+    if len(steps) != 1:
+        raise NotRecurrent(f'it takes {len(steps)} sequences')
+    given = any(np.any(view.sample[ref]) for ref in states)
+    return _Entry(steps.pop(), handing, lengths, states if given else [])
 
 
-def _is_start(view, ref) -> bool:
-    "Is it an empty array for results, or a state of zeros?"
-    if ref not in view.sample:  # a handle or a list
-        return True
-    op = view.node(ref[0]).op
-    return op.startswith('TensorArray') or not np.any(view.sample[ref])
+def _is_state(view, ref, takers) -> bool:
+    "Does it go round the loop, a vector for each row?"
+    turning = [view.op(n) for n in takers] == ['Merge']
+    value = view.sample.get(ref)
+    return turning and np.ndim(value) == 2 and value.dtype.kind == 'f'
+
+
+def _check_empty(view, ref) -> None:
+    "Raises NotRecurrent where a tensor is no empty array for results, and no zeros."
+    array = ref not in view.sample or view.op(ref[0]).startswith('TensorArray')
+    if not array and np.any(view.sample[ref]):
+        raise NotRecurrent(f'each turn takes {ref[0]!r} from outside')
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #b4613cdd
+def _lengths(loop) -> tuple | None:
+    "How many steps of each row count: what the number of the turn is compared with."
+    view, found = loop.view, set()
+    for ref, takers in loop.entering():
+        if takers and all(_ends_rows(view, n) for n in takers):
+            found.add(ref)
+    if len(found) > 1:
+        raise NotRecurrent('its rows have lengths of several kinds')
+    return found.pop() if found else None
+
+
+def _ends_rows(view, name: str) -> bool:
+    "Is it asked which rows are over, so that these keep their state and give zeros?"
+    users = view.users.get((name, 0), [])
+    if view.op(name) != 'GreaterEqual':
+        return False
+    for user, place in users:
+        chooses = view.op(user) in _CHOOSE and place == 0
+        if not chooses or not _keeps(view, user):
+            return False
+    return bool(users)
+
+
+_CHOOSE = 'Select', 'SelectV2'
+
+
+def _keeps(view, name: str) -> bool:
+    "Does a choice keep the state as it was, or give what enters the loop?"
+    _, (old, _), _ = view.ins(name)
+    users = _users(view, (name, 0))
+    following = [u for u in users if view.op(u) == 'NextIteration']
+    if not following:
+        return view.op(old) == 'Enter'
+    if view.op(old) != 'Switch':
+        return False
+    (merge, _), _ = view.ins(old)
+    before = [n for n, _ in view.ins(merge)]
+    return following[0] in before
+
+
+def _is_bound(view, ref, takers, lengths) -> bool:
+    "Does it only end the loop, where all rows are over?"
+    if lengths is None:
+        return False
+    name, _ = lengths
+    ops = {view.op(n) for n in takers}
+    return ops == {'Less'} and name in view.read.cone([ref])
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #f0fb0f17
 @dataclass
@@ -129,7 +204,7 @@ class _Product:
 # %% ../../nbs/tf1/56_recurrent.ipynb #b6f7376a
 def _known(view, ref) -> tuple:
     "The array and the variable behind what enters a loop; None where there is none."
-    while view.node(ref[0]).op == 'Enter':
+    while view.op(ref[0]) == 'Enter':
         ref = view.ins(ref[0])[0]
     array = view.static(ref)
     return array, (origin(view, ref) if array is not None else '')
@@ -138,13 +213,13 @@ def _known(view, ref) -> tuple:
 def _products(loop) -> list:
     view, found = loop.view, []
     for name in loop.nodes:
-        if view.node(name).op != 'MatMul':
+        if view.op(name) != 'MatMul':
             continue
         data, with_ = view.ins(name)
         kernel, where = _known(view, with_)
         if kernel is None or kernel.ndim != 2:
             raise NotRecurrent('it multiplies by what is no weight')
-        state = view.node(data[0]).op in ('Switch', 'Merge')
+        state = view.op(data[0]) in ('Switch', 'Merge')
         bias = _bias(view, name, kernel.shape[1])
         found.append(_Product(kernel, where, state, *bias, ref=with_))
     return found
@@ -153,7 +228,7 @@ def _products(loop) -> list:
 def _behind(view, ref) -> list:
     "The variables that a tensor is computed from; constants of a frozen graph count as such."
     kinds = VARIABLES | {'Const'}
-    names = [n for n in view.read.cone([ref]) if view.node(n).op in kinds]
+    names = [n for n in view.read.cone([ref]) if view.op(n) in kinds]
     return [n for n in names if np.ndim(view.static((n, 0))) == 2]
 
 
@@ -209,7 +284,7 @@ def _column(whole, part) -> int | None:
 def _bias(view, name, size, hops=3) -> tuple:
     "The vector that is added behind a product, and the variable that it is."
     for user, _ in view.users.get((name, 0), []):
-        if view.node(user).op not in ('BiasAdd', 'Add', 'AddV2') or not hops:
+        if view.op(user) not in ('BiasAdd', 'Add', 'AddV2') or not hops:
             continue
         for ref in view.ins(user):
             if not view.is_static(ref):
@@ -226,9 +301,9 @@ def _forget_biases(loop) -> list:
     view, found = loop.view, []
     for name in loop.nodes:
         ins = view.ins(name)
-        if view.node(name).op not in ('Add', 'AddV2') or len(ins) != 2:
+        if view.op(name) not in ('Add', 'AddV2') or len(ins) != 2:
             continue
-        split = [view.node(before).op == 'Split' for before, _ in ins]
+        split = [view.op(before) == 'Split' for before, _ in ins]
         numbers = [view.static(r) for r in ins if view.is_static(r)]
         if sum(split) != 1 or not numbers:
             continue
@@ -294,6 +369,12 @@ def _keras_cell(first, second) -> Cell:
     return Cell(kind, units, arrays, names, config)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #200e2c1b
+def _projects(gates, projection, width: int) -> bool:
+    "Are these an LSTM whose state is multiplied by a matrix of its own?"
+    rows, columns = gates.kernel.shape
+    return projection.kernel.shape == (columns // 4, rows - width)
+
+
 def find_cells(loop: Loop, width: int) -> list:
     "The cells of a loop, the first to take the sequence first. Raises NotRecurrent."
     products = _join_parts(loop.view, _products(loop))
@@ -303,6 +384,8 @@ def find_cells(loop: Loop, width: int) -> list:
         rows, columns = one.kernel.shape
         if rows > width and (rows - width) * 4 == columns:
             cell = _old_lstm(one, width, forget.pop(0) if forget else 0.0)
+        elif products and _projects(one, products[0], width):
+            raise NotRecurrent('it projects what it gives, which no layer of Keras does')
         elif rows > width and (rows - width) * 2 == columns and products:
             cell = _old_gru(one, products.pop(0), width)
         elif rows > width and rows - width == columns and not one.of_state:
@@ -331,15 +414,39 @@ def _choices(cells) -> list:
     return [*_ACTIVATIONS, *more]
 
 
-def _run(cells, sample, more: dict, backwards: bool) -> list:
-    "What each layer gives for a sample, rows first: the sequence, and its states."
-    found, x = [], sample
+@dataclass
+class _Feed:
+    "What the layers of a loop take."
+
+    x: tuple  # the sequence, rows first
+    backwards: bool = False  # does the first layer read it from the end?
+    masks: list = field(default_factory=list)  # for each layer, where rows are of different lengths
+    states: list = field(default_factory=list)  # for each layer, what its states begin with
+
+    def config(self, number: int, sequences: bool) -> dict:
+        found = dict(go_backwards=self.backwards and number == 0, return_sequences=sequences)
+        zeros = dict(zero_output_for_mask=True) if self.masks and sequences else {}
+        return found | zeros
+
+    def more(self, number: int) -> list:
+        "What a layer is called with beside the sequence: (name of the argument, tensor)."
+        masks = self.masks[number : number + 1]
+        states = self.states[number] if self.states else []
+        return [('mask', r) for r in masks] + [('initial_state', r) for r in states]
+
+
+def _run(view, cells, feed: _Feed, more: dict) -> list:
+    "What each layer gives for the sample, rows first: the sequence, and its states."
+    found, x = [], view.sample[feed.x]
     for number, cell in enumerate(cells):
-        config = {**cell.config, **more, 'go_backwards': backwards and number == 0}
-        layer = cell.kind(cell.units, return_sequences=True, return_state=True, **config)
+        config = {**cell.config, **more, **feed.config(number, True)}
+        layer = cell.kind(cell.units, return_state=True, **config)
         layer.build(x.shape)
         layer.set_weights(cell.arrays)
-        found.append([np.asarray(r) for r in layer(x)])
+        names, refs = [*zip(*feed.more(number))] or [(), ()]
+        unit = Unit(cell.kind, [feed.x, *refs], [], keywords=names)
+        given = unit.call(layer, [x, *(view.sample[r] for r in refs)])
+        found.append([np.asarray(r) for r in given])
         x = found[-1][0]
     return found
 
@@ -350,14 +457,14 @@ def _is_close(a, b) -> bool:
     return bool(np.allclose(a, b, rtol=1e-4, atol=1e-5))
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #1171f703
-def _places(loop, results: list) -> dict:
+def _places(loop, results: list, x) -> dict:
     """What leaves the loop, to the layer and the result of it that it equals. Raises NotRecurrent."""
-    view, found, choices = loop.view, {}, _choices_of(results)
+    view, found, choices = loop.view, {}, _choices_of(results, x)
     for ref in _leaving(loop):
         value = view.sample[ref]
         close = [at for at, result in choices.items() if _is_close(value, result)]
         if not close:
-            raise NotRecurrent(_OTHER_CELL)
+            raise NotRecurrent(_what_else(loop))
         found[ref] = close[0]
     if len(set(found.values())) < len(found):
         raise NotRecurrent('the same result leaves it twice')
@@ -367,30 +474,66 @@ def _places(loop, results: list) -> dict:
 _OTHER_CELL = 'its cell computes something else than the one of Keras'
 
 
-def _choices_of(results: list) -> dict:
-    "What layers give, by layer and number; of the last one also with time first, and as one step."
+def _what_else(loop) -> str:
+    "Why a cell is none of Keras, as far as its operations tell."
+    view = loop.view
+    for name in loop.nodes:
+        op, ins = view.op(name), view.ins(name)
+        vectors = [np.shape(_known(view, r)[0]) for r in ins if view.is_static(r)]
+        if op == 'Mul' and any(len(s) == 1 and s[0] > 1 for s in vectors):
+            return f'{_OTHER_CELL}: it has peepholes, or other weights number by number'
+        if op in ('ClipByValue', 'Minimum', 'Maximum'):
+            return f'{_OTHER_CELL}: it clips its state'
+    return _OTHER_CELL
+
+
+def _choices_of(results: list, x) -> dict:
+    """What layers give, by layer and number, and both states of one in one tensor; of the last one
+    also with time first, turned round, with its input added, and as one step.
+    """
     choices = {}
     for number, found in enumerate(results):
         choices |= {(number, i): result for i, result in enumerate(found)}
+        if len(found) == 3:
+            choices[number, 'joined'] = np.concatenate([found[2], found[1]], 1)
     last = len(results) - 1
     sequence, state, *_ = results[last]
     choices[last, 'steps'] = np.swapaxes(sequence, 0, 1)
+    choices[last, 'flip'] = np.flip(sequence, 1)
     choices[last, 'only'] = state[None]
+    below = results[last - 1][0] if last else x
+    if below.shape == sequence.shape:
+        choices[last, 'added'] = below + sequence
     return choices
 
 
 def _behind_swap(view, name: str) -> str:
-    "The transpose behind a gathered sequence that puts the rows first, where nothing else uses it."
+    """The transpose behind a gathered sequence that puts the rows first, and the turn behind that,
+    where nothing else uses them.
+    """
     node = view.only((name, 0), 'Transpose')
-    return name if node is None or not _swaps(view, node.name) else node.name
+    if node is None or not _swaps(view, node.name):
+        return name
+    turn = view.only((node.name, 0), 'ReverseSequence')
+    return node.name if turn is None else turn.name
+
+
+def _turned_rows(view, ref) -> tuple | None:
+    "What a tensor is with each row turned round within its length: (the tensor, the lengths)."
+    node = view.node(ref[0]) if ref[0] in view.read.nodes else None
+    if node is None or node.op != 'ReverseSequence':
+        return None
+    x, lengths = view.ins(node.name)
+    axes = attr(node, 'seq_dim'), attr(node, 'batch_dim', 0)
+    return (x, _uncast(view, lengths)) if axes == (1, 0) else None
+
+
+def _uncast(view, ref) -> tuple:
+    name, _ = ref
+    return view.ins(name)[0] if view.op(name) == 'Cast' else ref
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #32f85b5d
 _ARRAYS = 'TensorArray', 'TensorList'
-
-
-def _users(view, ref) -> dict:
-    "The names of the nodes that use a tensor, in their order."
-    return dict.fromkeys(user for user, _ in view.users.get(ref, []))
 
 
 def _leaving(loop) -> list:
@@ -398,7 +541,7 @@ def _leaving(loop) -> list:
     view, found = loop.view, []
     for name in loop.exits():
         ref = name, 0
-        ops = {u: view.node(u).op for u in _users(view, ref)}
+        ops = {u: view.op(u) for u in _users(view, ref)}
         gathered = [u for u, op in ops.items() if op in _GATHER]
         others = [op for op in ops.values() if not op.startswith(_ARRAYS)]
         kept = bool(others)
@@ -420,12 +563,12 @@ def _virtual(view, name: str, value, shape) -> tuple:
 def _swapped(view, ref, name: str) -> tuple:
     "A tensor with time and rows swapped, and the unit that swaps them."
     before = ref[0]
-    if view.node(before).op == 'Transpose' and _swaps(view, before):
+    if view.op(before) == 'Transpose' and _swaps(view, before):
         return view.ins(before)[0], []
     steps, rows, *rest = view.shape(ref)
     value = np.swapaxes(view.sample[ref], 0, 1)
     new = _virtual(view, name, value, [rows, steps, *rest])
-    return new, [_transpose(ref, new, {name})]
+    return new, [_formula_unit(new, [ref], _SWAP)]
 
 
 def _swaps(view, name) -> bool:
@@ -436,7 +579,7 @@ def _swaps(view, name) -> bool:
 def _reverses(view, ref, axis: int) -> bool:
     "Does a tensor hold another in reverse, along `axis`?"
     name = ref[0]
-    if name not in view.read.nodes or view.node(name).op != 'ReverseV2':
+    if name not in view.read.nodes or view.op(name) != 'ReverseV2':
         return False
     axes = view.static(view.ins(name)[1])
     return axes is not None and list(np.ravel(axes)) == [axis]
@@ -449,14 +592,41 @@ class RecurrentUnit(Unit):
     results: list = field(default_factory=list)
 
 
-def _formula_unit(step: list, ref, new, nodes) -> Unit:
-    config = dict(formula=Fresh(lambda: Formula([step])))
-    return Unit(Compute, [ref], [new], config, nodes=nodes, activation=step[0])
+_COUNTED = [
+    ['item', ['x0', [[None] * 3, [None] * 3, 0]]],
+    ['ones_like', ['s0']],
+    ['cumsum', ['s1'], {'axis': 1}],
+    ['cast', ['x1', 'float32']],
+    ['expand_dims', ['s3'], {'axis': 1}],
+    ['less_equal', ['s2', 's4']],
+]  # which steps of a sequence lie within the length of their row
 
 
-def _transpose(ref, new, nodes) -> Unit:
-    step = ['transpose', ['x0'], {'axes': [1, 0, 2]}]
-    return _formula_unit(step, ref, new, nodes)
+def _mask_unit(view, x, lengths) -> tuple:
+    "The mask of a sequence by the lengths of its rows, and the unit that computes it."
+    (name, _), (source, _) = lengths, x
+    rows, steps, _ = view.shape(x)
+    _, count, _ = view.sample[x].shape
+    turns = np.arange(count)
+    length = np.reshape(view.sample[lengths], (-1, 1))
+    _, _, source = source.rpartition('/')
+    mask = _virtual(view, f'{name}_{source}_mask', turns < length, [rows, steps])
+    return mask, _formula_unit(mask, [x, lengths], *_COUNTED)
+
+
+_SWAP = ['transpose', ['x0'], {'axes': [1, 0, 2]}]
+_FLIP = ['flip', ['x0'], {'axis': 1}]
+_EXPAND = ['expand_dims', ['x0'], {'axis': 0}]
+_SAME = ['multiply', ['x0', 1.0]]  # a tensor of its own: a mask hangs on the tensor
+_ADD = ['add', ['x0', 'x1']]
+_JOIN = ['concatenate', [['x0', 'x1']], {'axis': 1}]
+
+
+def _formula_unit(new, refs: list, *steps) -> Unit:
+    "What is computed from tensors in some steps, as a unit."
+    config = dict(formula=Fresh(lambda: Formula(steps)))
+    kind = steps[-1][0]
+    return Unit(Compute, refs, [new], config, nodes={new[0]}, activation=kind)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #28f15d32
 @dataclass
@@ -473,26 +643,57 @@ class _Placed:
     def states(self) -> list:
         "Numbers of the last states that are needed beside the first result."
         first = 0 if self.sequences else 1
-        return [i for i in self.wanted if isinstance(i, int) and i > first]
+        both = [1, 2] if 'joined' in self.wanted else []
+        return both or [i for i in self.wanted if isinstance(i, int) and i > first]
 
 
 def recurrent_units(loop: Loop) -> list:
     "A loop as recurrent layers, with what swaps time and rows. Raises NotRecurrent."
-    view, (steps, handing) = loop.view, _sequence(loop)
+    view, entry = loop.view, _entry(loop)
+    feed, units = _feed(loop, entry)
+    cells = find_cells(loop, view.sample[feed.x].shape[-1])
+    if entry.lengths is not None:
+        units += _mask(view, feed, entry.lengths, len(cells))
+    agreed = _agreeing(loop, cells, feed, entry.states)
+    x = feed.x
+    for number, placed in enumerate(_place(loop, cells, agreed.results, agreed.places)):
+        unit = _unit(view, placed, x, agreed.of(number, placed.sequences))
+        units += [unit, *_after(placed.wanted, unit)]
+        x = unit.outputs[0]
+    _claim(loop, units, entry.handing, agreed.places)
+    return units
+
+
+def _feed(loop, entry: _Entry) -> tuple:
+    "The sequence that the layers read, and from which end; the unit that swaps time and rows."
+    view, steps = loop.view, entry.steps
     backwards = _reverses(view, steps, 0)
     if backwards:
         steps = view.ins(steps[0])[0]
     if len(view.shape(steps) or ()) != 3:
         raise NotRecurrent('its sequence is no vector for each step')
     x, units = _swapped(view, steps, f'{loop.frame}/rows_first')
-    cells = find_cells(loop, view.sample[x].shape[-1])
-    more, results, places = _agreeing(loop, cells, view.sample[x], backwards)
-    for number, placed in enumerate(_place(loop, cells, results, places)):
-        turned = backwards and number == 0
-        unit = _unit(view, placed, x, {**more, 'go_backwards': turned})
-        units += [unit, *_after(placed.wanted, unit)]
-        x = unit.outputs[0]
-    _claim(loop, units, handing, places)
+    turned = _turned_rows(view, x)
+    if turned is not None and entry.lengths is not None:
+        if turned[1] != _uncast(view, entry.lengths) or backwards:
+            raise NotRecurrent('its rows are turned round within other lengths')
+        return _Feed(turned[0], True), units
+    return _Feed(x, backwards), units
+
+
+def _mask(view, feed: _Feed, lengths, count: int) -> list:
+    "Units for the steps that count; behind a layer that reads from the end, the last come first."
+    sample = view.sample[lengths]
+    if np.ndim(sample) != 1 or np.max(sample) < 2:
+        raise NotRecurrent('the sample has no rows of two steps or more')
+    mask, unit = _mask_unit(view, feed.x, lengths)
+    units, feed.masks = [unit], [mask] * count
+    if feed.backwards and count > 1:
+        name, _ = mask
+        value = np.flip(view.sample[mask], 1)
+        turned = _virtual(view, f'{name}_turned', value, view.shape(mask))
+        units.append(_formula_unit(turned, [mask], _FLIP))
+        feed.masks[1:] = [turned] * (count - 1)
     return units
 
 
@@ -502,39 +703,69 @@ def _place(loop, cells, results, places) -> list:
     for number, cell in enumerate(cells):
         wanted = {i: ref for ref, (n, i) in places.items() if n == number}
         inner = number < len(cells) - 1
-        sequences = inner or bool({0, 'steps'} & set(wanted))
+        sequences = inner or bool({0, 'steps', 'flip', 'added'} & set(wanted))
         name = f'{loop.frame}/{number}'
         found.append(_Placed(cell, name, results[number], wanted, sequences))
     return found
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #1aa2c936
-def _agreeing(loop, cells, sample, backwards) -> tuple:
-    "The activation with which the layers agree with the loop, what they give, and what that is."
-    for more in _choices(cells):
-        try:
-            results = _run(cells, sample, more, backwards)
-            return more, results, _places(loop, results)
-        except NotRecurrent as error:
-            last = error
-        except ValueError:
-            last = NotRecurrent('its weights do not fit a cell of Keras')
+@dataclass
+class _Agreed:
+    "The settings with which layers agree with a loop."
+
+    more: dict  # arguments of all layers
+    feed: _Feed
+    results: list  # what each layer gives on the sample
+    places: dict  # what leaves the loop, to the layer and the result that it is
+
+    def of(self, number: int, sequences: bool) -> tuple:
+        "The arguments of a layer, and what it is called with."
+        return {**self.more, **self.feed.config(number, sequences)}, self.feed.more(number)
+
+
+def _agreeing(loop, cells, feed: _Feed, states: list) -> _Agreed:
+    "Raises NotRecurrent where no settings agree."
+    for feed.states in _state_orders(cells, states):
+        for more in _choices(cells):
+            try:
+                results = _run(loop.view, cells, feed, more)
+                places = _places(loop, results, loop.view.sample[feed.x])
+                return _Agreed(more, feed, results, places)
+            except NotRecurrent as error:
+                last = error
+            except ValueError:
+                last = NotRecurrent('its weights do not fit a cell of Keras')
     raise last
 
+
+def _state_orders(cells, states: list) -> list:
+    "Ways to share first states among cells; TensorFlow 1 has the cell state of an LSTM first."
+    if not states:
+        return [[]]
+    counts = [2 if cell.kind is layers.LSTM else 1 for cell in cells]
+    if sum(counts) != len(states):
+        raise NotRecurrent('some of its states are given and others are not')
+    ends = np.cumsum(counts)
+    parts = [states[end - n : end] for end, n in zip(ends, counts)]
+    turned = [part[::-1] for part in parts]
+    return [turned, parts] if max(counts) > 1 else [parts]
+
 # %% ../../nbs/tf1/56_recurrent.ipynb #edd59fba
-def _unit(view, placed: _Placed, x, more: dict) -> RecurrentUnit:
+def _unit(view, placed: _Placed, x, settings: tuple) -> RecurrentUnit:
     "One layer, with as many of its results as are needed."
-    cell, states = placed.cell, placed.states
-    config = dict(
-        {**cell.config, **more},
-        units=cell.units,
-        return_sequences=placed.sequences,
-        return_state=bool(states),
-    )
-    outputs = _outputs(view, placed, view.shape(x) or [None, None])
-    parts = {f'{placed.name}/{i}' for i in range(len(outputs))}
-    nodes = {placed.name} | parts
-    unit = RecurrentUnit(cell.kind, [x], outputs, config, cell.arrays, cell.origins, nodes)
+    cell, (more, calls) = placed.cell, settings
+    states = bool(placed.states)
+    config = {**cell.config, **more, 'units': cell.units, 'return_state': states}
+    shape = view.shape(x) or [None, None]
+    outputs = _outputs(view, placed, shape)
+    refs = [ref for _, ref in calls]
+    unit = RecurrentUnit(cell.kind, [x, *refs], outputs, config)
+    unit.arrays, unit.origins = cell.arrays, cell.origins
+    unit.keywords = tuple(key for key, _ in calls)
     unit.results = placed.results
+    unit.nodes = {placed.name}
+    for i in range(len(outputs)):
+        unit.nodes.add(f'{placed.name}/{i}')
     return unit
 
 
@@ -555,16 +786,21 @@ def _outputs(view, placed: _Placed, shape: list) -> list:
     return found
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #74ca373e
+_LAID_OUT = {'steps': _SWAP, 'flip': _FLIP, 'only': _EXPAND}
+
+
 def _after(wanted: dict, unit) -> list:
-    "Units for what the graph has time first."
+    "Units for what the graph has in another form: time first, turned round, added, in one tensor."
     found, source = [], unit.outputs[0]
-    if 'steps' in wanted:
-        ref = wanted['steps']
-        found.append(_transpose(source, ref, {ref[0]}))
-    if 'only' in wanted:
-        ref = wanted['only']
-        step = ['expand_dims', ['x0'], {'axis': 0}]
-        found.append(_formula_unit(step, source, ref, {ref[0]}))
+    for key, step in _LAID_OUT.items():
+        if key in wanted:
+            found.append(_formula_unit(wanted[key], [source], step))
+    if 'joined' in wanted:
+        _, state, cell_state, *_ = unit.outputs
+        found.append(_formula_unit(wanted['joined'], [cell_state, state], _JOIN))
+    if 'added' in wanted:
+        below = unit.inputs[0]
+        found.append(_formula_unit(wanted['added'], [below, source], _ADD))
     return found
 
 
@@ -595,11 +831,15 @@ class _Reading:
     source: tuple  # a tensor, and whether it has time first
     backwards: bool
 
+    def is_like(self, other: _Reading) -> bool:
+        "Does another one read the same, with the same settings?"
+        return self.source == other.source and self.settings == other.settings
+
     @property
     def settings(self) -> tuple:
-        free, config = ('go_backwards', 'return_state'), self.unit.config
-        fixed = {k: v for k, v in config.items() if k not in free}
-        return self.unit.kind, fixed
+        unit, free = self.unit, ('go_backwards', 'return_state')
+        fixed = {k: v for k, v in unit.config.items() if k not in free}
+        return unit.kind, fixed, unit.inputs[1:]
 
 
 def _reading(view, units, unit) -> _Reading:
@@ -628,6 +868,9 @@ def _forwards(view, units, unit) -> tuple | None:
     ref = unit.outputs[0]
     if not unit.config['return_sequences']:
         return ref
+    turns = [u for u in units if ref in u.inputs]
+    if [u.activation for u in turns] == ['flip']:
+        return turns[0].outputs[0]
     user = _alone(view, units, ref)
     turned = user is not None and _reverses(view, (user, 0), 1)
     return (user, 0) if turned else None
@@ -635,7 +878,7 @@ def _forwards(view, units, unit) -> tuple | None:
 
 def _merge_mode(view, name: str, refs) -> str | None:
     "How a node merges two tensors, as `Bidirectional` calls it."
-    op, ins = view.node(name).op, view.ins(name)
+    op, ins = view.op(name), view.ins(name)
     given = [r for r in ins if not view.is_static(r)]
     if op in ('Concat', 'ConcatV2') and given == refs:
         axis = view.static(ins[0] if op == 'Concat' else ins[-1])
@@ -669,7 +912,7 @@ def _states(view, unit) -> list:
 def _both_ways(view, units, first, second) -> Unit | None:
     "Two layers as one `Bidirectional`; None where what they give is used otherwise."
     back = _forwards(view, units, second)
-    if back is None:
+    if back is None or 'initial_state' in first.keywords:
         return None
     mode, outputs = _merged(view, units, [first.outputs[0], back])
     state = first.config['return_state'] or second.config['return_state']
@@ -683,7 +926,9 @@ def _both_ways(view, units, first, second) -> Unit | None:
     ends = {name for name, _ in (back, *outputs)}
     nodes = first.nodes | second.nodes | ends
     config = dict(layer=make, merge_mode=mode)
-    return Unit(layers.Bidirectional, first.inputs, outputs, config, arrays, origins, nodes)
+    both = Unit(layers.Bidirectional, first.inputs, outputs, config, arrays, origins, nodes)
+    both.keywords = first.keywords
+    return both
 
 
 def pair_directions(
@@ -691,16 +936,52 @@ def pair_directions(
     units: list,  # recurrent layers, with what swaps time and rows
 ) -> list:  # the same, or fewer
     "Two layers that read one sequence from both ends, as one `Bidirectional`."
+    units = list({tuple(u.outputs): u for u in units}.values())  # both may have made one mask
+    while (fewer := _paired(view, units)) is not None:
+        units = fewer
+    return units + [stop for u in units for stop in _stops(view, u)]
+
+
+def _paired(view, units) -> list | None:
+    "The units, with two of them as one; None where no two are a pair."
     readings = [_reading(view, units, u) for u in units if u.kind in _LAYERS]
-    for first in [r for r in readings if not r.backwards]:
-        for second in [r for r in readings if r.backwards and r.unit in units]:
-            alike = first.source == second.source and first.settings == second.settings
-            both = _both_ways(view, units, first.unit, second.unit) if alike else None
+    backwards = [r for r in readings if r.backwards]
+    for first in readings:
+        for second in backwards:
+            if first.backwards or not first.is_like(second):
+                continue
+            both = _both_ways(view, units, first.unit, second.unit)
             if both is not None:
-                others = [u for u in units if u is not first.unit and u is not second.unit]
-                units = _without_spare(view, [*others, both])
-                break
-    return units
+                turns = _turns(units, second.unit, both)
+                gone = {id(u) for u in (first.unit, second.unit, *turns)}
+                others = [u for u in units if id(u) not in gone]
+                return _without_spare(view, [*others, both])
+    return None
+
+
+def _stops(view, unit) -> list:
+    "Units that keep the mask of a layer from what is behind it: the graph has none there."
+    if 'mask' not in unit.keywords:
+        return []
+    found = []
+    for i, ref in enumerate(unit.outputs):
+        used = ref in view.users or ref in view.outputs
+        shape = view.shape(ref)
+        if not used or len(shape) != 3:
+            continue
+        name = f'{ref[0]}/masked'
+        new = _virtual(view, name, view.sample[ref], shape)
+        unit.outputs[i] = new
+        stop = _formula_unit(ref, [new], _SAME)
+        unit.nodes = unit.nodes - stop.nodes | {name}
+        found.append(stop)
+    return found
+
+
+def _turns(units, second, both) -> list:
+    "What turned the sequence of a layer round that is part of a `Bidirectional` now."
+    ref = second.outputs[0]
+    return [] if ref in both.outputs else [u for u in units if ref in u.inputs]
 
 
 def _without_spare(view, units) -> list:
@@ -747,10 +1028,10 @@ class _Row:
 
 def _is_step(view, name) -> bool:
     "A product of a step and a state, side by side, with a weight?"
-    if view.node(name).op != 'MatMul' or view.inside(name):
+    if view.op(name) != 'MatMul' or view.inside(name):
         return False
     (before, _), kernel = view.ins(name)
-    if view.node(before).op != 'ConcatV2' or not view.is_static(kernel):
+    if view.op(before) != 'ConcatV2' or not view.is_static(kernel):
         return False
     return len(view.ins(before)) == 3  # two tensors and the axis
 
@@ -770,22 +1051,39 @@ def _find_rows(view) -> list:
     return [_Row(view, products) for products in rows.values()]
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #5ab10005
-def _unpacked(row) -> tuple:
-    "The sequence, rows first, that the steps are unpacked from; is it read from the back?"
-    view, steps = row.view, [x for x, _ in row.parts()]
-    names = {name for name, _ in steps}
-    places = [number for _, number in steps]
-    node = view.node(steps[0][0])
-    if node.op != 'Unpack' or attr(node, 'axis') != 1 or len(names) > 1:
-        raise NotRecurrent('its steps are not those of one sequence')
-    source = view.ins(node.name)[0]
-    shape = view.shape(source) or ()
-    forwards = list(range(len(places)))
-    if len(shape) != 3 or shape[1] != len(places):
-        raise NotRecurrent('its steps are not those of one sequence')
-    if places not in (forwards, forwards[::-1]) or source not in view.sample:
-        raise NotRecurrent('its steps are in no order')
-    return source, places[0] > places[-1]
+_SHAPING = 'Unpack', 'Split', 'SplitV', 'Squeeze', 'Reshape', 'Transpose', 'StridedSlice', 'Slice'
+
+
+def _ways_up(view, ref) -> list:
+    "What a tensor was cut out of or laid out from, itself included; what comes first is last."
+    found = [ref]
+    while view.op(ref[0]) in _SHAPING and ref not in view.inputs:
+        data = [r for r in view.ins(ref[0]) if view.is_data(r)]
+        if len(data) != 1:
+            break
+        (ref,) = data
+        found.append(ref)
+    return found
+
+
+def _sequence(row, known: dict) -> _Feed:
+    """The sequence, rows first, whose steps a cell reads; `known` has those that cells below give,
+    by their steps.
+    """
+    view, steps = row.view, tuple(x for x, _ in row.parts())
+    for order in (steps, steps[::-1]):
+        if order in known:
+            return _Feed(known[order], order is not steps)
+    given = np.stack([view.sample[step] for step in steps], 1)
+    above = [_ways_up(view, step) for step in steps]
+    for ref in reversed(above[0]):
+        shared = all(ref in refs for refs in above)
+        if not shared or (view.shape(ref) or [])[1:] != list(given.shape[1:]):
+            continue
+        for backwards in (False, True):
+            if np.array_equal(view.sample[ref], np.flip(given, 1) if backwards else given):
+                return _Feed(ref, backwards)
+    raise NotRecurrent('its steps are not those of one sequence')
 
 
 def _first_product(view, name) -> _Product:
@@ -847,66 +1145,121 @@ def _leaves(view, region: set, ref) -> bool:
     return ref in view.outputs or bool(set(_users(view, ref)) - region)
 
 
-def _used_states(row, states: dict, region: set) -> dict:
-    "The states that something behind the cell uses. Raises NotRecurrent where it uses more."
-    view, found = row.view, {}
-    for name in region:
+def _used_states(written, inside: set) -> dict:
+    """The states of a cell that something behind the cells that are `inside` uses. Raises
+    NotRecurrent where it uses more.
+    """
+    view, found = written.row.view, {}
+    for name in written.region:
         for ref in [(name, i) for i in range(view.widths.get(name, 1))]:
-            if _leaves(view, region, ref):
-                if ref not in states:
+            if _leaves(view, inside, ref):
+                if ref not in written.states:
                     raise NotRecurrent('something else than its states is used')
-                found[states[ref]] = ref
+                found[written.states[ref]] = ref
     return found
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #5ab10007
-def _written_units(row: _Row) -> list:
-    "Steps written out, as a recurrent layer. Raises NotRecurrent."
-    view, (x, backwards) = row.view, _unpacked(row)
-    start = view.sample.get(row.parts()[0][1])
-    if start is None or np.any(start):
-        raise NotRecurrent('it starts from a given state')
-    cell = _written_cell(row, view.shape(x)[2])
-    for more in _choices([cell]):
-        try:
-            (results,) = _run([cell], view.sample[x], more, backwards)
-            states = _states_of(row, results)
-        except (NotRecurrent, ValueError):  # other activations, or weights of no such cell
-            continue
-        written = _Written(cell, x, results, _region(row, states))
-        used = _used_states(row, states, written.region)
-        return _units_of(row, written, used, {**more, 'go_backwards': backwards})
-    raise NotRecurrent(_OTHER_CELL)
-
-
 @dataclass
 class _Written:
     "A cell that was found written out."
 
+    row: _Row
     cell: Cell
-    x: tuple  # the sequence
-    results: list
-    region: set
+    feed: _Feed
+    more: dict  # settings of the layer
+    results: list  # what it gives on the sample
+    states: dict  # tensors of the graph to the steps of the result that they are
+
+    @cached_property
+    def region(self) -> set:
+        return _region(self.row, self.states)
+
+    @property
+    def steps(self) -> tuple:  # what the cell gives, step by step; empty where some are not there
+        count = len(self.row.products[0])
+        found = {t: ref for ref, t in self.states.items()}
+        there = all(t in found for t in range(count))
+        return tuple(found[t] for t in range(count)) if there else ()
+
+    @cached_property
+    def sequence(self) -> tuple:  # all steps in one tensor, rows first
+        view, name = self.row.view, f'{self.row.name}/0'
+        rows, steps, _ = view.shape(self.feed.x)
+        units = self.cell.units
+        return _virtual(view, name, self.results[0], [rows, steps, units])
 
 
-def _units_of(row, written: _Written, used: dict, more: dict) -> list:
+def _read_row(row, known: dict) -> _Written:
+    "Steps written out, as a recurrent layer. Raises NotRecurrent."
+    view, feed = row.view, _sequence(row, known)
+    state = row.parts()[0][1]
+    start = view.static(state) if view.is_static(state) else view.sample.get(state)
+    if start is None or np.any(start):
+        raise NotRecurrent('it starts from a given state')
+    cell = _written_cell(row, view.shape(feed.x)[2])
+    for more in _choices([cell]):
+        try:
+            (results,) = _run(view, [cell], feed, more)
+            return _Written(row, cell, feed, more, results, _states_of(row, results))
+        except (NotRecurrent, ValueError):  # other activations, or weights of no such cell
+            continue
+    raise NotRecurrent(_OTHER_CELL)
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #13a981a6
+def _read_rows(view, refused: set) -> list:
+    "The cells that are written out, those below first."
+    known, found = {}, []
+    for row in _find_rows(view):
+        try:
+            written = _read_row(row, known)
+        except NotRecurrent:
+            continue
+        if not written.region & refused:
+            found.append(written)
+            known[written.steps] = written.sequence
+    return found
+
+
+def _without_users(found: list) -> list:
+    "The cells of which nothing but states is used, each with the states that are."
+    inside = set().union(*(w.region for w in found))
+    kept = []
+    for written in found:
+        try:
+            kept.append((written, _used_states(written, inside)))
+        except NotRecurrent:
+            gone = written.sequence
+            return _without_users([w for w in found if w is not written and w.feed.x != gone])
+    return kept
+
+
+def _wanted(used: dict, last: int, whole: bool) -> dict:
+    "What is used of a layer beside steps of its sequence: number of the result to tensor."
+    found = {}
+    if -1 in used:
+        found[2] = used[-1]
+    if not whole and last in used:
+        found[1] = used[last]
+    return found
+
+
+def _units_of(written: _Written, used: dict, needed: bool) -> list:
     "The layer, and what takes single steps out of its sequence."
-    view, count = row.view, len(row.products[0])
-    inner = [t for t in used if t not in (-1, count - 1)]
-    wanted = {2: used[-1]} if -1 in used else {}
-    if not inner and count - 1 in used:
-        wanted[1] = used[count - 1]
-    placed = _Placed(written.cell, row.name, written.results, wanted, bool(inner))
-    unit = _unit(view, placed, written.x, more)
-    units, made = [unit], {r[0] for r in wanted.values()}
-    for t, ref in used.items() if inner else ():
-        if t >= 0:
+    row, feed = written.row, written.feed
+    last = len(row.products[0]) - 1
+    whole = needed or any(t not in (-1, last) for t in used)
+    wanted = _wanted(used, last, whole)
+    placed = _Placed(written.cell, row.name, written.results, wanted, whole)
+    config = {**written.more, **feed.config(0, whole)}
+    unit = _unit(row.view, placed, feed.x, (config, []))
+    unit.nodes |= written.region
+    found = [unit]
+    for t, ref in used.items():
+        if whole and t >= 0:
             step = ['unstack', ['x0'], {'axis': 1, 'i': t}]
-            name, _ = ref
-            units.append(_formula_unit(step, unit.outputs[0], ref, {name}))
-            made.add(name)
-    unit.nodes |= written.region - made
-    unit.nodes |= {name for name, _ in wanted.values()}
-    return units
+            found.append(_formula_unit(ref, unit.outputs[:1], step))
+            unit.nodes -= {ref[0]}
+    return found
 
 
 def written_out_units(
@@ -914,13 +1267,9 @@ def written_out_units(
     refused=(),  # nodes that must stay as they are
 ) -> list:
     "Recurrent layers for cells whose steps are written out, one after the other."
+    found = _without_users(_read_rows(view, set(refused)))
+    read = {written.feed.x for written, _ in found}
     units = []
-    for row in _find_rows(view):
-        try:
-            found = _written_units(row)
-        except NotRecurrent:
-            continue
-        nodes = set().union(*(u.nodes for u in found))
-        if not nodes & set(refused):
-            units += found
+    for written, used in found:
+        units += _units_of(written, used, written.sequence in read)
     return units

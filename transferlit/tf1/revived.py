@@ -43,6 +43,7 @@ from transferlit.tf1.inference import (
     normalize_graph,
     numpy_dtype,
     placeholder,
+    read_constant_texts,
     use_moving_averages,
 )
 from .keras2 import load_old
@@ -502,7 +503,7 @@ def _mixed(view, layers) -> list:
             continue
         part = [tf.constant(view.sample[r][:1]) for r in unit.inputs]
         try:
-            alone = layer(part if len(part) > 1 else part[0])
+            alone = unit.call(layer, part)
         except (ValueError, tf.errors.OpError):
             continue
         alone = alone if isinstance(alone, (list, tuple)) else [alone]
@@ -519,7 +520,7 @@ def _note_dropout(old, reading) -> None:
         old.notes.append(f'dropout that the graph cannot switch off was left out: {names}')
 
 # %% ../../nbs/tf1/80_revived.ipynb #6eb6e65b
-def _record(old, kind, outputs, reading, found, units, **more) -> dict:
+def _record(old, outputs, reading, found, units, **about) -> dict:
     "Compare with the graph and write it down. Raises ValueError where the two differ."
     expected, against = _expected(old, reading, outputs)
     found = _listed(found)
@@ -534,10 +535,10 @@ def _record(old, kind, outputs, reading, found, units, **more) -> dict:
         against = f'nothing: {", ".join(random)} draws random numbers, or mixes the rows'
     _note_dropout(old, reading)
     entry = {
-        'made': kind,
+        'made': about['made'],
         'inputs': [to_text(r) for r in reading.view.inputs],
         'outputs': [to_text(r) for r in outputs],
-        **more,
+        **about,
         'difference': worst,
         'compared with': against,
         'rows of the sample': len(reading.declared[0]) if np.ndim(reading.declared[0]) else 1,
@@ -585,7 +586,8 @@ class Revived:
         self.path, self.source, self.meta, self.notes = Path(path), source, meta, list(source.notes)
         self.options = dict(averages=averages, feeds=feeds, shapes=shapes, sample=sample)
         self.limits = limits
-        self.nodes, self.settled = normalize_graph(unfold(meta.graph_def)), set()
+        nodes = normalize_graph(unfold(meta.graph_def))
+        self.nodes, self.settled = read_constant_texts(nodes), set()
         if averages:
             self.nodes, self.settled = use_moving_averages(self.nodes)
         self.values = Values(self.nodes, source.checkpoint, averages)
@@ -695,6 +697,7 @@ def _to_keras(old, outputs, inputs, name):
     pieces = {u.name: u.activation for u in units if not u.native}
     mixed = _mixed(reading.view, [(model.get_layer(u.name), u) for u in units])
     about = {
+        'made': 'model',
         'native': not pieces,
         'pieces': pieces,
         'refused': refused,
@@ -702,7 +705,7 @@ def _to_keras(old, outputs, inputs, name):
         'layers': len(units),
         'weights': dict(old.names),
     }
-    _record(old, 'model', refs, reading, _called(model, reading), units, **about)
+    _record(old, refs, reading, _called(model, reading), units, **about)
     model.notes = tuple(dict.fromkeys(old.notes))
     return model
 
@@ -750,13 +753,14 @@ def _as_layer(old, outputs, inputs, name):
     _called(layer, reading)
     layer.set_weights(unit.arrays)
     about = {
+        'made': 'layer',
         'native': False,
         'pieces': {unit.name: unit.activation},
         'layers': 1,
         'rows depend on one another in': _mixed(view, [(layer, unit)]),
         'weights': dict(zip((w.path for w in layer.weights), unit.origins)),
     }
-    _record(old, 'layer', refs, reading, _called(layer, reading), [unit], **about)
+    _record(old, refs, reading, _called(layer, reading), [unit], **about)
     return layer
 
 # %% ../../nbs/tf1/80_revived.ipynb #e94b07c4
@@ -960,12 +964,15 @@ class RevivedKeras(Revived):
         an unknown layer.
         """
         wanted = [outputs] if isinstance(outputs, str) else outputs
-        ends = self._tensors(wanted) or self.model.outputs
-        begin = self._tensors([inputs] if isinstance(inputs, str) else inputs) or self.model.inputs
         whole = not wanted and not inputs and not name
-        model = self.model if whole else keras.Model(_one(begin), _one(ends), name=name)
+        model = self.model if whole else self._part(wanted, inputs, name)
         self.made.append(self._entry(wanted or [], len(model.layers)))
         return model
+
+    def _part(self, wanted, inputs, name) -> keras.Model:
+        ends = self._tensors(wanted) or self.model.outputs
+        begin = self._tensors([inputs] if isinstance(inputs, str) else inputs) or self.model.inputs
+        return keras.Model(_one(begin), _one(ends), name=name)
 
     def _entry(self, outputs: list, count: int) -> dict:
         "What the report says about a model."

@@ -292,11 +292,14 @@ class _Trial:
     def draw(self, shapes, rows: int, size: int) -> list:
         "Arrays for all inputs: given, or made up with `rows` rows and `size` for what is open."
         rng = np.random.default_rng(rows)
+        whole = [_whole(shape, rows, size) for shape in shapes]
+        steps = min((sizes[1] for sizes in whole if len(sizes) > 1), default=None)
         found = []
-        for ref, shape in zip(self.view.inputs, shapes):
-            open_sizes = [rows if i == 0 else size for i in range(len(shape))]
-            whole = [o if d is None else d for d, o in zip(shape, open_sizes)]
-            drawn = _array(self.view, ref, whole, rng)
+        for ref, sizes in zip(self.view.inputs, whole):
+            drawn = _array(self.view, ref, sizes, rng)
+            if steps and len(sizes) == 1 and _counts_steps(self.view, ref):
+                drawn = rng.integers(1, steps + 1, sizes).astype(drawn.dtype)
+                drawn[0] = steps  # one row at least goes to the end
             found.append(_with_rows(self.given[ref], rows) if ref in self.given else drawn)
         return found
 
@@ -315,6 +318,31 @@ class _Trial:
         )
 
 # %% ../../nbs/tf1/60_sample_inputs.ipynb #6efe1887
+def _whole(shape, rows: int, size: int) -> list:
+    "A shape with sizes for what is open."
+    open_sizes = [rows if i == 0 else size for i in range(len(shape))]
+    return [o if d is None else d for d, o in zip(shape, open_sizes)]
+
+
+def _counts_steps(view, ref) -> bool:
+    "Does an input tell how long the sequence of each row is?"
+    waiting, seen = [ref], set()
+    if not numpy_dtype(view.node(ref[0]), ref[1]).is_integer:
+        return False
+    while waiting:
+        for name, number in view.users.get(waiting.pop(), []):
+            op = view.node(name).op
+            if op in ('GreaterEqual', 'Less') or (op, number) == ('ReverseSequence', 1):
+                return True
+            if op in _COUNTING and name not in seen:
+                waiting.append((name, 0))
+            seen.add(name)
+    return False
+
+
+_COUNTING = SAME | {'Cast', 'Enter', 'ExpandDims', 'Max', 'Min', 'Maximum', 'Minimum', 'Reshape'}
+
+
 def _with_rows(array, rows: int):
     "The array with another number of rows, over and over again."
     return np.resize(array, (rows, *array.shape[1:])) if array.ndim else array

@@ -23,6 +23,11 @@ from .layers import GraphLayer
 __all__ = ['Unit', 'Fresh', 'View', 'observe', 'origin', 'has_variables', 'scope_of']
 
 # %% ../../nbs/tf1/45_view.ipynb #71ceba68
+def _one_or_all(items: list):
+    "The one of a list of one; else the list."
+    return items if len(items) > 1 else items[0]
+
+
 @dataclass
 class Unit:
     "One layer to be: what it reads, what it gives, and how to make it."
@@ -43,6 +48,7 @@ class Unit:
     name: str = ''
     note: str = ''
     off: float = 0.0  # how far it is from the graph, on the sample
+    keywords: tuple = ()  # the arguments of the call that the last inputs are
 
     @property
     def native(self) -> bool:
@@ -54,6 +60,17 @@ class Unit:
         for key, value in config.items():
             config[key] = value() if isinstance(value, Fresh) else value
         return self.kind(name=self.name, **config)
+
+    def call(self, layer: keras.layers.Layer, tensors: list):
+        "What a layer gives for the inputs of the unit."
+        count = len(tensors) - len(self.keywords)
+        first, rest = tensors[:count], tensors[count:]
+        options = {}
+        for key, tensor in zip(self.keywords, rest):
+            options.setdefault(key, []).append(tensor)
+        for key, found in options.items():
+            options[key] = _one_or_all(found)
+        return layer(_one_or_all(first), **options)
 
 # %% ../../nbs/tf1/45_view.ipynb #3be7f788
 @dataclass(frozen=True)
@@ -119,6 +136,10 @@ class View:
         if ref in self.fixed:
             return False
         return self.read.kind_of(ref) == 'shape'
+
+    def op(self, name) -> str:
+        "The operation of a node."
+        return self.node(name).op
 
     def inside(self, name) -> bool:
         return bool(self.nest.get(name)) or self.node(name).op in CONTROL

@@ -8,6 +8,7 @@ Docs: https://transferlit.github.io/transferlit/trainer/checks.html.md"""
 from __future__ import annotations
 
 import os
+from numbers import Real
 
 import keras
 from keras import tree
@@ -22,7 +23,7 @@ from ..keras_internals import parts
 from .job import Job
 
 # %% auto #0
-__all__ = ['check_labels', 'check_batch', 'check_fits', 'check_rows', 'check_form', 'check']
+__all__ = ['check_labels', 'check_weights', 'check_batch', 'check_fits', 'check_rows', 'check_form', 'check']
 
 # %% ../../nbs/trainer/20_checks.ipynb #6bcbc52f
 def _is_sparse(loss) -> bool:
@@ -31,20 +32,47 @@ def _is_sparse(loss) -> bool:
 
 
 def check_labels(model: keras.Model, y) -> None:
-    "Raises ValueError where labels are no numbers, or none of the classes of the only output."
+    "Raises ValueError where labels are no numbers, or none of the classes of their output."
     for a in flat(y):
         if holds_text(a):
             refuse('Labels must be numbers.', 'Encode them first.', f'y of {a.dtype.name}')
-    loss, outputs = model.loss, flat(getattr(model, 'outputs', None))
-    if not _is_sparse(loss) or getattr(loss, 'ignore_class', None) is not None:
-        return
     if loop.own_step(model):
         return  # which may make others of them
-    if y is None:
+    if y is None and _is_sparse(model.loss):
         refuse('This loss needs labels.', 'Pass y, rows first.', 'y=None')
-    if y is None or len(outputs) != 1 or tree.is_nested(y):
-        return
-    classes, labels = outputs[0].shape[-1], to_numpy(y)
+    for loss, output, labels in _by_output(model, y):
+        plain = labels is not None and not tree.is_nested(labels)
+        if plain and _is_sparse(loss) and getattr(loss, 'ignore_class', None) is None:
+            _check_classes(output.shape[-1], to_numpy(labels))
+
+
+def _by_output(model, y) -> list:
+    "The loss, the output and the labels that Keras puts together, by name or by place."
+    outputs = flat(getattr(model, 'outputs', None))
+    if len(outputs) == 1:
+        return [(model.loss, outputs[0], y)]
+    if not outputs or not tree.is_nested(y):
+        return []
+    named = getattr(model, 'output', None)
+    by_name = isinstance(named, dict)
+    pairs = named.items() if by_name else zip(getattr(model, 'output_names', ()), outputs)
+    found = []
+    for i, (name, output) in enumerate(pairs):
+        place = None if by_name else i
+        found.append((_at(model.loss, name, place), output, _at(y, name, place)))
+    return found
+
+
+def _at(given, name: str, place: int | None):
+    "What of `given` is for one output; None where that is not told."
+    if isinstance(given, dict):
+        return given.get(name)
+    if not isinstance(given, (list, tuple)):
+        return given
+    return None if place is None or place >= len(given) else given[place]
+
+
+def _check_classes(classes: int | None, labels) -> None:
     if classes is None or not labels.size:
         return
     low, high = labels.min(), labels.max()
@@ -54,10 +82,35 @@ def check_labels(model: keras.Model, y) -> None:
         refuse(rule, fix, f'y from {low} to {high}')
 
 
+def check_weights(model: keras.Model, y, weight) -> None:
+    "Raises ValueError where a weight has more numbers a row than a loss of Keras' has."
+    outputs, loss = flat(getattr(model, 'outputs', None)), model.loss
+    ours = isinstance(loss, str) or type(loss).__module__.startswith('keras.')
+    alone = len(outputs) == len(flat(weight)) == len(flat(y)) == 1
+    if not (ours and alone) or loop.own_step(model):
+        return
+    given = _places(flat(weight)[0])
+    told = [_places(flat(y)[0]), _places(outputs[0])]
+    fits = any(None in known or given == known[: len(given)] for known in told)
+    if given and not fits:
+        rule = '`sample_weight` must be a number a row, or one for each place of the labels.'
+        shapes = f'{tuple(flat(weight)[0].shape)} for y of {tuple(flat(y)[0].shape)}'
+        refuse(rule, 'Sum or average the others.', f'sample_weight of {shapes}')
+
+
+def _places(a) -> tuple:
+    "The shape of a row, without ones at its end."
+    shape = tuple(a.shape[1:])
+    while shape[-1:] == (1,):
+        shape = shape[:-1]
+    return shape
+
+
 def check_batch(model: keras.Model, batch) -> None:
     "The same of a batch that a dataset gives: they are not known before."
-    _, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    _, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
     check_labels(model, y)
+    check_weights(model, y, weight)
 
 # %% ../../nbs/trainer/20_checks.ipynb #5aa9989b
 def check_fits(model: keras.Model, *data) -> None:
@@ -111,6 +164,9 @@ def _check_arguments(job: Job) -> None:
     for name in 'epochs', 'initial_epoch':
         if getattr(job, name) is None:
             refuse(f'`{name}` must be a whole number.', 'Leave it out.', f'{name}=None', TypeError)
+    if not isinstance(job.validation_split, Real):
+        rule, fix = '`validation_split` must be a number from 0 to 1.', 'Leave it out.'
+        refuse(rule, fix, f'validation_split={job.validation_split!r}', TypeError)
     every = job.validation_freq
     if isinstance(every, (int, float)) and not every >= 1:
         rule = '`validation_freq` must be 1 or more, or a list of epochs.'

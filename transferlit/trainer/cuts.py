@@ -21,7 +21,7 @@ from .job import Job
 __all__ = ['find_cut', 'make_cutter']
 
 # %% ../../nbs/trainer/40_cuts.ipynb #9417282b
-_SPLITS = weakref.WeakKeyDictionary()  # model to (its state, split)
+_SPLITS = weakref.WeakKeyDictionary()  # model to (its state, rows of a batch, split)
 
 
 def _graph_state(model) -> list:  # what a split depends on
@@ -29,17 +29,18 @@ def _graph_state(model) -> list:  # what a split depends on
     return [*flags, *map(id, model.trainable_variables), fingerprint(model)]
 
 
-def find_cut(model: keras.Model):
+def find_cut(model: keras.Model, most: int = 0):  # rows of the largest batch
     "The split of the model; None where there is nothing to cache."
     if len(model.trainable_variables) == len(model.variables) or not model.built:
         return None
     state = _graph_state(model)
-    if _SPLITS.get(model, (None,))[0] != state:
+    then, tried, _ = _SPLITS.get(model, (None, 0, None))
+    if then != state or tried < most:
         try:
-            _SPLITS[model] = state, split(model)
+            _SPLITS[model] = state, most, split(model, most=most)
         except ValueError:
             return None  # its layers can't be seen
-    found = _SPLITS[model][1]
+    found = _SPLITS[model][2]
     return found if found.lower.weights else None
 
 
@@ -60,7 +61,7 @@ def _warn_uncached(model) -> None:
         return
     reasons = ['its layers cannot be seen']
     if model in _SPLITS:
-        reasons = [f'{row["layer"]} {row["reason"]}' for row in _SPLITS[model][1].reasons]
+        reasons = [f'{row["layer"]} {row["reason"]}' for row in _SPLITS[model][2].reasons]
     warnings.warn(
         'Nothing of the frozen part can be cached, so all of the model runs in every step:'
         f' {"; ".join(reasons)}.',
@@ -68,13 +69,14 @@ def _warn_uncached(model) -> None:
     )
 
 
-def make_cutter(model, job: Job, train: bool = True) -> Callable:
-    "A function that says where the model is cut now."
+def make_cutter(model, job: Job, train: bool = True, size: int = 0) -> Callable:
+    "A function that says where the model is cut now, for batches of `size` rows."
+    most = max(size, job.batch_size or 0, job.validation_batch_size or 0)
 
     def cut():
         if job.features is not None:
             return _cut_of(model, job.features)
-        found = find_cut(model) if job.cache else None
+        found = find_cut(model, most) if job.cache else None
         if found is None and job.cache and train:
             _warn_uncached(model)
         return found

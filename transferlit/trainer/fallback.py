@@ -12,7 +12,7 @@ import warnings
 import keras
 
 from ..backends import is_tensorflows, on_tensorflow, tf
-from ..data import count_batches, is_pipeline, refuse, why_not_tensors, why_unfit
+from ..data import is_pipeline, refuse, why_not_tensors, why_unfit
 from ..features import Features
 from .job import Job, limit_of
 
@@ -57,19 +57,10 @@ def _why_pipeline(model, job: Job) -> str | None:
     if not on_tensorflow():
         return f'datasets flow into the loop on TensorFlow, not on {keras.backend.backend()}'
     limited = job.steps_per_epoch or limit_of('steps_per_epoch')
-    why = _why_limited(model, job.x) if limited else why_data(job.x)
+    why = None if limited else why_data(job.x)
     if why or not is_tensorflows(job.x, 'data.Dataset'):
         return why
     return why_unfit(job.x.element_spec)
-
-
-def _why_limited(model, x) -> str | None:
-    "Why an epoch of some steps cannot be trained by the loop; None where it can."
-    if not is_tensorflows(x, 'data.Dataset') or model.steps_per_execution != 1:
-        return '`steps_per_epoch` ends an epoch in the middle of the data'
-    if count_batches(x) is None:
-        return 'it is not known after how many batches the dataset comes to its first rows again'
-    return None
 
 
 def refuse_features(job: Job, why: str) -> None:

@@ -20,7 +20,7 @@ from ..rows import Turns, hold
 from ..backends import to_numpy
 from ..data import by_input, pack_inputs, refuse
 from ..features import precompute
-from .checks import check_fits, check_labels
+from .checks import check_fits, check_labels, check_weights
 from .cuts import make_cutter
 from .job import Job
 from .sides import Side
@@ -156,13 +156,14 @@ def feed_arrays(model, job: Job, side: Side, train: bool) -> tuple:
     "A feed of rows that lie in memory, and the steps of an epoch."
     rows = side.rows
     check_labels(model, rows.y)
+    check_weights(model, rows.y, rows.sample_weight)
     fits = partial(check_fits, model, rows.x, rows.y, rows.sample_weight)
     trains = job.epochs > job.initial_epoch
     if trains and model.built and rows.x is not None:
         fits()
     kind = 'train' if train else 'test'
     kept = job.features if train else None
-    cut = make_cutter(model, job, train)
+    cut = make_cutter(model, job, train, side.batch_size)
     make = partial(_hold_rows, model, side=side, job=job, kind=kind)
     steps = math.ceil(len(rows) / side.batch_size)
     return Feed(model, cut, make, kept, fits), steps

@@ -66,23 +66,26 @@ def _streamed(model, cut, flow: _Flow, job: Job) -> Stream:
     if cut is None:
         most = min(most, _SMALL)
     stored = None
-    changes = own or pipeline.changes or job.class_weight
-    if cut and job.folder and not changes:
+    alike = pipeline.comparable and not own and not job.class_weight
+    if cut and job.folder and alike:
         stored = _stored(cut, pipeline, job.folder)
     lower = cut.lower if cut else None
     passes = 1 if job.cache is False else flow.passes  # one pass: nothing is kept
-    return Stream(pipeline, Made(lower, beside=own), passes, most, stored)
+    made = Made(lower, beside=own)
+    return Stream(pipeline, made, passes, most, stored, model.steps_per_execution)
 
 # %% ../../nbs/trainer/65_pipelines.ipynb #fd9acbff
 def feed_pipeline(model, job: Job, x, passes: int, **draws) -> tuple | None:
     "A feed of a dataset, and its steps; None where the loop cannot take its batches."
     limit = job.steps_per_epoch if draws else None
-    pipeline = Pipeline(x, **draws, limit=limit, check=partial(check_batch, model))
+    together = model.steps_per_execution
+    check = partial(check_batch, model)
+    pipeline = Pipeline(x, **draws, limit=limit, check=check, together=together)
     if pipeline.unfit:
         return None
     if model.built and passes > 0:
         check_form(model, pipeline.form)
-    if limit:
+    if limit and pipeline.comparable:
         passes = passes * limit // pipeline.turn
     kind = 'train' if draws else 'test'
     flow = _Flow(pipeline, passes, kind)

@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
-from ..formats import Weights
-from ..formats import named_layers
+from ..formats import Weights, explain_faults, named_layers
 from transferlit.weights.matching import (
     Hit,
     align_names,
@@ -138,7 +137,8 @@ def file_state(
     weights: Weights,  # an open file
 ) -> dict:  # `words/vocabulary` to value
     if text := weights.about.get('state'):
-        return json.loads(text)
+        with explain_faults(weights.path, 'a safetensors file'):
+            return dict(json.loads(text))
     return {**_file_seeds(weights), **_configured_state(weights)}
 
 
