@@ -91,14 +91,16 @@ def _demo(
 # %% ../nbs/guides/90_cli.ipynb #7202fcfd
 @app.command('peek')
 def _peek(
-    file: Annotated[Path, typer.Argument(help='Any weight file.')], as_json: _Json = False
+    file: Annotated[Path, typer.Argument(help='Any weight file.')],
+    every: Annotated[bool, typer.Option('--all', help='Every variable of a large file.')] = False,
+    as_json: _Json = False,
 ) -> None:
     """Show the variables in a weight file.
 
     Builds no model and runs no code of the file."""
     from transferlit.formats import peek
 
-    _show(peek(file), as_json)
+    _show(peek(file, all=every), as_json)
 
 # %% ../nbs/guides/90_cli.ipynb #d63ff910
 _Only = Annotated[
@@ -152,6 +154,7 @@ def _plan(
         str, typer.Option(help='error, or fresh: what has another shape keeps its values.')
     ] = 'error',
     unused: Annotated[str, typer.Option(help='ok, or error: all of FILE must be used.')] = 'ok',
+    every: Annotated[bool, typer.Option('--all', help='Every row of a long plan.')] = False,
     as_json: _Json = False,
 ) -> None:
     """Show what a restore would write into a model.
@@ -172,7 +175,7 @@ def _plan(
         mismatched,
         unused,
     )
-    _show(found, as_json)
+    _show(found.table(all=True) if every and not as_json else found, as_json)
     raise typer.Exit(0 if found.ok else 1)
 
 # %% ../nbs/guides/90_cli.ipynb #5795e567

@@ -561,3 +561,25 @@ def test_slots_of_another_optimizer_are_not_taken(tmp_path):
     save_file(file, tmp_path / "adam.safetensors")
     with pytest.raises(ValueError, match="optimizer/d/kernel/momentum: missing"):
         tl.restore(model, tmp_path / "adam.safetensors", optimizer=True)
+
+
+@pytest.mark.parametrize("rows", [3, 5, 8])
+def test_rows_are_kept_and_further_ones_stay_the_models(tmp_path, rows):
+    """A vocabulary that grew or shrank."""
+    words = np.arange(15, dtype="float32").reshape(5, 3)
+    np.savez(tmp_path / "m.npz", **{"e/embeddings": words})
+    model = keras.Sequential([keras.Input((2,)), L.Embedding(rows, 3, name="e")])
+    own = model.weights[0].numpy()
+    tl.restore(model, tmp_path / "m.npz", transform={"e": "rows"})
+    np.testing.assert_array_equal(model.weights[0], np.concatenate([words[:rows], own[5:]]))
+
+
+@pytest.mark.parametrize("change, ok", [(lambda a: a * np.float32(0.5), True), (lambda a: a * 1j, False)])
+def test_what_a_function_makes_is_what_must_fit(tmp_path, change, ok):
+    """Integers that become floats go in; complex numbers would lose a part."""
+    np.savez(tmp_path / "m.npz", **{"d/kernel": np.ones((4, 2), "int8")})
+    model = keras.Sequential([keras.Input((4,)), L.Dense(2, use_bias=False, name="d")])
+    assert tl.plan(model, tmp_path / "m.npz", transform={"d": change}).ok is ok
+    if ok:
+        tl.restore(model, tmp_path / "m.npz", transform={"d": change})
+        np.testing.assert_array_equal(model.weights[0], np.full((4, 2), 0.5))

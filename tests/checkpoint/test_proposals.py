@@ -142,3 +142,19 @@ def test_what_is_no_rename_is_refused_in_words(tmp_path, wrong):
 def test_a_compiled_pattern_renames(tmp_path):
     path = tl.save(line("a"), tmp_path / "m.safetensors")
     assert tl.plan(line("x"), path, rename=(re.compile("^a/"), "x/")).ok
+
+
+def test_a_long_file_is_shown_layer_by_layer(tmp_path):
+    """Every row is there for a program, and for who asks."""
+    from typer.testing import CliRunner
+
+    from transferlit.cli import app
+
+    np.savez(tmp_path / "m.npz", **{f"d{i}/{leaf}": np.zeros(3, "float32") for i in range(60) for leaf in ("kernel", "bias")})
+    shown = tl.peek(tmp_path / "m.npz")
+    lines = str(shown).splitlines()
+    assert len(shown) == len(shown.to_dict()) == 120 and len(lines) < 40
+    assert any("d0" in line and " 2 " in line and " 24 " in line for line in lines) and "more layers" in str(shown)
+    assert "d30/kernel" not in shown._repr_html_() and "d30/kernel" in tl.peek(tmp_path / "m.npz", all=True)._repr_html_()
+    short, every = (CliRunner().invoke(app, ["peek", *more, str(tmp_path / "m.npz")]).output for more in ([], ["--all"]))
+    assert len(short.splitlines()) < 40 and "d30/kernel" in every

@@ -81,17 +81,53 @@ def open_weights(
         return open_v1(at.checkpoint, limit)
     return open_safetensors(at.path) if at.kind == 'safetensors' else _OPEN[at.kind](at.path, limit)
 
+# %% ../../nbs/formats/80_reading.ipynb #94499939
+_LONG, _HEAD, _TAIL = 40, 20, 10  # rows that are read
+
+
+class _ByLayer(Table):
+    "Shows a long table layer by layer; its rows are all there."
+
+    def _shown(self) -> Table:
+        if len(self.rows) <= _LONG:
+            return Table(self.rows, self.title, self.note)
+        layers = _layer_rows(self.rows)
+        if len(layers) > _LONG:
+            left = len(layers) - _HEAD - _TAIL
+            gap = dict(path=f'... {left} more layers')
+            layers = [*layers[:_HEAD], gap, *layers[-_TAIL:]]
+        return Table(layers, self.title, f'{self.note}; `all=True`, or `--all`, shows each')
+
+    def __repr__(self):
+        return repr(self._shown())
+
+    def _repr_html_(self):
+        return self._shown()._repr_html_()
+
+
+def _layer_rows(rows: list) -> list:  # of variables, counted and added up
+    found = {}
+    for row in rows:
+        layer = row['path'].rpartition('/')[0] or row['path']
+        first = dict(path=layer, variables=0, bytes=0, kind=row['kind'])
+        total = found.setdefault((layer, row['kind']), first)
+        total['variables'] += 1
+        total['bytes'] += row['bytes']
+    return list(found.values())
+
 # %% ../../nbs/formats/80_reading.ipynb #5037a5a1
 def peek(
     path: str | os.PathLike,  # as for `open_weights`
     limit: int = LIMIT,  # as for `open_weights`
+    all: bool = False,  # show every row; otherwise a long table is shown layer by layer
 ) -> Table:  # a row a variable: path, shape, dtype, bytes, kind, and what the file calls it
     """What a weight file holds; reads no array, builds no model, runs no code. Raises as
     `open_weights` does.
     """
+    kind = Table if all else _ByLayer
     with open_weights(path, limit) as weights:
         rows = [_row(v) for v in weights.values()]
-        return Table(rows, f'{weights.format}: {printable(Path(path).name)}', _notes(weights))
+        return kind(rows, f'{weights.format}: {printable(Path(path).name)}', _notes(weights))
 
 
 def _row(variable) -> dict:

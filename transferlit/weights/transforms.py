@@ -125,9 +125,10 @@ def transformed(
     name = rule if isinstance(rule, str) else getattr(rule, '__name__', 'a function')
     own, stored = host(variable), hit.stored
     load = lambda: np.ascontiguousarray(change(np.asarray(stored), own))
-    shape = np.shape(change(np.zeros(stored.shape, stored.dtype), own))
-    why = f'{name}, from {tuple(stored.shape)} to {shape}'
-    return Hit(hit.name, replace(stored, shape=shape, load=load), why)
+    made = np.asarray(change(np.zeros(stored.shape, stored.dtype), own))
+    why = f'{name}, from {tuple(stored.shape)} to {made.shape}'
+    changed = replace(stored, shape=made.shape, dtype=made.dtype, load=load)
+    return Hit(hit.name, changed, why)
 
 
 def unknown_transform(rule) -> str:
