@@ -389,6 +389,11 @@ class Pipeline:
     def turn(self) -> int | None:  # batches until the first rows come again, where that is known
         return count_batches(self.x) if isinstance(self.x, tf.data.Dataset) else self.steps
 
+    @property
+    def dry(self) -> bool:
+        "Did the data end sooner than Keras expected?"
+        return self._draws._current_iterator is None
+
     def skip(self, count: int) -> None:
         "Leave out some batches of the pass."
         draws = self._draws

@@ -389,13 +389,11 @@ class Stream:
 
     def _sought(self, batches: Iterator) -> Iterator:
         "A pass, all or some, as it is drawn; rows that came before are not made again."
-        taken, pipeline = 0, self.pipeline
         for group in _groups(batches, self.together):
-            taken += len(group)
             sizes = [flat(batch)[0].shape[0] for batch in group]
             leaves, places = self._look_up(group) or self._flowing(group, sizes)
             yield leaves, loose_order(sizes, places), 0, len(sizes)
-        self._short = not pipeline.counted and taken < (pipeline.limit or 0)
+        self._short = self.pipeline.dry
         if self._again and self._again.in_vain(self._patience):
             self._forget('no row of it came a second time (it augments, or has a state)')
 
