@@ -242,9 +242,10 @@ def by_input(
 def pack_inputs(
     arrays: list,  # one for each input, in the order of the inputs
     model: keras.Model,
-):  # one alone as it is, several in the structure that the model is called with
+):  # one alone as it is, several or named ones in the structure of the inputs
     "What `model` is called with."
-    if len(arrays) == 1:
+    by_name = isinstance(getattr(model, 'input', None), dict)
+    if len(arrays) == 1 and not by_name:
         return arrays[0]
     # Keras orders a list otherwise than an ordered dictionary.
     structure = model.input if isinstance(model, keras.Function) else arrays
@@ -387,6 +388,11 @@ class Pipeline:
     @property
     def turn(self) -> int | None:  # batches until the first rows come again, where that is known
         return count_batches(self.x) if isinstance(self.x, tf.data.Dataset) else self.steps
+
+    @property
+    def dry(self) -> bool:
+        "Did the data end sooner than Keras expected?"
+        return self._draws._current_iterator is None
 
     def skip(self, count: int) -> None:
         "Leave out some batches of the pass."

@@ -301,6 +301,7 @@ LIMITED = {
                              dict(epochs=7, steps_per_epoch=4, validation_data=pairs().batch(7))),
     "repeated before it is batched": (lambda: pairs().repeat().batch(5), dict(epochs=5, steps_per_epoch=4)),
     "some batches of a PyDataset": (lambda: Numbered(Y), dict(epochs=5, steps_per_epoch=2)),
+    "few batches of a PyDataset": (lambda: Numbered(Y), dict(epochs=7, steps_per_epoch=1)),
     "a PyDataset that shuffles itself": (lambda: Reordered(Y), dict(epochs=4, shuffle=False)),
     "several steps in a call": (lambda: pairs().batch(5), dict(epochs=4, steps_per_epoch=3, steps_per_execution=2)),
     "several passes an epoch": (lambda: pairs().batch(5).repeat().prefetch(1), dict(epochs=3, steps_per_epoch=12)),

@@ -103,6 +103,8 @@ class _Found:
 
     def places(self, marks: np.ndarray) -> np.ndarray | None:
         "One place for each row; None where one of them is not known."
+        if not len(self.marks):
+            return None if len(marks) else self.order
         last = len(self.marks) - 1
         at = np.searchsorted(self.marks, marks).clip(max=last)
         known = self.marks[at] == marks
@@ -387,18 +389,19 @@ class Stream:
 
     def _sought(self, batches: Iterator) -> Iterator:
         "A pass, all or some, as it is drawn; rows that came before are not made again."
-        taken, pipeline = 0, self.pipeline
         for group in _groups(batches, self.together):
-            taken += len(group)
             sizes = [flat(batch)[0].shape[0] for batch in group]
             leaves, places = self._look_up(group) or self._flowing(group, sizes)
             yield leaves, loose_order(sizes, places), 0, len(sizes)
-        if pipeline.limit:
-            self._short = not pipeline.counted and taken < pipeline.limit
-        else:
-            self._short = taken < (self.steps or 0)
-        if self._again and self._again.in_vain(3 if pipeline.limit else 2):
+        self._short = self.pipeline.dry
+        if self._again and self._again.in_vain(self._patience):
             self._forget('no row of it came a second time (it augments, or has a state)')
+
+    @property
+    def _patience(self) -> int:
+        "Epochs after which a row must have come a second time."
+        limit, turn = self.pipeline.limit, self.pipeline.turn
+        return max(3, 1 + math.ceil((turn or 0) / limit)) if limit else 2
 
     def _look_up(self, group: list) -> tuple | None:
         "Tensors and the places of these rows in them; None where they cannot be kept."
