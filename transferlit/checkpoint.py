@@ -111,8 +111,8 @@ def restore(
 
 def _refused(found: Plan) -> str:
     return (
-        'A restore writes all of its plan or nothing. Solve what is listed, or look at `plan(...)`'
-        f' with the same arguments. {see("restore")} Received: {found.source},'
+        'A restore writes all of its plan or nothing: file and model must match. Solve what is'
+        f' listed, or look at `plan(...)` with the same arguments. {see("restore")} Received: {found.source},'
         f' {len(found.problems)} problems; nothing was written.\n- ' + '\n- '.join(found.problems)
     )
 

@@ -588,7 +588,7 @@ def _entries(file: _File, node: int, texts: bytes, path: str) -> dict:
         at, address, cache = t.numbers('QQI20x')
         name = texts[at : texts.index(b'\0', at, at + _LONGEST_NAME)].decode()
         if cache == 2:
-            raise UnsafeFile(_outside('soft link', f'{path}/{name}'.lstrip('/'), file.path))
+            raise UnsafeFile(_outside('link (SoftLink)', f'{path}/{name}'.lstrip('/'), file.path))
         if cache > 2 or not name or '/' in name:
             raise ValueError(f'{name!r} is no entry of a group')
         found[name] = address

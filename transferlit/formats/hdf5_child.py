@@ -96,9 +96,9 @@ class _Walk:
     def _child(self, group, name: str, path: str) -> None:
         import h5py
 
-        links = h5py.SoftLink, h5py.ExternalLink
-        if isinstance(group.get(name, getlink=True), links):
-            return self.rows.append(dict(path=path, outside='link'))
+        link = group.get(name, getlink=True)
+        if isinstance(link, (h5py.SoftLink, h5py.ExternalLink)):
+            return self.rows.append(dict(path=path, outside=f'link ({type(link).__name__})'))
         child = group[name]
         self._count(h5py.h5o.get_info(child.id).addr, path)
         if isinstance(child, h5py.Dataset):
