@@ -2,8 +2,8 @@
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError, DeadKernelError
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from notebooks import notebooks, run, shown, stores
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from notebooks import notebooks, run, shown, stores, tidy
 
 
 @pytest.mark.parametrize("path", notebooks([]), ids=shown)
@@ -18,6 +18,15 @@ def test_a_short_run_leaves_the_outputs_of_a_long_form_alone(tmp_path, monkeypat
     assert (stores(long, tmp_path), stores(other, tmp_path)) == (False, True)
     monkeypatch.setenv("TRANSFERLIT_BENCH", "full")
     assert stores(long, tmp_path)
+
+
+def test_a_bar_that_is_wiped_leaves_nothing():
+    """It is written piece by piece; what was printed before and after it stays."""
+    pieces = "before\n", "\rbody:  10%|#", "\rbody:  90%|#########", "\r             \r", "after\n"
+    cell = new_code_cell("1", outputs=[new_output("stream", name="stdout", text=text) for text in pieces])
+    bar = new_code_cell("2", outputs=cell.outputs[1:4])
+    tidy(nb := new_notebook(cells=[cell, bar]))
+    assert [[o.text for o in c.outputs] for c in nb.cells] == [["before\nafter\n"], []]
 
 
 @pytest.mark.parametrize("code, error", [("1 / 0", CellExecutionError), ("import os; os._exit(3)", DeadKernelError)])

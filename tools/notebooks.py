@@ -100,9 +100,22 @@ def last_state(text: str) -> str:
     return "\n".join(re.split(r"[\r\b]+", line.rstrip("\r\b"))[-1].rstrip() for line in text.split("\n"))
 
 
+def joined(outputs: list) -> list:
+    """What is written piece by piece is one text: a bar that is wiped in the end leaves nothing."""
+    found = []
+    for output in outputs:
+        before = found[-1] if found else {}
+        if output.output_type == "stream" and before.get("name") == output.name:
+            before.text += output.text
+        else:
+            found.append(output)
+    return found
+
+
 def tidy(nb) -> None:
     """Drop what a reader does not want stored: warnings on stderr, progress, execution counts."""
     for cell in (c for c in nb.cells if c.cell_type == "code"):
+        cell.outputs = joined(cell.outputs)
         for output in cell.outputs:
             if output.output_type == "stream":
                 output.text = last_state(output.text)
