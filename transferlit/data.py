@@ -368,11 +368,12 @@ class Pipeline:
         self.x, self.shuffle = x, bool(shuffle) and isinstance(x, keras.utils.PyDataset)
         self._check = check  # looks at each batch before it is given, and raises where it is wrong
         self.limit = limit  # batches that are drawn at a time, where that is not a pass
-        self.together = together if limit else 1  # batches of one call of Keras'
+        self.together = together  # batches of one call of Keras'
+        self._at_once = together if limit else 1  # batches that Keras draws at a time
         self._draws = draw_as_fit(
             x=x,
             steps_per_epoch=limit,
-            steps_per_execution=self.together,
+            steps_per_execution=self._at_once,
             class_weight=class_weight,
             shuffle=self.shuffle,
             distribute_strategy=tf.distribute.get_strategy(),
@@ -423,7 +424,7 @@ class Pipeline:
         "The batches of the next pass, or the next of a pass where there is a limit."
         with self._draws.catch_stop_iteration():
             for *_, source in self._draws:
-                call = [next(source), *islice(source, self.together - 1)]
+                call = [next(source), *islice(source, self._at_once - 1)]
                 for batch in call:
                     if self._check:
                         self._check(batch)

@@ -7,10 +7,11 @@ from .tf_checkpoint import read_index
 from .location import locate_graph
 from .reading import open_weights, peek
 
-_WRITING = {"check_names", "replace_file", "write_arrays", "writer_for"}  # loaded on first use
+_WRITING = {"check_file", "check_names", "replace_file", "write_arrays", "writer_for"}  # on first use
 
 __all__ = [
     "BadFile",
+    "check_file",
     "check_names",
     "check_work",
     "explain_faults",

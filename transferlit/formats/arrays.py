@@ -23,7 +23,7 @@ from .safetensors import write_safetensors
 from .tf_checkpoint import data_files, write_bundle
 
 # %% auto #0
-__all__ = ['writer_for', 'replace_file', 'check_names', 'write_arrays']
+__all__ = ['writer_for', 'replace_file', 'check_names', 'check_file', 'write_arrays']
 
 # %% ../../nbs/formats/85_arrays.ipynb #460b9517
 def writer_for(path: Path, writers: dict) -> Callable:
@@ -100,7 +100,7 @@ def check_names(there, expected) -> None:
         raise ValueError(_say_left_out(lost))
 
 
-def _check_file(part: Path, expected) -> None:
+def check_file(part: Path, expected) -> None:
     with open_weights(part) as weights:
         check_names(weights, expected)
 
@@ -130,7 +130,7 @@ def _write_safetensors(arrays: dict, about: dict, part: Path, path: Path) -> Non
     "With a checksum of each array in its head, which `open_weights` checks."
     named = dict(format='tf', package='transferlit', fingerprint=content_hash(arrays))
     write_safetensors(part, arrays, named | about)
-    _check_file(part, arrays)
+    check_file(part, arrays)
 
 
 def _write_npz(arrays: dict, about: dict, part: Path, path: Path) -> None:
@@ -142,7 +142,7 @@ def _write_checkpoint(arrays: dict, about: dict, part: Path, path: Path) -> None
     is replaced.
     """
     data, index = write_bundle(part.parent, path.name, arrays, path.parent), Path(f'{path}.index')
-    _check_file(part.parent / path.name, arrays)
+    check_file(part.parent / path.name, arrays)
     if index.exists():
         shutil.copymode(index, part.parent / data)
     for written in (part.parent / data, part):

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from contextlib import suppress
 import tempfile
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -305,8 +305,8 @@ def keras3_entries(
     path: str | os.PathLike = '',  # the file, for messages
 ) -> list:  # of `Stored`
     "Every variable, with the layer's real name where the file or the configuration has one."
-    steps = Allowance(path, steps_to_layers=_STEPS)
-    owners, known = _vars_of(tree), _configured(config or {}, allowance=steps)
+    limit = Allowance(path, steps_to_layers=_STEPS)
+    owners, known = _vars_of(tree), _configured(config or {}, allowance=limit)
     entries, allowance = [], _allowance(path)
     for steps, (_, data) in owners.items():
         owner = _owner(steps, owners, known, len(data))

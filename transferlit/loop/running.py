@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import keras
 
 from ..backends import tf, to_numpy
-from ..rows import Epochs, skip_draw
+from ..rows import Epochs, Stream, skip_draw
 from .scan import program_kind
 from .steps import Program, Work, are_same, build_for, compiled
 from .steps import own_step, was_fresh
-from ..rows import Stream
+
 from .xla import wants_xla
 
 # %% auto #0

@@ -305,10 +305,8 @@ class Stream:
 
     batch_size, even = None, False  # batches may be of uneven size
 
-    def __init__(
-        self, pipeline: Pipeline, made=Made(), passes=1, room=2**33, stored=None, together=1
-    ):
-        self.pipeline, self.made, self.together = pipeline, made, together
+    def __init__(self, pipeline: Pipeline, made: Made = Made(), passes=1, room=2**33, stored=None):
+        self.pipeline, self.made = pipeline, made
         self._going = None  # the pass in the middle of which an epoch ended
         batch = tree.lists_to_tuples(pipeline.form)
         self.form, self._run = made.form(batch), made.runner(batch)
@@ -368,7 +366,7 @@ class Stream:
         if most:
             due = min(going.count + most, self.pipeline.turn)
             batches = islice(batches, due - going.count)
-        for group in _groups(batches, self.together):
+        for group in _groups(batches, self.pipeline.together):
             going.count += len(group)
             yield self._stretch(group, going.seen)
         self._short = going.count < due
@@ -389,7 +387,7 @@ class Stream:
 
     def _sought(self, batches: Iterator) -> Iterator:
         "A pass, all or some, as it is drawn; rows that came before are not made again."
-        for group in _groups(batches, self.together):
+        for group in _groups(batches, self.pipeline.together):
             sizes = [flat(batch)[0].shape[0] for batch in group]
             leaves, places = self._look_up(group) or self._flowing(group, sizes)
             yield leaves, loose_order(sizes, places), 0, len(sizes)

@@ -1,4 +1,4 @@
-"""What `fit` is made of: its arguments checked, the rows of each epoch, validation, and what is left to Keras."""
+"""What `fit` is made of: arguments checked, the rows of each epoch, validation, and what Keras does."""
 from .job import Job
 from .checks import check, check_rows
 from .fallback import by_keras, why_keras

@@ -71,8 +71,7 @@ def _streamed(model, cut, flow: _Flow, job: Job) -> Stream:
         stored = _stored(cut, pipeline, job.folder)
     lower = cut.lower if cut else None
     passes = 1 if job.cache is False else flow.passes  # one pass: nothing is kept
-    made = Made(lower, beside=own)
-    return Stream(pipeline, made, passes, most, stored, model.steps_per_execution)
+    return Stream(pipeline, Made(lower, beside=own), passes, most, stored)
 
 # %% ../../nbs/trainer/65_pipelines.ipynb #fd9acbff
 def feed_pipeline(model, job: Job, x, passes: int, **draws) -> tuple | None:

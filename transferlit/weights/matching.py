@@ -14,14 +14,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-
 import keras
 from ..errors import see
 from ..keras_internals import saving_lib, to_snake_case
 
 from ..files import printable
-from ..formats import Stored, Weights
-from ..formats import legacy_name
+from ..formats import Stored, Weights, legacy_name
 from .writing import ADAPTER
 from ..paths import by_path, match
 

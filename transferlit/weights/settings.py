@@ -13,8 +13,7 @@ from inspect import signature
 
 import keras
 
-from ..formats import Weights
-from ..formats import named_layers
+from ..formats import Weights, named_layers
 from .matching import is_auto_named, layer_paths
 
 # %% auto #0

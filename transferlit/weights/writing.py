@@ -19,7 +19,7 @@ import h5py
 import keras
 import ml_dtypes
 import numpy as np
-from ..formats import check_names, open_weights, replace_file, write_arrays, writer_for
+from ..formats import check_file, check_names, replace_file, write_arrays, writer_for
 from ..keras_internals import adapter_scale, saving_lib
 from ..paths import by_path
 
@@ -158,18 +158,13 @@ def _put_h5(model, chosen, part, path) -> None:
     else:
         _check_scales(model, chosen)
         _write_part(model, chosen, part)
-    _check_file(part, _without_adapters(model, chosen))
+    check_file(part, _without_adapters(model, chosen))
 
 
 def _write_part(model, chosen, part) -> None:
     with h5py.File(part, 'w') as file:
         for p, array in _arrays(model, chosen).items():
             _put(file, p, array)
-
-
-def _check_file(part: Path, expected) -> None:
-    with open_weights(part) as weights:
-        check_names(weights, expected)
 
 
 def _without_adapters(model, chosen: dict) -> list:
@@ -226,7 +221,7 @@ def _put_keras(model, chosen, part, path) -> None:
             _write_part(model, chosen, weights)
         for name in old.namelist():
             new.write(weights, name) if name == weights.name else new.writestr(name, old.read(name))
-    _check_file(part, _without_adapters(model, chosen))
+    check_file(part, _without_adapters(model, chosen))
 
 
 def _copy_member(archive: zipfile.ZipFile, to: Path) -> None:
