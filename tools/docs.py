@@ -30,7 +30,7 @@ from nbdev.doclinks import NbdevLookup
 from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
 from notebooks import notebooks
-from pages import translations
+from pages import prefer_public, translations
 from readme import readme
 from reference import reference
 from smalldocs import site as smalldocs
@@ -50,6 +50,7 @@ def process() -> None:
     if "transferlit" not in NbdevLookup().entries:
         raise SystemExit("Links to names come from the index of the installed package, and vanish without it. "
                          f"Run `pip install -e .[dev,demo]` and `nbdev-export` first. Received: no index in {ROOT}.")
+    prefer_public()
     # In this process: TensorFlow is imported once, not once a notebook.
     proc_nbs(NBS, n_workers=0, force=True)
 

@@ -110,7 +110,7 @@ class Reference(BasicMarkdownRenderer):
     """A public name on its page: where it is, how it is called, what it says, and a table of its parameters."""
 
     def _repr_markdown_(self) -> str:
-        home = NbdevLookup()[self.nm]
+        home = home_like(self.sym, self.nm)
         # What the notebook ran is a twin of what the package holds; only the latter has a file to read and to link to.
         obj = home_of(home, self.nm) or self.sym
         try:
@@ -137,10 +137,40 @@ def home_of(home, name: str):
     """The package's own object of that name, by nbdev's index; None where the index does not know it."""
     if not isinstance(home, tuple):
         return None
-    found = import_module(home[1].removesuffix(".py").replace("/", "."))
+    found = import_module(module_of(home))
     for part in name.split("."):
         found = getattr(found, part, None)
     return None if isinstance(found, ModuleType) else found
+
+
+def prefer_public() -> None:
+    """A name that several modules have leads to the one that users call: nbdev's index takes the first of the alphabet."""
+    package, table = import_module("transferlit"), NbdevLookup().syms
+    for name in package.__all__:
+        whole = f"{getattr(package, name).__module__}.{name}"
+        if whole in table:
+            table[name] = table[whole]
+
+
+def home_like(twin, name: str):
+    """The entry of nbdev's index for what a notebook ran: of several modules with that name, the one that says the same."""
+    table = NbdevLookup().syms
+    for whole, home in table.items():
+        if whole == f"{module_of(home)}.{name}" and says(home_of(home, name)) == says(twin):
+            return home
+    return table.get(name)
+
+
+def module_of(home: tuple) -> str:
+    return home[1].removesuffix(".py").replace("/", ".") if isinstance(home, tuple) else ""
+
+
+def says(found) -> tuple:
+    try:
+        called = str(inspect.signature(found))
+    except (TypeError, ValueError):
+        called = None
+    return type(found), called, inspect.getdoc(found)
 
 
 def line_of(name: str) -> int:

@@ -515,3 +515,19 @@ def test_a_long_name_in_a_table_may_break_behind_an_underscore():
     assert broken.count("<wbr>") == name.count("_") and "<code>save</code>" in broken
     assert re.sub("<wbr>", "", broken) == f"<td><code>{name}</code>, <code>save</code></td>"
     assert docs.breakable(f"<pre><code>{name}</code></pre>") == f"<pre><code>{name}</code></pre>"
+
+
+def test_a_name_of_several_modules_is_described_where_it_is():
+    """On a page of its module as that has it; in the reference as users call it."""
+    index, root = importlib.import_module("transferlit._modidx").d["syms"], docs.DOCS
+    own = {}
+    for names in index.values():
+        for address, module in names.values():
+            own.setdefault(address.partition("#")[0], set()).add(module)
+    for page, modules in own.items():
+        text = (root / f"{page}.md").read_text("utf-8")
+        assert set(re.findall(r"blob/main/(transferlit/[\w/]+\.py)#L", text)) <= modules, page
+    package, reference = importlib.import_module("transferlit"), (root / "reference.html.md").read_text("utf-8")
+    for name in package.__all__:
+        module = getattr(package, name).__module__
+        assert f"/{index[module][f'{module}.{name}'][0]})" in reference, name

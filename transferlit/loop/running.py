@@ -23,7 +23,7 @@ from .steps import own_step, was_fresh
 from .xla import wants_xla
 
 # %% auto #0
-__all__ = ['per_batch', 'Plan', 'plain_logs', 'ByKeras', 'run']
+__all__ = ['per_batch', 'TrainingPlan', 'plain_logs', 'ByKeras', 'run']
 
 # %% ../../nbs/loop/60_running.ipynb #fa71b858
 _HOOKS = [f'on_{kind}batch_{when}' for kind in ('', 'train_', 'test_') for when in ('begin', 'end')]
@@ -126,7 +126,7 @@ def _steps(program: Program, source, hooks: _Hooks) -> dict:
 
 # %% ../../nbs/loop/60_running.ipynb #9e75f80f
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     "How long to train and what to say of it, as the arguments of `Model.fit` have it."
 
     epochs: int = 1
@@ -154,7 +154,7 @@ def _state(model) -> list:
 class _Side:
     "One side of a run, training or validation: its rows as they are now, and its steps."
 
-    def __init__(self, model, kind: str, supply: Callable, plan: Plan):
+    def __init__(self, model, kind: str, supply: Callable, plan: TrainingPlan):
         self.model, self.kind, self.supply, self.plan = model, kind, supply, plan
         self.now, self.rows, self.program, self.source = None, None, None, None
 
@@ -247,7 +247,7 @@ def _overrun(model, pipeline) -> None:
 class _Run:
     "A training on its way."
 
-    def __init__(self, model, train: _Side, validate: Callable | None, plan: Plan):
+    def __init__(self, model, train: _Side, validate: Callable | None, plan: TrainingPlan):
         self.model, self.train, self.validate, self.plan = model, train, validate, plan
         self.callbacks = _callback_list(model, plan)
         self.each = _stride(model, self.callbacks)
@@ -287,7 +287,7 @@ class _Run:
         return model.history
 
 # %% ../../nbs/loop/60_running.ipynb #d8c0987c
-def _callback_list(model, plan: Plan):
+def _callback_list(model, plan: TrainingPlan):
     if isinstance(plan.callbacks, keras.callbacks.CallbackList):
         return plan.callbacks
     return keras.callbacks.CallbackList(
@@ -326,7 +326,7 @@ class ByKeras:
     evaluate: Callable  # of the callbacks; gives the logs
 
 
-def _validation(model, valid, parts, plan: Plan) -> Callable | None:
+def _validation(model, valid, parts, plan: TrainingPlan) -> Callable | None:
     "A function of the callbacks that validates and gives the logs."
     if valid is None:
         return None
@@ -349,13 +349,13 @@ def run(
     valid=None,  # the same, to validate on
     # (lower, upper) models that share the layers of `model`: rows hold what lower makes
     parts: tuple | None = None,
-    **plan,  # the fields of `Plan`: epochs, shuffle, callbacks and others, as in `Model.fit`
+    **plan,  # the fields of `TrainingPlan`: epochs, shuffle, callbacks and others, as in `Model.fit`
 ) -> keras.callbacks.History:  # as `Model.fit` returns it
     "Train `model` as `Model.fit` would, many steps in one compiled call."
     if not callable(rows):
         build_for(model, parts, rows)
         plan.setdefault('steps', rows.steps)
-    plan = Plan(**plan)
+    plan = TrainingPlan(**plan)
     train = _Side(model, 'train', _supply(rows, parts), plan)
     going = _Run(model, train, _validation(model, valid, parts, plan), plan)
     model.stop_training = False

@@ -17,7 +17,7 @@ import keras
 from ..backends import compile_graph, count_accelerators, on_tensorflow, tf, to_numpy
 from ..data import flat
 from ..rows import Epochs
-from .running import Plan, plain_logs
+from .running import TrainingPlan, plain_logs
 from .scan import ManyScans
 from .steps import Layout, Work, first_shows, one_step, own_step
 from .xla import wants_xla
@@ -206,7 +206,7 @@ class _Candidates:
     variables: list
     groups: list  # of lists of tensors, in the order of `variables`
 
-    def train(self, rows, plan: Plan, jit: bool, pool) -> _Candidates:
+    def train(self, rows, plan: TrainingPlan, jit: bool, pool) -> _Candidates:
         "After all epochs of `plan`."
         program = self._program('train', rows, jit)
         source = Epochs(rows, plan.shuffle, plan.steps_per_epoch, plan.epochs)
@@ -216,7 +216,7 @@ class _Candidates:
             made = made._with(_advance(program, source, fresh, pool))
         return made
 
-    def check(self, rows, plan: Plan, jit: bool, pool) -> list:
+    def check(self, rows, plan: TrainingPlan, jit: bool, pool) -> list:
         "The logs of each on the rows to validate on."
         program = self._program('test', rows, jit)
         source = Epochs(rows, steps_per_epoch=plan.validation_steps)
@@ -268,12 +268,12 @@ def run_many(
     rows,  # to train on, as for `run`
     valid,  # to validate on
     parts: tuple | None = None,  # (lower, upper) models where the rows hold what lower makes
-    **plan,  # the fields of `Plan`
+    **plan,  # the fields of `TrainingPlan`
 ) -> tuple:  # of each the values after training, by `id` of the variable, and its last logs
     """Train many candidates of one shape in one compiled program, in as many threads as there are
     processors.
     """
-    plan = Plan(**plan)
+    plan = TrainingPlan(**plan)
     part = parts[1] if parts else model
     count = len(states)
     epoch = plan.steps_per_epoch or rows.steps
