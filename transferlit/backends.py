@@ -125,7 +125,7 @@ def to_numpy(a) -> np.ndarray:
 
 _PLAIN = str, int, float, type(None), list, tuple, dict, set, types.FunctionType, keras.Layer
 
-
+# %% ../nbs/floor/62_backends.ipynb #3f4bd991
 def is_tensor(value) -> bool:
     "Is it a tensor of the backend? Plain values, as most attributes are, are told quickly."
     return not isinstance(value, _PLAIN) and keras.ops.is_tensor(value)

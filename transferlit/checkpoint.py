@@ -108,7 +108,7 @@ def restore(
         assign_all(model, made.pairs, made.states)
     return made.plan
 
-
+# %% ../nbs/21_checkpoint.ipynb #9d53d5a6
 def _refused(found: Plan) -> str:
     return (
         'A restore writes all of its plan or nothing: file and model must match. Solve what is'

@@ -137,7 +137,7 @@ def _read_model(file: Path):
     with within(file, KerasFile(file).config()[0]):
         return keras.saving.load_model(file, compile=False)
 
-
+# %% ../nbs/guides/90_cli.ipynb #34b1e118
 @app.command('plan')
 def _plan(
     model: Annotated[Path, typer.Argument(help='MODEL.keras')],

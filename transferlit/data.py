@@ -82,7 +82,7 @@ def value_error(
         return ValueError
     return type(f'Value{other.__name__}', (ValueError, other), {'__str__': Exception.__str__})
 
-
+# %% ../nbs/floor/70_data.ipynb #f54db249
 def check_count(
     name: str,  # of the argument, for the message
     value,  # as it was given; None where it was left out
@@ -285,7 +285,7 @@ def holds_text(a) -> bool:
         dtype = np.asarray(a).dtype  # a table's own, or several
     return np.dtype(getattr(dtype, 'as_numpy_dtype', dtype)).kind in 'OSUMm'
 
-
+# %% ../nbs/floor/70_data.ipynb #af8212ab
 def why_not_tensors(
     x,  # what the user gave as x, y, sample_weight or validation data
 ) -> str | None:

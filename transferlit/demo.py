@@ -244,7 +244,7 @@ def mnist(
         print(data)
     return data
 
-
+# %% ../nbs/floor/50_demo.ipynb #06f985bc
 _SOURCES = {
     'env': 'TRANSFERLIT_DATA',
     'keras': "Keras' cached file",

@@ -148,7 +148,7 @@ def writable(
         raise PermissionError(_refused(path, 'its folder is not writable'))
     return path
 
-
+# %% ../nbs/floor/10_files.ipynb #958af0a1
 def _refused(path: Path, why: str) -> str:
     return (
         f'A destination must be a file in a folder that exists and is writable; {why}. '
@@ -170,7 +170,7 @@ def sync(
 # %% ../nbs/floor/10_files.ipynb #e1fc62d3
 _FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG  # no more space, for this user, for one file
 
-
+# %% ../nbs/floor/10_files.ipynb #7793962d
 @contextmanager
 def atomic_path(
     path: str | os.PathLike,  # the destination; a symbolic link is followed
@@ -233,7 +233,7 @@ def _feed(digest, part) -> None:
     else:
         _feed_array(digest, part)
 
-
+# %% ../nbs/floor/10_files.ipynb #dc5d9c84
 def _feed_array(digest, part) -> None:
     array = np.asarray(part)
     if array.dtype.hasobject:

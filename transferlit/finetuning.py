@@ -272,7 +272,7 @@ def _as_stage(s) -> Stage:
         return s
     return Stage(**s) if isinstance(s, Mapping) else Stage(s)
 
-
+# %% ../nbs/guides/20_finetuning.ipynb #0bc61baf
 def _stages(stages, options) -> list:
     if given := {'epochs', 'initial_epoch'} & options.keys():
         raise ValueError(

@@ -111,7 +111,7 @@ def freeze(
     _take_effect(model)
     return trainability(model)
 
-
+# %% ../nbs/31_freezing.ipynb #42787021
 def thaw(
     model: keras.Model,  # any built model, compiled or not
     # what trains again: as for `freeze`; all of it by default
@@ -196,7 +196,7 @@ def trainability(
     kind = Table if all else _Short
     return kind(rows, title=title, note=_STALE if _is_stale(model) else '')
 
-
+# %% ../nbs/31_freezing.ipynb #b0272490
 _STALE = (
     'Flags were changed by hand since the last fit: they take effect with the next '
     '`freeze`, `thaw` or `compile`.'

@@ -131,7 +131,7 @@ def _owners_of_tensorflow() -> dict:  # those that only this backend has, or nee
         text=keras.layers.TextVectorization(vocabulary=['a']),
     )
 
-
+# %% ../nbs/floor/65_keras_internals.ipynb #f028eda3
 def missing() -> list:  # of `Internal`; empty where all is as it was
     "What this Keras no longer has of the names that are needed."
     owners = _owners()

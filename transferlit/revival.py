@@ -43,7 +43,7 @@ def revive(
     graph = read_graph(source.graph)
     return Revived(path, source, graph, averages, feeds, shapes, sample, limits)
 
-
+# %% ../nbs/23_revival.ipynb #5199f594
 def _arrays_only(path) -> str:
     return (
         'A file must hold a graph to be revived; this one holds arrays only. Build the model and'

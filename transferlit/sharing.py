@@ -129,7 +129,7 @@ def _write(model, folder: Path, about: str, license: str | None) -> None:
         part.write_text(card, encoding='utf-8')
     _clear_unfinished(folder)
 
-
+# %% ../nbs/guides/30_sharing.ipynb #4a16f95d
 def _clear_unfinished(folder: Path) -> None:
     "Remove what a `share` that was cut short left, once `config.json` does not need it."
     try:
@@ -173,7 +173,7 @@ def share(
                 _write(model, part, about, license)
     return folder
 
-
+# %% ../nbs/guides/30_sharing.ipynb #c7959c6a
 def _describable(model) -> None:
     by_path(model)  # a model, and built
     try:
@@ -283,7 +283,7 @@ def shared(
         found = _read_shared(folder, custom_objects or {})
     return found
 
-
+# %% ../nbs/guides/30_sharing.ipynb #0a0e35fe
 def _read_shared(folder: Path, custom_objects: dict):
     "The model; None where it was shared anew meanwhile."
     before = _state(folder)

@@ -125,7 +125,7 @@ def _watched(call, symbols) -> tuple:
 def _blank(symbol):
     return keras.ops.zeros([n or 2 for n in symbol.shape], symbol.dtype)
 
-
+# %% ../../nbs/cut/40_invariance.ipynb #870da714
 def _traced(graph, step, training, size=None) -> tuple:
     """The operations of `step`, as (kind, settings), and the variables it touches, traced without
     values, on batches of `size` rows or of any; None and nothing where it can't be traced so.
@@ -244,7 +244,7 @@ def _run(step, values: dict, training) -> list:
 def _repeated(rows, size: int):
     return keras.ops.take(rows, np.arange(size) % len(rows), axis=0)
 
-
+# %% ../../nbs/cut/40_invariance.ipynb #11b7c340
 class _Probe:
     """Runs steps on a few rows, to see what looking can't. Each variant shares some rows with the
     plain one.
@@ -326,7 +326,7 @@ def _compare(probe, step, training) -> str | None:
     if not _holds_for_sizes(probe, step, training, plain):
         return 'depends on the size of the batch or the place of a row in it'
 
-
+# %% ../../nbs/cut/40_invariance.ipynb #a127cfac
 def _holds_for_sizes(probe, step, training, plain) -> bool:
     if 'part' in probe.values:
         part = [a[probe.half :] for a in plain]

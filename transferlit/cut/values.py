@@ -157,7 +157,7 @@ def _read_list(reading, value, name):
 def _read_set(reading, value, name):
     return sorted(json.dumps(reading.read(v, name), default=str) for v in value)
 
-
+# %% ../../nbs/cut/30_values.ipynb #294e5b07
 def _read_table(reading, value, name):
     sides = []
     for side in value.export():
@@ -217,7 +217,7 @@ def _read_code(code) -> list:
         [code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount],
     ]
 
-
+# %% ../../nbs/cut/30_values.ipynb #5d954d98
 def _read_constant(value):  # a set as text that is the same in every process
     if inspect.iscode(value):
         return _read_code(value)
@@ -332,7 +332,7 @@ def _read_names(module, attributes) -> list:  # all of them where a name may be 
         return sorted(attributes & names)
     return sorted(n for n in names if not n.startswith('__'))
 
-
+# %% ../../nbs/cut/30_values.ipynb #8b822d29
 def _plain_values(module, attributes) -> list:  # that a user may have set in a library
     told = []
     for n in sorted(attributes & vars(module).keys()):
@@ -416,7 +416,7 @@ def _copies_itself(kind) -> bool:  # in a way of its own: attributes may not be 
             return True
     return False
 
-
+# %% ../../nbs/cut/30_values.ipynb #98db39e5
 def _read_copy(reading, value, name):
     made = value.__reduce_ex__(2)  # what a copy would be made from
     if isinstance(made, str):
@@ -540,7 +540,7 @@ def _tells(value) -> bool:  # what somebody may have set, after the settings wer
         return True
     return isinstance(value, _SCALARS) or _is_eager(value) or is_foreign(value)
 
-
+# %% ../../nbs/cut/30_values.ipynb #e9baa1a8
 def _is_eager(value) -> bool:
     kinds = isinstance(value, np.ndarray) or is_tensor(value)
     return kinds and not _is_symbolic(value)

@@ -42,7 +42,7 @@ def _compiled(layer):
 
     return compile_graph(run, reduce_retracing=True) if on_tensorflow() else run
 
-
+# %% ../../nbs/features/40_augment.ipynb #149a63e7
 class Augment:
     "A layer or function on x, repeatable by seed."
 

@@ -140,7 +140,7 @@ def _check_engine(engine, workers, on_bad_row) -> None:
         rule, fix = 'Workers and bad rows are for an engine.', "Add engine='ray'."
         refuse(rule, fix, f'workers={workers}, on_bad_row={on_bad_row!r}')
 
-
+# %% ../../nbs/features/70_computing.ipynb #5fc56f91
 def _check_for_ray(job, store, pipeline) -> None:
     "Raises ImportError where Ray is not installed."
     the_ray()
@@ -159,7 +159,7 @@ def _check_for_ray(job, store, pipeline) -> None:
         fix = 'Give arrays, or augment in the Dataset.'
         refuse(rule, fix, 'augment= with a Dataset')
 
-
+# %% ../../nbs/features/70_computing.ipynb #35f76c72
 def _engine(engine, job, store, workers, on_bad_row):
     """What writes features to disk. Raises ValueError for what the engine can't do, ImportError
     where it is not installed.
@@ -267,7 +267,7 @@ def precompute(
         print(made)
     return made
 
-
+# %% ../../nbs/features/70_computing.ipynb #ccfc4731
 def _unseen(job) -> str:
     "What no key can hold, in words."
     found = [*job.cut.unseen, *(job.augment.unseen() if job.augment else ())]

@@ -69,7 +69,7 @@ def _on_device(cut: Split, x):
     run = made[kind]
     return lambda batch: run([as_tensor(a, d) for a, d in zip(tree.flatten(batch), dtypes)])
 
-
+# %% ../../nbs/features/60_extraction.ipynb #94f6c6ed
 def _by_jax(part, structure):
     import jax
 
@@ -96,7 +96,7 @@ def _by_torch(part, structure):
 
     return call
 
-
+# %% ../../nbs/features/60_extraction.ipynb #381ea4c0
 def compile_lower(cut: Split, x):
     """A function from a batch to the boundary tensors, compiled once for a kind of data and what
     the lower part computes.
@@ -303,7 +303,7 @@ def _ahead(items, count: int):
             yield held.popleft()
     yield from held
 
-
+# %% ../../nbs/features/60_extraction.ipynb #7dde7269
 def _inputs(job, done):
     """Batches of x with what lies beside them: (x, y and weight, columns of numbers); `done` rows,
     or those of a `Counter`, are passed over.
@@ -474,7 +474,7 @@ def progress_bar(job, done, verbose):  # shown where a job takes longer than a s
         leave=False,
     )
 
-
+# %% ../../nbs/features/60_extraction.ipynb #623b813a
 def keep_in_memory(job, verbose) -> dict:  # arrays by name
     sink, arrays = _Memory(job.source.n and job.source.n * job.views), {}
     with progress_bar(job, 0, verbose) as bar:

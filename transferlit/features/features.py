@@ -365,7 +365,7 @@ def measure_apart(features, n: int = 16) -> float:  # infinite where no row can 
     places, rows = _some(features, n)
     return _compared(features, places, rows)[0] if len(places) else math.inf
 
-
+# %% ../../nbs/features/50_features.ipynb #f35e7c8a
 def _verify(features, n: int = 16, x=None) -> float:
     """The largest difference between `n` stored rows and the same made anew. Raises ValueError
     where rounding does not explain it.

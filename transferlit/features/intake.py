@@ -295,7 +295,7 @@ def _content_of_arrays(source, key, hashed):
         return source.content()
     return [[str(a.dtype), list(a.shape), None] for a in tree.flatten(source.x)]
 
-
+# %% ../../nbs/features/25_intake.ipynb #a663af47
 def _content_of_stream(source, key, hashed) -> dict:
     if key is not None:
         skips = getattr(source.pipeline, 'skip', False)

@@ -154,7 +154,7 @@ def _version_changes(was, now) -> list:
     changed = [name for name, version in now.items() if version != was.get(name)]
     return [f'{name} is {now[name]} instead of {was.get(name)}' for name in changed]
 
-
+# %% ../../nbs/features/30_key.ipynb #4b62aaa9
 def _how_changes(old, new) -> list:
     "What changed of whatever is neither model nor data."
     said = []

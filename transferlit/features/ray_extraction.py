@@ -55,7 +55,7 @@ class Task:
         how = self.augment.model() if isinstance(self.augment, Shipped) else self.augment
         return Augment(how, self.seed)
 
-
+# %% ../../nbs/features/65_ray_extraction.ipynb #b7fa55cf
 @dataclass(frozen=True)
 class _Lower:
     "The lower part of a cut, as a `Pass` needs it."
@@ -84,7 +84,7 @@ def _note(job, arrays) -> dict:
         'marks': 0 if marks is None else int(marks.sum()),
     }
 
-
+# %% ../../nbs/features/65_ray_extraction.ipynb #53877a44
 def _make_rows(task: Task, shipped):
     "In a worker: a function from rows to (names, arrays, note), chunk by chunk."
     task.check_versions()

@@ -211,7 +211,7 @@ class Weights(Mapping):
         "The variables of these `KINDS` only."
         return {n: v for n, v in self.items() if v.kind in kinds}
 
-
+# %% ../../nbs/formats/10_entries.ipynb #25440e7b
 class _Read:
     "Reads or checks an array; what goes wrong comes out as BadFile."
 
@@ -392,7 +392,7 @@ class Source:
                 done += n
         return buffer
 
-
+# %% ../../nbs/formats/10_entries.ipynb #8135e947
 class _Stream(io.RawIOBase):
     "A source as a file with a position of its own."
 

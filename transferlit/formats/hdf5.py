@@ -49,7 +49,7 @@ class H5Array:
     attrs: dict = field(default_factory=dict)
     cost: int = 0  # bytes that reading it takes
 
-
+# %% ../../nbs/formats/40_hdf5.ipynb #52170724
 @dataclass
 class Group:
     "A folder in an HDF5 file."

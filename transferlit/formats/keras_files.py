@@ -197,7 +197,7 @@ def _groups(members):  # of a list, with the group of each
         count[group] = count.get(group, -1) + 1
         yield group + (f'_{count[group]}' if count[group] else ''), member
 
-
+# %% ../../nbs/formats/50_keras_files.ipynb #c6bc6f88
 def _one(layer: dict, here: tuple, allowance: Allowance) -> dict:
     allowance.use('steps_to_layers', len(here))
     name, kind, config = layer['config']['name'], layer['class_name'], layer['config']
@@ -315,7 +315,7 @@ def keras3_entries(
             entries.append(_entry(d, owner, number))
     return entries
 
-
+# %% ../../nbs/formats/50_keras_files.ipynb #aadf6faa
 def _owner(steps: tuple, owners: dict, known: dict, count: int) -> _Owner:
     layer, (chain, real) = known.get(steps), _chain(steps, owners, known)
     names = _variable_names(layer.kind, layer.config, count) if layer else None

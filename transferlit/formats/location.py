@@ -376,7 +376,7 @@ def locate(
         return _in_folder(readable(given), graph)
     return _at_prefix(prefix) or _nothing(prefix)
 
-
+# %% ../../nbs/formats/75_location.ipynb #6ecc069d
 def _nothing(prefix: Prefix) -> Location:
     "Raises: what is missing of a checkpoint, which ones begin so, or what lies beside."
     folder, name = prefix.folder, prefix.name
@@ -554,7 +554,7 @@ def explain_kind(
     begins = f' It begins with {head[:8]!r}.' if kind in (_PLAIN, _UNKNOWN) else ''
     return kind.error(f'{kind.what} {kind.fix}{begins} Received: {str(path)!r}.')
 
-
+# %% ../../nbs/formats/75_location.ipynb #bc4c8a8c
 def explain_no_values(
     at: Location,  # a graph, or something else without arrays that can be read
 ) -> BadFile:  # to be raised

@@ -140,7 +140,7 @@ def _row(variable) -> dict:
         stored_as=variable.key,
     )
 
-
+# %% ../../nbs/formats/80_reading.ipynb #693083c3
 def _notes(weights: Weights) -> str:
     "What the file says of itself, in a line."
     told = {

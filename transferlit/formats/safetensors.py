@@ -171,7 +171,7 @@ def write_safetensors(
         for value in arrays.values():
             file.write(_bytes_of(np.asarray(value)))
 
-
+# %% ../../nbs/formats/20_safetensors.ipynb #fc375cf7
 def _code(name: str, array: np.ndarray) -> str:  # the format's word for the dtype
     found = next((code for code, dtype in _SAFE.items() if dtype_named(dtype) == array.dtype), None)
     if found is None:

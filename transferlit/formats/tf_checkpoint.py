@@ -757,7 +757,7 @@ def open_v1(
         about |= _counted(entries)
         return Weights(prefix, 'TensorFlow V1 checkpoint', entries, about, sources)
 
-
+# %% ../../nbs/formats/70_tf_checkpoint.ipynb #27112d4d
 def _gather_shards(tables: list, prefix: Prefix) -> dict:  # name to shape, dtype and pieces
     "Raises ValueError where shards disagree, or slices cannot come to the whole."
     found, allowance = {}, Allowance(prefix, names=NAMES)
@@ -889,7 +889,7 @@ def write_bundle(
     )
     return data
 
-
+# %% ../../nbs/formats/70_tf_checkpoint.ipynb #676fa36b
 def _data_names(name: str, entries: list) -> Iterable:  # triples of shard, count and file name
     """Drawn from the content, so that data of other content does not come under a name that someone
     has read.

@@ -220,7 +220,7 @@ def _number(value):
     except (TypeError, ValueError):
         return value
 
-
+# %% ../../nbs/loop/60_running.ipynb #9a51b34c
 def _evaluate(side: _Side, hooks: _Hooks, passes: int) -> dict:
     "What `Model.evaluate` does inside `fit`."
     model, callbacks = side.model, hooks.callbacks

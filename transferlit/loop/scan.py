@@ -148,7 +148,7 @@ def steps_together() -> int:
     # An accelerator is asked after each step whether to go on, unless the length is known.
     return 64 if count_accelerators() else 0
 
-
+# %% ../../nbs/loop/35_scan.ipynb #5a04f1a9
 def _in_blocks(body: Callable, start, stop, together: int, carried):
     "As many whole blocks of steps as there are."
     import jax
@@ -177,7 +177,7 @@ def _picked(order, i, leaves, span: tuple) -> list:  # span: (rows a step, rows 
     rows = jax.lax.dynamic_slice(order, (i * each,), (size,))
     return [a[rows] for a in leaves]
 
-
+# %% ../../nbs/loop/35_scan.ipynb #e0560f8d
 class Scan:
     "The steps of one kind on JAX, for rows of one form."
 
@@ -285,7 +285,7 @@ class StepByStep:
         actor = _actor(self.ref(), self.work.parts, batch, features)
         return getattr(actor, f'{self.work.kind}_step')(batch)
 
-
+# %% ../../nbs/loop/35_scan.ipynb #ffc0a0dc
 def program_kind() -> type:
     "What runs steps on this backend."
     kinds = {'tensorflow': Program, 'jax': Scan, 'torch': StepByStep}

@@ -129,7 +129,7 @@ class Layout:
     even: bool
     shown: int | None = None  # rows of a batch where a step is shown their number
 
-
+# %% ../../nbs/loop/20_steps.ipynb #a95480c5
 def one_step(step: Callable, layout: Layout, jit: bool) -> Callable:
     "A step as a function of the order, its number and all rows."
 
@@ -188,7 +188,7 @@ def first_size(model, kind: str, size: int) -> int | None:  # None: no size is s
         return size
     return first
 
-
+# %% ../../nbs/loop/20_steps.ipynb #3c232013
 def spans(size: int | None, order, start: int, stop: int) -> Iterator:
     "Steps in a row whose batches have one size: (rows of each, first step, step after the last)."
     if size is None:  # an order for batches of uneven size
@@ -273,7 +273,7 @@ def _agree(shape, other) -> bool:  # but for what is open
     pairs = list(zip(shape, other))
     return len(shape) == len(other) and all(None in pair or pair[0] == pair[1] for pair in pairs)
 
-
+# %% ../../nbs/loop/20_steps.ipynb #154d090f
 def _graph(model):  # a sequential model keeps the graph of its layers beside it
     return model._functional if isinstance(model, keras.Sequential) else model
 
@@ -333,7 +333,7 @@ def was_fresh(model) -> bool:
     _FRESH.discard(model)
     return found
 
-
+# %% ../../nbs/loop/20_steps.ipynb #dcdd2b97
 def build_for(
     model: keras.Model,  # compiled
     parts: tuple | None,  # (lower, upper) models where the rows hold what lower makes

@@ -129,7 +129,7 @@ def _shuffled(rows: int, batch_size: int, shuffle):
         np.argsort(np.arange(rows) // batch_size + rng.random(rows)), tf.int32
     )  # mixed within batches
 
-
+# %% ../../nbs/rows/10_rows.ipynb #cf3a366f
 def _orders(rows: int, batch_size: int, shuffle) -> Callable:
     "A function that gives the row numbers of one epoch as Keras would draw them."
     if shuffle and draws_by_epoch():

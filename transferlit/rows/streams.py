@@ -299,7 +299,7 @@ class _Again:
         self.epochs += 1
         return self.epochs == patience and self.drawn == self.kept.rows
 
-
+# %% ../../nbs/rows/40_streams.ipynb #28bb016f
 class Stream:
     "Batches of a pipeline, pass after pass: drawn, then kept where they can be."
 

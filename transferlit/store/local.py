@@ -323,7 +323,7 @@ def _set_aside_folder(path: Path) -> None:
     if _is_folder(path):
         _set_aside(path)
 
-
+# %% ../../nbs/store/10_local.ipynb #dea2a332
 def _remove(path: Path) -> None:
     "A file of an entry goes, what is hidden, too; anything else is moved aside."
     if path.name.startswith('.') and _is_folder(path):

@@ -69,7 +69,7 @@ def _can_be_made(make) -> bool:
         return False
     return True
 
-
+# %% ../../nbs/tf1/52_activations.ipynb #ac79c771
 @np.errstate(invalid='ignore', over='ignore')
 def _name_values(values) -> tuple | None:
     "The activation of Keras that has these values on the scale."
@@ -138,7 +138,7 @@ def _behind(view, end, inside) -> set:
             stack += [r[0] for r in view.ins(name) if r[0] in inside]
     return group
 
-
+# %% ../../nbs/tf1/52_activations.ipynb #46e6d742
 def _regions(view, x, inside) -> list:
     """The groups of nodes by which everything that comes from `x` meets in one tensor, smallest
     first.
@@ -182,7 +182,7 @@ def _writer_of(view, x) -> FormulaWriter:
     "A writer of formulas of one tensor."
     return FormulaWriter(view, known={x: 'x0'}, inputs=[x])
 
-
+# %% ../../nbs/tf1/52_activations.ipynb #64c096c8
 def _write(view, x, group) -> tuple:
     "A group as a formula of its own: words, maker."
     writer = _writer_of(view, x)
@@ -201,7 +201,7 @@ def _is_scaled(view, longest, group) -> bool:
     one_more = len(longest) == len(group) + 1
     return by_hand and one_more and last == 'Mul'
 
-
+# %% ../../nbs/tf1/52_activations.ipynb #4ab1bdf4
 def find_activation(view, x) -> tuple | None:
     """What happens to `x` alone: (nodes, text, maker). One operation that Keras has comes first,
     then the longest group.

@@ -69,7 +69,7 @@ def recognise(
     rest = [n for n in view.order if n in refused or not any(n in u.nodes for u in units)]
     return _needed(view, units + Leftovers(view, rest, set(refused), units).units())
 
-
+# %% ../../nbs/tf1/58_assembly.ipynb #12629e0b
 def _needed(view, units: list) -> list:
     "The units that the outputs come from; a layer of many steps leaves what cut these out unused."
     makers = {ref: unit for unit in units for ref in unit.outputs}
@@ -122,7 +122,7 @@ def name_layers(
         if key:
             shared[key] = unit.name
 
-
+# %% ../../nbs/tf1/58_assembly.ipynb #7e2ea2f7
 def _paths(units) -> dict:
     """The path of each unit, by its `id`. Several layers of one scope are each named after their
     first variable.

@@ -105,7 +105,7 @@ def _chosen(proto, tag: str) -> meta_graph_pb2.MetaGraphDef:
         return proto
     return next((m for m in proto.meta_graphs if tag in m.meta_info_def.tags), proto.meta_graphs[0])
 
-
+# %% ../../nbs/tf1/10_graph_files.ipynb #980a6b9d
 def _check_types(graph) -> None:
     "Raises ValueError for a node that leaves out a type which its operation needs."
     for node in graph.node:
@@ -621,7 +621,7 @@ class _Flow:
             self.nodes.append(new)
         return [f'{call.name}:{i}' for i in range(len(function.signature.output_arg))]
 
-
+# %% ../../nbs/tf1/10_graph_files.ipynb #08b7e725
 def _behind_identities(text: str, graph):
     "The node of the file that a tensor comes from."
     named = {n.name: n for n in graph.node}
@@ -651,7 +651,7 @@ def _only_reads(*functions) -> bool:
     ops = {n.op for f in functions for n in f.node_def}
     return not any(re.match(r'Assign|Resource(?!Gather)', op) for op in ops)
 
-
+# %% ../../nbs/tf1/10_graph_files.ipynb #0d5898e3
 def _unfold_flow(node, library: dict, graph) -> list | None:
     """The nodes that do what `While` or `If` does with functions: `Switch`, `Merge` and their like;
     None where that cannot be done.
@@ -666,7 +666,7 @@ def _unfold_flow(node, library: dict, graph) -> list | None:
     except LookupError:  # a resource that is no variable of the file
         return None
 
-
+# %% ../../nbs/tf1/10_graph_files.ipynb #b7f7d094
 def _enter_loop(flow, fixed: set, data: list, types: list) -> tuple:
     "Hand everything into a loop: the names inside, and the types."
     frame, constant = (
@@ -690,7 +690,7 @@ def _go_round(flow, body, given: list, turning: dict) -> None:
     for i, dtype in turning.items():
         flow.add('NextIteration', f'next{i}', [results[i]], dtype)
 
-
+# %% ../../nbs/tf1/10_graph_files.ipynb #5e102acd
 def _unfold_loop(flow, cond, body) -> list | None:
     "A `While` as `Enter`, `Merge`, `Switch`, `NextIteration` and `Exit`."
     node, fixed, types = flow.node, _kept(body), attr(flow.node, 'T')
@@ -710,7 +710,7 @@ def _unfold_loop(flow, cond, body) -> list | None:
     _go_round(flow, body, given, {i: dtypes[i] for i in turning})
     return [*flow.nodes, type(node)(name=node.name, op='IdentityN', input=ends)]
 
-
+# %% ../../nbs/tf1/10_graph_files.ipynb #61b6f602
 def _unfold_fork(flow, then, other) -> list | None:
     "An `If` as `Switch` and `Merge`."
     node = flow.node
@@ -741,14 +741,14 @@ _NODES = 1 << 13  # of a graph whose functions were replaced; more where its fil
 def _count_nodes(graph) -> int:
     return len(graph.node) + sum(len(f.node_def) for f in graph.library.function)
 
-
+# %% ../../nbs/tf1/10_graph_files.ipynb #1164e045
 def _say_doubled(most: int) -> str:
     return (
         'Functions that call functions must not make a graph endless. Do not trust this file.'
         f' Received: more than {most:,} nodes.'
     )
 
-
+# %% ../../nbs/tf1/10_graph_files.ipynb #d68089de
 def unfold(
     graph,  # a GraphDef
 ) -> dict:  # name to NodeDef, without a call of a function

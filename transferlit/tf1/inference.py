@@ -624,7 +624,7 @@ def _drops(numbers) -> bool:
     two = len(set(np.round(numbers, 6))) == 2
     return two and numbers.min() == 0 and abs(numbers.mean() - 1) < 1e-2
 
-
+# %% ../../nbs/tf1/20_inference.ipynb #100aa01d
 def _dropout(self, node, ins):
     "Alias a random factor to its input, where the factor is 1 or that of a dropout."
     noisy = _place_of_noise(self, ins)
@@ -944,7 +944,7 @@ def _is_small(node) -> bool:
     sizes = [d.size for d in node.attr['value'].tensor.tensor_shape.dim]
     return node.ByteSize() <= _SMALL and math.prod(sizes) <= _SMALL
 
-
+# %% ../../nbs/tf1/20_inference.ipynb #16ac8df4
 def _run_constants(nodes: dict, ends: list) -> dict:
     "Constants for nodes that depend on constants alone; none where TensorFlow refuses."
     above, waiting = {}, list(ends)

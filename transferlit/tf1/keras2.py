@@ -85,6 +85,7 @@ _NO_COLUMNS = Upgrade(gone='feature columns are not in Keras 3')
 _NO_LAYER = Upgrade(gone='Keras 3 has no such layer')
 _AT_TRAINING = Upgrade(left_out='it changes sizes at training only')
 
+# %% ../../nbs/tf1/70_keras2.ipynb #0aaaaa91
 UPGRADES = {
     'Layer': Upgrade(silent=frozenset(_ANY.split())),  # what any layer had
     'Model': Upgrade('Functional'),
@@ -111,6 +112,8 @@ UPGRADES = {
     'RandomHeight': _AT_TRAINING,
     'RandomWidth': _AT_TRAINING,
 }
+
+# %% ../../nbs/tf1/70_keras2.ipynb #962cb795
 _SAME = Upgrade()
 
 
@@ -324,7 +327,7 @@ class Mender:
         self.needed.setdefault(where if name == 'Lambda' else name, []).append(where)
         return entry
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #294bc821
 _OF_FUNCTIONS = {
     *('function', 'function_type', 'module'),
     *('output_shape', 'output_shape_type', 'output_shape_module'),
@@ -347,7 +350,7 @@ def _with_calls(entry: dict, name: str = '') -> dict:
         kept['inbound_nodes'] = [changed(n) for n in calls]
     return kept
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #ada9a8e4
 def _no_call(name: str, function, where: str) -> str:
     "Why an operation of TensorFlow, written as a layer, is none here."
     known = name == 'SlicingOpLambda' or tensorflow_function(function or '') is not None
@@ -508,7 +511,7 @@ def _can_bind(function, args: list, options: dict) -> bool:
         return False
     return True
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #eb0ec434
 def _slice_layer(entry, first, given: dict) -> dict | None:
     "`x[...]` as a formula; None where a tensor says what is taken."
     spec = given.get('slice_spec')
@@ -552,7 +555,7 @@ def _is_wanted(self, kind, key: str) -> bool:
     own = kind in self.custom.values() and key not in _OF_EVERY_LAYER
     return own or _accepts(kind, key)
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #09d74f55
 def _leave_argument(self, kind, key, value, where) -> None:
     "Note an argument that says nothing today. Raises ValueError for one that says something."
     if not _neutral(key, value) and not issubclass(kind, keras.initializers.Initializer):
@@ -754,7 +757,7 @@ def plain_names(
         taken = taken | {plain}
     return found
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #208b5aae
 def _renamed(value, names: dict):
     "A configuration with other names of layers, and of those that are referred to."
     if not names:
@@ -904,7 +907,7 @@ def load_old(
         model = _deserialized(new, custom_objects)
     return model, mender, fill(model, path, mender.renamed)
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #5e1503e8
 _SPARE = 1 << 24  # values that a model has and no file: states, seeds, tables of its own
 
 
@@ -934,7 +937,7 @@ def _deserialized(config, custom_objects):
     except Exception as error:  # layers raise what they like for what they were not made for
         raise _not_understood(error) from error
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #8e1ed6a3
 def _not_understood(error) -> ValueError:
     return ValueError(
         f'A configuration must be understood by Keras {keras.__version__}. Pass what it only'
@@ -961,7 +964,7 @@ def _named_as_given(custom: dict):
         for kind, name in own.items():
             kind.__name__ = name
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #f354ebef
 def _from_zip(path, config, custom_objects):
     "A `.keras` file, with its configuration replaced."
     with tempfile.TemporaryDirectory() as folder:

@@ -446,7 +446,7 @@ def _unpacked(text: str):
 
 _UNPACKED = 1 << 26  # bytes, or 20 times those that are packed
 
-
+# %% ../../nbs/tf1/40_layers.ipynb #a9637818
 def rename_functions(
     graph,  # a GraphDef
 ):  # the same, whose functions bear names that no other graph has

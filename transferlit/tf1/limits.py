@@ -79,6 +79,8 @@ SIZED = {  # operation: which input says how large the result is
     'CropAndResize': 3,
 }
 _MULTIPLIES = {'Tile', 'OneHot', *_RESIZE.split()}
+
+# %% ../../nbs/tf1/15_limits.ipynb #3a7fc336
 MANY = 1 << 22  # a size that is written into a graph and larger than this is tried in a child
 _OFTEN_LARGE = {op: 1 << 26 for op in _BACKWARDS.split()}  # what upsamples images
 
@@ -156,7 +158,7 @@ def _is_constant(node, nodes) -> bool:
     source = nodes.get(_node_of(node.input[SIZED[node.op]]))
     return source is not None and source.op == 'Const'
 
-
+# %% ../../nbs/tf1/15_limits.ipynb #ce9ef4d0
 def _range_size(node, nodes) -> int | None:
     "How many numbers a range has; None where its ends are computed."
     ends = [_uncast(nodes.get(_node_of(i)), nodes) for i in _ins(node)]
@@ -191,7 +193,7 @@ def _least_letters(nodes: dict) -> int:
             found[name] = min(parts, default=0)
     return max(found.values(), default=0)
 
-
+# %% ../../nbs/tf1/15_limits.ipynb #4157d97b
 def _growing_texts(nodes: dict, limits: Limits) -> list:
     "A text that is joined with itself 40 times has 2**40 letters, and no allocator asks first."
     least = _least_letters(nodes)
@@ -242,7 +244,7 @@ def _folded_numbers(node, inputs: list) -> int:  # or texts
     except ValueError:
         return sum(sizes)
 
-
+# %% ../../nbs/tf1/15_limits.ipynb #98612635
 def _made_size(op: str, inputs: list) -> int:
     said = [abs(float(v)) for v in np.ravel(inputs[SIZED[op]])]
     if op == 'Range':

@@ -158,7 +158,7 @@ def _assign_parts(view, chain) -> Unit | None:
         if _explains(drawn, epsilon, *line):
             return _from_parts(view, chain, parts, epsilon)
 
-
+# %% ../../nbs/tf1/53_normalization.ipynb #ec912425
 def _statics(view, chain) -> list:
     "The tensors of a chain that are no data."
     found = []

@@ -87,7 +87,7 @@ def _refs(node) -> list:
     "The tensors that a node takes."
     return [to_ref(text) for text in node.input if text[0] != '^']
 
-
+# %% ../../nbs/tf1/30_outputs.ipynb #a8d0f1d8
 @dataclass
 class Origins:
     """For each node: the sources it depends on, the variables, and whether it belongs to the
@@ -333,7 +333,7 @@ def _is_own(origins, node, loss: str) -> bool:
         return False
     return node.op == 'Cast' or node.op == 'Reshape' and _makes_rows(origins, node)
 
-
+# %% ../../nbs/tf1/30_outputs.ipynb #83fe44f5
 def _makes_rows(origins, reshape) -> bool:
     "Is what a reshape makes a table of rows, as a loss wants it?"
     shape = origins.nodes[to_ref(reshape.input[1])[0]]
@@ -507,7 +507,7 @@ def _quiet(origins, node) -> tuple | None:
     quiet = [r for r in refs if not _is_noisy(origins, r)]
     return quiet[0] if len(quiet) == 1 and origins.label_free(quiet[0]) else None
 
-
+# %% ../../nbs/tf1/30_outputs.ipynb #2354d05b
 def _is_noisy(origins, ref) -> bool:
     "Is a tensor drawn by lot, or drawn and scaled?"
     node = origins.nodes[ref[0]]
@@ -544,7 +544,7 @@ def _made_of(origins, ref, through=None, limit: int = 40) -> tuple | None:
         ends = ends - {last} | set(data)
     return None
 
-
+# %% ../../nbs/tf1/30_outputs.ipynb #b4d8a2e7
 def _whole(origins, found: list) -> list:
     "Candidates, with the probabilities in the place of an end that only chooses from them."
 
@@ -570,7 +570,7 @@ def _less_partial(origins, found: list) -> list:
 
     return [replace(c, score=_PARTIAL) if c.score == 50 and partial(c) else c for c in found]
 
-
+# %% ../../nbs/tf1/30_outputs.ipynb #e8ec505b
 def _chosen_from(origins, ref) -> tuple:
     "What a tensor is chosen from, as a slice is; itself where it is computed."
     while origins.op(ref) in _CHOOSES:
@@ -694,7 +694,7 @@ def _is_signed(c) -> bool:
 
 _HINT = re.compile(r'logits|output|predict|softmax|prob', re.I)
 
-
+# %% ../../nbs/tf1/30_outputs.ipynb #b68a1844
 class _Standing:
     "Sorts candidates: by score, trained weights, weights, name, place."
 
@@ -735,7 +735,7 @@ def _is_training(node) -> bool:
         return 'moments' in node.name
     return 'RandomUniform' in node.op or node.op in ('RandomStandardNormal', 'TruncatedNormal')
 
-
+# %% ../../nbs/tf1/30_outputs.ipynb #2f5154f3
 def _without_training(origins, candidates: list) -> list:
     "The candidates, with a twin of the first before it where that holds less of the training."
     if not candidates or _is_signed(candidates[0]):
@@ -820,7 +820,7 @@ def _last_weights(origins, ref) -> frozenset:
 
 _MULTIPLIES = _LAYERS - {'BiasAdd'}
 
-
+# %% ../../nbs/tf1/30_outputs.ipynb #0bbb54f1
 def _made_with(origins, ref, weights: frozenset) -> tuple:
     "The last tensor that is computed with some weights and no others, before anything joins it."
     joined = {}
@@ -895,7 +895,7 @@ def heads(
             (lower if c.score in (50, _PARTIAL) else equal).append(c)
     return equal, lower
 
-
+# %% ../../nbs/tf1/30_outputs.ipynb #37f98890
 def _other_signatures(origins, candidates: list) -> tuple:
     "Outputs that other signatures name: those that stand beside the first one, and the others."
     best, equal, lower = candidates[0], [], []
@@ -1021,7 +1021,7 @@ def _compared(nodes: dict) -> dict:
             found.setdefault(b.name, []).append(a)
     return found
 
-
+# %% ../../nbs/tf1/30_outputs.ipynb #39cc4607
 def _plain_source(text, nodes):
     "The node behind what only passes on."
     node = nodes[to_ref(text)[0]]
@@ -1085,7 +1085,7 @@ def switches(
             found[ref] = guess
     return found
 
-
+# %% ../../nbs/tf1/30_outputs.ipynb #65d21b89
 def reach(
     nodes: dict,  # name to NodeDef
     outputs,  # tensors

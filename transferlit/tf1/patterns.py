@@ -129,7 +129,7 @@ def _depthwise(at) -> Unit:
     except NoMatch:
         return with_bias(at.view, unit, channels * multiplier)
 
-
+# %% ../../nbs/tf1/54_patterns.ipynb #70a52d2a
 def _separable(at, unit) -> Unit:
     "A depthwise convolution together with what is behind it."
     point = _conv(at.after(unit.outputs[0], 'Conv2D'))
@@ -185,7 +185,7 @@ def _conv1d(at) -> Unit:
     unit = unit_of(layers.Conv1D, x, [at, conv, squeeze], config, weights)
     return with_bias(at.view, unit, filters)
 
-
+# %% ../../nbs/tf1/54_patterns.ipynb #ca01765c
 def _before_new_axis(view, ref) -> tuple:
     name, _ = ref
     if view.op(name) != 'ExpandDims':
@@ -203,7 +203,7 @@ def _filters(unit) -> int:
     depthwise = unit.kind is layers.DepthwiseConv2D
     return depth * filters if depthwise else filters
 
-
+# %% ../../nbs/tf1/54_patterns.ipynb #2ffb5b3c
 def _dilated(at) -> Unit:
     "A convolution in the space between batch and image."
     x, block, *_ = at.inputs
@@ -425,7 +425,7 @@ def match_layer(view, node) -> Unit | None:
         if unit := _try(pattern, at):
             return add_activation(view, unit) if unit.kind in _ACTIVE else unit
 
-
+# %% ../../nbs/tf1/54_patterns.ipynb #05c93f89
 def _softmax(at) -> Unit:
     unit = unit_of(layers.Softmax, at.inputs[0], [at])
     unit.activation = 'softmax'

@@ -86,7 +86,7 @@ class _Entry:
     lengths: tuple | None  # how many steps of each row count; None where all do
     states: list  # what the states begin with; empty where that is zeros
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #fe8ee0e7
 def _entry(loop) -> _Entry:
     "Raises NotRecurrent where something goes in that a layer does not take."
     view, steps, handing, states = loop.view, set(), set(), []
@@ -112,7 +112,7 @@ def _is_state(view, ref, takers) -> bool:
     value = view.sample.get(ref)
     return turning and np.ndim(value) == 2 and value.dtype.kind == 'f'
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #24521a35
 def _check_empty(view, ref) -> None:
     "Raises NotRecurrent where a tensor is no empty array for results, and no zeros."
     array = ref not in view.sample or view.op(ref[0]).startswith('TensorArray')
@@ -145,7 +145,7 @@ def _ends_rows(view, name: str) -> bool:
 
 _CHOOSE = 'Select', 'SelectV2'
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #06929ac8
 def _keeps(view, name: str) -> bool:
     "Does a choice keep the state as it was, or give what enters the loop?"
     _, (old, _), _ = view.ins(name)
@@ -231,7 +231,7 @@ def _behind(view, ref) -> list:
     names = [n for n in view.read.cone([ref]) if view.op(n) in kinds]
     return [n for n in names if np.ndim(view.static((n, 0))) == 2]
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #6c934561
 def _join_parts(view, products: list) -> list:
     """Products by slices of one variable, gate by gate, as one product by the whole, in the order
     of its columns.
@@ -247,7 +247,7 @@ def _join_parts(view, products: list) -> list:
         found += parts if whole is None else [whole]
     return found
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #d14e07bb
 def _whole(view, names: tuple, parts: list) -> _Product | None:
     kernel = view.static((names[0], 0))
     places = [_column(kernel, p.kernel) for p in parts]
@@ -270,7 +270,7 @@ def _whole(view, names: tuple, parts: list) -> _Product | None:
         parts=len(parts),
     )
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #e0e58e20
 def _column(whole, part) -> int | None:
     "Where the columns of `part` begin in `whole`."
     width = part.shape[1]
@@ -295,7 +295,7 @@ def _bias(view, name, size, hops=3) -> tuple:
         return _bias(view, user, size, hops - 1)
     return None, ''
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #a8a943be
 def _forget_biases(loop) -> list:
     "Numbers added to a part of what was split, in their order."
     view, found = loop.view, []
@@ -374,7 +374,7 @@ def _projects(gates, projection, width: int) -> bool:
     rows, columns = gates.kernel.shape
     return projection.kernel.shape == (columns // 4, rows - width)
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #c75b1b05
 def find_cells(loop: Loop, width: int) -> list:
     "The cells of a loop, the first to take the sequence first. Raises NotRecurrent."
     products = _join_parts(loop.view, _products(loop))
@@ -434,7 +434,7 @@ class _Feed:
         states = self.states[number] if self.states else []
         return [('mask', r) for r in masks] + [('initial_state', r) for r in states]
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #101bcf28
 def _run(view, cells, feed: _Feed, more: dict) -> list:
     "What each layer gives for the sample, rows first: the sequence, and its states."
     found, x = [], view.sample[feed.x]
@@ -486,7 +486,7 @@ def _what_else(loop) -> str:
             return f'{_OTHER_CELL}: it clips its state'
     return _OTHER_CELL
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #73c340e0
 def _choices_of(results: list, x) -> dict:
     """What layers give, by layer and number, and both states of one in one tensor; of the last one
     also with time first, turned round, with its input added, and as one step.
@@ -506,7 +506,7 @@ def _choices_of(results: list, x) -> dict:
         choices[last, 'added'] = below + sequence
     return choices
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #4e7faff6
 def _behind_swap(view, name: str) -> str:
     """The transpose behind a gathered sequence that puts the rows first, and the turn behind that,
     where nothing else uses them.
@@ -617,6 +617,8 @@ def _mask_unit(view, x, lengths) -> tuple:
 _SWAP = ['transpose', ['x0'], {'axes': [1, 0, 2]}]
 _FLIP = ['flip', ['x0'], {'axis': 1}]
 _EXPAND = ['expand_dims', ['x0'], {'axis': 0}]
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #e96ecc20
 _SAME = ['multiply', ['x0', 1.0]]  # a tensor of its own: a mask hangs on the tensor
 _ADD = ['add', ['x0', 'x1']]
 _JOIN = ['concatenate', [['x0', 'x1']], {'axis': 1}]
@@ -646,7 +648,7 @@ class _Placed:
         both = [1, 2] if 'joined' in self.wanted else []
         return both or [i for i in self.wanted if isinstance(i, int) and i > first]
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #167daad0
 def recurrent_units(loop: Loop) -> list:
     "A loop as recurrent layers, with what swaps time and rows. Raises NotRecurrent."
     view, entry = loop.view, _entry(loop)
@@ -663,7 +665,7 @@ def recurrent_units(loop: Loop) -> list:
     _claim(loop, units, entry.handing, agreed.places)
     return units
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #d67baaee
 def _feed(loop, entry: _Entry) -> tuple:
     "The sequence that the layers read, and from which end; the unit that swaps time and rows."
     view, steps = loop.view, entry.steps
@@ -680,7 +682,7 @@ def _feed(loop, entry: _Entry) -> tuple:
         return _Feed(turned[0], True), units
     return _Feed(x, backwards), units
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #14aa0de5
 def _mask(view, feed: _Feed, lengths, count: int) -> list:
     "Units for the steps that count; behind a layer that reads from the end, the last come first."
     sample = view.sample[lengths]
@@ -737,7 +739,7 @@ def _agreeing(loop, cells, feed: _Feed, states: list) -> _Agreed:
                 last = NotRecurrent('its weights do not fit a cell of Keras')
     raise last
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #277ebb6f
 def _state_orders(cells, states: list) -> list:
     "Ways to share first states among cells; TensorFlow 1 has the cell state of an LSTM first."
     if not states:
@@ -768,7 +770,7 @@ def _unit(view, placed: _Placed, x, settings: tuple) -> RecurrentUnit:
         unit.nodes.add(f'{placed.name}/{i}')
     return unit
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #0f178b6d
 def _outputs(view, placed: _Placed, shape: list) -> list:
     "The tensors that a layer gives: those of the graph, and new ones in the places between."
     first = 0 if placed.sequences else 1
@@ -803,7 +805,7 @@ def _after(wanted: dict, unit) -> list:
         found.append(_formula_unit(wanted['added'], [below, source], _ADD))
     return found
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #28144a4f
 def _claim(loop, units, handing, places) -> None:
     "Give the last layer the nodes of the loop, and what nothing else uses any more."
     view = loop.view
@@ -875,7 +877,7 @@ def _forwards(view, units, unit) -> tuple | None:
     turned = user is not None and _reverses(view, (user, 0), 1)
     return (user, 0) if turned else None
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #f6ff1e4b
 def _merge_mode(view, name: str, refs) -> str | None:
     "How a node merges two tensors, as `Bidirectional` calls it."
     op, ins = view.op(name), view.ins(name)
@@ -908,7 +910,7 @@ def _states(view, unit) -> list:
         given.append(_virtual(view, f'{name}/state{i}', value, shape))
     return given
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #017c1882
 def _both_ways(view, units, first, second) -> Unit | None:
     "Two layers as one `Bidirectional`; None where what they give is used otherwise."
     back = _forwards(view, units, second)
@@ -930,7 +932,7 @@ def _both_ways(view, units, first, second) -> Unit | None:
     both.keywords = first.keywords
     return both
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #6632fb68
 def pair_directions(
     view: View,  # observed
     units: list,  # recurrent layers, with what swaps time and rows
@@ -958,7 +960,7 @@ def _paired(view, units) -> list | None:
                 return _without_spare(view, [*others, both])
     return None
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #0adb6237
 def _stops(view, unit) -> list:
     "Units that keep the mask of a layer from what is behind it: the graph has none there."
     if 'mask' not in unit.keywords:
@@ -983,7 +985,7 @@ def _turns(units, second, both) -> list:
     ref = second.outputs[0]
     return [] if ref in both.outputs else [u for u in units if ref in u.inputs]
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #50e8cd39
 def _without_spare(view, units) -> list:
     "The units but for transposes that nothing uses any more."
     used = {r for u in units for r in u.inputs}
@@ -1025,7 +1027,7 @@ class _Row:
                     waiting += _users(self.view, (name, i))
         return found
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #e17befb3
 def _is_step(view, name) -> bool:
     "A product of a step and a state, side by side, with a weight?"
     if view.op(name) != 'MatMul' or view.inside(name):
@@ -1065,7 +1067,7 @@ def _ways_up(view, ref) -> list:
         found.append(ref)
     return found
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #8dbbede4
 def _sequence(row, known: dict) -> _Feed:
     """The sequence, rows first, whose steps a cell reads; `known` has those that cells below give,
     by their steps.
@@ -1093,7 +1095,7 @@ def _first_product(view, name) -> _Product:
         raise NotRecurrent('it multiplies by what is no weight')
     return _Product(kernel, where, False, *_bias(view, name, kernel.shape[1]))
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #5773f02f
 def _written_cell(row, width: int) -> Cell:
     view = row.view
     one, *more = [_first_product(view, names[0]) for names in row.products]
@@ -1127,7 +1129,7 @@ def _states_of(row, results) -> dict:
             found[ref] = t
     return found
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #cfd9d985
 def _region(row, states: dict) -> set:
     "The nodes between the steps of the sequence and the states."
     view, later, found = row.view, row.later, set()
@@ -1188,7 +1190,7 @@ class _Written:
         units = self.cell.units
         return _virtual(view, name, self.results[0], [rows, steps, units])
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #6f9e2ba9
 def _read_row(row, known: dict) -> _Written:
     "Steps written out, as a recurrent layer. Raises NotRecurrent."
     view, feed = row.view, _sequence(row, known)
@@ -1232,7 +1234,7 @@ def _without_users(found: list) -> list:
             return _without_users([w for w in found if w is not written and w.feed.x != gone])
     return kept
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #0671ff74
 def _wanted(used: dict, last: int, whole: bool) -> dict:
     "What is used of a layer beside steps of its sequence: number of the result to tensor."
     found = {}
@@ -1261,7 +1263,7 @@ def _units_of(written: _Written, used: dict, needed: bool) -> list:
             unit.nodes -= {ref[0]}
     return found
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #2709fed7
 def written_out_units(
     view: View,  # observed
     refused=(),  # nodes that must stay as they are

@@ -94,7 +94,7 @@ def _session_of(graph, meta):
         tf.graph_util.import_graph_def(graph, name='', producer_op_list=ops if ops.op else None)
         yield session
 
-
+# %% ../../nbs/tf1/80_revived.ipynb #193044b0
 def _fill(session, graph, values, fed: dict) -> None:
     "Give each variable its value."
     for node in (n for n in graph.node if n.op in VARIABLES):
@@ -429,7 +429,7 @@ def _tell(old, taken: tuple, others: list) -> None:
     if best.score <= 40:
         old.notes.append(f'{to_text(best.ref)} is a guess ({best.reason}): name `outputs=`')
 
-
+# %% ../../nbs/tf1/80_revived.ipynb #9618c672
 def _constant_kind(old, ref) -> str:
     op = old.nodes[ref[0]].op
     if op in VARIABLES:
@@ -688,7 +688,7 @@ def _asked(old, outputs, inputs) -> tuple:
     begin = None if names is None else tuple(_find(old, n) for n in names)
     return refs, _read(old, refs, begin)
 
-
+# %% ../../nbs/tf1/80_revived.ipynb #acaf0850
 def _to_keras(old, outputs, inputs, name):
     refs, reading = _asked(old, outputs, inputs)
     model, units, refused = _lifted(old, reading, refs)
@@ -945,7 +945,7 @@ def _one(items):
     "The one of a list of one; else the list."
     return items if len(items) > 1 else items[0]
 
-
+# %% ../../nbs/tf1/80_revived.ipynb #dd975ea9
 class RevivedKeras(Revived):
     "A Keras model found in a file; `to_keras` and `as_layer` as for a graph."
 

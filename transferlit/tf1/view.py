@@ -27,7 +27,7 @@ def _one_or_all(items: list):
     "The one of a list of one; else the list."
     return items if len(items) > 1 else items[0]
 
-
+# %% ../../nbs/tf1/45_view.ipynb #f42f47a7
 @dataclass
 class Unit:
     "One layer to be: what it reads, what it gives, and how to make it."
@@ -182,7 +182,7 @@ def _before_loop(stack: tuple) -> tuple:
     loops = [i for i, token in enumerate(stack) if token[0] == 'loop']
     return stack[: max(loops, default=0)]
 
-
+# %% ../../nbs/tf1/45_view.ipynb #c6aaf7f4
 def _begins_turn(view, name: str) -> bool:
     "Does a `Merge` take what the last turn of a loop gave, or what enters it?"
     ops = {view.node(r[0]).op for r in view.ins(name)}
@@ -231,7 +231,7 @@ def _count(arrays) -> int:
     "The rows of a sample."
     return len(arrays[0]) if np.ndim(arrays[0]) else 0
 
-
+# %% ../../nbs/tf1/45_view.ipynb #c47e5f52
 def _observable(view) -> list:
     "Tensors outside of loops and undecided forks."
     found = []

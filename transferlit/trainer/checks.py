@@ -45,7 +45,7 @@ def check_labels(model: keras.Model, y) -> None:
         if plain and _is_sparse(loss) and getattr(loss, 'ignore_class', None) is None:
             _check_classes(output.shape[-1], to_numpy(labels))
 
-
+# %% ../../nbs/trainer/20_checks.ipynb #cf765fe7
 def _by_output(model, y) -> list:
     "The loss, the output and the labels that Keras puts together, by name or by place."
     outputs = flat(getattr(model, 'outputs', None))
@@ -71,7 +71,7 @@ def _at(given, name: str, place: int | None):
         return given
     return None if place is None or place >= len(given) else given[place]
 
-
+# %% ../../nbs/trainer/20_checks.ipynb #70847780
 def _check_classes(classes: int | None, labels) -> None:
     if classes is None or not labels.size:
         return
@@ -97,7 +97,7 @@ def check_weights(model: keras.Model, y, weight) -> None:
         shapes = f'{tuple(flat(weight)[0].shape)} for y of {tuple(flat(y)[0].shape)}'
         refuse(rule, 'Sum or average the others.', f'sample_weight of {shapes}')
 
-
+# %% ../../nbs/trainer/20_checks.ipynb #e79d45a6
 def _places(a) -> tuple:
     "The shape of a row, without ones at its end."
     shape = tuple(a.shape[1:])
@@ -137,7 +137,7 @@ def check_rows(
         check_labels(model, rows.y)
     check_fits(model, model.input, y, weight)
 
-
+# %% ../../nbs/trainer/20_checks.ipynb #78fac19e
 def check_form(model: keras.Model, form) -> None:
     "The same of the batches that a dataset will give, as far as it says what they are."
     x, y, weight = keras.utils.unpack_x_y_sample_weight(form)
@@ -157,7 +157,7 @@ _COUNTS = {
     'initial_epoch': 0,
 }  # the least of each
 
-
+# %% ../../nbs/trainer/20_checks.ipynb #d0f6b3e2
 def _check_arguments(job: Job) -> None:
     for name, least in _COUNTS.items():
         check_count(name, getattr(job, name), least)

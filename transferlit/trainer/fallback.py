@@ -73,7 +73,7 @@ def refuse_features(job: Job, why: str) -> None:
             str(given[0]).rstrip('.'),
         )
 
-
+# %% ../../nbs/trainer/30_fallback.ipynb #add838ac
 def why_keras(model: keras.Model, job: Job) -> str | None:
     "Why `Model.fit` must train; None where the loop can. With features it is an error."
     why = _why_model(model) or why_data(job.y, job.sample_weight)

@@ -56,7 +56,7 @@ def _as_x(features: tuple, y, weight) -> tuple:
     x = features[0] if len(features) == 1 else features
     return x, y, weight
 
-
+# %% ../../nbs/trainer/60_feeds.ipynb #4029afde
 def _beside_x(x, *view) -> tuple:
     "Features beside x, at which a step of the user's own may look."
     features, y, weight = _as_x(*view)
@@ -144,7 +144,7 @@ class Feed:
         built = flags is not None and flags_before is not None
         return built and flags != flags_before
 
-
+# %% ../../nbs/trainer/60_feeds.ipynb #7717345b
 _STALE = (
     'A callback changed weights below the cut between two batches; this epoch went on with the'
     ' features of before, the next one has new ones. Change them as an epoch begins, or pass'

@@ -58,7 +58,7 @@ class _Flow:
     passes: int  # at most
     kind: str  # 'train' or 'test'
 
-
+# %% ../../nbs/trainer/65_pipelines.ipynb #197bbab4
 def _streamed(model, cut, flow: _Flow, job: Job) -> Stream:
     pipeline = flow.pipeline
     own = loop.own_step(model, flow.kind)

@@ -35,7 +35,7 @@ def _prepare_pipeline(model, job: Job) -> tuple | None:
     valid = given and make_validation(model, job, given)
     return feed, valid, steps
 
-
+# %% ../../nbs/trainer/80_preparing.ipynb #57e50871
 def prepare(model: keras.Model, job: Job) -> tuple | None:
     """Feeds to train and to validate on, and the steps of an epoch; None where the loop cannot take
     the batches of a dataset.

@@ -38,7 +38,7 @@ def own_validation(model) -> Iterator:
     finally:
         vars(model).pop('_eval_epoch_iterator', None)
 
-
+# %% ../../nbs/trainer/70_validation.ipynb #6ee4d3b8
 def _evaluate(model, job: Job, given: tuple, callbacks) -> dict:
     "What `Model.fit` does to validate."
     x, y, weight = keras.utils.unpack_x_y_sample_weight(given)

@@ -68,7 +68,7 @@ class _Adapter:
         saved = self.saved()
         return [n for n, hit in self.hits.items() if not _are_equal(saved[n], hit.stored)]
 
-
+# %% ../../nbs/weights/50_adapters.ipynb #e07f861d
 def _are_equal(value, stored) -> bool:
     return np.array_equal(host(value), np.asarray(stored))
 
@@ -101,7 +101,7 @@ def _open_variables(layer, path: dict) -> dict:  # number to path, of a layer th
     own = own_variables(layer)
     return {number: path.get(id(v)) for number, v in own.items()}
 
-
+# %% ../../nbs/weights/50_adapters.ipynb #370e48b2
 def _single_hits(own: dict, hits: dict) -> dict:  # number to `Hit`
     found = {}
     for number, path in own.items():

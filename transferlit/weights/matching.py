@@ -87,7 +87,7 @@ def _is_pair(rename) -> bool:
     texts = isinstance(pattern, (str, re.Pattern)) and isinstance(new, str)
     return texts and not {pattern, new} <= {*RENAMES, RENUMBER}
 
-
+# %% ../../nbs/weights/20_matching.ipynb #8512735f
 def _item_rules(item) -> list:
     if callable(item) or isinstance(item, Mapping):
         return rules_of(item)
@@ -322,7 +322,7 @@ def _leaves_fit(one: dict, two: dict) -> bool:
         return False
     return all(ones[a] == twos[b] for a, b in pairs)
 
-
+# %% ../../nbs/weights/20_matching.ipynb #c6edacf4
 def _without_numbers(leaves: dict) -> dict:
     return {name: shape for name, shape in leaves.items() if not name.isdigit()}
 
@@ -571,7 +571,7 @@ def _nearest(path: str, found: list) -> list:
     above = path.rpartition('/')[0]
     return [hit for hit in found if hit.stored.place.rpartition('/')[0] == above] or found
 
-
+# %% ../../nbs/weights/20_matching.ipynb #6e19fee2
 def _by_number(model, usable: dict, names: dict) -> dict:  # id of a variable to hits
     "Same layer, same number in it; only where the layer has as many variables in the file."
     stored, found = {}, {}
@@ -712,7 +712,7 @@ def _no_order(weights: Weights) -> str:
         f' {printable(str(weights.path))!r}, {weights.format}.'
     )
 
-
+# %% ../../nbs/weights/20_matching.ipynb #7aabb4da
 def _check_counts(mine: int, theirs: int, what: str) -> None:
     if mine != theirs:
         raise ValueError(

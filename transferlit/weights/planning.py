@@ -221,7 +221,7 @@ def choose(
         return variables
     return {p: variables[p] for p in match(as_patterns(model, only), variables)}
 
-
+# %% ../../nbs/weights/80_planning.ipynb #d523ad0d
 def _layer_patterns(model, layer) -> list:
     if all(layer is not named.layer for named in layer_paths(model)):
         raise ValueError(
@@ -490,7 +490,7 @@ _STEPS = 'optimizer/iteration'
 def _slot_owner(target: str) -> str:  # `optimizer/hidden1/kernel/momentum`: `hidden1/kernel`
     return target.removeprefix('optimizer/').rpartition('/')[0]
 
-
+# %% ../../nbs/weights/80_planning.ipynb #2d8dea24
 def build_optimizer(model) -> dict:
     "Its variables by name. Raises ValueError where the model is not compiled."
     if getattr(model, 'optimizer', None) is None:
@@ -607,7 +607,7 @@ def _adapter_problems(planner) -> list:
             )
     return found
 
-
+# %% ../../nbs/weights/80_planning.ipynb #60665bf8
 def _turned(planner) -> list:
     "A kernel of PyTorch that is square fits either way, and only one is right."
     if planner.asked.transform is not None:
@@ -697,7 +697,7 @@ class _Trial:
         before = _as_list(self.before.asked.rename)
         return [rule for rule in now if rule not in before]
 
-
+# %% ../../nbs/weights/80_planning.ipynb #7dc4b732
 def _as_list(rename) -> list:
     return rename if isinstance(rename, list) else [rename]
 
@@ -767,7 +767,7 @@ class _Groups(dict):
     def is_turned(self) -> bool:
         return any(map(_is_turned, self.values()))
 
-
+# %% ../../nbs/weights/80_planning.ipynb #7e4abb34
 def _is_turned(group: list) -> bool:
     "Does one that moved stand before another in the model, and after it in the file?"
     ordered = sorted(group, key=itemgetter(0))

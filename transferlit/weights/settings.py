@@ -112,7 +112,7 @@ def _as_in_file(other, layer, is_old: bool) -> dict:
     found = _settings(other.config, _ndim(layer))
     return _said_today(found) if is_old else found
 
-
+# %% ../../nbs/weights/30_settings.ipynb #6aa47710
 def _said_today(settings: dict) -> dict:
     "Keras 2 has another word for a slope, and another formula of this name."
     found = dict(settings)

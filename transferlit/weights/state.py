@@ -176,7 +176,7 @@ def _layer_in_file(weights: Weights, steps: tuple, config: dict) -> dict:
     weights_of_words = _file_idf(weights, steps, config, len(tokens))
     return {VOCABULARY: tokens} | ({IDF: weights_of_words} if weights_of_words else {})
 
-
+# %% ../../nbs/weights/40_state.ipynb #ed20b424
 def _file_tokens(weights: Weights, steps: tuple, config: dict) -> list | None:
     if isinstance(config.get('vocabulary'), list):
         return list(config['vocabulary'])
@@ -278,7 +278,7 @@ _KERAS2_SLOTS = {  # of Keras 3: what Keras 2 called it, in its last versions or
 }
 _ALIKE = 'SGD', 'RMSprop', 'Adagrad', 'Adadelta', 'Ftrl'  # whatever their number, steps are alike
 
-
+# %% ../../nbs/weights/40_state.ipynb #7fae8172
 def needs_no_counter(
     optimizer,  # of Keras
     hits: dict,  # as `optimizer_hits` gives them
@@ -340,7 +340,7 @@ class _Slots:
             names.append('global_step')
         return names
 
-
+# %% ../../nbs/weights/40_state.ipynb #79eaf223
 def _behind_class(stored: dict, kind: str) -> dict:
     "What stands behind the optimizer's class in names of Keras 2, to the whole name: `m/d/kernel`."
     alike = {'adam', 'adamw'}

@@ -189,7 +189,7 @@ def _torch(layer, variable: str, path: str) -> Recipe | None:  # None: not known
         return _torch_attention(layer, variable, path.rpartition('/')[2])
     return _torch_cell(layer, variable, '_reverse' if _is_backward(path) else '')
 
-
+# %% ../../nbs/weights/70_transforms.ipynb #4a32014e
 _TORCH_NORM = {
     'gamma': _as_is('weight'),
     'beta': _as_is('bias'),
@@ -267,7 +267,7 @@ def _flax(layer, variable: str, path: str) -> Recipe | None:
         return _as_is(f'out/{variable}' if last else variable)
     return _FLAX_CELLS.get(kind, _unknown_cell)(layer, variable)
 
-
+# %% ../../nbs/weights/70_transforms.ipynb #c71ce2fe
 _FLAX_NORM = {
     'gamma': _as_is('scale'),
     'beta': _as_is('bias'),

@@ -173,7 +173,7 @@ def _without_adapters(model, chosen: dict) -> list:
     added = {p for _, parts in adapted_layers(model).values() for p in parts} if whole else set()
     return [p for p in chosen if p not in added]
 
-
+# %% ../../nbs/weights/10_writing.ipynb #f491f674
 def _whole_names(model) -> dict:  # dataset to the variable's name
     "Raises ValueError where Keras would leave a variable out."
     keys, variables = keras_keys(model), by_path(model)
@@ -276,7 +276,7 @@ def optimizer_variables(
         found[next((n for n in names if n not in found), f'optimizer/{v.path}')] = v
     return found
 
-
+# %% ../../nbs/weights/10_writing.ipynb #df714352
 def _owners(slot, owners: list) -> list:  # pairs of a variable of the model and a slot's name
     "Whose slot it may be: the variables with the longest name that it begins with."
     name, fitting = slot.path.rpartition('/')[2], {}
