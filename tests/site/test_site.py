@@ -457,7 +457,8 @@ def test_a_heading_has_an_english_address(browser):
 @pytest.mark.parametrize(("words", "name"), [("복원", "restore"), ("restore", "restore"), ("동결", "freeze"), ("기울기", "stop_after"),
                                              ("freeze", "freeze"), ("fine-tuning", "finetune"), ("접붙이기", "graft"),
                                              ("데이터 증강", "precompute"), ("가중치 불러오기", "restore"), ("텐서플로 1 모델", "revive"),
-                                             ("how to freeze layers", "freeze"), ("import_meta_graph", "revive"), ("tf.train.Saver", "save")])
+                                             ("how to freeze layers", "freeze"), ("import_meta_graph", "revive"), ("tf.train.Saver", "save"),
+                                             ("fine tune", "finetune"), ("saved_model", "revive")])
 def test_search_leads_to_the_function_of_a_word_first(browser, words, name):
     browser.open("index.html?lang=ko")
     hits = browser.search(words)
@@ -465,7 +466,8 @@ def test_search_leads_to_the_function_of_a_word_first(browser, words, name):
 
 
 @pytest.mark.parametrize(("words", "guide"), [("이미지 폴더", "your_data"), ("image folder", "your_data"), ("csv", "your_data"),
-                                              ("mobilenet", "backbones"), ("s3", "many_machines")])
+                                              ("mobilenet", "backbones"), ("s3", "many_machines"),
+                                              ("overfitting", "your_data"), ("state_dict", "weights_from_elsewhere")])
 def test_search_leads_to_the_guide_of_a_word_first(browser, words, guide):
     browser.open("index.html?lang=ko")
     assert browser.search(words)[0].get_attribute("href").endswith(f"guides/{guide}.html")
