@@ -164,3 +164,19 @@ def test_a_long_file_is_shown_layer_by_layer(tmp_path):
     assert "d30/kernel" not in shown._repr_html_() and "d30/kernel" in tl.peek(tmp_path / "m.npz", all=True)._repr_html_()
     short, every = (CliRunner().invoke(app, ["peek", *more, str(tmp_path / "m.npz")]).output for more in ([], ["--all"]))
     assert len(short.splitlines()) < 40 and "d30/kernel" in every
+
+
+def test_numbers_are_aligned_beside_a_head_of_another_size(tmp_path):
+    """Where the user lets it keep its values, the layers below are found; not otherwise."""
+    one, two = (keras.Sequential([keras.Input((3,)), L.Dense(4), L.Dense(n)]) for n in (5, 6))
+    path = tl.save(one, tmp_path / "m.ckpt")
+    assert not tl.plan(two, path, rename="renumber").ok
+    plan = tl.restore(two, path, rename="renumber", mismatched="fresh")
+    assert len(plan.of("fresh")) == len(plan.of("restored")) == 2
+    np.testing.assert_array_equal(two.weights[0], one.weights[0])
+
+
+@pytest.mark.parametrize("use, words", [(tl.save, "saving a model"), (tl.plan, "loading weights into a model"), (tl.restore, "loading weights into a model")])
+def test_a_model_without_variables_is_said_to_be_not_built(tmp_path, use, words):
+    with pytest.raises(ValueError, match=f"You are {words} that has not yet been built"):
+        use(keras.Sequential([L.Dense(2)]), tmp_path / "m.ckpt")

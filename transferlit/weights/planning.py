@@ -277,7 +277,8 @@ class _Sources:
             return hits_by_position(self.model, paths, self.weights, self.usable)
         if isinstance(asked.transform, str):
             return library_hits(self.model, self.usable, asked.transform, asked.rename)
-        return hits_by_name(self.model, self.usable, asked.rename)
+        loose = asked.mismatched == 'fresh'
+        return hits_by_name(self.model, self.usable, asked.rename, loose)
 
     @cached_property
     def file_state(self) -> dict:  # `words/vocabulary` to value
@@ -591,7 +592,7 @@ def _unused_problems(planner, rest: list) -> list:
     unused = [row['file'] for row in rest if row['status'] == 'unused']
     return [f'{n}: unused; everything in the file must be used: skip=.' for n in unused + lost]
 
-
+# %% ../../nbs/weights/80_planning.ipynb #88ecc6e3
 def _state_problems(planner) -> list:
     "Seeds draw the next numbers only; what a layer computes with must be the file's, or declared."
     if planner.asked.missing == 'fresh':
