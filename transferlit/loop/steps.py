@@ -18,7 +18,7 @@ from keras import tree
 
 from ..backends import compile_graph, is_tensor, on_tensorflow, tf, to_numpy
 from ..data import by_input, flat, map_flat, pack_inputs
-from ..keras_internals import is_fresh, shows_sizes, try_call, view_as
+from ..keras_internals import is_fresh, keeps_call, shows_sizes, try_call, view_as
 
 # %% auto #0
 __all__ = ['are_same', 'own_step', 'Work', 'Layout', 'one_step', 'first_shows', 'first_size', 'spans', 'Program', 'build',
@@ -249,9 +249,8 @@ def _knows(model, x) -> bool:
 
 def _is_shown(model) -> bool:
     "Are the layers between its inputs and outputs all there is to a call of it?"
-    if not type(model).call.__module__.startswith('keras.'):
-        return False
-    return model.built and bool(getattr(model, 'outputs', None))
+    known = model.built and bool(getattr(model, 'outputs', None))
+    return known and keeps_call(model)
 
 
 def _has_form(x, model) -> bool:
