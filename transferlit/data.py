@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from .backends import is_tensorflows, on_tensorflow, tf, to_numpy, to_tensor
+from .backends import is_tensorflows, is_torchs, on_tensorflow, tf, to_numpy, to_tensor
 from .keras_internals import draw_as_fit
 
 # %% auto #0
@@ -278,7 +278,7 @@ def _is_endless(x) -> bool:
 
 def holds_text(a) -> bool:
     "Does an array hold something else than numbers: text, objects, dates?"
-    if type(a).__module__ == 'torch':
+    if is_torchs(a):
         return False
     dtype = getattr(a, 'dtype', None)
     if not isinstance(dtype, (np.dtype, str)) and not is_tensorflows(dtype, 'DType'):
@@ -286,6 +286,14 @@ def holds_text(a) -> bool:
     return np.dtype(getattr(dtype, 'as_numpy_dtype', dtype)).kind in 'OSUMm'
 
 # %% ../nbs/floor/70_data.ipynb #af8212ab
+def _why_text(a) -> str:
+    if not on_tensorflow():
+        fix = 'Turn text into numbers first, as `keras.layers.StringLookup` does.'
+        received = f'an array of {np.asarray(a).dtype}'
+        refuse(f'On {keras.backend.backend()} data are numbers.', fix, received)
+    return 'the data hold text'  # which Keras reads
+
+
 def why_not_tensors(
     x,  # what the user gave as x, y, sample_weight or validation data
 ) -> str | None:
@@ -300,7 +308,7 @@ def why_not_tensors(
         if not hasattr(a, '__array__'):
             return f'the data hold a {type(a).__name__}'
         if holds_text(a):
-            return 'the data hold text'
+            return _why_text(a)
     return None
 
 # %% ../nbs/floor/70_data.ipynb #0533d706

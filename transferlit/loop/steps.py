@@ -10,6 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import keras
@@ -301,8 +302,14 @@ def _shaped(model, x):
     return view_as(model, type('Shaped', (type(model),), {'__call__': call}))
 
 
-def _known(t):
-    return keras.KerasTensor((None, *t.shape[1:]), keras.backend.standardize_dtype(t.dtype))
+def _known(t, rows: int | None):
+    return keras.KerasTensor((rows, *t.shape[1:]), keras.backend.standardize_dtype(t.dtype))
+
+
+def _rows_of(model) -> int | None:
+    "Rows in every batch, where the model says it, as stateful layers do."
+    shapes = [t.shape for t in flat(getattr(model, 'inputs', None))]
+    return next((shape[0] for shape in shapes if shape), None)
 
 # %% ../../nbs/loop/20_steps.ipynb #d75fca4a
 def build(
@@ -317,7 +324,8 @@ def build(
         return  # its step may take batches of any kind
     if is_fresh(model):
         _FRESH.add(model)
-    batch = map_flat(_known, keras.utils.unpack_x_y_sample_weight(batch))
+    batch = keras.utils.unpack_x_y_sample_weight(batch)
+    batch = map_flat(partial(_known, rows=_rows_of(model)), batch)
     if _is_shown(model) and not _has_form(batch[0], model):
         try_call(model, batch[0])
     _shaped(model, batch[0])._symbolic_build(data_batch=batch)
