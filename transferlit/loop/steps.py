@@ -308,8 +308,9 @@ def _known(t, rows: int | None):
 
 def _rows_of(model) -> int | None:
     "Rows in every batch, where the model says it, as stateful layers do."
-    shapes = [t.shape for t in flat(getattr(model, 'inputs', None))]
-    return next((shape[0] for shape in shapes if shape), None)
+    inputs = flat(getattr(model, 'inputs', None))
+    sized = [t for t in inputs if t.shape]
+    return sized[0].shape[0] if sized else None
 
 # %% ../../nbs/loop/20_steps.ipynb #d75fca4a
 def build(
