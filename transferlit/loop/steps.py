@@ -326,7 +326,8 @@ def build(
     if is_fresh(model):
         _FRESH.add(model)
     batch = keras.utils.unpack_x_y_sample_weight(batch)
-    batch = map_flat(partial(_known, rows=_rows_of(model)), batch)
+    known = partial(_known, rows=_rows_of(model))
+    batch = map_flat(known, batch)
     if _is_shown(model) and not _has_form(batch[0], model):
         try_call(model, batch[0])
     _shaped(model, batch[0])._symbolic_build(data_batch=batch)
