@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import base64
 import difflib
+import functools
 import html
+import inspect
 import json
 import os
 import posixpath
@@ -23,6 +25,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import nbdev.config
 import yaml
 from check_site import Page, faults
 from nbdev.config import get_config, nbpath2html
@@ -45,12 +48,19 @@ REFERENCE = "reference"  # the page that no notebook makes
 TEXT = {".html", ".css", ".js", ".json", ".md", ".svg", ".txt", ".xml", ""}
 
 
+def read_once() -> None:
+    """Settings and sources, which nbdev reads anew for each cell and name, do not change while pages are built."""
+    nbdev.config._load_toml = functools.cache(nbdev.config._load_toml)
+    inspect.findsource = functools.cache(inspect.findsource)
+
+
 def process() -> None:
     """Let nbdev make `_proc/`: reference blocks, links from backticks, callouts, no hidden cells."""
     if "transferlit" not in NbdevLookup().entries:
         raise SystemExit("Links to names come from the index of the installed package, and vanish without it. "
                          f"Run `pip install -e .[dev,demo]` and `nbdev-export` first. Received: no index in {ROOT}.")
     prefer_public()
+    read_once()
     # In this process: TensorFlow is imported once, not once a notebook.
     proc_nbs(NBS, n_workers=0, force=True)
 

@@ -5,6 +5,7 @@ nbdev finds both by the settings `renderer` and `doc_procs`; `tools/docs.py` run
 from __future__ import annotations
 
 import ast
+import functools
 import html
 import inspect
 import re
@@ -253,7 +254,11 @@ class Named(Processor):
 
 def translations() -> dict:
     """What `nbs/descriptions.yml` says: Korean `lines` below titles, and the `words` people search by."""
-    path = get_config().nbs_path / "descriptions.yml"
+    return described(get_config().nbs_path / "descriptions.yml")
+
+
+@functools.cache  # every page asks
+def described(path: Path) -> dict:
     return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {"lines": {}, "words": {}}
 
 

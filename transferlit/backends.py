@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import sys
 import types
+import warnings
 from dataclasses import dataclass
 from importlib import import_module
 
 import keras
+import ml_dtypes
 import numpy as np
 
 # %% auto #0
 __all__ = ['tf', 'need_tensorflow', 'on_tensorflow', 'is_tensorflows', 'backend_version', 'product_precision', 'Spec',
-           'open_spec', 'to_tensor', 'to_numpy', 'is_tensor', 'to_int32', 'compile_graph', 'free_on_device',
-           'count_accelerators']
+           'open_spec', 'to_tensor', 'to_numpy', 'is_torchs', 'is_tensor', 'to_int32', 'compile_graph',
+           'free_on_device', 'count_accelerators']
 
 # %% ../nbs/floor/62_backends.ipynb #22fc10cb
 class _Late:
@@ -109,9 +111,14 @@ def to_tensor(a):
     "A tensor of the backend, on its device."
     if on_tensorflow():
         return tf.convert_to_tensor(a)
-    return keras.ops.convert_to_tensor(a)
+    with warnings.catch_warnings():  # nothing here writes into what is mapped from a file
+        warnings.filterwarnings('ignore', 'The given NumPy array is not writable')
+        return keras.ops.convert_to_tensor(a)
 
 
+_PLAIN = str, int, float, type(None), list, tuple, dict, set, types.FunctionType, keras.Layer
+
+# %% ../nbs/floor/62_backends.ipynb #895f792a
 def to_numpy(a) -> np.ndarray:
     "The numbers of an array, or of a tensor of any backend."
     if isinstance(a, keras.Variable):
@@ -120,10 +127,22 @@ def to_numpy(a) -> np.ndarray:
         return a
     if is_tensorflows(a, 'Tensor', 'Variable'):
         return a.numpy()
+    if is_torchs(a):
+        return _from_torch(a)
     return np.asarray(keras.ops.convert_to_numpy(a) if keras.ops.is_tensor(a) else a)
 
 
-_PLAIN = str, int, float, type(None), list, tuple, dict, set, types.FunctionType, keras.Layer
+def is_torchs(value) -> bool:
+    "Is it a tensor of PyTorch's, on whatever backend? Asking imports nothing."
+    return 'torch' in sys.modules and isinstance(value, sys.modules['torch'].Tensor)
+
+
+def _from_torch(t) -> np.ndarray:  # wherever it lies, and whether or not it takes gradients
+    if str(t.dtype) != 'torch.bfloat16':
+        return t.numpy(force=True)
+    return (
+        t.float().numpy(force=True).astype(ml_dtypes.bfloat16)
+    )  # which PyTorch does not hand over
 
 # %% ../nbs/floor/62_backends.ipynb #3f4bd991
 def is_tensor(value) -> bool:

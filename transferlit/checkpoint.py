@@ -18,7 +18,7 @@ from .errors import see
 from .formats import Weights, open_weights, write_arrays
 from .weights import Asked, Plan, assign_all, choose, choose_stored, make_plan
 from .weights import state_as_json, write_model
-from .paths import by_path
+from .paths import check_built
 
 # %% auto #0
 __all__ = ['save', 'plan', 'restore', 'convert']
@@ -36,6 +36,7 @@ def save(
     that matches nothing and for a layer that would be left out; OSError where the file cannot be
     written.
     """
+    check_built(model, 'saving a model')
     path, chosen = Path(path).expanduser(), choose(model, only)
     state = state_as_json(model, None if only is None else list(chosen))
     return write_model(model, path, chosen, state)
@@ -67,7 +68,7 @@ def plan(
     Today's partial `Saver(var_list)` (article, section 3.1). Raises ValueError for a mistaken
     argument and for a damaged file; what does not fit is no exception but a problem of the plan.
     """
-    by_path(model)  # what is no model is said to be none before the file is opened
+    check_built(model, 'loading weights into a model')  # before the file is opened
     asked = Asked(
         only, rename, fresh, skip, by, missing, mismatched, unused, weights, transform, optimizer
     )
@@ -96,7 +97,7 @@ def restore(
     Raises ValueError with all problems listed where the plan is not ok, or where the file is
     damaged; the model is then as it was. Article, sections 2.2 and 3.1 (`Saver.restore`).
     """
-    by_path(model)
+    check_built(model, 'loading weights into a model')
     asked = Asked(
         only, rename, fresh, skip, by, missing, mismatched, unused, weights, transform, optimizer
     )

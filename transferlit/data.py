@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from .backends import is_tensorflows, on_tensorflow, tf, to_numpy, to_tensor
+from .backends import is_tensorflows, is_torchs, on_tensorflow, tf, to_numpy, to_tensor
 from .keras_internals import draw_as_fit
 
 # %% auto #0
@@ -278,7 +278,7 @@ def _is_endless(x) -> bool:
 
 def holds_text(a) -> bool:
     "Does an array hold something else than numbers: text, objects, dates?"
-    if type(a).__module__ == 'torch':
+    if is_torchs(a):
         return False
     dtype = getattr(a, 'dtype', None)
     if not isinstance(dtype, (np.dtype, str)) and not is_tensorflows(dtype, 'DType'):
@@ -286,6 +286,14 @@ def holds_text(a) -> bool:
     return np.dtype(getattr(dtype, 'as_numpy_dtype', dtype)).kind in 'OSUMm'
 
 # %% ../nbs/floor/70_data.ipynb #af8212ab
+def _why_text(a) -> str:
+    if not on_tensorflow():
+        fix = 'Turn text into numbers first, as `keras.layers.StringLookup` does.'
+        received = f'an array of {np.asarray(a).dtype}'
+        refuse(f'On {keras.backend.backend()} data are numbers.', fix, received)
+    return 'the data hold text'  # which Keras reads
+
+
 def why_not_tensors(
     x,  # what the user gave as x, y, sample_weight or validation data
 ) -> str | None:
@@ -300,7 +308,7 @@ def why_not_tensors(
         if not hasattr(a, '__array__'):
             return f'the data hold a {type(a).__name__}'
         if holds_text(a):
-            return 'the data hold text'
+            return _why_text(a)
     return None
 
 # %% ../nbs/floor/70_data.ipynb #0533d706
@@ -413,12 +421,7 @@ class Pipeline:
 
     def past_end(self) -> Iterator:
         "What a pass gives when all of its batches were taken: nothing, in their form."
-
-        def none(spec):
-            return tf.zeros([0, *(n or 1 for n in spec.shape[1:])], spec.dtype)
-
-        rows = tree.map_structure(none, self.form)
-        return iter(tf.data.Dataset.from_tensor_slices(rows).batch(1))
+        return iter(self._draws._distributed_dataset.take(0))
 
     def batches(self) -> Iterator:
         "The batches of the next pass, or the next of a pass where there is a limit."

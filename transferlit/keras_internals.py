@@ -29,8 +29,8 @@ from .tables import Table
 # %% auto #0
 __all__ = ['INTERNALS', 'Internal', 'missing', 'internals', 'draw_as_fit', 'try_call', 'draws_by_epoch', 'numbers_by_epoch',
            'mask_of', 'connect', 'has_adapter_scale', 'adapter_scale', 'add_adapter', 'shows_sizes', 'keras_version',
-           'is_fresh', 'view_as', 'all_layers', 'statistics', 'parts', 'rebuild', 'put_back', 'set_flags', 'rates',
-           'limit_values']
+           'is_fresh', 'keeps_call', 'view_as', 'all_layers', 'statistics', 'parts', 'rebuild', 'put_back', 'set_flags',
+           'rates', 'limit_values']
 
 # %% ../nbs/floor/65_keras_internals.ipynb #897ba2ce
 _ALL = ('3.7', '3.10', '3.12', '3.15', '3.16 nightly')
@@ -250,6 +250,13 @@ def is_fresh(model) -> bool:
     return not all(part.built for part in parts if part is not None)
 
 # %% ../nbs/floor/65_keras_internals.ipynb #7d8b442c
+def keeps_call(model: keras.Model) -> bool:
+    "Is a call of the model what Keras made it, by its class and by itself?"
+    owners = [next(c for c in type(model).__mro__ if n in vars(c)) for n in ('call', '__call__')]
+    kerasic = all(owner.__module__.partition('.')[0] == 'keras' for owner in owners)
+    return kerasic and 'call' not in vars(model)
+
+
 def view_as(
     model: keras.Model,  # any model
     kind: type,  # a class derived from that of the model

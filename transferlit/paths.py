@@ -17,7 +17,7 @@ from .errors import see
 from .files import printable
 
 # %% auto #0
-__all__ = ['by_path', 'match', 'select', 'renew']
+__all__ = ['by_path', 'check_built', 'match', 'select', 'renew']
 
 # %% ../nbs/floor/20_paths.ipynb #d8ea4e33
 def _inside(layer, variable) -> str:
@@ -54,10 +54,7 @@ def by_path(
 
     Raises ValueError where `model` is no model or not built, or where two variables have one path.
     """
-    if not (isinstance(model, keras.Layer) and hasattr(model, 'layers')):
-        raise ValueError(_no_model(model))
-    if not model.built:
-        raise ValueError(_unbuilt(model))
+    check_built(model)
     # A layer used twice, or a layer inside a nested model, is met more than once: its first path
     # counts.
     path = {}
@@ -71,17 +68,24 @@ def by_path(
     return found
 
 # %% ../nbs/floor/20_paths.ipynb #1affc83d
+def check_built(
+    model,
+    use: str = 'looking into a model',  # what it is needed for
+) -> None:
+    "Raises ValueError for a model without variables, in the words of Keras, or what is no model."
+    if not (isinstance(model, keras.Layer) and hasattr(model, 'layers')):
+        raise ValueError(_no_model(model))
+    if not model.built:
+        raise ValueError(
+            f'You are {use} that has not yet been built. Call it on data or'
+            f' `model.build(input_shape)` first. Received: {model.name!r}.'
+        )
+
+
 def _no_model(given) -> str:
     return (
         'What has variables under paths is a model. Pass a `keras.Model`, the model before a path'
         f' or a pattern. Received: {type(given).__name__}.'
-    )
-
-
-def _unbuilt(model) -> str:
-    return (
-        'A model has variables only once it is built. Call it on data or'
-        f' `model.build(input_shape)` first. Received: {model.name!r}, not built.'
     )
 
 

@@ -283,6 +283,44 @@ def test_masks_cross_the_cut():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+def test_tensors_of_pytorch_are_read_on_every_backend():
+    torch = pytest.importorskip("torch")
+    from transferlit import backends
+
+    of_half = torch.ones(3, dtype=torch.bfloat16, requires_grad=True)
+    assert backends.to_numpy(of_half).dtype == "bfloat16" and backends.to_numpy(of_half).sum() == 3
+    assert backends.to_numpy(torch.ones(3, requires_grad=True)).dtype == "float32"
+
+
+@elsewhere
+def test_text_is_refused_in_words():
+    with pytest.raises(ValueError, match="data are numbers.*StringLookup"):
+        tl.fit(network(), np.array(["a"] * ROWS), Y, verbose=0)
+
+
+def stateful():
+    keras.utils.set_random_seed(0)
+    enters = keras.Input(batch_shape=(10, 5, 4))
+    h = L.Dense(5, trainable=False, name="low")(enters)
+    # PyTorch's gradients refuse the state that this layer of Keras' writes.
+    remembers = L.LSTM(4, stateful=True, trainable=keras.backend.backend() != "torch")
+    model = keras.Model(enters, L.Dense(3)(remembers(h)))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+@elsewhere
+def test_models_that_name_their_batch_are_trained_as_by_keras():
+    x = rng.normal(size=(30, 5, 4)).astype("float32")
+    after = []
+    for fit in by_keras, tl.fit:
+        model = stateful()
+        fit(model, x, Y[:30], batch_size=10, epochs=2, verbose=0, shuffle=False)
+        after.append(model.get_weights())
+    for a, b in zip(*after, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
 @elsewhere
 def test_a_dataset_is_trained_on_by_keras():
     class Few(keras.utils.PyDataset):

@@ -227,6 +227,96 @@ def more_inputs_than_a_sequential_model_has(fit):
     return fit(model, [X, X * 2], Y, **QUIET).history, state(model)
 
 
+class Threefold(keras.Model):
+    def __call__(self, *args, **more):
+        return super().__call__(*args, **more) * 3
+
+
+@program
+def a_model_called_in_its_own_way(fit):
+    model = network(Threefold)
+    return fit(model, X, Y, epochs=2, validation_split=0.3, **QUIET).history, state(model)
+
+
+@program
+def a_half_frozen_model_inside_called_in_its_own_way(fit):
+    inputs = keras.Input((6,))
+    inner = Threefold(inputs, layers.Dense(5)(layers.Dense(4, trainable=False)(inputs)))
+    outer = keras.Input((6,))
+    model = keras.Model(outer, layers.Dense(3)(inner(outer)))
+    model.compile("sgd", SPARSE)
+    return fit(model, X, Y, epochs=2, **QUIET).history, state(model)
+
+
+class Charged(layers.Layer):
+    """Adds its weight to the loss, whatever passes."""
+
+    def build(self, shape):
+        self.weight = self.add_weight((), "ones")
+
+    def call(self, x):
+        self.add_loss(self.weight * 0.1)
+        return x * self.weight
+
+
+@program
+def a_frozen_weight_in_the_loss(fit):
+    model = network(below=[Charged(trainable=False)])
+    return fit(model, X, Y, epochs=2, validation_split=0.3, **QUIET).history, state(model)
+
+
+class Resets(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 2:
+            self.model.reset_metrics()
+
+
+@program
+def metrics_reset_after_the_last_batch(fit):
+    return fit(network(), X, Y, epochs=2, callbacks=[Resets()], **QUIET).history
+
+
+def uncounted():
+    return dataset(10).filter(lambda x, y: True)
+
+
+@program
+def a_metric_in_a_layer_and_data_of_unknown_length(fit):
+    model = network(below=[Seen()])
+    return fit(model, uncounted(), epochs=3, validation_data=uncounted(), verbose=0).history, state(model)
+
+
+@program
+def sequences_and_data_of_unknown_length(fit):
+    model = keras.Sequential([keras.Input((None, 1)), layers.Conv1D(4, 3, trainable=False), layers.GlobalMaxPooling1D()])
+    model.add(layers.Dense(3))
+    model.compile("adam", SPARSE)
+    rows = tf.data.Dataset.from_tensor_slices((X[..., None], Y)).padded_batch(10, ([None, 1], []))
+    rows = rows.filter(lambda x, y: True)
+    return fit(model, rows, epochs=3, verbose=0).history, state(model)
+
+
+class Weighs(keras.Model):
+    def compute_loss(self, *args, **more):
+        return 2 * super().compute_loss(*args, **more)
+
+
+class Halves(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        body = self.model.get_layer("body")
+        body.kernel.assign(body.kernel * 0.5)
+
+
+@program
+def epochs_that_begin_in_the_middle_of_the_rows(fit):
+    made = []
+    for cls, callbacks in (Weighs, []), (keras.Model, [Halves()]):
+        model = network(cls)
+        made.append(fit(model, X, Y, epochs=3, steps_per_epoch=2, callbacks=callbacks, **QUIET).history)
+        made.append(state(model))
+    return made
+
+
 class Halts(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.model.stop_training = epoch == 1

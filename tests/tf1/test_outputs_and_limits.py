@@ -439,6 +439,29 @@ def test_the_model_ends_before_its_loss(build, tmp_path):
     assert first in ("wanted", of.get("wanted"))
 
 
+def put_in_places():
+    h = dense(placed("x", None, 3), 2, "below")
+    spread = tf.scatter_nd([[3], [1]], tf.transpose(h), tf.stack([4, tf.shape(h, out_type=tf.int32)[0]]))
+    tf.matmul(tf.ensure_shape(tf.transpose(spread), [None, 4]), held("kernel", 4, 2), name="wanted")
+
+
+def test_what_is_put_in_its_place_is_no_update(tmp_path):
+    old = saved(tmp_path, put_in_places)
+    old.to_keras()
+    assert old.report["made"][-1]["outputs"] == ["wanted:0"]
+
+
+def test_one_image_may_be_all_that_a_graph_takes(tmp_path):
+    "What remains of the boxes of an image has no rows: the batch is the one that was declared."
+    def build():
+        boxes = tf.reshape(dense(tf.reshape(placed("image", 1, 4, 3), [-1, 3]), 4, "box"), [-1, 4])
+        kept = tf.image.non_max_suppression(boxes, tf.sigmoid(boxes[:, 0]), 3)
+        tf.gather(boxes, kept, name="detected")
+    old = saved(tmp_path, build)
+    assert old.to_keras("detected").input.shape == (1, 4, 3)
+    assert old.report["made"][-1]["difference"] < 1e-5
+
+
 def test_all_that_one_loss_takes_is_asked_for(tmp_path):
     "A mixture density network: its loss compares the means with the label, and takes two more heads."
     def build():

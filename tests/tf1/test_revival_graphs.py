@@ -230,6 +230,14 @@ def conv_of_volumes():
 
 
 @case()
+def conv_of_volumes_transposed():
+    x = place("X", None, 3, 3, 3, 2)
+    shape = tf.stack([tf.shape(x)[0], 6, 6, 6, 3])
+    tf.nn.relu(tf.nn.bias_add(tf.nn.conv3d_transpose(x, get("up/kernel", 2, 2, 2, 3, 2), shape, 2), get("up/bias", 3)), name="out")
+    return {"X": floats(2, 3, 3, 3, 2)}, "out"
+
+
+@case()
 def conv_any_size_and_global_pool():
     x = place("images", None, None, None, 3)
     tf.reduce_mean(tf.nn.relu(conv(x, 4, "conv")), [1, 2], name="out")
@@ -499,8 +507,7 @@ def undecided_fork():
 @case(native=False)
 def unknown_operation_between():
     h = dense(place("X", None, 6), 6, "before")
-    values, _ = tf.nn.top_k(h, 3)
-    dense(values, 2, "logits")
+    dense(tf.math.igamma(2., tf.abs(h)), 2, "logits")
     return {"X": floats(3, 6)}, "logits/BiasAdd"
 
 
@@ -508,9 +515,52 @@ def unknown_operation_between():
 def piece_between_that_comes_back():
     h = dense(place("X", None, 6), 6, "before")
     a = tf.nn.relu(h)
-    b = tf.sort(h, axis=1)
+    b = tf.math.igamma(2., tf.abs(h))
     tf.concat([a, b, tf.nn.relu(b) + a], 1, name="out")
     return {"X": floats(3, 6)}, "out"
+
+
+@case()
+def one_for_each_row():
+    "A start that is learned, and places that are counted, for as many rows as there are."
+    x = place("X", None, 4, 3)
+    rows, steps = tf.shape(x)[0], tf.shape(x)[1]
+    start = tf.tile(get("start", 1, 4, 3), [rows, 1, 1])
+    places = tf.tile(tf.range(steps)[None], [rows, 1])
+    h = x + start + tf.gather(get("places", 9, 3), places) + tf.broadcast_to(get("more", 3), tf.shape(x))
+    tf.add(h, tf.cast(tf.range(rows), tf.float32)[:, None, None], name="out")
+    return {"X": floats(5, 4, 3)}, "out"
+
+
+@case()
+def numbers_of_one_variable():
+    "A mixture: the same variable as a width and as what it is divided by."
+    x, width = place("X", None, 3), get("width", 4, 3)
+    far = tf.square(x[:, None] - get("mean", 4, 3))*tf.exp(-2*width)
+    tf.reduce_logsumexp(-.5*tf.reduce_sum(far, 2) - tf.reduce_sum(width, 1), 1, name="out")
+    return {"X": floats(5, 3)}, "out"
+
+
+@case()
+def places_by_whole_numbers():
+    "Whole numbers added and joined, then looked up: layers of Keras would make floats of them."
+    x = dense(place("X", None, 6), 4, "before")
+    a, b = (tf.cast(tf.clip_by_value(part*3, 0., 3.), tf.int32) for part in tf.split(x, 2, 1))
+    tf.concat([tf.gather(get("table", 9), a + b), tf.cast(tf.concat([a, b], 1), tf.float32)], 1, name="out")
+    return {"X": floats(5, 6)}, "out"
+
+
+@case()
+def operations_of_tensorflow_alone():
+    x = dense(tf.reshape(place("X", None, 6, 6, 2), [-1, 2]), 2, "before")
+    image = tf.reshape(x, [-1, 6, 6, 2])
+    parts = tf.image.extract_patches(image, [1, 2, 2, 1], [1, 2, 2, 1], [1, 1, 1, 1], "VALID")
+    rows = tf.range(tf.shape(image)[0])
+    cut = tf.image.crop_and_resize(image, tf.tile([[.1, .1, .8, .9]], [tf.shape(image)[0], 1]), rows, [3, 3])
+    best, _ = tf.nn.top_k(tf.reshape(cut, [-1, 18]), 3)
+    rounded = tf.quantization.fake_quant_with_min_max_vars(tf.reshape(parts, [-1, 72]), get("low") - 2., get("high") + 2.)
+    tf.concat([best, rounded, tf.gather_nd(image, tf.stack([rows, rows*0, rows*0 + 1], 1))], 1, name="out")
+    return {"X": floats(4, 6, 6, 2)}, "out"
 
 
 @case()

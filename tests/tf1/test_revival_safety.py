@@ -1,6 +1,7 @@
 """A graph is a program: what it may do here. Operations that leave memory are refused before anything is run, wherever they hide."""
 import base64
 import json
+import sys
 import zipfile
 import zlib
 
@@ -299,6 +300,41 @@ def test_many_layers_are_refused_before_they_are_made(tmp_path):
     told = json.loads((folder/"config.json").read_text("utf-8"))
     (folder/"config.json").write_text(json.dumps(told | {"architecture": config}))
     with pytest.raises(UnsafeFile, match="15,000 calls of layers"): tl.shared(folder)
+
+
+@pytest.mark.parametrize("module, name", [("keras.config", "set_max_epochs"), ("keras", "datasets.mnist.load_data"), ("keras.applications", "MobileNet")])
+def test_a_configuration_names_only_functions_that_compute(module, name, tmp_path):
+    """In the place of an activation, one would change this process, fetch data or weights when the model is called."""
+    def put(function):
+        return lambda start, layer: [start, layer | {"config": layer["config"] | {"activation": function}}]
+    function = {"module": module, "class_name": "function", "config": name, "registered_name": name}
+    config = changed_keras(tmp_path/"m.keras", put(function))
+    with pytest.raises(UnsafeFile, match=f"names '{module}.{name}'"): tl.revive(tmp_path/"m.keras")
+    folder = tl.share(keras.Sequential([keras.Input((3,)), keras.layers.Activation("relu", name="d")]), tmp_path/"shared")
+    told = json.loads((folder/"config.json").read_text("utf-8"))
+    (folder/"config.json").write_text(json.dumps(told | {"architecture": config}))
+    with pytest.raises(UnsafeFile, match=f"names '{module}.{name}'"): tl.shared(folder)
+    changed_keras(tmp_path/"sin.keras", put(function | {"module": "keras.ops", "config": "sin", "registered_name": None}))
+    np.testing.assert_allclose(tl.revive(tmp_path/"sin.keras").to_keras()(X), np.sin(X), rtol=1e-5)
+
+
+def test_a_configuration_without_what_a_layer_needs_is_refused_in_words(tmp_path):
+    folder = tl.share(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")]), tmp_path/"shared")
+    told = (folder/"config.json").read_text("utf-8")
+    (folder/"config.json").write_text(told.replace('"Dense"', '"TextVectorization"').replace('"units"', '"vocabulary"'))
+    with pytest.raises(ValueError, match="known here and run no code"): tl.shared(folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+def test_a_full_temporary_folder_is_not_a_damaged_file(tmp_path):
+    import resource
+
+    path, limits = tmp_path/"m.keras", resource.getrlimit(resource.RLIMIT_FSIZE)
+    keras.Sequential([keras.Input((100,)), keras.layers.Dense(100, name="d")]).save(path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="must fit on its disk"): tl.revive(path)
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 PIPELINE = {"module": "keras.layers", "class_name": "Pipeline", "config": {"name": "p", "layers": []}, "registered_name": None}

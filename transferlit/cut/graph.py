@@ -17,13 +17,15 @@ from dataclasses import dataclass
 import keras
 from keras import tree
 
+from ..keras_internals import keeps_call
+
 # %% auto #0
 __all__ = ['is_graph', 'structure_of', 'outer_inputs', 'Level', 'Step', 'Graph', 'crossing_keys', 'label_of', 'Boundary',
            'row_bytes', 'layers_of', 'run_step', 'takes_training', 'graph_of', 'keys_at', 'steps_below']
 
 # %% ../../nbs/cut/10_graph.ipynb #d6be68d4
 def is_graph(model) -> bool:
-    """Can the layers of `model` be seen: functional or built sequential, with `call` as Keras made
+    """Can the layers of `model` be seen: functional or built sequential, and called as Keras made
     it?
     """
     if not isinstance(model, keras.Model):
@@ -33,8 +35,7 @@ def is_graph(model) -> bool:
         or isinstance(model, keras.Sequential)
         and hasattr(model, 'inputs')
     )
-    owner = next(c for c in type(model).__mro__ if 'call' in vars(c))
-    return seen and owner.__module__.partition('.')[0] == 'keras'
+    return seen and keeps_call(model)
 
 
 def _origin(tensor):  # the call that made a symbolic tensor

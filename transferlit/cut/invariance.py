@@ -197,7 +197,8 @@ def _elementwise(graph, step, most: int | None) -> bool:
         and ops == _traced(graph, step, False)[0]
         and _inner(ops) == _inner(_traced(graph, step, True, max(_MANY_ROWS, most or 0))[0])
     )
-    return plain and _equal(before, state_of(step.op))
+    charges = bool(getattr(step.op, 'losses', None))
+    return plain and not charges and _equal(before, state_of(step.op))
 
 # %% ../../nbs/cut/40_invariance.ipynb #70ddb1ee
 def _few(inputs, sample=None, rows=4) -> list:

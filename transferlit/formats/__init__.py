@@ -2,7 +2,7 @@
 from importlib import import_module
 
 from .entries import BadFile, MissingPart, Stored, UnsafeFile, Weights, explain_faults
-from .keras_files import KerasFile, check_work, legacy_name, named_layers
+from .keras_files import KerasFile, check_config, legacy_name, named_layers
 from .tf_checkpoint import read_index
 from .location import locate_graph
 from .reading import open_weights, peek
@@ -13,7 +13,7 @@ __all__ = [
     "BadFile",
     "check_file",
     "check_names",
-    "check_work",
+    "check_config",
     "explain_faults",
     "KerasFile",
     "legacy_name",

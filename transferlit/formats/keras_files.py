@@ -7,10 +7,10 @@ Docs: https://transferlit.github.io/transferlit/formats/keras_files.html.md"""
 # %% ../../nbs/formats/50_keras_files.ipynb #4a1dabce
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
-import tempfile
 import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,16 +29,18 @@ from transferlit.formats.entries import (
     MissingPart,
     Source,
     Stored,
+    UnsafeFile,
     Weights,
     explain_faults,
     kind_of,
 )
+from ..files import atomic_path, printable
 from .safetensors import shard_beside
 from .zip_archive import Archive, member_source
 
 # %% auto #0
 __all__ = ['legacy_name', 'named_layers', 'keras3_entries', 'hdf5_entries', 'open_hdf5', 'open_keras', 'read_keras',
-           'open_keras_shards', 'KerasFile', 'check_work']
+           'open_keras_shards', 'KerasFile', 'check_config']
 
 # %% ../../nbs/formats/50_keras_files.ipynb #55bf3ae6
 def legacy_name(
@@ -545,7 +547,9 @@ class KerasFile:
         return found
 
     def copy(self, target: str | os.PathLike, config: dict) -> None:
-        "Write a `.keras` file anew, with this configuration. Raises as `open_keras` does."
+        """Write a `.keras` file anew, with this configuration. Raises as `open_keras` does, OSError
+        where the disk is full.
+        """
         archive = Archive(self.path)
         with explain_faults(self.path, 'a `.keras` file'):
             _write_keras(archive, target, config)
@@ -580,18 +584,48 @@ def _config_in_zip(path) -> tuple:
     finally:
         archive.close()
 
+# %% ../../nbs/formats/50_keras_files.ipynb #3db1aa99
+_COMPUTE = (
+    'activations applications constraints initializers layers losses metrics ops random'
+    ' regularizers'
+).split()
+_ALSO = 'keras.utils.normalize', 'keras.utils.to_categorical'
+
+
+def _check_functions(value, path) -> None:
+    "Raises UnsafeFile where a configuration names a function of Keras that does not compute only."
+    inner = value.values() if isinstance(value, dict) else value
+    if isinstance(value, dict) and value.get('class_name') == 'function':
+        name = f'{value.get("module")}.{value.get("config")}'
+        if name.startswith('keras.') and not _only_computes(name):
+            raise UnsafeFile(
+                'A configuration may name functions that compute, and no others. Do not trust this'
+                f' file. Received: {str(path)!r}, which names {printable(name)!r}.'
+            )
+    for part in inner if isinstance(value, (dict, list)) else ():
+        _check_functions(part, path)
+
+
+def _only_computes(name: str) -> bool:  # of Keras; models of `applications` fetch their weights
+    _, module, *_, last = name.split('.')
+    models = module == 'applications' and last != 'preprocess_input'
+    return name in _ALSO or module in _COMPUTE and not models
+
 # %% ../../nbs/formats/50_keras_files.ipynb #e7cf99f7
 _WORK = 15_000  # calls of layers, or 20 for each array where that is more: some seconds
 
 
-def check_work(
+def check_config(
     config: dict,  # of a model
     path: str | os.PathLike,  # the file, for the message
     arrays: int,  # that the file holds
 ) -> None:
-    "Raises UnsafeFile for a configuration that takes too long to become a model."
+    """Raises UnsafeFile for a configuration that takes too long to become a model, or names
+    functions that do more than compute.
+    """
     allowance = Allowance(path, calls_of_layers=max(_WORK, 20 * arrays))
     with explain_faults(path, 'a file of Keras'):
+        _check_functions(config, path)
         allowance.use('calls_of_layers', _work(config)[0])
 
 
@@ -626,22 +660,23 @@ def _length(value) -> int:
 
 # %% ../../nbs/formats/50_keras_files.ipynb #2b5e5620
 def _write_keras(archive: Archive, target, config: dict) -> None:
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(target, 'w') as new:
-        weights, tree = Path(folder) / 'model.weights.h5', _weights_member(archive)
-        _write_tree(weights, hdf5.open_tree(tree, archive.limit))
+    tree = hdf5.open_tree(_weights_member(archive), archive.limit)
+    with atomic_path(target) as part, zipfile.ZipFile(part, 'w') as new:
         new.writestr('config.json', json.dumps(config))
         new.writestr('metadata.json', json.dumps(_json(archive, 'metadata.json')))
-        new.write(weights, weights.name)
+        new.writestr('model.weights.h5', _content(tree))
         for name in archive.members:
             if name.startswith('assets/'):
                 new.writestr(name, archive.text(name))
 
 
-def _write_tree(path: Path, tree: hdf5.Group) -> None:
+def _content(tree: hdf5.Group) -> memoryview:  # in memory: HDF5 does not say that a disk is full
     import h5py
 
-    with h5py.File(path, 'w') as file:
+    content = io.BytesIO()
+    with h5py.File(content, 'w') as file:
         _put(file, tree)
+    return content.getbuffer()
 
 # %% ../../nbs/formats/50_keras_files.ipynb #90b8564f
 def _put(group, tree: hdf5.Group) -> None:  # what is below one group

@@ -164,13 +164,20 @@ class _Side:
         now = [rows, *(parts or ()), *_state(self.model)]
         if self.now and are_same(self.now, now):
             return
-        self.close()
         build_for(self.model, parts, rows)
         work = Work(self.model, parts, self.kind, rows)
         jit = wants_xla(work, passes * (self.limit or rows.steps or 0), self.plan.jit)
         self.program = compiled(work, jit, program_kind())
-        self.rows, self.source = rows, self.fresh(rows)
+        self._turn_to(rows)
         self.now = [rows, *(parts or ()), *_state(self.model)]
+
+    def _turn_to(self, rows) -> None:
+        "Rows that took the place of others go on where those were, where they can."
+        going = isinstance(self.source, Epochs) and self.source.turn_to(rows)
+        if rows is not self.rows and not going:
+            self.close()
+            self.source = self.fresh(rows)
+        self.rows = rows
 
     @property
     def limit(self) -> int | None:
@@ -220,6 +227,26 @@ def _number(value):
     except (TypeError, ValueError):
         return value
 
+# %% ../../nbs/loop/60_running.ipynb #15607464
+def _overrun(side: _Side, pipeline) -> None:
+    "Take the step in which Keras meets the end of data of unknown length."
+    model, kind = side.model, side.kind
+    getattr(model, f'make_{kind}_function')()
+    try:
+        getattr(model, f'{kind}_function')(pipeline.past_end())
+    except (tf.errors.OutOfRangeError, StopIteration):
+        pass
+
+
+def _take(side: _Side, source, hooks: _Hooks) -> dict:
+    "An epoch of one side; returns the logs, of its last step or as they came to be after it."
+    logs = _steps(side.program, source, hooks)
+    overruns = isinstance(source, Stream) and source.overruns and not hooks.stopped
+    if overruns:
+        _overrun(side, source.pipeline)
+    moved = overruns or hooks.each  # callbacks between batches may reset metrics
+    return dict(side.model._get_metrics_result_or_logs(logs)) if logs and moved else logs
+
 # %% ../../nbs/loop/60_running.ipynb #9a51b34c
 def _evaluate(side: _Side, hooks: _Hooks, passes: int) -> dict:
     "What `Model.evaluate` does inside `fit`."
@@ -229,19 +256,10 @@ def _evaluate(side: _Side, hooks: _Hooks, passes: int) -> dict:
     model.reset_metrics()
     side.renew(passes)
     source = side.fresh(side.rows)  # each validation begins at the first row
-    logs = plain_logs(_pick_logs(side, _steps(side.program, source, hooks), {}))
+    logs = plain_logs(_pick_logs(side, _take(side, source, hooks), {}))
     source.close()
     callbacks.on_test_end(logs)
     return logs
-
-# %% ../../nbs/loop/60_running.ipynb #15607464
-def _overrun(model, pipeline) -> None:
-    "Take the step in which Keras meets the end of data of unknown length."
-    model.make_train_function()
-    try:
-        model.train_function(pipeline.past_end())
-    except (tf.errors.OutOfRangeError, StopIteration):
-        pass
 
 # %% ../../nbs/loop/60_running.ipynb #5affaa39
 class _Run:
@@ -271,10 +289,8 @@ class _Run:
 
     def steps(self, epoch: int) -> dict:
         self.train.renew(self.plan.epochs - epoch)
-        hooks, source = _Hooks(self.model, self.callbacks, 'train', self.each), self.train.source
-        logs = _steps(self.train.program, source, hooks)
-        if isinstance(source, Stream) and source.overruns and not hooks.stopped:
-            _overrun(self.model, source.pipeline)
+        hooks = _Hooks(self.model, self.callbacks, 'train', self.each)
+        logs = _take(self.train, self.train.source, hooks)
         if self.each:
             self.train.check()
         return logs

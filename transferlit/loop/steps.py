@@ -10,6 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import keras
@@ -18,7 +19,7 @@ from keras import tree
 
 from ..backends import compile_graph, is_tensor, on_tensorflow, tf, to_numpy
 from ..data import by_input, flat, map_flat, pack_inputs
-from ..keras_internals import is_fresh, shows_sizes, try_call, view_as
+from ..keras_internals import is_fresh, keeps_call, shows_sizes, try_call, view_as
 
 # %% auto #0
 __all__ = ['are_same', 'own_step', 'Work', 'Layout', 'one_step', 'first_shows', 'first_size', 'spans', 'Program', 'build',
@@ -249,9 +250,8 @@ def _knows(model, x) -> bool:
 
 def _is_shown(model) -> bool:
     "Are the layers between its inputs and outputs all there is to a call of it?"
-    if not type(model).call.__module__.startswith('keras.'):
-        return False
-    return model.built and bool(getattr(model, 'outputs', None))
+    known = model.built and bool(getattr(model, 'outputs', None))
+    return known and keeps_call(model)
 
 
 def _has_form(x, model) -> bool:
@@ -302,8 +302,15 @@ def _shaped(model, x):
     return view_as(model, type('Shaped', (type(model),), {'__call__': call}))
 
 
-def _known(t):
-    return keras.KerasTensor((None, *t.shape[1:]), keras.backend.standardize_dtype(t.dtype))
+def _known(t, rows: int | None):
+    return keras.KerasTensor((rows, *t.shape[1:]), keras.backend.standardize_dtype(t.dtype))
+
+
+def _rows_of(model) -> int | None:
+    "Rows in every batch, where the model says it, as stateful layers do."
+    inputs = flat(getattr(model, 'inputs', None))
+    sized = [t for t in inputs if t.shape]
+    return sized[0].shape[0] if sized else None
 
 # %% ../../nbs/loop/20_steps.ipynb #d75fca4a
 def build(
@@ -318,7 +325,9 @@ def build(
         return  # its step may take batches of any kind
     if is_fresh(model):
         _FRESH.add(model)
-    batch = map_flat(_known, keras.utils.unpack_x_y_sample_weight(batch))
+    batch = keras.utils.unpack_x_y_sample_weight(batch)
+    known = partial(_known, rows=_rows_of(model))
+    batch = map_flat(known, batch)
     if _is_shown(model) and not _has_form(batch[0], model):
         try_call(model, batch[0])
     _shaped(model, batch[0])._symbolic_build(data_batch=batch)

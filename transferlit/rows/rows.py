@@ -152,6 +152,7 @@ class Epochs:
         self.rows, self.limit, self.together = rows, steps_per_epoch, together
         self.steps = steps_per_epoch or rows.steps
         self.left, self._rest = 0, None  # steps left of this pass over the rows
+        self._leaves = None  # what took the place of the tensors
         self._items = rows.stretches(shuffle, epochs)
 
     def _todo(self) -> int:
@@ -171,7 +172,15 @@ class Epochs:
             end = min(stop, start + todo)
             self._rest = (leaves, order, end, stop) if end < stop else None
             todo, self.left = todo - (end - start), self.left - (end - start)
-            yield leaves, order, start, end
+            yield self._leaves or leaves, order, start, end
+
+    def turn_to(self, rows) -> bool:
+        "Go on with these in the place of the others; False where they don't lie in memory as they."
+        in_memory = isinstance(rows, Rows) and isinstance(self.rows, Rows)
+        if not in_memory or (len(rows), rows.steps) != (len(self.rows), self.rows.steps):
+            return False
+        self.rows, self._leaves = rows, flat(rows.data)
+        return True
 
     def close(self) -> None:
         self._items.close()

@@ -85,6 +85,10 @@ class Anchor:
     def are_data(self, *refs) -> bool:
         return all(map(self.view.is_data, refs))
 
+    def are_floats(self, *refs) -> bool:
+        "Are they data that layers of Keras compute with? These give floats, whatever goes in."
+        return self.are_data(*refs) and all(self.view.sample[r].dtype.kind == 'f' for r in refs)
+
 # %% ../../nbs/tf1/51_anchors.ipynb #b7ccbff5
 def unit_of(
     kind,  # class of the layer

@@ -224,6 +224,15 @@ def _made(view, unit) -> keras.layers.Layer:
     raise _Refused(unit)
 
 # %% ../../nbs/tf1/58_assembly.ipynb #f4dcec29
+def _called(unit, layer, tensors: list):
+    "What a layer gives for tensors of a model. Raises _Refused where it cannot take them."
+    try:
+        return unit.call(layer, tensors)
+    except _CANNOT_BE as error:
+        unit.note = brief(error, 200)
+        raise _Refused(unit) from None
+
+
 def _in_order(view, units) -> list:
     "Units after those whose tensors they take."
     known, waiting, found = set(view.inputs), list(units), []
@@ -253,7 +262,7 @@ def assemble(
     for unit in _in_order(view, units):
         layer = made.get(unit.name) or _made(view, unit)
         made[unit.name] = layer
-        found = unit.call(layer, [tensors[r] for r in unit.inputs])
+        found = _called(unit, layer, [tensors[r] for r in unit.inputs])
         tensors.update(zip(unit.outputs, found if isinstance(found, (list, tuple)) else [found]))
     outputs = [tensors[r] for r in view.outputs]
     inputs = [tensors[r] for r in view.inputs]

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
-from .graph_files import attr
+from .graph_files import attr, op_def
+from .layers import RAW
 from .view import View, has_variables, origin
 
 # %% auto #0
-__all__ = ['ELEMENTWISE', 'TRANSLATED', 'FormulaWriter', 'Untranslated']
+__all__ = ['ELEMENTWISE', 'HANGS', 'TRANSLATED', 'counted', 'FormulaWriter', 'Untranslated']
 
 # %% ../../nbs/tf1/50_formulas.ipynb #fe031b05
 _SAME_OP = {
@@ -217,7 +218,6 @@ def _axes(view, node, ins, arg):
         'Transpose': ('transpose', 'axes'),
         'ExpandDims': ('expand_dims', 'axis'),
         'ReverseV2': ('flip', 'axis'),
-        'Tile': ('tile', 'repeats'),
     }[node.op]
     return [name, [arg(ins[0])], {key: numbers[0] if node.op == 'ExpandDims' else numbers}]
 
@@ -274,14 +274,72 @@ def _shaped(view, node, ins, arg):
     target = [-1 if d in (None, 'rows') else d for d in after]
     return ['reshape', [arg(ins[0]), target]] if target.count(-1) < 2 else None
 
+# %% ../../nbs/tf1/50_formulas.ipynb #9f433dd1
+HANGS = {'Fill', 'Range', 'Tile', 'BroadcastTo'}  # may ask how many rows there are
 
+
+def counted(
+    view: View,  # observed
+) -> tuple:  # an input of the view
+    "The input whose rows are counted: what is made from nothing hangs on it."
+    rows = (r for r in view.inputs if (view.shape(r) or [None])[0] == 'rows')
+    return next(rows, view.inputs[0])
+
+# %% ../../nbs/tf1/50_formulas.ipynb #6972f1e7
 def _filled(view, node, ins, arg):
     "A constant with as many rows as the input of the model."
     shape, value = view.shape((node.name, 0)), view.static(ins[1])
-    rows = next((r for r in view.inputs if (view.shape(r) or [None])[0] == 'rows'), None)
-    if rows is None or value is None or not shape or None in shape or 'rows' in shape[1:]:
+    if value is None or not shape or None in shape:
         return None
-    return ['filled', [arg(rows), shape, value.item(), value.dtype.name]]
+    return ['filled', [arg(counted(view)), shape, value.item(), value.dtype.name]]
+
+
+def _range(view, node, ins, arg):
+    "Numbers in a row: as many as the sample shows in any size."
+    start, _, step = map(view.static, ins)
+    shape = view.shape((node.name, 0))
+    if start is None or step is None or not shape or None in shape:
+        return None
+    numbers = [start.item(), step.item(), start.dtype.name]
+    return ['range', [arg(counted(view)), *shape, *numbers]]
+
+# %% ../../nbs/tf1/50_formulas.ipynb #321a6cb2
+def _tiled(view, node, ins, arg):
+    "A tensor over and over again, also once for each row."
+    numbers = _ints(view, ins[1])
+    if numbers is None:
+        before = view.shape(ins[0]) or list(np.shape(view.static(ins[0])))
+        after = view.shape((node.name, 0))
+        if not after or len(before) != len(after):
+            return None
+        numbers = [_times(*pair) for pair in zip(before, after)]
+    if None in numbers:
+        return None
+    return ['tile_rows', [arg(counted(view)), arg(ins[0]), numbers]]
+
+
+def _times(before, after) -> int | str | None:
+    "How often a size is repeated; None where that is not known."
+    if before == after:
+        return 1
+    if before == 1:
+        return after
+    both = isinstance(before, int) and isinstance(after, int)
+    return after // before if both else None
+
+
+def _broadcast(view, node, ins, arg):
+    shape = view.shape((node.name, 0))
+    if not shape or None in shape:
+        return None
+    return ['broadcast_rows', [arg(counted(view)), arg(ins[0]), shape]]
+
+# %% ../../nbs/tf1/50_formulas.ipynb #f5c92a8f
+def _raw(view, node, ins, arg):
+    "An operation that TensorFlow alone has, with its settings."
+    settings = [a.name for a in op_def(node.op).attr if a.type != 'type']
+    options = {name: attr(node, name) for name in settings}
+    return [node.op, [arg(r) for r in ins], options]
 
 # %% ../../nbs/tf1/50_formulas.ipynb #70ba82df
 def _sliced(view, node, ins, arg):
@@ -390,7 +448,10 @@ _SPECIAL = {
     'Transpose': _axes,
     'ExpandDims': _axes,
     'ReverseV2': _axes,
-    'Tile': _axes,
+    'Tile': _tiled,
+    'BroadcastTo': _broadcast,
+    'Range': _range,
+    **dict.fromkeys(RAW, _raw),
     'Squeeze': _squeeze,
     'Pad': _padded,
     'PadV2': _padded,
@@ -452,13 +513,20 @@ class FormulaWriter:
         if array is None:
             raise Untranslated(ref)
         if has_variables(self.view, ref) or array.size > 16 and array.dtype.kind == 'f':
-            self.arrays[origin(self.view, ref)] = array
-            return f'w{list(self.arrays).index(origin(self.view, ref))}'
+            return self._weight(ref, array)
         return (
             {'array': array.tolist(), 'dtype': array.dtype.name}
             if array.dtype.kind in 'fiub'
             else array.item()
         )
+
+    def _weight(self, ref, array) -> str:
+        "The symbol of a weight; what else is computed from one variable is another weight."
+        name = origin(self.view, ref)
+        if not np.array_equal(self.arrays.get(name, array), array):
+            name = f'{name} ({ref[0]})'
+        self.arrays[name] = array
+        return f'w{list(self.arrays).index(name)}'
 
     def add(self, node) -> bool:  # False: this operation is not understood
         step = _operation(self.view, node, self.arg)
@@ -479,7 +547,7 @@ class Untranslated(Exception):
 def _output_of(step, number: int) -> list:
     "The step that gives output `number` of an operation with several."
     name, args, options = (*step, {})[:3]
-    if name in ('unstack', 'split'):
+    if name in ('unstack', 'split', *RAW):
         return [name, args, {**options, 'i': number}]
     if name != 'part':
         return [name, args, options]

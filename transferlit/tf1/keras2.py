@@ -30,7 +30,7 @@ from transferlit.tf1.layers import (
     tensorflow_function,
 )
 from ..paths import renew
-from ..formats import KerasFile, UnsafeFile, check_work, open_weights
+from ..formats import KerasFile, UnsafeFile, check_config, open_weights
 from ..keras_internals import limit_values
 
 # %% auto #0
@@ -915,7 +915,7 @@ def _within(path, config: dict):
     "A block in which variables hold no more values than the arrays of a file."
     with open_weights(path) as found:
         there, arrays = sum(v.size for v in found.values()), len(found)
-    check_work(config, path, arrays)
+    check_config(config, path, arrays)
     return limit_values(there + _SPARE, partial(_too_large, there, path))
 
 

@@ -12,6 +12,7 @@ import hashlib
 import re
 import zlib
 from contextlib import ExitStack
+from functools import partial
 
 import keras
 import numpy as np
@@ -23,8 +24,8 @@ from ..formats import UnsafeFile
 from .graph_files import op_def, safe
 
 # %% auto #0
-__all__ = ['OPS', 'AUGMENTATIONS', 'Formula', 'specs', 'Compute', 'tensorflow_function', 'TensorFlowFunction', 'CenterResize',
-           'LocalResponseNormalization', 'GraphLayer', 'rename_functions', 'packed']
+__all__ = ['RAW', 'OPS', 'AUGMENTATIONS', 'Formula', 'specs', 'Compute', 'tensorflow_function', 'TensorFlowFunction',
+           'CenterResize', 'LocalResponseNormalization', 'GraphLayer', 'rename_functions', 'packed']
 
 # %% ../../nbs/tf1/40_layers.ipynb #b697b05b
 _PLAIN = '''abs add all any arccos arcsin arctan arctan2 argmax argmin broadcast_to ceil clip
@@ -54,7 +55,26 @@ def _product(a, b, turn_a: bool = False, turn_b: bool = False):
 
 
 def _filled(x, shape: list, value, dtype: str):  # a constant with as many rows as `x`
-    return ops.full([ops.shape(x)[0] if d == 'rows' else d for d in shape], value, dtype=dtype)
+    return ops.full(_sizes(x, shape), value, dtype=dtype)
+
+
+def _add(a, b):  # Keras takes a column of as many numbers as there are channels for a bias
+    dtype = a.dtype if hasattr(a, 'dtype') else b.dtype
+    return tf.add(*(ops.convert_to_tensor(x, dtype) for x in (a, b)))
+
+
+def _tiled(rows, x, repeats: list):  # over and over again, also once for each row
+    return ops.tile(x, _sizes(rows, repeats))
+
+
+def _sizes(rows, shape: list) -> list:
+    "A shape with the number of rows of a tensor in it."
+    return [ops.shape(rows)[0] if d == 'rows' else d for d in shape]
+
+
+def _range(x, count, start, step, dtype: str):  # numbers in a row, also one for each row of `x`
+    (count,) = _sizes(x, [count])
+    return ops.cast(start + step * ops.arange(count), dtype)
 
 
 def _row_shape(x, shape: list):  # a reshape that keeps the rows of another tensor
@@ -73,14 +93,32 @@ def _resized(
     ways = dict(align_corners=align_corners, half_pixel_centers=half_pixel_centers)
     return ops.cast(getattr(tf.raw_ops, f'Resize{way}')(images=x, size=size, **ways), x.dtype)
 
+# %% ../../nbs/tf1/40_layers.ipynb #44414f5c
+RAW = """CropAndResize GatherNd ScatterNd ExtractImagePatches MatrixBandPart ReverseSequence TopKV2
+FakeQuantWithMinMaxVars FakeQuantWithMinMaxVarsPerChannel FakeQuantWithMinMaxArgs MatrixDiag
+MatrixDiagPart MaxPoolWithArgmax SpaceToBatchND BatchToSpaceND Bucketize Lgamma
+AudioSpectrogram Mfcc""".split()  # computed by TensorFlow itself: Keras has none of them
+
+
+def _raw(op: str, *args, i: int = 0, **options):
+    "Output `i` of an operation of TensorFlow."
+    names = [a.name for a in op_def(op).input_arg]
+    found = getattr(tf.raw_ops, op)(**dict(zip(names, args)), **options)
+    return found[i] if isinstance(found, tuple) else found
+
 # %% ../../nbs/tf1/40_layers.ipynb #806283a8
 OPS = {name: getattr(ops, name) for name in _PLAIN} | {
+    'add': _add,
     'cast': ops.cast,
     'item': _item,
     'resize': _resized,
     'depth_to_space': tf.nn.depth_to_space,
     'space_to_depth': tf.nn.space_to_depth,
     'filled': _filled,
+    'tile_rows': _tiled,
+    'broadcast_rows': lambda rows, x, shape: ops.broadcast_to(x, _sizes(rows, shape)),
+    'range': _range,
+    **{name: partial(_raw, name) for name in RAW},
     'reshape_rows': _row_shape,
     'product': _product,
     'argmax': _extreme(ops.argmax),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from .formulas import FormulaWriter, Untranslated
+from .formulas import HANGS, FormulaWriter, Untranslated, counted
 from .inference import numpy_dtype
 from .layers import Compute, Formula, GraphLayer, packed, specs
 from .view import Fresh, Unit
@@ -106,10 +106,8 @@ class Leftovers:
                 self.view.read.kind_of(ref) == 'shape' or not self.view.is_static(ref)
             ):
                 stack += self.view.ins(ref[0])
-        if name not in self.foreign and self.view.node(name).op == 'Fill':
-            found += [r for r in self.view.inputs if (self.view.shape(r) or [None])[0] == 'rows'][
-                :1
-            ]
+        if name not in self.foreign and self.view.op(name) in HANGS:
+            found.append(counted(self.view))
         return found
 
 # %% ../../nbs/tf1/57_leftovers.ipynb #52042e7d

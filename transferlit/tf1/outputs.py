@@ -29,7 +29,7 @@ _PARTS = (
     ('summaries', None, r'.*Summary.*'),
     ('input pipeline', None, r'.*(Queue|Dataset|Iterator|Reader).*'),
     ('initializers', r'(^|/)Initializer(_\d+)?/|/initial_value', r'Assign|AssignVariableOp'),
-    ('updates', None, r'Assign(Add|Sub).*|Scatter.+'),
+    ('updates', None, r'Assign(Add|Sub).*|Scatter(?!Nd$|NdNonAliasingAdd).+'),
     ('order only', None, r'NoOp|ControlTrigger|Assert'),
 )
 
@@ -60,7 +60,7 @@ def machinery(
 _LOTS = {'Multinomial', 'StatelessMultinomial', 'RandomPoissonV2', 'RandomGamma'}
 SOURCES = re.compile(
     r'Placeholder(V2|WithDefault)?|QueueDequeue.*|IteratorGetNext.*'
-    r'|Parse(Single)?(Sequence)?Example.*|DecodeRaw|DecodeCSV|Decode(Jpeg|Png|Image|Bmp)'
+    r'|Parse(Single)?(Sequence)?Example.*|DecodeRaw|DecodeCSV|Decode(Jpeg|Png|Image|Bmp|Gif|Wav)'
     r'|LookupTableFind.*|StringToHash.*|StringToNumber'
 )  # what came out of text becomes an input
 

@@ -149,14 +149,15 @@ def _separable(at, unit) -> Unit:
 
 # %% ../../nbs/tf1/54_patterns.ipynb #de5de139
 def _conv_transpose(at) -> Unit:
-    "`Conv2DBackpropInput` run forward."
+    "The gradient of a convolution, run forward."
     _, w, x = at.inputs
     need(at.are_data(x))
     kernel, name = at.weights(w)
     *size, filters, _ = kernel.shape
-    config = _conv_config(at)
+    config = _conv_config(at, len(size))
     config |= dict(filters=filters, kernel_size=tuple(size))
-    unit = unit_of(layers.Conv2DTranspose, x, [at], config, [(kernel, name)])
+    kind = layers.Conv3DTranspose if len(size) == 3 else layers.Conv2DTranspose
+    unit = unit_of(kind, x, [at], config, [(kernel, name)])
     least = min(config['strides'])
     unit.choices = [{}]
     for padding in range(min(least, 2)):
@@ -346,7 +347,7 @@ def _merge(at) -> Unit:
     refs = list(at.inputs)
     need(len(refs) >= 2)
     need(len(set(refs)) == len(refs))
-    need(at.are_data(*refs))
+    need(at.are_floats(*refs))
     shapes = [at.shape(r) for r in refs]
     shape, *others = shapes
     need(len(shape) >= 2)
@@ -363,7 +364,7 @@ def _concat(at) -> Unit:
     rank = len(at.shape(at.output))
     need(axis % rank)
     need(len(refs) >= 2)
-    need(at.are_data(*refs))
+    need(at.are_floats(*refs))
     config = dict(axis=axis)
     return Unit(layers.Concatenate, refs, [at.output], config, nodes={at.name})
 
@@ -375,7 +376,7 @@ _ANCHORS = {
     'Conv2D': (_conv,),
     'Conv3D': (_conv,),
     'DepthwiseConv2dNative': (_depthwise,),
-    'Conv2DBackpropInput': (_conv_transpose,),
+    **dict.fromkeys(('Conv2DBackpropInput', 'Conv3DBackpropInputV2'), (_conv_transpose,)),
     'ExpandDims': (_conv1d,),
     'SpaceToBatchND': (_dilated,),
     'Squeeze': (_reshape,),
@@ -405,6 +406,7 @@ _ACTIVE = {
     layers.DepthwiseConv2D,
     layers.SeparableConv2D,
     layers.Conv2DTranspose,
+    layers.Conv3DTranspose,
 }
 
 

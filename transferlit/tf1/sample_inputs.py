@@ -417,12 +417,14 @@ def find_samples(
     "Inputs that the graph runs on. Raises ValueError where none is found."
     trial, loose = _Trial(view, runner, given or {}), None
     tries = _given_tries(trial, shapes) if given else _tries(view, runner, shapes)
+    declared = any(s and s[0] is not None for s in shapes)
     for free, batches, size in tries:
         aligned = trial.takes(first := trial.draw(free, batches[0], size))
-        if aligned is None or loose and not aligned:
+        if aligned is None or loose and not aligned and free is not shapes:
             continue
         found = _settle(trial, free, first, batches[1], size)
-        if aligned:
+        *_, second = found
+        if aligned and (second or free is shapes or not declared):
             return found
         loose = found  # its rows are not those of the input; better than nothing
     if loose:

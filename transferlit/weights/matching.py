@@ -385,10 +385,13 @@ def align(
     model: keras.Model,  # any built model
     shapes: dict,  # names of the file, as far as they are known, to shapes
     everywhere: bool,  # or only within layers whose own name fits
+    loose: bool = False,  # may shapes differ?
 ) -> dict:  # file's name to the model's, where they differ
     "Names whose numbers alone differ; one to one, or none of a group."
-    mine = {p: tuple(v.shape) for p, v in by_path(model).items()}
-    return _align(model, shapes, _kept_twice(model) | mine, everywhere)
+    mine = _kept_twice(model) | {p: tuple(v.shape) for p, v in by_path(model).items()}
+    if loose and everywhere:
+        return align_names(model, list(shapes), list(mine), everywhere)
+    return _align(model, shapes, mine, everywhere)
 
 
 def _kept_twice(model) -> dict:  # `spectral/0`, a kernel that its layer has a name for, to shape
@@ -403,9 +406,9 @@ def _kept_twice(model) -> dict:  # `spectral/0`, a kernel that its layer has a n
 
 def align_names(model, theirs: list, mine: list, everywhere: bool) -> dict:
     "As `align`, of names that have no shapes."
-    return _align(model, dict.fromkeys(theirs), dict.fromkeys(mine), everywhere)
+    return _align(model, dict.fromkeys(theirs, ()), dict.fromkeys(mine, ()), everywhere)
 
-
+# %% ../../nbs/weights/20_matching.ipynb #0089b0cc
 def _align(model, shapes: dict, mine: dict, everywhere: bool) -> dict:
     walk = _Alignment(model)
     walk.walk(_tree(shapes), _tree(mine), ('', ''), everywhere)
@@ -426,12 +429,15 @@ def hits_by_name(
     model: keras.Model,  # any built model
     usable: dict,  # name in the file to `Stored`
     rename=None,  # as for `rename_all`, and 'renumber'
+    loose: bool = False,  # may what `renumber` aligns have other shapes?
 ) -> dict:  # path to a list of `Hit`
     "What in the file may be meant for each variable of the model; one hit is a match."
-    return _ByName(model, usable, rename).hits()
+    return _ByName(model, usable, rename, loose).hits()
 
-
-def read_names(model, usable: dict, rename) -> dict:  # file's name to the name to match
+# %% ../../nbs/weights/20_matching.ipynb #81fb3feb
+def read_names(
+    model, usable: dict, rename, loose: bool
+) -> dict:  # file's name to the name to match
     "The file's names by the user's rules, and with numbers aligned."
     known = {}
     for name, new in rename_all(list(usable), rename).items():
@@ -439,7 +445,7 @@ def read_names(model, usable: dict, rename) -> dict:  # file's name to the name 
             known[name] = new
     known = _without_model(model, known)
     shapes = {new: tuple(usable[n].shape) for n, new in known.items()}
-    aligned = align(model, shapes, is_renumbered(rename))
+    aligned = align(model, shapes, is_renumbered(rename), loose)
     return {n: aligned.get(new, new) for n, new in known.items()}
 
 # %% ../../nbs/weights/20_matching.ipynb #c2d1db1b
@@ -456,10 +462,10 @@ def _without_model(model, known: dict) -> dict:
 class _ByName:
     "The file's variables under the names they are read by."
 
-    def __init__(self, model, usable: dict, rename):
+    def __init__(self, model, usable: dict, rename, loose: bool):
         self.model, self.usable = model, usable
         self.variables = by_path(model)
-        self.names = read_names(model, usable, rename)
+        self.names = read_names(model, usable, rename, loose)
         self.targets, self.in_layers = {}, {}
         for name, new in self.names.items():
             self.targets.setdefault(new, []).append(name)

@@ -277,7 +277,8 @@ class _Sources:
             return hits_by_position(self.model, paths, self.weights, self.usable)
         if isinstance(asked.transform, str):
             return library_hits(self.model, self.usable, asked.transform, asked.rename)
-        return hits_by_name(self.model, self.usable, asked.rename)
+        loose = asked.mismatched == 'fresh'
+        return hits_by_name(self.model, self.usable, asked.rename, loose)
 
     @cached_property
     def file_state(self) -> dict:  # `words/vocabulary` to value
@@ -554,8 +555,8 @@ def find_problems(planner: _Planner) -> list:  # in words
         if row['status'] in _WHY
     ]
     found += [*_state_problems(planner), *_adapter_problems(planner), *_turned(planner)]
-    if is_renumbered(planner.asked.rename) and is_crossed(planner):
-        found.append(_CROSSED)
+    if is_renumbered(planner.asked.rename):
+        found += _renumbered_problems(planner)
     if planner.asked.unused == 'error':
         found += _unused_problems(planner, rest)
     written = planner.pairs or any(row.restored for row in planner.states)
@@ -567,10 +568,23 @@ def find_problems(planner: _Planner) -> list:  # in words
     return found
 
 # %% ../../nbs/weights/80_planning.ipynb #895cf1af
-_CROSSED = (
-    'By their numbers, layers of equal shapes come in another order than in the file: give a'
-    ' mapping of their names instead of rename="renumber".'
-)
+def _renumbered_problems(planner) -> list:
+    if is_crossed(planner):
+        why = 'layers of equal shapes come in another order than in the file'
+    elif _runs_back(planner):
+        why = 'later layers come first, and this file has no order to tell equal shapes by'
+    else:
+        return []
+    return [
+        f'By their numbers, {why}: give a mapping instead of rename="renumber"; where the numbers'
+        f' are meant, rename={_as_mapping(planner)}.'
+    ]
+
+
+def _as_mapping(planner) -> dict:  # what a rename makes of each layer's name
+    pairs = [(layer.row['file'], layer.row['path']) for layer in _layers(planner)]
+    scopes = {old.rpartition('/')[0]: new.rpartition('/')[0] for old, new in pairs}
+    return {old: new for old, new in scopes.items() if old != new}
 
 
 def _unused_problems(planner, rest: list) -> list:
@@ -578,7 +592,7 @@ def _unused_problems(planner, rest: list) -> list:
     unused = [row['file'] for row in rest if row['status'] == 'unused']
     return [f'{n}: unused; everything in the file must be used: skip=.' for n in unused + lost]
 
-
+# %% ../../nbs/weights/80_planning.ipynb #88ecc6e3
 def _state_problems(planner) -> list:
     "Seeds draw the next numbers only; what a layer computes with must be the file's, or declared."
     if planner.asked.missing == 'fresh':
@@ -678,8 +692,10 @@ class _Trial:
         statuses = [(old['status'], new['status']) for old, new in self.rows]
         if any(_is_worse(*pair) for pair in statuses):
             return False
-        kept = not self.moved or is_renumbered(self.change.get('rename'))
-        return kept and not is_crossed(self.plan)
+        renumbered = is_renumbered(self.change.get('rename'))
+        if self.moved and not renumbered or is_crossed(self.plan):
+            return False
+        return not (renumbered and _runs_back(self.plan))
 
     def cost(self) -> tuple:
         return self.left, len(self.moved)
@@ -690,7 +706,7 @@ class _Trial:
             return f', and read {len(self.moved)} others from elsewhere'
         new = [_Layer(row) for old, row in self.rows if old['status'] == 'missing']
         moved = [layer for layer in new if layer.row['file'] and layer.is_moved()]
-        return _caution(self.added(), moved, self.plan) if moved else ''
+        return _caution(self.added(), moved) if moved else ''
 
     def added(self) -> list:  # rules that the plan before did not have
         now = _as_list(self.change.get('rename'))
@@ -780,12 +796,11 @@ def _is_turned(group: list) -> bool:
     return False
 
 # %% ../../nbs/weights/80_planning.ipynb #d51a614b
-def _caution(added: list, moved: list, plan: _Planner) -> str:
+def _caution(added: list, moved: list) -> str:
     "Where names alone do not tell, what does."
     if any(isinstance(rule, Mapping) for rule in added):
         return ', told by shapes alone: see that the layers are the same'
-    if RENUMBER in added and _runs_back(plan):
-        return ', by numbers that run against the order of the layers: see that each is meant'
+
     scopes = dict.fromkeys(map(_outermost, moved))
     if 'scope' in added and len(scopes) > 1:
         return ', where ' + ', '.join(scopes)
