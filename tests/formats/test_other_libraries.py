@@ -138,6 +138,28 @@ def test_a_net_computes_what_it_computed_there(tmp_path, case):
     np.testing.assert_allclose(model(x), y, atol=1e-5)
 
 
+def test_two_layers_of_a_class_read_one_picture(tmp_path):
+    """As the mean and the spread of a variational encoder do."""
+
+    class Encoder(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.flat = L.Conv2D(3, 3, name="conv"), L.Flatten()
+            self.mean, self.spread = L.Dense(2, name="mean"), L.Dense(2, name="spread")
+
+        def call(self, x):
+            x = self.flat(self.conv(x))
+            return self.mean(x), self.spread(x)
+
+    file, model = FILES["torch_nets"]["square"], Encoder()
+    model(np.zeros((1, 4, 4, 2), "float32"))
+    arrays = {f"{name}.{end}": file[f"fc.{end}"][:2] for name in ("mean", "spread") for end in ("weight", "bias")}
+    save_file(arrays | {name: a for name, a in file.items() if name.startswith("conv")}, tmp_path / "m.safetensors")
+    tl.restore(model, tmp_path / "m.safetensors", transform="torch")
+    for output in model(np.moveaxis(file["x"], 1, -1)):
+        np.testing.assert_allclose(output, file["y"][:, :2], atol=1e-5)
+
+
 def test_what_stands_before_every_name_is_proposed_to_go(tmp_path):
     arrays, model = FILES["torch_nets"]["steps"], keras.Sequential([keras.Input((6, 6, 3)), L.Conv2D(4, 3, name="layer1_0"), L.BatchNormalization(name="layer1_1")])
     save_file({name: np.ascontiguousarray(a) for name, a in arrays.items() if "." in name}, tmp_path / "m.safetensors")

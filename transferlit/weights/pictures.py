@@ -1,4 +1,4 @@
-"""Which features of a model are a picture laid out flat, so that their order depends on where a library puts channels.
+"""Which features of a model are a picture laid out flat: their order is that of its channels.
 
 Docs: https://transferlit.github.io/transferlit/weights/pictures.html.md"""
 
@@ -23,21 +23,30 @@ _SPATIAL = ('Conv', 'Pool', 'Padding', 'Cropping', 'UpSampling')
 _NORMS = (keras.layers.BatchNormalization, keras.layers.LayerNormalization)
 
 
+def _name(operation) -> str:
+    return type(operation).__name__
+
+
 def _is_spatial(operation) -> bool:
-    return any(word in type(operation).__name__ for word in _SPATIAL)
+    name = _name(operation)
+    return any(word in name for word in _SPATIAL)
 
 
 def _has_own_features(operation) -> bool:  # it makes others than it was given
-    return bool(getattr(operation, 'weights', ())) and not isinstance(operation, _NORMS)
+    weights = getattr(operation, 'weights', ())
+    return bool(weights) and not isinstance(operation, _NORMS)
 
 
 def _keeps_order(operation, before, after) -> bool:  # shapes of what goes in and comes out
-    turned = type(operation).__name__ in _TURNS
-    return not turned and not _has_own_features(operation) and tuple(before) == tuple(after)
+    if _name(operation) in _TURNS or _has_own_features(operation):
+        return False
+    return tuple(before) == tuple(after)
 
 
 def _mixes(shape: tuple) -> bool:  # do the two orders differ?
-    return None not in shape and shape[-1] > 1 and math.prod(shape[:-1]) > 1
+    if None in shape:
+        return False
+    return 1 < shape[-1] < math.prod(shape)
 
 # %% ../../nbs/weights/65_pictures.ipynb #f6e47b5b
 class _Graph:
@@ -48,10 +57,14 @@ class _Graph:
         for part in model._flatten_layers():
             graph = getattr(part, '_functional', None) or part
             for operation in getattr(graph, 'operations', ()):
-                self.nodes += [(operation, node) for node in operation._inbound_nodes]
-            if isinstance(part, keras.Model) and part is not model and part._inbound_nodes:
-                given = part._inbound_nodes[-1].input_tensors
-                self.outer |= {id(t): g for t, g in zip(graph.inputs or (), given)}
+                self.nodes += operation._inbound_nodes
+            if part is not model and isinstance(part, keras.Model):
+                self.enter(part, graph)
+
+    def enter(self, part, graph) -> None:
+        for node in part._inbound_nodes[-1:]:
+            inputs = map(id, graph.inputs or ())
+            self.outer |= dict(zip(inputs, node.input_tensors))
 
     def origin(self, tensor) -> tuple:  # the operation that made it, and what that was given
         tensor = self.outer.get(id(tensor), tensor)
@@ -63,7 +76,11 @@ class _Graph:
         return operation, given[0] if given else None
 
     def users(self, tensor) -> list:  # operations
-        return [op for op, node in self.nodes if any(t is tensor for t in node.input_tensors)]
+        found = []
+        for node in self.nodes:
+            if any(given is tensor for given in node.input_tensors):
+                found.append(node.operation)
+        return found
 
 # %% ../../nbs/weights/65_pictures.ipynb #dbf3f78b
 def _flattened(graph: _Graph, layer) -> tuple | None:
@@ -73,7 +90,7 @@ def _flattened(graph: _Graph, layer) -> tuple | None:
         operation, source = graph.origin(tensor)
         if source is None:
             return None
-        if type(operation).__name__ in ('Flatten', 'Reshape') and len(tensor.shape) == 2:
+        if _name(operation) in ('Flatten', 'Reshape') and len(tensor.shape) == 2:
             return _picture(graph, source)
         if not _keeps_order(operation, source.shape, tensor.shape):
             return None
@@ -85,26 +102,31 @@ def _picture(graph: _Graph, tensor) -> tuple | None:
     shape = tuple(tensor.shape[1:])
     while tensor is not None and _mixes(shape):
         operation, tensor = graph.origin(tensor)
-        if type(operation).__name__ in _TURNS:
+        if _name(operation) in _TURNS:
             return None
         if _is_spatial(operation):
-            first = getattr(operation, 'data_format', None) == 'channels_first'
-            return None if first else shape
+            order = getattr(operation, 'data_format', None)
+            return None if order == 'channels_first' else shape
         if tensor is None or _has_own_features(operation):
             return shape if len(shape) > 2 else None
     return None
 
 # %% ../../nbs/weights/65_pictures.ipynb #8627479c
 def _reshaped(graph: _Graph) -> Iterable:  # pairs of a layer and the picture its features become
-    for operation, node in graph.nodes:
-        if type(operation).__name__ != 'Reshape' or len(node.input_tensors[0].shape) != 2:
+    for node in graph.nodes:
+        if _name(node.operation) != 'Reshape':
             continue
-        made, tensor = node.output_tensors[0], node.input_tensors[0]
-        shape, users = tuple(made.shape[1:]), graph.users(made)
-        if not _mixes(shape) or not (len(shape) > 2 or any(map(_is_spatial, users))):
-            continue
-        if not any(type(user).__name__ in _TURNS for user in users):
-            yield from ((layer, shape) for layer in _makers(graph, tensor))
+        tensor, made = node.input_tensors[0], node.output_tensors[0]
+        if len(tensor.shape) == 2 and _becomes_picture(graph, made):
+            for layer in _makers(graph, tensor):
+                yield layer, tuple(made.shape[1:])
+
+
+def _becomes_picture(graph: _Graph, tensor) -> bool:
+    users = graph.users(tensor)
+    if not _mixes(tuple(tensor.shape[1:])) or any(_name(user) in _TURNS for user in users):
+        return False
+    return len(tensor.shape) > 3 or any(map(_is_spatial, users))
 
 
 def _makers(graph: _Graph, tensor) -> Iterable:  # up to the layer whose features they are
@@ -128,9 +150,14 @@ def _in_line(layers: list) -> tuple:  # dictionaries, as `picture_orders` has th
         elif layer.weights:
             before[id(layer)] = shape
             if _has_own_features(layer):
-                shape, made = None, []
+                made = []
+                shape = None if _could_follow(layer, shape) else shape
             made.append(layer)
     return before, after
+
+
+def _could_follow(layer, shape) -> bool:  # may a later layer of that size have its features?
+    return shape is None or layer.weights[0].shape[-1] == math.prod(shape)
 
 
 def _built_shape(layer) -> tuple:

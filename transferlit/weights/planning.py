@@ -541,15 +541,15 @@ def _epsilon_rows(planner: _Planner) -> list:
     for named in layer_paths(planner.model) if planner.library else ():
         epsilon = own_epsilon(planner.library, named.layer)
         if epsilon and named.path in restored:
-            why = f'{named.layer.epsilon:g} here; {planner.library} has {epsilon:g} unless told'
-            place = dict(path=f'{named.path}/epsilon', file=None, status='setting')
-            found.append(place | dict(shape=None, dtype='', why=why))
+            place = dict(path=f'{named.path}/epsilon', file=None)
+            why = f'0.001 here; {planner.library} has {epsilon:g} unless told'
+            found.append(place | dict(status='setting', shape=None, dtype='', why=why))
     return found
 
 
 def _restored(planner: _Planner) -> list:  # rows of the model's own variables
-    rows = planner.rows
-    return [r for r in rows if r['status'] == 'restored' and r['path'] in planner.variables]
+    rows = [row for row in planner.rows if row['path'] in planner.variables]
+    return [row for row in rows if row['status'] == 'restored']
 
 # %% ../../nbs/weights/80_planning.ipynb #d71a88a5
 _WHY = {
@@ -751,9 +751,10 @@ class _Layer:
     def is_moved(self) -> bool:  # by more than scopes around it
         mine, theirs = self.steps('path'), self.steps('file')
         count = min(len(mine), len(theirs))
-        words = ['/'.join(steps).replace('_', '/') for steps in (theirs, mine)]
-        alike = f'/{words[0]}'.endswith(f'/{words[1]}')  # `layer1_0` of a model, `layer1.0`
-        return mine[-count:] != theirs[-count:] and not alike
+        if mine[-count:] == theirs[-count:]:
+            return False
+        ends = ['_'.join(theirs[i:]) for i in range(len(theirs))]
+        return '_'.join(mine) not in ends  # `layer1_0` is `layer1.0` of a file
 
 
 def _layers(planner: _Planner) -> list:  # of `_Layer`, in the model's order
@@ -830,14 +831,16 @@ def _candidates(planner: _Planner) -> Iterable:  # pairs of words and the argume
     asked = planner.asked
     if asked.by != 'name':
         return
-    library = None if asked.transform else library_of(list(planner.usable))
-    if library:
-        yield f'transform={library!r}', dict(transform=library)
-    if asked.rename is None and (library or planner.library):  # `module.`, `bert.`, ...
-        change = dict(transform=library or asked.transform, rename='scope')
-        words = f'transform={library!r}, rename={"scope"!r}' if library else "rename='scope'"
+    if asked.transform is not None:
+        if planner.library and asked.rename is None:  # `module.`, `bert.`, ...
+            yield "rename='scope'", dict(rename='scope')
+        return
+    if library := library_of(list(planner.usable)):
+        words, change = f'transform={library!r}', dict(transform=library)
         yield words, change
-    for rename in _renames(planner) if asked.transform is None else ():
+        if asked.rename is None:
+            yield f"{words}, rename='scope'", change | dict(rename='scope')
+    for rename in _renames(planner):
         yield f'rename={rename!r}', dict(rename=rename)
 
 
