@@ -1,6 +1,6 @@
-"""What PyTorch and Flax compute, layer by layer: `python make_other_libraries.py torch` (or `flax`) where that is installed.
+"""What PyTorch and Flax compute, layer by layer: `python make_other_libraries.py torch` (or `torch_nets`, `flax`) where that is installed.
 
-Writes fixtures/torch.npz or fixtures/flax.npz: `lstm|l.weight_ih_l0` is an array of the file, `lstm|x` and `lstm|y` what goes in and comes out.
+Writes fixtures/torch.npz, torch_nets.npz or flax.npz: `lstm|l.weight_ih_l0` is an array of the file, `lstm|x` and `lstm|y` what goes in and comes out.
 """
 import sys
 from pathlib import Path
@@ -58,6 +58,48 @@ def make_torch():
         made.update({f"resize_{name}|x": grid.numpy(), f"resize_{name}|y": torch.cat([grid[:, :1], new], 1).numpy()})
 
 
+def make_torch_nets():
+    """Several layers, as whole models have them: what is between layers and what their names are matter here."""
+    from collections import OrderedDict
+
+    import torch
+    from torch import nn
+    from torch.nn.utils import parametrizations, spectral_norm, weight_norm
+
+    torch.manual_seed(0)
+
+    def put(name, x, prefix="", call=lambda net, x: net(x), **layers):
+        net = nn.Sequential(OrderedDict(layers)).eval()
+        for key, value in net.state_dict().items():
+            if "running" in key or "bn" in key and value.dtype.is_floating_point:
+                value.copy_(torch.rand_like(value) + 0.5)
+        with torch.no_grad():
+            y = call(net, x)
+        made.update({f"{name}|{prefix}{key}": value.numpy() for key, value in net.state_dict().items()})
+        made.update({f"{name}|x": x.numpy(), f"{name}|y": y.numpy()})
+
+    r, conv = torch.randn, nn.Conv2d
+    put("flat", r(2, 2, 5, 5), conv=conv(2, 3, 3), pool=nn.MaxPool2d(2, 1), flat=nn.Flatten(), bn=nn.BatchNorm1d(12), fc=nn.Linear(12, 4))
+    put("square", r(2, 2, 4, 4), conv=conv(2, 3, 3), flat=nn.Flatten(), fc=nn.Linear(12, 12))
+    put("line", r(2, 3, 8), conv=nn.Conv1d(3, 4, 3), flat=nn.Flatten(), fc=nn.Linear(24, 4))
+    put("words", torch.randint(0, 7, (3, 5)), emb=nn.Embedding(7, 4), flat=nn.Flatten(), fc=nn.Linear(20, 4))
+    put("colours", r(2, 3, 4, 4), flat=nn.Flatten(), fc=nn.Linear(48, 4))
+    put("drawn", r(3, 5), fc=nn.Linear(5, 36), bn=nn.BatchNorm1d(36), relu=nn.ReLU(), view=nn.Unflatten(1, (4, 3, 3)), up=nn.ConvTranspose2d(4, 2, 3, 2))
+    apart = nn.Sequential(OrderedDict(depthwise=conv(4, 8, 3, groups=4), pointwise=conv(8, 5, 1)))
+    put("apart", r(2, 4, 6, 6), block=apart)
+    put("normed", r(3, 4), a=weight_norm(nn.Linear(4, 4)), b=parametrizations.weight_norm(nn.Linear(4, 4)), c=spectral_norm(nn.Linear(4, 4)), d=parametrizations.spectral_norm(nn.Linear(4, 4)))
+    put("stacked", r(2, 5, 4), rnn=nn.GRU(4, 4, 2, batch_first=True), call=lambda net, x: net(x)[0])
+    put("steps", r(2, 3, 6, 6), prefix="module.", layer1=nn.Sequential(conv(3, 4, 3), nn.BatchNorm2d(4)), layer2=nn.Sequential(conv(4, 4, 3), nn.BatchNorm2d(4)))
+
+    heads = lambda t: t.view(*t.shape[:2], 2, 4).transpose(1, 2)
+    look = lambda *qkv: nn.functional.scaled_dot_product_attention(*map(heads, qkv)).transpose(1, 2).flatten(2)
+    attention = lambda **layers: nn.ModuleDict(layers)
+    put("fused", r(2, 5, 8), attn=attention(qkv=nn.Linear(8, 24), proj=nn.Linear(8, 8)), call=lambda net, x: net.attn["proj"](look(*net.attn["qkv"](x).chunk(3, -1))))
+    three = {step: nn.Linear(8, 8) for step in ("query", "key", "value")}
+    put("bert", r(2, 5, 8), attention=attention(self=nn.ModuleDict(three), output=nn.ModuleDict(dict(dense=nn.Linear(8, 8)))),
+        call=lambda net, x: net.attention["output"]["dense"](look(*(net.attention["self"][step](x) for step in three))))
+
+
 def make_flax():
     import jax
     import jax.numpy as jnp
@@ -95,5 +137,5 @@ def make_flax():
 
 if __name__ == "__main__":
     library = sys.argv[1]
-    dict(torch=make_torch, flax=make_flax)[library]()
+    dict(torch=make_torch, torch_nets=make_torch_nets, flax=make_flax)[library]()
     np.savez_compressed(Path(__file__).parent / "fixtures" / f"{library}.npz", **made)

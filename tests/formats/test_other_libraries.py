@@ -26,7 +26,7 @@ def read(library):
     return found
 
 
-FILES = {library: read(library) for library in ("torch", "flax")}
+FILES = {library: read(library) for library in ("torch", "torch_nets", "flax")}
 LAYERS = {
     "dense": lambda: L.Dense(5, name="l"), "conv1d": lambda: L.Conv1D(4, 3, name="l"), "conv2d": lambda: L.Conv2D(3, 3, name="l"),
     "conv2d_groups": lambda: L.Conv2D(6, 3, groups=2, name="l"), "conv3d": lambda: L.Conv3D(2, 2, name="l"),
@@ -56,7 +56,7 @@ def build_layers(kind, channels):
     return [make("l0"), make("l1")] if how == "two" else [make("l")]
 
 
-CASES = [(library, kind) for library, file in FILES.items() for kind in file if not kind.startswith("resize")]
+CASES = [(library, kind) for library in ("torch", "flax") for kind in FILES[library] if not kind.startswith("resize")]
 
 
 @pytest.mark.parametrize("library, kind", CASES)
@@ -73,6 +73,111 @@ def test_a_layer_computes_what_it_computed_there(tmp_path, library, kind):
     assert not refused.ok and (rename or f"transform={library!r}" in str(refused.problems))
     tl.restore(model, tmp_path / "m.safetensors", transform=library, rename=rename)
     np.testing.assert_allclose(model(x), y, atol=1e-5)
+
+
+class Tripled(L.Dense):
+    pass
+
+
+class Flat(keras.Model):
+    """The same layers as a class has them, which says nothing of the order of its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = [L.Conv2D(3, 3, name="conv"), L.Flatten(), L.Dense(12, name="fc")]
+
+    def call(self, x):
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+def nested():
+    base = keras.Sequential([keras.Input((4, 4, 2)), L.Conv2D(3, 3, name="conv"), L.Flatten(), L.Dropout(0.1)], name="base")
+    return [base, keras.Sequential([keras.Input((12,)), Tripled(12, name="fc")], name="head")]
+
+
+def attended(name):
+    inputs = keras.Input((5, 8))
+    return keras.Model(inputs, L.MultiHeadAttention(2, 4, name=name)(inputs, inputs))
+
+
+norm = lambda name: L.BatchNormalization(epsilon=1e-5, name=name)
+gru = lambda name: L.GRU(4, return_sequences=True, name=name)
+NETS = {  # the net of PyTorch, the layers here, and more arguments
+    "flat": ("flat", lambda: [L.Conv2D(3, 3, name="conv"), L.MaxPool2D(2, 1), L.Flatten(), norm("bn"), L.Dense(4, name="fc")], {}),
+    "square": ("square", lambda: [L.Conv2D(3, 3, name="conv"), L.Flatten(), L.Dense(12, name="fc")], {}),
+    "turned by hand": ("square", lambda: [L.Conv2D(3, 3, name="conv"), L.Permute((3, 1, 2)), L.Flatten(), L.Dense(12, name="fc")], {}),
+    "nested": ("square", nested, dict(rename=[("^conv", "base/conv"), ("^fc", "head/fc")])),
+    "class": ("square", Flat, {}),
+    "line": ("line", lambda: [L.Conv1D(4, 3, name="conv"), L.Flatten(), L.Dense(4, name="fc")], {}),
+    "words": ("words", lambda: [L.Embedding(7, 4, name="emb"), L.Flatten(), L.Dense(4, name="fc")], {}),
+    "colours": ("colours", lambda: [L.Flatten(), L.Dense(4, name="fc")], {}),
+    "drawn": ("drawn", lambda: [L.Dense(36, name="fc"), norm("bn"), L.ReLU(), L.Reshape((3, 3, 4)), L.Conv2DTranspose(2, 3, strides=2, name="up")], {}),
+    "apart": ("apart", lambda: [L.SeparableConv2D(5, 3, depth_multiplier=2, name="block")], {}),
+    "normed": ("normed", lambda: [L.Dense(4, name=name) for name in "abcd"], {}),
+    "cells": ("stacked", lambda: [L.RNN([L.GRUCell(4), L.GRUCell(4)], return_sequences=True, name="rnn")], {}),
+    "layers": ("stacked", lambda: [gru("rnn"), gru("top")], dict(rename=(r"^rnn/(.*)_l1", r"top/\1_l0"))),
+    "steps": ("steps", lambda: [L.Conv2D(4, 3, name="layer1_0"), norm("layer1_1"), L.Conv2D(4, 3, name="layer2.0"), norm("layer2.1")], dict(rename="scope")),
+    "fused": ("fused", lambda: attended("attn"), {}),
+    "bert": ("bert", lambda: attended("attention"), {}),
+}
+
+
+@pytest.mark.parametrize("case", NETS)
+def test_a_net_computes_what_it_computed_there(tmp_path, case):
+    """Or says what it cannot know: never another output."""
+    net, make, more = NETS[case]
+    arrays = dict(FILES["torch_nets"][net])
+    x, y = (np.moveaxis(a, 1, -1) if a.ndim == 4 or net == "line" and a.ndim == 3 else a for a in (arrays.pop("x"), arrays.pop("y")))
+    made = make()
+    model = made if isinstance(made, keras.Model) else keras.Sequential([keras.Input(x.shape[1:]), *made])
+    model(x)
+    save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, tmp_path / "m.safetensors")
+    tl.restore(model, tmp_path / "m.safetensors", transform="torch", **more)
+    np.testing.assert_allclose(model(x), y, atol=1e-5)
+
+
+def test_two_layers_of_a_class_read_one_picture(tmp_path):
+    """As the mean and the spread of a variational encoder do."""
+
+    class Encoder(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.flat = L.Conv2D(3, 3, name="conv"), L.Flatten()
+            self.mean, self.spread = L.Dense(2, name="mean"), L.Dense(2, name="spread")
+
+        def call(self, x):
+            x = self.flat(self.conv(x))
+            return self.mean(x), self.spread(x)
+
+    file, model = FILES["torch_nets"]["square"], Encoder()
+    model(np.zeros((1, 4, 4, 2), "float32"))
+    arrays = {f"{name}.{end}": file[f"fc.{end}"][:2] for name in ("mean", "spread") for end in ("weight", "bias")}
+    save_file(arrays | {name: a for name, a in file.items() if name.startswith("conv")}, tmp_path / "m.safetensors")
+    tl.restore(model, tmp_path / "m.safetensors", transform="torch")
+    for output in model(np.moveaxis(file["x"], 1, -1)):
+        np.testing.assert_allclose(output, file["y"][:, :2], atol=1e-5)
+
+
+def test_what_stands_before_every_name_is_proposed_to_go(tmp_path):
+    arrays, model = FILES["torch_nets"]["steps"], keras.Sequential([keras.Input((6, 6, 3)), L.Conv2D(4, 3, name="layer1_0"), L.BatchNormalization(name="layer1_1")])
+    save_file({name: np.ascontiguousarray(a) for name, a in arrays.items() if "." in name}, tmp_path / "m.safetensors")
+    assert "transform='torch', rename='scope' would find everything that is missing." in tl.plan(model, tmp_path / "m.safetensors").problems
+    plan = tl.plan(model, tmp_path / "m.safetensors", transform="torch", rename="scope")
+    assert plan.ok and [row["why"] for row in plan.of("setting")] == ["0.001 here; torch has 1e-05 unless told"]
+    with pytest.raises(ValueError, match="at least one name"):
+        tl.plan(model, tmp_path / "m.safetensors", transform="torch", rename=(r"module\.", ""))
+
+
+def test_a_library_with_exceptions(tmp_path):
+    """`c_proj` of GPT-2 lies as in Keras, in a file of PyTorch; square, so that nothing else tells."""
+    arrays = {"fc.weight": np.arange(9.0).reshape(3, 3), "c_proj.weight": np.arange(9.0).reshape(3, 3)}
+    save_file(arrays, tmp_path / "m.safetensors")
+    model = keras.Sequential([keras.Input((3,)), *(L.Dense(3, use_bias=False, name=name) for name in ("fc", "c_proj"))])
+    tl.restore(model, tmp_path / "m.safetensors", transform=["torch", {"c_proj/kernel": "same"}])
+    np.testing.assert_array_equal(model.get_layer("fc").kernel, arrays["fc.weight"].T)
+    np.testing.assert_array_equal(model.get_layer("c_proj").kernel, arrays["c_proj.weight"])
 
 
 @pytest.mark.parametrize("size", ["larger", "smaller"])

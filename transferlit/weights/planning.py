@@ -54,10 +54,11 @@ from transferlit.weights.state import (
     plan_state,
 )
 from transferlit.weights.transforms import (
-    LIBRARIES,
     TRANSFORMS,
+    library_and_rules,
     library_hits,
     library_of,
+    own_epsilon,
     transformed,
     unknown_transform,
 )
@@ -250,6 +251,7 @@ class _Sources:
     def __init__(self, model, weights: Weights, asked: Asked):
         self.model, self.weights, self.asked = model, weights, asked
         self.variables, self.state = by_path(model), model_state(model)
+        self.library, self.rules = library_and_rules(asked.transform)
         self.settings = model_settings(model) if weights.about.get('config') else {}
         names = [*self.variables, *self.state, *self.settings]
         self.wanted = set(self.chosen(asked.only, names, names))
@@ -275,8 +277,8 @@ class _Sources:
         if asked.by == 'position':
             paths = [p for p in self.variables if p in self.wanted and p not in self.declared]
             return hits_by_position(self.model, paths, self.weights, self.usable)
-        if isinstance(asked.transform, str):
-            return library_hits(self.model, self.usable, asked.transform, asked.rename)
+        if self.library:
+            return library_hits(self.model, self.usable, self.library, asked.rename)
         loose = asked.mismatched == 'fresh'
         return hits_by_name(self.model, self.usable, asked.rename, loose)
 
@@ -295,9 +297,6 @@ class _Sources:
             found = self.averaged()
         elif self.asked.by == 'name':
             found = merge_hits(self.model, found, self.usable, self.file_state)
-        rules = self.asked.transform
-        if rules is None or isinstance(rules, str):
-            return found
         return {p: [self.changed(p, hit) for hit in hits] for p, hits in found.items()}
 
     def averaged(self) -> dict:
@@ -309,8 +308,9 @@ class _Sources:
         return {p: [h for h in hits if h.name not in self.passed] for p, hits in found.items()}
 
     def changed(self, path: str, hit: Hit) -> Hit:
-        for pattern, rule in self.asked.transform.items():
+        for pattern, rule in self.rules.items():
             if match_one(pattern, path):
+                hit = Hit(hit.name, self.weights[hit.name]) if self.library else hit
                 return transformed(hit, rule, self.variables[path])
         return hit
 
@@ -323,17 +323,13 @@ def match_one(pattern: str, path: str) -> bool:  # whole, itself or what is abov
 
 def _check_transform(asked: Asked, variables: dict) -> None:
     "Raises ValueError for a library or a name that is not known, or a pattern of nothing."
-    rules = asked.transform
-    if isinstance(rules, str):
-        if rules not in LIBRARIES or asked.by == 'position':
-            raise ValueError(unknown_transform(rules))
-    elif isinstance(rules, Mapping):
-        for pattern, rule in rules.items():
-            match(pattern, variables)
-            if not callable(rule) and rule not in TRANSFORMS:
-                raise ValueError(unknown_transform(rule))
-    elif rules is not None:
-        raise ValueError(unknown_transform(rules))
+    library, rules = library_and_rules(asked.transform)
+    if library and asked.by == 'position':
+        raise ValueError(unknown_transform(library))
+    for pattern, rule in rules.items():
+        match(pattern, variables)
+        if not callable(rule) and rule not in TRANSFORMS:
+            raise ValueError(unknown_transform(rule))
 
 # %% ../../nbs/weights/80_planning.ipynb #85794834
 class _Planner(_Sources):
@@ -536,7 +532,24 @@ def state_rows(planner: _Planner) -> list:
         why = 'kept: declared by fresh=' if declared else row.why
         place = dict(path=None, file=row.path) if row.lost else dict(path=row.path, file=None)
         found.append(place | dict(status=row.kind, shape=None, dtype='', why=why))
+    return found + _epsilon_rows(planner)
+
+
+def _epsilon_rows(planner: _Planner) -> list:
+    "A normalization left as Keras has it, whose values come from where another number is usual."
+    restored, found = {row['path'].rpartition('/')[0] for row in _restored(planner)}, []
+    for named in layer_paths(planner.model) if planner.library else ():
+        epsilon = own_epsilon(planner.library, named.layer)
+        if epsilon and named.path in restored:
+            place = dict(path=f'{named.path}/epsilon', file=None)
+            why = f'0.001 here; {planner.library} has {epsilon:g} unless told'
+            found.append(place | dict(status='setting', shape=None, dtype='', why=why))
     return found
+
+
+def _restored(planner: _Planner) -> list:  # rows of the model's own variables
+    rows = [row for row in planner.rows if row['path'] in planner.variables]
+    return [row for row in rows if row['status'] == 'restored']
 
 # %% ../../nbs/weights/80_planning.ipynb #d71a88a5
 _WHY = {
@@ -738,14 +751,15 @@ class _Layer:
     def is_moved(self) -> bool:  # by more than scopes around it
         mine, theirs = self.steps('path'), self.steps('file')
         count = min(len(mine), len(theirs))
-        return mine[-count:] != theirs[-count:]
+        if mine[-count:] == theirs[-count:]:
+            return False
+        ends = ['_'.join(theirs[i:]) for i in range(len(theirs))]
+        return '_'.join(mine) not in ends  # `layer1_0` is `layer1.0` of a file
 
 
 def _layers(planner: _Planner) -> list:  # of `_Layer`, in the model's order
     layers = {}
-    for row in planner.rows:
-        if row['status'] != 'restored' or row['path'] not in planner.variables:
-            continue
+    for row in _restored(planner):
         scope, _, leaf = row['path'].rpartition('/')
         layer = layers.setdefault(scope, _Layer(row))
         layer.shapes += ((leaf, row['shape']),)
@@ -815,10 +829,17 @@ def _outermost(layer: _Layer) -> str:
 # %% ../../nbs/weights/80_planning.ipynb #9ac96633
 def _candidates(planner: _Planner) -> Iterable:  # pairs of words and the argument
     asked = planner.asked
-    if asked.by != 'name' or asked.transform is not None:
+    if asked.by != 'name':
+        return
+    if asked.transform is not None:
+        if planner.library and asked.rename is None:  # `module.`, `bert.`, ...
+            yield "rename='scope'", dict(rename='scope')
         return
     if library := library_of(list(planner.usable)):
-        yield f'transform={library!r}', dict(transform=library)
+        words, change = f'transform={library!r}', dict(transform=library)
+        yield words, change
+        if asked.rename is None:
+            yield f"{words}, rename='scope'", change | dict(rename='scope')
     for rename in _renames(planner):
         yield f'rename={rename!r}', dict(rename=rename)
 

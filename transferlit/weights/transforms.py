@@ -19,16 +19,17 @@ from ..errors import see
 from transferlit.weights.matching import (
     Hit,
     Mapped,
-    apply_rules,
     layer_paths,
     own_variables,
-    rules_of,
+    rename_all,
 )
+from .pictures import channels_last, picture_orders
 from .writing import host
 from ..paths import by_path
 
 # %% auto #0
-__all__ = ['TRANSFORMS', 'LIBRARIES', 'transformed', 'unknown_transform', 'Recipe', 'library_hits', 'library_of']
+__all__ = ['TRANSFORMS', 'LIBRARIES', 'transformed', 'unknown_transform', 'library_and_rules', 'Recipe', 'library_hits',
+           'own_epsilon', 'library_of']
 
 # %% ../../nbs/weights/70_transforms.ipynb #afd165f4
 def _transpose(array: np.ndarray, own: np.ndarray) -> np.ndarray:
@@ -134,9 +135,22 @@ def transformed(
 def unknown_transform(rule) -> str:
     choices = ', '.join(map(repr, [*TRANSFORMS, *LIBRARIES]))
     return (
-        'A transform must be a mapping from patterns over paths to functions or names, or a'
-        f' library: {choices}. {see("transform")} Received: {rule!r}.'
+        'A transform must be a mapping from patterns over paths to functions or names, a library,'
+        f' or both, [library, mapping]: {choices}. {see("transform")} Received: {rule!r}.'
     )
+
+# %% ../../nbs/weights/70_transforms.ipynb #33d48767
+def library_and_rules(
+    transform,  # as a plan takes it
+) -> tuple:  # the library or None, and the mapping of what is changed otherwise
+    "Raises ValueError where it is neither, nor both."
+    if transform is None or isinstance(transform, Mapping):
+        return None, transform or {}
+    given = (transform, {}) if isinstance(transform, str) else transform
+    both = isinstance(given, (list, tuple)) and list(map(type, given)) == [str, dict]
+    if not both or given[0] not in LIBRARIES:
+        raise ValueError(unknown_transform(transform))
+    return tuple(given)
 
 # %% ../../nbs/weights/70_transforms.ipynb #ca264908
 @dataclass(frozen=True)
@@ -168,26 +182,39 @@ def _spread(name: str, layer) -> Recipe:  # a slope for each channel, or one for
 _KERNELS = ('Dense', 'Conv1D', 'Conv2D', 'Conv3D')
 _TRANSPOSED = ('Conv1DTranspose', 'Conv2DTranspose', 'Conv3DTranspose')
 _DEPTHWISE = ('DepthwiseConv1D', 'DepthwiseConv2D')
+_SEPARABLE = ('SeparableConv1D', 'SeparableConv2D')
 _NORMS = ('BatchNormalization', 'LayerNormalization', 'GroupNormalization')
-_ATTENTION = {'query': 0, 'key': 1, 'value': 2}
+_CELLS = ('LSTMCell', 'GRUCell', 'SimpleRNNCell')
+_OTHERS = ('Embedding', 'PReLU', 'EinsumDense')
+_KINDS = {*_KERNELS, *_TRANSPOSED, *_DEPTHWISE, *_SEPARABLE, *_NORMS, *_CELLS, *_OTHERS}
 
 
-def _torch(layer, variable: str, path: str) -> Recipe | None:  # None: not known
-    kind = type(layer).__name__
+def _kind(layer) -> str:  # its class, or the one of these that it derives from
+    names = [base.__name__ for base in type(layer).__mro__]
+    return next((name for name in names if name in _KINDS), '')
+
+# %% ../../nbs/weights/70_transforms.ipynb #4f92c462
+def _torch(layer, variable: str, path: str) -> Recipe | list | None:  # None: not known
+    kind = _kind(layer)
     if kind in (*_KERNELS, *_TRANSPOSED):
-        return {'kernel': _turned('weight'), 'bias': _as_is('bias')}.get(variable)
+        return _torch_kernel(variable, kind in _TRANSPOSED)
     if kind in _DEPTHWISE:
         split = Recipe(('weight',), lambda a: _torch_depthwise(a, layer), 'channels split')
         return {'kernel': split, 'bias': _as_is('bias')}.get(variable)
+    if kind in _SEPARABLE:
+        return _torch_separable(layer, variable)
     if kind in _NORMS:
         return _TORCH_NORM.get(variable)
     if kind == 'Embedding':
-        return _as_is('weight')
+        return {'embeddings': _as_is('weight')}.get(variable)
     if kind == 'PReLU':
         return _spread('weight', layer)
     if kind == 'EinsumDense':
         return _torch_attention(layer, variable, path.rpartition('/')[2])
-    return _torch_cell(layer, variable, '_reverse' if _is_backward(path) else '')
+    if kind in _CELLS:
+        return _torch_cell(layer, variable, '_reverse' if _is_backward(path) else '')
+    own = variable not in ('kernel', 'weight')  # a class of one's own: under the same name
+    return _as_is(variable) if own else None
 
 # %% ../../nbs/weights/70_transforms.ipynb #4a32014e
 _TORCH_NORM = {
@@ -202,29 +229,101 @@ def _is_backward(path: str) -> bool:  # `both/backward_lstm/lstm_cell`
     return '/backward_' in f'/{path}'
 
 # %% ../../nbs/weights/70_transforms.ipynb #233b6b66
+def _torch_kernel(variable: str, transposed: bool) -> Recipe | list | None:
+    "A plain kernel, or what weight and spectral normalization keep instead of it."
+    if variable == 'bias':
+        return _as_is('bias')
+    if variable != 'kernel':
+        return None
+    normed = lambda g, v: _transpose(_of_length(g, v), None)
+    spectral = lambda a, u, v: _transpose(_of_norm_one(a, u, v, transposed), None)
+    now = 'parametrizations/weight/'
+    return [
+        _turned('weight'),
+        Recipe(('weight_g', 'weight_v'), normed, _NORMED),
+        Recipe((f'{now}original0', f'{now}original1'), normed, _NORMED),
+        Recipe(('weight_orig', 'weight_u', 'weight_v'), spectral, _SPECTRAL),
+        Recipe((f'{now}original', f'{now}0/_u', f'{now}0/_v'), spectral, _SPECTRAL),
+    ]
+
+
+_NORMED, _SPECTRAL = 'brought to its length, transposed', 'by its spectral norm, transposed'
+
+
+def _of_length(lengths: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    axes = tuple(i for i in range(directions.ndim) if lengths.ndim == 0 or lengths.shape[i] == 1)
+    with np.errstate(invalid='ignore'):
+        return lengths * directions / np.sqrt((directions**2).sum(axes, keepdims=True))
+
+
+def _of_norm_one(array, left, right, transposed: bool) -> np.ndarray:
+    rows = np.swapaxes(array, 0, 1) if transposed else array
+    with np.errstate(invalid='ignore'):
+        return array / (left @ rows.reshape(len(left), -1) @ right)
+
+# %% ../../nbs/weights/70_transforms.ipynb #8ff821f1
+_DEPTHS = 'depthwise', 'conv_dw', 'dw', 'conv1', '0'
+_POINTS = 'pointwise', 'conv_pw', 'pw', '1'
+
+
+def _torch_separable(layer, variable: str) -> list:
+    "Two convolutions, one after the other; the first one's bias goes through the second."
+    if variable == 'depthwise_kernel':
+        split = lambda a: _torch_depthwise(a, layer)
+        return [Recipe((f'{name}/weight',), split, 'channels split') for name in _DEPTHS]
+    if variable == 'pointwise_kernel':
+        return [_turned(f'{name}/weight') for name in _POINTS]
+    through = lambda a, w, b: b + w.reshape(len(w), -1) @ a
+    both = [
+        Recipe((f'{one}/bias', f'{two}/weight', f'{two}/bias'), through, 'both biases')
+        for one in _DEPTHS
+        for two in _POINTS
+    ]
+    return both + [_as_is(f'{name}/bias') for name in _POINTS]
+
+
 def _torch_depthwise(array: np.ndarray, layer) -> np.ndarray:
     "(channels x multiplier, 1, ...) to (..., channels, multiplier)."
     split = array.reshape(-1, layer.depth_multiplier, *array.shape[2:])
     return np.moveaxis(split, (0, 1), (-2, -1))
 
 
-def _torch_attention(layer, variable: str, step: str) -> Recipe | None:
-    "The projections of `nn.MultiheadAttention`, which keeps three in one."
-    shape = tuple(getattr(layer, variable).shape)
+_ATTENTION = {'query': 0, 'key': 1, 'value': 2}
+_FUSED = 'in_proj_{}', 'qkv/{}'
+_APART = '{0}/{2}', 'self/{0}/{2}', '{1}_proj/{2}', 'to_{1}/{2}', '{0}_proj/{2}'
+
+# %% ../../nbs/weights/70_transforms.ipynb #84f568df
+_OUT = (
+    'out_proj/{}',
+    'proj/{}',
+    'attention_output/{}',
+    'output/dense/{}',
+    'o_proj/{}',
+    'to_out/0/{}',
+    'dense/{}',
+)
+
+# %% ../../nbs/weights/70_transforms.ipynb #f47c695f
+def _torch_attention(layer, variable: str, step: str) -> list | None:
+    "The projections of an attention, which others keep apart or three in one."
+    shape, end = tuple(getattr(layer, variable).shape), {'kernel': 'weight'}.get(variable, variable)
+    whole = lambda a: a.T.reshape(shape)
     if step == 'attention_output':
-        name = f'out_proj/{"weight" if variable == "kernel" else "bias"}'
-        return Recipe((name,), lambda a: a.T.reshape(shape), 'transposed, by heads')
+        return [Recipe((n.format(end),), whole, 'transposed, by heads') for n in _OUT]
     if step not in _ATTENTION:
         return None
-    name = f'in_proj_{"weight" if variable == "kernel" else "bias"}'
     part = lambda a: np.split(a, 3)[_ATTENTION[step]].T.reshape(shape)
-    return Recipe((name,), part, f'the part of the {step}, by heads')
+    apart = [name.format(step, step[0], end) for name in _APART]
+    fused = f'the part of the {step}, by heads'
+    return [
+        *(Recipe((name.format(end),), part, fused) for name in _FUSED),
+        *(Recipe((name,), whole, 'transposed, by heads') for name in apart),
+    ]
 
 # %% ../../nbs/weights/70_transforms.ipynb #017b1fde
 def _torch_cell(layer, variable: str, end: str) -> Recipe | None:
-    kind, units = type(layer).__name__, getattr(layer, 'units', 0)
-    reset_before = kind == 'GRUCell' and not layer.reset_after
-    if kind not in ('LSTMCell', 'GRUCell', 'SimpleRNNCell') or reset_before:
+    kind, units = _kind(layer), getattr(layer, 'units', 0)
+    if kind == 'GRUCell' and not layer.reset_after:
         return None
     order = (1, 0, 2) if kind == 'GRUCell' else None  # PyTorch: reset, update, new
     gates = lambda a: _reorder(a, units, order)
@@ -247,7 +346,7 @@ def _reorder(array: np.ndarray, units: int, order: tuple | None) -> np.ndarray:
 
 # %% ../../nbs/weights/70_transforms.ipynb #04e89502
 def _flax(layer, variable: str, path: str) -> Recipe | None:
-    kind = type(layer).__name__
+    kind = _kind(layer)
     if kind in _KERNELS:
         return {'kernel': _as_is('kernel'), 'bias': _as_is('bias')}.get(variable)
     if kind in _DEPTHWISE:
@@ -326,7 +425,7 @@ _FLAX_CELLS = {'LSTMCell': _flax_lstm, 'GRUCell': _flax_gru, 'SimpleRNNCell': _f
 # %% ../../nbs/weights/70_transforms.ipynb #5f60752a
 def _cudnn(layer, variable: str, path: str) -> Recipe | None:
     "`CuDNNLSTM` and `CuDNNGRU` of Keras 2."
-    kind, units = type(layer).__name__, getattr(layer, 'units', 0)
+    kind, units = _kind(layer), getattr(layer, 'units', 0)
     if kind not in ('LSTMCell', 'GRUCell') or (kind == 'GRUCell' and not layer.reset_after):
         return None
     halves = lambda a: a.reshape(2, -1) if kind == 'GRUCell' else sum(np.split(a, 2))
@@ -359,23 +458,62 @@ def library_hits(
     rename=None,  # how the names of the file become the model's
 ) -> dict:  # path to a list of `Hit`
     "What of another library's file makes each variable, by the kind of its layer."
-    names, hits = _read(usable, library, rename), {}
+    names, hits = _Names(_read(usable, library, rename)), {}
     path_of = {id(v): p for p, v in by_path(model).items()}
+    kitchen = _Kitchen(model, library)
     for named in layer_paths(model):
         for variable in own_variables(named.layer).values():
-            leaf = variable.path.rpartition('/')[2]
-            recipe = LIBRARIES[library](named.layer, leaf, named.path)
-            path = path_of.get(id(variable))
-            if path is not None and recipe is not None:
-                found = _cooked(recipe, _bases(named), names, usable)
-                hits.setdefault(path, found[:1] if found else [])
+            path, leaf = path_of.get(id(variable)), variable.path.rpartition('/')[2]
+            recipes = kitchen.recipes(named, leaf) if path is not None else []
+            if recipes:
+                found = (_cooked(one, _bases(named), names, usable) for one in recipes)
+                hits.setdefault(path, next(filter(None, found), []))
     return hits
+
+# %% ../../nbs/weights/70_transforms.ipynb #64b32e09
+class _Kitchen:
+    "What makes each variable, as far as it depends on the rest of the model."
+
+    def __init__(self, model, library: str):
+        self.recipe, self.before, self.after, self.depth = LIBRARIES[library], {}, {}, {}
+        if library == 'torch':
+            self.before, self.after = picture_orders(model)
+            for named in layer_paths(model):
+                cells = getattr(named.layer, 'cells', ())
+                self.depth |= {id(cell): i for i, cell in enumerate(cells)}
+
+    def recipes(self, named, leaf: str) -> list:
+        found = self.recipe(named.layer, leaf, named.path) or []
+        found = found if isinstance(found, list) else [found]
+        found = [_deeper(one, self.depth.get(id(named.layer), 0)) for one in found]
+        before, after = (side.get(id(named.layer)) for side in (self.before, self.after))
+        return [_reordered(one, leaf, before, after) for one in found]
+
+
+def _deeper(recipe: Recipe, depth: int) -> Recipe:
+    "Of a stack of cells, as PyTorch numbers its layers."
+    names = [re.sub('_l0(?=$|_)', f'_l{depth}', name) for name in recipe.names]
+    return replace(recipe, names=tuple(names))
+
+# %% ../../nbs/weights/70_transforms.ipynb #d0e75812
+def _reordered(recipe: Recipe, leaf: str, before, after) -> Recipe:
+    "Features that are a picture laid out flat, channels last."
+    if not before and not after:
+        return recipe
+
+    def make(*arrays):
+        array = recipe.make(*arrays)
+        if before and (leaf == 'kernel' or not after):
+            array = channels_last(array, 0, before) if leaf != 'bias' else array
+        return channels_last(array, -1, after) if after else array
+
+    return replace(recipe, make=make, words=f'{recipe.words}, channels last')
 
 # %% ../../nbs/weights/70_transforms.ipynb #844a1daa
 def _bases(named) -> list:  # where the file may have the layer: a cell's weights lie with its RNN
-    cell = type(named.layer).__name__.endswith('Cell')
+    cell = _kind(named.layer) in _CELLS
     ends = [named.path, *sorted(named.paths - {named.path})]
-    if cell or type(named.layer).__name__ == 'EinsumDense':
+    if cell or _kind(named.layer) == 'EinsumDense':
         above = [p.rpartition('/')[0] for p in ends]
         ends += above
         ends += [p.rpartition('/')[0] for p in above]
@@ -389,17 +527,35 @@ def _read(usable: dict, library: str, rename) -> dict:  # name as it is read to 
     if isinstance(rename, Mapping):
         pairs = {_slashed(old): new for old, new in rename.items()}
         return {Mapped(pairs)(n): old for n, old in read.items()}
-    rules = rules_of(rename)
-    return {apply_rules(rules, n): old for n, old in read.items()}
+    names = rename_all(list(read), rename)
+    return {new: read[n] for n, new in names.items()}
 
 
 def _slashed(name: str) -> str:
     return re.sub(r'[./]+', '/', name)
 
 
+class _Names:
+    "The names of a file, and what they are up to what separates their steps."
+
+    def __init__(self, read: dict):
+        self.read, self.alike = read, {}
+        for name, file in read.items():
+            self.alike.setdefault(_steps(name), []).append(file)
+
+    def get(self, name: str) -> str | None:  # in the file
+        name = name.lstrip('/')
+        found = self.alike.get(_steps(name), ())
+        return self.read.get(name) or (found[0] if len(found) == 1 else None)
+
+
+def _steps(name: str) -> str:  # `layer1_0_conv1` as `layer1/0/conv1`
+    return re.sub('[./_]+', '/', name)
+
+# %% ../../nbs/weights/70_transforms.ipynb #efbf01cd
 def _cooked(recipe: Recipe, bases: list, names: dict, usable: dict) -> list:
     for base in bases:
-        files = [names.get(f'{base}/{name}'.lstrip('/')) for name in recipe.names]
+        files = [names.get(f'{base}/{name}') for name in recipe.names]
         if all(files):
             return [_made(recipe, files, [usable[f] for f in files])]
     return []
@@ -418,6 +574,16 @@ def _made(recipe: Recipe, files: list, parts: list) -> Hit:
     return Hit(files[0], replace(parts[0], shape=shape, load=load), why, tuple(files[1:]))
 
 # %% ../../nbs/weights/70_transforms.ipynb #023fe6c2
+def own_epsilon(
+    library: str,  # of `LIBRARIES`
+    layer: keras.Layer,
+) -> float | None:  # None where a normalization is not left as Keras has it
+    "What the library adds to a variance unless it is told otherwise; no file says."
+    if _kind(layer) not in _NORMS or library == 'cudnn' or layer.epsilon != 1e-3:
+        return None
+    return 1e-5 if library == 'torch' or _kind(layer) == 'BatchNormalization' else 1e-6
+
+
 def library_of(names: list) -> str | None:
     "Whose names these are, where they show it."
     if any(re.fullmatch(r'[^/]+\.weight|([^/]+\.)?weight_[ih]h_l\d+(_reverse)?', n) for n in names):
