@@ -4,12 +4,12 @@ import pytest
 import tensorflow as tf
 
 import transferlit as tl
-from transferlit.tf1 import Limits, read_graph
+from transferlit.tf1 import Limits, read_graph, revived
 from transferlit.formats import UnsafeFile
 from transferlit.tf1.inference import Inference, read_constant_texts
 from transferlit.tf1.limits import TooLarge, check_loops, check_sizes
 
-v1 = tf.compat.v1
+v1, raw = tf.compat.v1, tf.raw_ops
 
 
 def held(name, *shape):
@@ -512,3 +512,25 @@ def test_long_text_in_the_file_is_not_read_before_it_is_asked_for(tmp_path):
     definition.node[0].attr["value"].tensor.tensor_shape.dim[0].size = 10**9
     nodes = {node.name: node for node in definition.node}
     assert read_constant_texts(nodes) == nodes
+
+
+def joined(first, times):
+    for _ in range(times): first = tf.concat([first, first], 0)
+    return first
+
+
+CONSTANTS = {  # what a few bytes of constants become
+    "one number for all": lambda: tf.constant(1., shape=[200, 1000, 1000]),
+    "many of them": lambda: tf.add_n([tf.reduce_sum(tf.constant(float(i), shape=[3000, 1000])) for i in range(50)]),
+    "joined with itself": lambda: joined(tf.constant(np.ones(64, "float32")), 21),
+    "outer product": lambda: raw.Einsum(inputs=[tf.constant(np.ones(10_000, "float32"))]*2, equation="a,b->ab"),
+    "diagonal": lambda: raw.MatrixDiag(diagonal=tf.constant(np.ones(10_000, "float32"))),
+}
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_constants_become_no_more_than_an_eighth_of_the_memory(name, tmp_path, monkeypatch):
+    """Refused by what is known before they are unpacked and folded."""
+    monkeypatch.setattr(revived, "try_in_child", lambda *arguments: None)
+    path = frozen(tmp_path, lambda x: tf.identity(x*tf.reduce_sum(CONSTANTS[name]()), "out"))
+    with pytest.raises(TooLarge, match="declares|would need"): tl.revive(path).to_keras(outputs="out")

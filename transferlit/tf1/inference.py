@@ -706,8 +706,9 @@ _DOES_NOT_RUN = (
 def _reckon(self, node, inputs) -> None:
     "Add up what folding makes larger. Raises TooLarge."
     needed = folded_bytes(node, inputs)
-    self.folded += needed if needed > 4 * sum(np.asarray(i).nbytes for i in inputs) else 0
-    if max(needed, self.folded) > self.limits.memory:
+    there = {id(i): 8 * np.size(i) for i in inputs}  # one that comes twice is there once
+    self.folded += max(0, needed - sum(there.values()))
+    if self.folded > self.limits.growth:
         raise too_large(f'{node.name!r} ({node.op}) would need {needed / 2**30:,.1f} GB')
 
 # %% ../../nbs/tf1/20_inference.ipynb #f56b4f02

@@ -45,6 +45,10 @@ class Limits:
     def memory(self) -> int:  # in bytes
         return int(self.gigabytes * 2**30)
 
+    @property
+    def growth(self) -> int:  # what constants may become in this process, eight bytes a number
+        return self.memory // 8
+
 
 def too_large(what: str) -> TooLarge:
     "The error for a graph that passes a limit."
@@ -137,19 +141,17 @@ def check_sizes(
     limits: Limits,
 ) -> list:  # reasons, in words, to try it in a child process
     "Raises TooLarge where a constant declares more than the limits allow."
-    reasons, factor = _growing_texts(nodes, limits), 1
+    reasons = _growing_texts(nodes, limits) + _growing_sizes(nodes)
+    _check_constants(nodes, limits)
     for node in nodes.values():
-        if node.op == 'Const' and declared_size(node) * _item_size(node) > limits.memory:
-            raise too_large(f'{node.name!r} declares {declared_size(node):,} numbers')
         if node.op not in SIZED:
             continue
         size = _range_size(node, nodes) or largest_size(node, nodes)
-        factor *= size if node.op in _MULTIPLIES and size > 64 else 1
         if size * 4 > limits.memory and _is_constant(node, nodes):
             raise too_large(f'{node.name!r} ({node.op}) makes {size:,} numbers')
         if size > _OFTEN_LARGE.get(node.op, MANY):
             reasons.append(f'{node.name!r} ({node.op}) may make {size:,} numbers or more')
-    return reasons + ([f'sizes are multiplied by {factor:,}'] if factor > MANY else [])
+    return reasons
 
 
 def _is_constant(node, nodes) -> bool:
@@ -157,6 +159,40 @@ def _is_constant(node, nodes) -> bool:
         return _range_size(node, nodes) is not None
     source = nodes.get(_node_of(node.input[SIZED[node.op]]))
     return source is not None and source.op == 'Const'
+
+# %% ../../nbs/tf1/15_limits.ipynb #0b9ef21d
+def _check_constants(nodes: dict, limits: Limits) -> None:
+    "Raises TooLarge where constants take far more than the file has for them."
+    unpacked = 0
+    for node in nodes.values():
+        if node.op == 'Const':
+            unpacked += max(0, declared_size(node) * _item_size(node) - node.ByteSize())
+        if unpacked > limits.growth:
+            more = f'{unpacked / 2**30:,.1f} GB more than the file'
+            raise too_large(
+                f'{node.name!r} declares {declared_size(node):,} numbers, with others {more}'
+            )
+
+# %% ../../nbs/tf1/15_limits.ipynb #39922b3e
+_JOINS_ARRAYS = {'Concat', 'ConcatV2', 'Pack', 'ParallelConcat'}
+
+
+def _growing_sizes(nodes: dict) -> list:
+    "A reason where sizes are multiplied along a path."
+    found = {}
+    for name, node in nodes.items():
+        before = max((found.get(_node_of(i), 1) for i in _ins(node)), default=1)
+        found[name] = min(before * _times(node, nodes), 1 << 60)
+    factor = max(found.values(), default=1)
+    return [f'sizes are multiplied by {factor:,}'] if factor > MANY else []
+
+
+def _times(node, nodes: dict) -> int:  # as large as what goes in
+    ins = [_node_of(i) for i in _ins(node)]
+    if node.op in _JOINS_ARRAYS:
+        return max(map(ins.count, {*ins}), default=1)
+    size = largest_size(node, nodes) if node.op in _MULTIPLIES else 1
+    return size if node.op == 'Tile' or size > 64 else 1
 
 # %% ../../nbs/tf1/15_limits.ipynb #ce9ef4d0
 def _range_size(node, nodes) -> int | None:
@@ -235,6 +271,12 @@ def folded_bytes(
 
 def _folded_numbers(node, inputs: list) -> int:  # or texts
     shapes, sizes = [np.shape(i) for i in inputs], [np.size(i) for i in inputs]
+    if node.op in _JOINS_ARRAYS:
+        return sum(sizes)
+    if node.op == 'Einsum':
+        return _einsum_size(attr(node, 'equation'), shapes)
+    if 'Diag' in node.op and 'Part' not in node.op:
+        return sizes[0] * shapes[0][-1] if shapes[0] else 1
     if node.op in SIZED and SIZED[node.op] < len(inputs):
         return _made_size(node.op, inputs)
     if 'MatMul' in node.op and len(shapes) == 2:
@@ -243,6 +285,17 @@ def _folded_numbers(node, inputs: list) -> int:  # or texts
         return max(prod(np.broadcast_shapes(*shapes)), *sizes, 1)
     except ValueError:
         return sum(sizes)
+
+# %% ../../nbs/tf1/15_limits.ipynb #12451d87
+def _einsum_size(equation: str, shapes: list) -> int:
+    left, _, right = equation.partition('->')
+    sizes, between = {}, 1
+    for labels, shape in zip(left.split(','), shapes):
+        head, _, tail = labels.partition('...')
+        last = len(shape) - len(tail)
+        sizes |= dict(zip(head, shape)) | dict(zip(tail, shape[last:]))
+        between = max(between, prod(shape[len(head) : last]))
+    return prod(sizes.get(label, 1) for label in right) * (between if '...' in right else 1)
 
 # %% ../../nbs/tf1/15_limits.ipynb #98612635
 def _made_size(op: str, inputs: list) -> int:
