@@ -387,7 +387,7 @@ class Pipeline:
             distribute_strategy=tf.distribute.get_strategy(),
         )
         self.form = self._draws._distributed_dataset.element_spec  # of a batch
-        self.counted = self._draws._num_batches is not None  # is its length known beforehand?
+        self.counted = bool(self._draws._num_batches)  # does Keras know its length beforehand?
         self._draws.reset()
 
     @property

@@ -166,6 +166,12 @@ def a_dataset_that_is_empty_in_its_second_pass(fit):
     return fit(model, data, epochs=3, verbose=0).history, state(model)
 
 
+@program
+def a_dataset_without_rows(fit):
+    model = network()
+    return fit(model, dataset(rows=slice(0)), epochs=3, verbose=0).history, state(model)
+
+
 class Shrinks(keras.utils.PyDataset):
     """It has fewer batches from its second pass on."""
 

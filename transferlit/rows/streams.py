@@ -271,28 +271,30 @@ class _Again:
 
     def __init__(self, run: Callable, kept: _Kept):
         self.run, self.kept = run, kept
-        self.marks, self.found, self.leaves = [], None, None
+        self.places, self.leaves = {}, None  # the place of a row by its mark
         self.drawn, self.epochs = 0, 0
 
     def add(self, group: list, marks: list) -> str | None:  # why it cannot be done
         "Make and keep what is not known of these batches."
         for batch, marked in zip(group, marks):
             self.drawn += len(marked)
-            if self.found is not None and self.found.places(marked) is not None:
+            numbers = marked.tolist()
+            if all(number in self.places for number in numbers):
                 continue
-            leaves = self.run(batch)
+            leaves, start = self.run(batch), self.kept.rows
             if why := self.kept.why_not(leaves):
                 return why
             self.kept.add(leaves, expected=0)
-            self.marks.append(marked)
+            for place, number in enumerate(numbers, start):
+                self.places.setdefault(number, place)
         return None
 
     def find(self, marks: list) -> tuple:
         "The tensors of all rows that are kept, and the places of these in them."
         if self.leaves is None or len(self.leaves[0]) < self.kept.rows:
             self.leaves = self.kept.as_tensors()
-            self.found = _Found(np.concatenate(self.marks))
-        return self.leaves, self.found.places(np.concatenate(marks))
+        numbers = np.concatenate(marks).tolist()
+        return self.leaves, np.array([self.places[number] for number in numbers])
 
     def in_vain(self, patience: int) -> bool:
         "Was every row of so many epochs a new one? Asked as an epoch ends."
