@@ -135,9 +135,10 @@ def test_a_mode_in_a_number_or_a_word_is_a_switch(mode, compare, train, tmp_path
     assert old.report["made"][-1]["difference"] < 1e-5 and not old.notes
 
 
-def test_a_vector_of_keep_probabilities_is_a_switch(tmp_path):
+@pytest.mark.parametrize("size", [2, None])
+def test_a_vector_of_keep_probabilities_is_a_switch(size, tmp_path):
     def build():
-        keep, h = placed("keep", 2), placed("x", None, 3)
+        keep, h = placed("keep", size), placed("x", None, 3)
         for i in range(2): h = v1.nn.dropout(tf.nn.relu(dense(h, 4, f"layer{i}")), keep[i])
         dense(h, 2, "out")
     model = saved(tmp_path, build).to_keras()

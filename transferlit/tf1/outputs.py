@@ -974,7 +974,7 @@ def trouble(read: Inference, outputs: list) -> int:
     )
 
 # %% ../../nbs/tf1/30_outputs.ipynb #846cf725
-def _is_switch(node, values, users) -> list:
+def _is_switch(node, compared, takers) -> list:
     "The values to try for a node that may be a switch of the training; none if it is none."
     shape, dtype = attr(node, 'shape'), attr(node, 'dtype')
     scalar = not shape  # unknown, or without dimensions
@@ -984,23 +984,39 @@ def _is_switch(node, values, users) -> list:
     if not node.op.startswith('Placeholder') or dtype is None:
         return []
     if dtype.is_floating:
-        few = shape is not None and len(shape) == 1 and shape[0] is not None and shape[0] <= _FEW
-        sizes = shape if few else []
-        return (
-            [np.full(sizes, v, dtype.as_numpy_dtype)[()] for v in (1, 0)] if scalar or few else []
-        )
+        sizes = [] if scalar else _few(shape, takers.get(node.name, []))
+        kind = dtype.as_numpy_dtype
+        return [] if sizes is None else [np.full(sizes, v, kind)[()] for v in (1, 0)]
     if not scalar:
         return []
-    return [np.bool_(False), np.bool_(True)] if dtype == tf.bool else _modes(node, users)
+    return [np.bool_(False), np.bool_(True)] if dtype == tf.bool else _modes(node, compared)
 
 
 _FEW = 32  # a vector of this many numbers may hold one `keep_prob` a layer
 
+
+def _few(shape, takers) -> list | None:
+    "The size of a vector of which a graph takes single numbers; None where it may be data."
+    if len(shape) != 1:
+        return None
+    if shape == [None]:
+        return [_FEW] if all(n.op == 'StridedSlice' for n in takers) else None
+    return shape if shape[0] <= _FEW else None
+
+
+def _takers(nodes: dict) -> dict:
+    "Name of a node to the nodes that take what it gives."
+    found = {}
+    for node in nodes.values():
+        for ref in _refs(node):
+            found.setdefault(ref[0], []).append(node)
+    return found
+
 # %% ../../nbs/tf1/30_outputs.ipynb #afe9d7e9
-def _modes(node, users) -> list:
+def _modes(node, compared) -> list:
     "What a whole number or a text is compared with, with something else; the likeliest first."
-    compared = users.get(node.name, [])
-    consts = [tf.make_ndarray(c.attr['value'].tensor) for c in compared if c.op == 'Const']
+    others = compared.get(node.name, [])
+    consts = [tf.make_ndarray(c.attr['value'].tensor) for c in others if c.op == 'Const']
     words = list(dict.fromkeys(c.item() for c in consts if c.ndim == 0))
     if not words:
         return []
@@ -1069,9 +1085,9 @@ def switches(
             outputs,
         )
 
-    compared = _compared(here)
+    compared, takers = _compared(here), _takers(here)
     for node in here.values():
-        ref, choices = (node.name, 0), _is_switch(node, values, compared)
+        ref, choices = (node.name, 0), _is_switch(node, compared, takers)
         if not choices or ref in fed:
             continue
         default = _default(node, nodes)
