@@ -15,6 +15,7 @@ from pathlib import Path
 import keras
 
 from .errors import see
+from .files import path_text
 from .formats import Weights, open_weights, write_arrays
 from .weights import Asked, Plan, assign_all, choose, choose_stored, make_plan
 from .weights import state_as_json, write_model
@@ -37,7 +38,7 @@ def save(
     written.
     """
     check_built(model, 'saving a model')
-    path, chosen = Path(path).expanduser(), choose(model, only)
+    path, chosen = Path(path_text(path)).expanduser(), choose(model, only)
     state = state_as_json(model, None if only is None else list(chosen))
     return write_model(model, path, chosen, state)
 

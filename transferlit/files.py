@@ -11,6 +11,7 @@ import errno
 import glob
 import hashlib
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -22,7 +23,7 @@ import filelock
 import numpy as np
 
 # %% auto #0
-__all__ = ['printable', 'readable', 'writable', 'sync', 'atomic_path', 'content_hash', 'file_hash', 'locked']
+__all__ = ['printable', 'readable', 'path_text', 'writable', 'sync', 'atomic_path', 'content_hash', 'file_hash', 'locked']
 
 # %% ../nbs/floor/10_files.ipynb #a1f0c0d3
 def printable(
@@ -47,7 +48,7 @@ def readable(
     """`path`, if something is there to read. Raises FileNotFoundError with what lies beside it, or
     another OSError.
     """
-    path = Path(path).expanduser()
+    path = Path(path_text(path)).expanduser()
     _check_text(path)
     if not path.exists():
         raise FileNotFoundError(_missing(path))
@@ -60,15 +61,29 @@ def readable(
     return path
 
 # %% ../nbs/floor/10_files.ipynb #1d87af0a
+def path_text(
+    path: str | bytes | os.PathLike,
+) -> str:
+    "Raises TypeError for what is no path."
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(
+            'A path must be text or a `pathlib.Path`; what is in memory is written to a file'
+            f' first. Received: {type(path).__name__}.'
+        )
+    return os.fsdecode(path)
+
+
 def _check_text(path: Path) -> None:  # the system reads a path up to its first NUL
     if '\0' in str(path):
         raise ValueError(f'A path must not hold a NUL. Leave it out. Received: {str(path)!r}.')
 
-
+# %% ../nbs/floor/10_files.ipynb #9c85bed7
 def _missing(path: Path) -> str:
     "Says what is not there, and names up to ten neighbours of the same kind."
     parent = path.parent
-    if not parent.is_dir():
+    if re.match(r'\w{2,}:/', str(path)):
+        beside = 'what lies elsewhere is downloaded first'
+    elif not parent.is_dir():
         beside = f'its folder {str(parent)!r} does not exist either'
     else:
         names = sorted(printable(p.name) for p in parent.iterdir() if not p.name.startswith('.'))

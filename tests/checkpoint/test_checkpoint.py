@@ -3,6 +3,7 @@
 TRANSFERLIT_KILLS sets how many times a save is killed, and how many times one is interrupted (8); TRANSFERLIT_PAIRS how many
 pairs of rivals save to one path (10).
 """
+import io
 import json
 import os
 import random
@@ -299,6 +300,21 @@ def test_a_file_of_keras_1(tmp_path):
     report = tl.restore(model, tmp_path / "old.h5", unused="error")
     assert {row["why"] for row in report.of("restored")} == {"by its number in the layer"}
     assert np.allclose(model.get_layer("dense_2").kernel, arrays["dense_2"][0][1])
+    later = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="dense_4"), layers.Dense(2, name="dense_5")])
+    tl.restore(later, tmp_path / "old.h5", rename="renumber", unused="error")
+    assert np.allclose(later.get_layer("dense_5").kernel, arrays["dense_2"][0][1])
+
+
+@pytest.mark.parametrize("given, words", [(io.BytesIO(), "in memory"), (None, "in memory"), (["m.keras"], "in memory"), ("https://example.org/m.keras", "downloaded first")])
+def test_what_is_no_path_is_said_in_words(given, words):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    with pytest.raises((TypeError, FileNotFoundError), match=words):
+        tl.restore(model, given)
+
+
+def test_a_path_may_be_bytes(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    assert tl.restore(model, os.fsencode(tl.save(model, os.fsencode(tmp_path / "m.ckpt")))).ok
 
 
 def body_of_two_layers():

@@ -11,7 +11,7 @@ import json
 import os
 from pathlib import Path
 
-from ..files import printable, readable
+from ..files import path_text, printable, readable
 from .entries import LIMIT, Source, Weights, explain_faults
 from .keras_files import open_hdf5, open_keras_shards, read_keras
 from transferlit.formats.location import (
@@ -67,10 +67,10 @@ def open_weights(
     `UnsafeFile` for a file that asks for more than reading arrays, `BadFile` (all three are
     ValueErrors of `entries`) for damage.
     """
-    given = Path(path).expanduser()
+    given = Path(path_text(path)).expanduser()
     if given.is_file() and (found := _open_if_zip(readable(given), limit)) is not None:
         return found
-    at = locate(path)
+    at = locate(path_text(path))
     if at.kind in ('keras', 'npz', 'zip'):
         return _open_if_zip(at.path, limit)
     if not has_values(at):

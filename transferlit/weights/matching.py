@@ -319,8 +319,13 @@ def _leaves_fit(one: dict, two: dict) -> bool:
     ones, twos = _without_numbers(one), _without_numbers(two)
     pairs = _leaf_pairs(ones, twos)
     if not len(pairs) == len(ones) == len(twos):
-        return False
+        kinds = _by_kind(ones)
+        return len(kinds) == len(ones) and kinds == _by_kind(twos)
     return all(ones[a] == twos[b] for a, b in pairs)
+
+# %% ../../nbs/weights/20_matching.ipynb #f9b3f24d
+def _by_kind(leaves: dict) -> dict:  # `W` is a kernel, as Keras 1 has it
+    return {_kind(leaf): shape for leaf, shape in leaves.items()}
 
 # %% ../../nbs/weights/20_matching.ipynb #c6edacf4
 def _without_numbers(leaves: dict) -> dict:
@@ -640,8 +645,9 @@ def _legacy_names(model) -> dict:  # as an `.h5` has them: the outermost layer, 
 # %% ../../nbs/weights/20_matching.ipynb #c240554e
 def _place(w: Stored, name: str, new: str) -> tuple:  # the layer, as it is read, and the number
     layer, _, number = w.place.rpartition('/')
-    moved = name != new and name.rpartition('/')[0] == layer
-    return (new.rpartition('/')[0] if moved else layer), number
+    bare = layer.removesuffix('#')
+    moved = name != new and name.rpartition('/')[0] == bare
+    return (new.rpartition('/')[0] + layer[len(bare) :] if moved else layer), number
 
 # %% ../../nbs/weights/20_matching.ipynb #15e1882e
 def _places(model) -> dict:  # layer's path to number to ids of variables

@@ -63,7 +63,8 @@ def saved_groups(
         saving_lib._save_state(model, groups, None, '', {id(optimizer)})
     if optimizer is not None:  # hands out copies, in this order
         groups.made['optimizer'] = {str(i): v for i, v in enumerate(optimizer.variables)}
-    left = [v for v in by_path(model).values() if id(v) not in _ids(groups.made)]
+    known = _ids(groups.made)
+    left = [v for v in by_path(model).values() if id(v) not in known]
     return {path: _identified(group, left) for path, group in groups.made.items()}
 
 
