@@ -24,7 +24,8 @@ from .keras_internals import draw_as_fit
 # %% auto #0
 __all__ = ['flat', 'map_flat', 'array', 'tensors', 'refuse', 'value_error', 'check_count', 'row_blocks', 'check_numbers',
            'check_lengths', 'weigh', 'Arrays', 'take', 'split_at', 'by_input', 'pack_inputs', 'is_pipeline',
-           'holds_text', 'why_not_tensors', 'why_unfit', 'count_batches', 'Pipeline', 'gather', 'mark_rows']
+           'holds_text', 'why_not_tensors', 'why_unfit', 'count_batches', 'rows_of_batch', 'Pipeline', 'gather',
+           'mark_rows']
 
 # %% ../nbs/floor/70_data.ipynb #b3bac539
 def flat(a) -> list:  # the leaves of a structure, without None
@@ -367,6 +368,17 @@ def count_batches(
     if len(inputs) != 1 or kind not in (*_ONE_BY_ONE, 'Repeat'):
         return None
     return count_batches(inputs[0])
+
+# %% ../nbs/floor/70_data.ipynb #43d5518f
+def rows_of_batch(
+    x,  # a dataset or loader
+) -> int:  # of the largest; 0 where that is not told
+    "Rows of a batch, as far as what makes batches says."
+    told = getattr(x, '_batch_size', getattr(x, 'batch_size', None))
+    if told is not None:
+        return int(told)
+    inputs = x._inputs() if is_tensorflows(x, 'data.Dataset') else ()
+    return max(map(rows_of_batch, inputs), default=0)
 
 # %% ../nbs/floor/70_data.ipynb #81a47db4
 class Pipeline:

@@ -172,6 +172,21 @@ def a_dataset_without_rows(fit):
     return fit(model, dataset(rows=slice(0)), epochs=3, verbose=0).history, state(model)
 
 
+class Crowded(layers.Layer):
+    """Halves what comes in a large batch."""
+
+    def call(self, x):
+        return ops.where(tf.shape(x)[0] > 3000, x / 2, x)
+
+
+@program
+def large_batches_of_a_dataset(fit):
+    model = network(below=[Crowded()], steps_per_execution=2)
+    rows = tf.data.Dataset.from_tensor_slices((np.tile(X, (80, 1)) + np.arange(3200, dtype="float32")[:, None] / 3200, np.tile(Y, 80)))
+    both = rows.batch(3200).concatenate(rows.batch(800))
+    return fit(model, both.repeat(), epochs=3, steps_per_epoch=4, verbose=0).history, state(model)
+
+
 class Shrinks(keras.utils.PyDataset):
     """It has fewer batches from its second pass on."""
 

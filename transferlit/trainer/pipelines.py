@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import loop
 from ..rows import Made, Stored, Stream, free_memory
-from ..data import Pipeline, flat
+from ..data import Pipeline, flat, rows_of_batch
 from ..features import precompute, row_marks
 from .checks import check_batch, check_form
 from .cuts import make_cutter
@@ -89,6 +89,6 @@ def feed_pipeline(model, job: Job, x, passes: int, **draws) -> tuple | None:
     kind = 'train' if draws else 'test'
     flow = _Flow(pipeline, passes, kind)
     make = partial(_streamed, model, flow=flow, job=job)
-    cut = make_cutter(model, job, bool(draws))
+    cut = make_cutter(model, job, bool(draws), rows_of_batch(x))
     build = partial(loop.build, model, pipeline.form)
     return Feed(model, cut, make, build=build), pipeline.steps
