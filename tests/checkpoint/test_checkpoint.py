@@ -1,7 +1,7 @@
 """Saving under ill treatment, old files as people have them, and the article's own checkpoint.
 
-TRANSFERLIT_KILLS sets how many times a save is killed, and how many times one is interrupted (8); TRANSFERLIT_PAIRS how many
-pairs of rivals save to one path (10).
+TRANSFERLIT_KILLS sets how many times a save is killed, and how many times one is interrupted (4); TRANSFERLIT_PAIRS how many
+pairs of rivals save to one path (5).
 """
 import io
 import json
@@ -26,8 +26,8 @@ from transferlit.demo import dnn
 from transferlit.keras_internals import keras_version
 
 layers, v1 = keras.layers, tf.compat.v1
-KILLS = int(os.environ.get("TRANSFERLIT_KILLS", 8))
-PAIRS = int(os.environ.get("TRANSFERLIT_PAIRS", 10))
+KILLS = int(os.environ.get("TRANSFERLIT_KILLS", 4))
+PAIRS = int(os.environ.get("TRANSFERLIT_PAIRS", 5))
 ENDS = pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 SUFFIXES = ".keras", ".weights.h5", ".safetensors", ".ckpt"
 ROOT = Path(os.environ.get("TRANSFERLIT_CHECKPOINTS", ""))

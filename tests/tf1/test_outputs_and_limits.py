@@ -202,7 +202,7 @@ def test_a_loop_without_an_end(tmp_path):
         spec = tf.TensorSpec([], tf.float32)
         go, stay = (tf.function(f).get_concrete_function(spec) for f in (lambda i: i < 1., lambda i: i*1.))
         return tf.matmul(x, kernel()) + tf.raw_ops.While(input=[tf.constant(0.)], cond=go, body=stay)[0]
-    with pytest.raises(TooLarge, match="seconds="): tl.revive(frozen(tmp_path, build), seconds=2).to_keras()
+    with pytest.raises(TooLarge, match="seconds="): tl.revive(frozen(tmp_path, build), seconds=1).to_keras()
 
 
 def column(x): return tf.reshape(tf.fill([1 << 16], tf.reduce_sum(x)), [-1, 1])

@@ -605,7 +605,7 @@ def _node(file: _File, path: str, address: int, above: tuple) -> Group | H5Array
         file.objects[address] = _object(file, path, address)
     found, names = file.objects[address]
     if names is None:
-        return replace(found, path=path)
+        return found if found.path == path else replace(found, path=path)
     group = Group(path, found.attrs)
     for name, child in names.items():
         below = f'{path}/{name}'.lstrip('/')

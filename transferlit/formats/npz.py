@@ -11,7 +11,7 @@ import ast
 import math
 import os
 import re
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -33,6 +33,7 @@ __all__ = ['open_npz', 'read_npz']
 
 # %% ../../nbs/formats/26_npz.ipynb #1a0b4f7d
 _NPY = b'\x93NUMPY'
+_told = lru_cache(256)(ast.literal_eval)  # most heads of an archive are alike
 
 
 def _npy_head(file, path, name: str) -> tuple:  # shape, dtype, Fortran order
@@ -43,7 +44,7 @@ def _npy_head(file, path, name: str) -> tuple:  # shape, dtype, Fortran order
     size = int.from_bytes(file.read(2 if magic[6] == 1 else 4), 'little')
     if size > 1 << 16:
         raise ValueError(f'{name}: a head of {size} bytes')
-    head = ast.literal_eval(file.read(size).decode('utf-8' if magic[6] > 2 else 'latin1').strip())
+    head = _told(file.read(size).decode('utf-8' if magic[6] > 2 else 'latin1').strip())
     return (
         check_shape(head['shape']),
         _npy_dtype(head['descr'], path, name),
