@@ -122,6 +122,22 @@ def test_a_class_of_a_keras_file_may_be_called_otherwise_here(tmp_path):
     assert Gained.__name__ == "Gained" and type(found.get_layer("gain")) is Gained
 
 
+class Halved(keras.initializers.Initializer):
+    def __call__(self, shape, dtype=None): return keras.ops.full(shape, .5, dtype)
+
+
+@pytest.mark.parametrize("layer", ["Dense", "Activation"])
+def test_what_a_layer_names_is_given(layer, tmp_path):
+    "An activation and an initializer of one's own, by their names alone."
+    more = dict(units=2, bias_initializer="Halved") if layer == "Dense" else {}
+    weights = [("d/kernel:0", [3, 2], "float32"), ("d/bias:0", [2], "float32")] if more else []
+    path = write(own(layer, "d", weights, activation="by", **more), tmp_path/"m.h5")
+    model, x = tl.revive(path, custom_objects={"by": by, "Halved": Halved}).to_keras(), np.ones((2, 3), "float32")
+    plain = x@array("d", *weights[0]) + array("d", *weights[1]) if more else x
+    np.testing.assert_allclose(model(x), 2*plain, rtol=1e-5)
+    assert not more or isinstance(model.layers[0].bias_initializer, Halved)
+
+
 def masked(name):
     "The file of two embeddings with masks, joined by a layer of this name."
     def layer(kind, name, before, **config): return dict(class_name=kind, name=name, inbound_nodes=[[[b, 0, 0, {}] for b in before]], config=dict(name=name, trainable=True, dtype="float32", **config))

@@ -602,10 +602,17 @@ def _value(self, key, value, where):
     return self.object(value, where)
 
 # %% ../../nbs/tf1/70_keras2.ipynb #7ebe5e4c
+def _looked_up(name: str, given) -> dict:
+    "How Keras looks up what is given: a bare name stands for its own only."
+    if isinstance(given, type):
+        return dict(module=None, class_name=name, config={}, registered_name=name)
+    return dict(module='builtins', class_name='function', config=name, registered_name='function')
+
+
 def _activation(self, name: str, where: str):
     "An activation by name; the old `hard_sigmoid` as what it was."
     if name in self.custom:
-        return name
+        return _looked_up(name, self.custom[name])
     if name == 'hard_sigmoid' and self.old:
         self.changes.append(f'{where}: hard_sigmoid as Keras 2 computed it')
         return keras.saving.serialize_keras_object(_OLD_HARD_SIGMOID)
@@ -622,7 +629,7 @@ def _helper(self, key, name, where):
     out, and told.
     """
     if name in self.custom:
-        return name
+        return _looked_up(name, self.custom[name])
     try:
         {
             '_initializer': keras.initializers,
