@@ -122,6 +122,45 @@ def test_a_class_of_a_keras_file_may_be_called_otherwise_here(tmp_path):
     assert Gained.__name__ == "Gained" and type(found.get_layer("gain")) is Gained
 
 
+class Halved(keras.initializers.Initializer):
+    def __call__(self, shape, dtype=None): return keras.ops.full(shape, .5, dtype)
+
+
+@pytest.mark.parametrize("layer", ["Dense", "Activation"])
+def test_what_a_layer_names_is_given(layer, tmp_path):
+    "An activation and an initializer of one's own, by their names alone."
+    more = dict(units=2, bias_initializer="Halved") if layer == "Dense" else {}
+    weights = [("d/kernel:0", [3, 2], "float32"), ("d/bias:0", [2], "float32")] if more else []
+    path = write(own(layer, "d", weights, activation="by", **more), tmp_path/"m.h5")
+    model, x = tl.revive(path, custom_objects={"by": by, "Halved": Halved}).to_keras(), np.ones((2, 3), "float32")
+    plain = x@array("d", *weights[0]) + array("d", *weights[1]) if more else x
+    np.testing.assert_allclose(model(x), 2*plain, rtol=1e-5)
+    assert not more or isinstance(model.layers[0].bias_initializer, Halved)
+
+
+def masked(name):
+    "The file of two embeddings with masks, joined by a layer of this name."
+    def layer(kind, name, before, **config): return dict(class_name=kind, name=name, inbound_nodes=[[[b, 0, 0, {}] for b in before]], config=dict(name=name, trainable=True, dtype="float32", **config))
+    first = dict(class_name="InputLayer", name="x", inbound_nodes=[], config=dict(name="x", batch_input_shape=[None, 3], dtype="int32"))
+    tables = [layer("Embedding", n, ["x"], input_dim=5, output_dim=2, mask_zero=True) for n in ("a", "b")]
+    rest = [layer("Concatenate", name, ["a", "b"], axis=-1), layer("SimpleRNN", "end", [name], units=2)]
+    whole = dict(name="m", layers=[first, *tables, *rest], input_layers=[["x", 0, 0]], output_layers=[["end", 0, 0]])
+    arrays = [(n, [(f"{n}/embeddings:0", [5, 2], "float32")]) for n in "ab"]
+    cell = [("end/kernel:0", [4, 2], "float32"), ("end/recurrent_kernel:0", [2, 2], "float32"), ("end/bias:0", [2], "float32")]
+    return dict(kind="masked", version="2.4.0", config=dict(class_name="Functional", config=whole), layers=[*arrays, ("end", cell)])
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_what_joins_masks_takes_no_name_of_the_file(count, tmp_path):
+    "Keras names the operation that joins two masks as it would name the next layer of the kind."
+    path = write(masked("concatenate" if count == 0 else f"concatenate_{count}"), tmp_path/"m.h5")
+    keras.backend.clear_session()
+    for _ in range(count): keras.backend.get_uid("concatenate")
+    model = tl.revive(path).to_keras()
+    given = [array(n, *spec) for n, specs in masked("c")["layers"] for spec in specs]
+    assert all(np.array_equal(w, a) for w, a in zip(model.get_weights(), given, strict=True))
+
+
 def test_whole_parts_of_a_quotient(tmp_path):
     x = np.float32([[-3, 1, 5]])
     assert np.array_equal(tl.revive(write(operation("compat.v1.floor_div", y=2.), tmp_path/"m.h5")).to_keras()(x), x//2)

@@ -1,4 +1,6 @@
 """Which end of a graph is taken, and what a graph may take while it is tried."""
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -450,6 +452,36 @@ def test_what_is_put_in_its_place_is_no_update(tmp_path):
     old = saved(tmp_path, put_in_places)
     old.to_keras()
     assert old.report["made"][-1]["outputs"] == ["wanted:0"]
+
+
+def out_of_a_list_for_each_row():
+    ids = tf.io.parse_example(v1.placeholder(tf.string, [None]), {"ids": tf.io.VarLenFeature(tf.int64)})["ids"]
+    mean = tf.nn.safe_embedding_lookup_sparse(held("table", 5, 3), ids)
+    dense(tf.reshape(mean, [-1, 3]), 2, "end")
+
+
+def out_of_files():
+    def read(text): return tf.image.resize(tf.cast(tf.io.decode_png(text, 3), tf.float32), [2, 2])
+    image = tf.map_fn(read, v1.placeholder(tf.string, [None], "files"), tf.float32)
+    dense(tf.reshape(image, [-1, 12]), 2, "end")
+
+
+@pytest.mark.parametrize("build", [out_of_a_list_for_each_row, out_of_files])
+def test_where_to_begin_is_said_and_works(build, tmp_path):
+    old = saved(tmp_path, build)
+    with pytest.raises(ValueError, match="Begin behind") as found: old.to_keras()
+    (begin,) = re.findall(r"`inputs='(.*?)'`", str(found.value))
+    assert old.to_keras(inputs=begin).output.shape[-1] == 2
+    assert old.report["made"][-1]["native"] and old.report["made"][-1]["difference"] < 1e-5
+
+
+def test_half_precision_rounds_more(tmp_path):
+    def build():
+        mean = tf.reduce_mean(tf.cast(placed("x", None, 8, 8, 3), tf.float16), [1, 2])
+        dense(tf.cast(mean, tf.float32), 2, "end")
+    old = saved(tmp_path, build)
+    old.to_keras()
+    assert old.report["made"][-1]["native"], old.report["made"][-1]["refused"]
 
 
 def test_one_image_may_be_all_that_a_graph_takes(tmp_path):

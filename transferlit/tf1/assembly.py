@@ -30,7 +30,7 @@ from transferlit.tf1.recurrent import (
 from .view import Fresh, View, scope_of
 
 # %% auto #0
-__all__ = ['TOLERANCE', 'recognise', 'name_layers', 'difference', 'assemble', 'lift']
+__all__ = ['TOLERANCE', 'recognise', 'name_layers', 'difference', 'tolerance', 'assemble', 'lift']
 
 # %% ../../nbs/tf1/58_assembly.ipynb #8dab38fc
 def _loops(view, refused) -> list:
@@ -194,13 +194,21 @@ def difference(
 class _Refused(Exception):
     "A unit that does not give what the graph gives."
 
+# %% ../../nbs/tf1/58_assembly.ipynb #4029b862
+def tolerance(
+    view: View,  # observed
+) -> float:  # `TOLERANCE`, or four roundings of half precision
+    "What rounding may do in a graph."
+    half = any(a.dtype == np.float16 for a in view.sample.values())
+    return 4 * float(np.finfo(np.float16).eps) if half else TOLERANCE
+
 # %% ../../nbs/tf1/58_assembly.ipynb #84abe1f0
 _CANNOT_BE = (
     *(ValueError, TypeError, NotImplementedError, AttributeError, IndexError),
     tf.errors.OpError,
 )
 
-
+# %% ../../nbs/tf1/58_assembly.ipynb #6d5acdac
 def _made(view, unit) -> keras.layers.Layer:
     "A layer with its weights that agrees with the graph on the sample. Raises _Refused."
     arrays = [tf.constant(view.sample[r]) for r in unit.inputs]
@@ -218,8 +226,9 @@ def _made(view, unit) -> keras.layers.Layer:
             continue
         found = found if isinstance(found, (list, tuple)) else [found]
         worst = max(difference(f, view.sample[r]) for f, r in zip(found, unit.outputs))
-        unit.off, unit.note = worst, f'differs by {worst:.2g}' if worst > TOLERANCE else ''
-        if worst <= TOLERANCE or getattr(layer, 'deterministic', True) is False:
+        allowed = tolerance(view)
+        unit.off, unit.note = worst, f'differs by {worst:.2g}' if worst > allowed else ''
+        if worst <= allowed or getattr(layer, 'deterministic', True) is False:
             return layer
     raise _Refused(unit)
 

@@ -162,6 +162,7 @@ def brief(
     text = re.sub(r'Exception encountered when calling \S+\.', '', text)
     text = re.split(r'\n\s*(?:Arguments received by|Original stack trace)', text)[0]
     text = re.sub(r'\[\[\{\{node [^}]*\}\}\]\]|Graph execution error:', '', text)
+    text = re.sub(r"Detected at node [^\n]*\(most recent call last\):|Node: '[^']*'", '', text)
     return textwrap.shorten(text, width, placeholder=' ...')
 
 

@@ -602,10 +602,17 @@ def _value(self, key, value, where):
     return self.object(value, where)
 
 # %% ../../nbs/tf1/70_keras2.ipynb #7ebe5e4c
+def _looked_up(name: str, given) -> dict:
+    "How Keras looks up what is given: a bare name stands for its own only."
+    if isinstance(given, type):
+        return dict(module=None, class_name=name, config={}, registered_name=name)
+    return dict(module='builtins', class_name='function', config=name, registered_name='function')
+
+
 def _activation(self, name: str, where: str):
     "An activation by name; the old `hard_sigmoid` as what it was."
     if name in self.custom:
-        return name
+        return _looked_up(name, self.custom[name])
     if name == 'hard_sigmoid' and self.old:
         self.changes.append(f'{where}: hard_sigmoid as Keras 2 computed it')
         return keras.saving.serialize_keras_object(_OLD_HARD_SIGMOID)
@@ -622,7 +629,7 @@ def _helper(self, key, name, where):
     out, and told.
     """
     if name in self.custom:
-        return name
+        return _looked_up(name, self.custom[name])
     try:
         {
             '_initializer': keras.initializers,
@@ -902,12 +909,32 @@ def load_old(
     if loss:
         mender.changes.append(f'the loss {loss!r} was not loaded: compile the model to train it')
     with _within(path, config):
+        _reserve(new)
         if zipfile.is_zipfile(path):
             return _from_zip(path, new, custom_objects), mender, {}
         model = _deserialized(new, custom_objects)
     return model, mender, fill(model, path, mender.renamed)
 
 # %% ../../nbs/tf1/70_keras2.ipynb #5e1503e8
+def _reserve(config: dict) -> None:
+    "Keep the names of layers from operations that Keras adds and names itself, as for masks."
+    for name in _names(config):
+        kind, number = re.fullmatch(r'(.*?)(?:_(\d{1,4}))?', name, re.S).groups()
+        while hasattr(keras.ops, kind) and keras.backend.get_uid(kind) <= int(number or 0):
+            pass
+
+
+def _names(config):
+    "The names that stand in a configuration, at any depth."
+    if isinstance(config, dict):
+        name = config.get('name')
+        yield from [name] if isinstance(name, str) else []
+        config = list(config.values())
+    if isinstance(config, list):
+        for item in config:
+            yield from _names(item)
+
+
 _SPARE = 1 << 24  # values that a model has and no file: states, seeds, tables of its own
 
 
@@ -918,7 +945,7 @@ def _within(path, config: dict):
     check_config(config, path, arrays)
     return limit_values(there + _SPARE, partial(_too_large, there, path))
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #a1a6b44a
 def _too_large(there: int, path, needed: int) -> UnsafeFile:
     return UnsafeFile(
         'A configuration must not have more values than the file has weights. Do not trust this'

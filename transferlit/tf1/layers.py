@@ -66,7 +66,7 @@ def _add(a, b):  # Keras takes a column of as many numbers as there are channels
 def _tiled(rows, x, repeats: list):  # over and over again, also once for each row
     return ops.tile(x, _sizes(rows, repeats))
 
-
+# %% ../../nbs/tf1/40_layers.ipynb #8ac6cfae
 def _sizes(rows, shape: list) -> list:
     "A shape with the number of rows of a tensor in it."
     return [ops.shape(rows)[0] if d == 'rows' else d for d in shape]

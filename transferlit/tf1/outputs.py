@@ -1003,7 +1003,7 @@ def _few(shape, takers) -> list | None:
         return [_FEW] if all(n.op == 'StridedSlice' for n in takers) else None
     return shape if shape[0] <= _FEW else None
 
-
+# %% ../../nbs/tf1/30_outputs.ipynb #f98569be
 def _takers(nodes: dict) -> dict:
     "Name of a node to the nodes that take what it gives."
     found = {}

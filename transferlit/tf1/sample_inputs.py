@@ -252,6 +252,29 @@ def _bound(view, ref) -> int | None:
                 waiting += [(name, i) for i in range(view.widths.get(name, 1))]
             seen.add(name)
 
+# %% ../../nbs/tf1/60_sample_inputs.ipynb #691db68e
+def _begin(view, behind: int = 0) -> str:
+    "How to begin where all that a graph computes from its inputs is one tensor of numbers."
+    ends = {r: view.place[n] for n in view.order for r in view.ins(n) if view.is_data(r)}
+    for place in range(behind, len(view.order)):
+        open_ = [r for r, end in ends.items() if view.place.get(r[0], -1) <= place < end]
+        if len(open_) == 1 and _may_be_fed(view, open_[0]):
+            return f': `inputs={to_text(open_[0])!r}`'
+    return ': `inputs=`'
+
+
+def _behind_sparse(view) -> str:
+    "What to do about sparse tensors; nothing where a graph has none."
+    found = [i for i, name in enumerate(view.order) if view.op(name).startswith('Sparse')]
+    what = 'It takes sparse tensors, whose parts belong together. Begin behind them'
+    return f'{what}{_begin(view, found[-1])}' if found else ''
+
+
+def _may_be_fed(view, ref) -> bool:
+    "Is a tensor one of numbers, outside of loops?"
+    dtype = numpy_dtype(view.node(ref[0]), ref[1])
+    return not view.nest.get(ref[0]) and dtype is not None and dtype.is_floating
+
 # %% ../../nbs/tf1/60_sample_inputs.ipynb #0dab027b
 def _pixels(shape, rng):
     "Numbers of which half the rows are as pixels are, half around zero."
@@ -274,7 +297,7 @@ def _array(view, ref, shape, rng):
     if dtype == tf.bool:
         return rng.uniform(size=shape) < 0.5
     raise ValueError(
-        'A sample can be made up for numbers only. Begin behind the text: `inputs=`. Received:'
+        f'A sample can be made up for numbers only. Begin behind the text{_begin(view)}. Received:'
         f' {dtype.name} for {to_text(ref)!r}.'
     )
 
@@ -450,7 +473,8 @@ def _no_sample(trial, shapes, said: bool) -> str:
         'TensorFlow refuses what was given as `shapes=` or `sample=`; correct it, or begin'
         ' elsewhere: `inputs=`'
         if said
-        else 'Give the shapes of its inputs: `shapes={name: (rows, ...)}`, or arrays:'
+        else _behind_sparse(trial.view)
+        or 'Give the shapes of its inputs: `shapes={name: (rows, ...)}`, or arrays:'
         ' `sample={name: array}`, or begin behind them: `inputs=`'
     )
     return (
