@@ -1,6 +1,6 @@
-"""What the JAX backend does on an accelerator, in at most eight minutes: python tools/gpu_check.py [out.json]
+"""What JAX or PyTorch do on an accelerator, in at most eight minutes: python tools/gpu_check.py [out.json]
 
-Each part is measured beside Keras' `fit` and beside a loop by hand in JAX. What fails is named and the
+`KERAS_BACKEND=torch` chooses PyTorch. Each part is measured beside Keras' `fit` and a loop by hand. What fails is named and the
 rest goes on; the figures are printed as JSON, medians in seconds, with the name of the card.
 """
 import json
@@ -15,12 +15,20 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 os.environ.setdefault("TRANSFERLIT_HOME", "/tmp/transferlit-gpu-check")
 
-import jax
-import jax.numpy as jnp
 import keras
 import numpy as np
 
 import transferlit as tl
+from transferlit.backends import backend_version, count_accelerators, to_numpy
+
+BACKEND = keras.backend.backend()
+if BACKEND not in ("jax", "torch"):
+    sys.exit(f"This measures JAX and PyTorch. Set KERAS_BACKEND to jax or torch. Received: {BACKEND}.")
+if BACKEND == "jax":
+    import jax
+    import jax.numpy as jnp
+else:
+    import torch
 
 BEGAN, LIMIT = time.perf_counter(), float(os.environ.get("GPU_CHECK_SECONDS", 440))
 SMALL = os.environ.get("GPU_CHECK_SMALL") == "1"  # a trial of the script itself, on any machine
@@ -105,7 +113,9 @@ def same_as_keras():
         for fit in (keras_fit, tl.fit):
             model = small(kind)
             keras.utils.set_random_seed(1)
-            fit(model, x, y, batch_size=64, epochs=3, verbose=0, validation_split=0.1)
+            # With PyTorch Keras shuffles by a loader of its own.
+            how = dict(batch_size=64, epochs=3, validation_split=0.1, shuffle=BACKEND == "jax")
+            fit(model, x, y, verbose=0, **how)
             after.append(model.get_weights())
         apart[kind] = float(max(np.abs(a - b).max() for a, b in zip(*after)))
     return apart
@@ -128,7 +138,31 @@ def head(width: int):
     return model
 
 
-def by_hand(width: int, features, y, size: int, count: int) -> float:
+def by_hand(*given) -> float:
+    return (by_hand_jax if BACKEND == "jax" else by_hand_torch)(*given)
+
+
+def by_hand_torch(width: int, features, y, size: int, count: int) -> float:
+    """Adam on two dense layers, step by step."""
+    nn = torch.nn
+    model = nn.Sequential(nn.Linear(width, 50), nn.ELU(), nn.Linear(50, 10)).to(features.device)
+    adam, took, mean_loss = torch.optim.Adam(model.parameters()), [], nn.CrossEntropyLoss()
+    rows = len(features) // size * size
+    for _ in range(count):
+        order = torch.randperm(len(features), device=features.device)[:rows].reshape(-1, size)
+        began, right = time.perf_counter(), 0
+        for batch in order:
+            logits = model(features[batch])
+            adam.zero_grad()
+            mean_loss(logits, y[batch]).backward()
+            adam.step()
+            right = right + (logits.argmax(-1) == y[batch]).sum()
+        int(right)  # waits for the card
+        took.append(time.perf_counter() - began)
+    return round(statistics.median(took[1:]), 5)
+
+
+def by_hand_jax(width: int, features, y, size: int, count: int) -> float:
     """Adam on two dense layers, all steps of an epoch in one `lax.scan`."""
     rng = np.random.default_rng(0)
 
@@ -177,13 +211,13 @@ def heads():
         for size in (32, 256):
             model = head(width)
             lower = keras.Sequential(model.layers[:1])
-            features = jnp.asarray(lower.predict(x, batch_size=1024, verbose=0))
+            host = lower.predict(x, batch_size=1024, verbose=0)
+            on_card = [keras.ops.convert_to_tensor(a) for a in (host, y)]
             top = keras.Sequential([keras.Input((width,)), *map(fresh, model.layers[1:])])
             top.compile(keras.optimizers.Adam(1e-3), loss(), metrics=["accuracy"])
-            host = np.asarray(features)
             told[f"{width} features, batch {size}"] = {
                 "transferlit": epochs(tl.fit, model, x, y, batch_size=size, epochs=count),
-                "by hand": by_hand(width, features, jnp.asarray(y), size, count),
+                "by hand": by_hand(width, *on_card, size, count),
                 "keras fit on features": epochs(
                     keras_fit, top, host, y, batch_size=size, epochs=2 if size == 32 else 3
                 ),
@@ -213,25 +247,29 @@ def backbone(pixels: int):
     return model
 
 
-def throughput(model, x, size: int, on_card: bool) -> float:
-    """Rows a second of the compiled lower part by hand, in batches of one size."""
+def throughput(model, x, size: int) -> float:
+    """Rows a second of the lower part by hand, in batches of one size."""
+    run, parts = lower_part(model), [x[i : i + size] for i in range(0, len(x) - size + 1, size)]
+    to_numpy(run(parts[0]))
+    began = time.perf_counter()
+    made = [run(p) for p in parts]
+    for m in made:
+        to_numpy(m)
+    return round(len(parts) * size / (time.perf_counter() - began))
+
+
+def lower_part(model):
+    """A function of rows: compiled by JAX; with PyTorch as Keras calls it, without gradients."""
     lower = tl.split(model).lower
+    if BACKEND == "torch":
+        return torch.no_grad()(lambda rows: lower(rows, training=False))
     state = [[v.value for v in g] for g in (lower.trainable_variables, lower.non_trainable_variables)]
 
     @jax.jit
     def run(trainable, others, rows):
         return lower.stateless_call(trainable, others, rows, training=False)[0]
 
-    count = len(x) // size
-    parts = [x[i * size : (i + 1) * size] for i in range(count)]
-    if on_card:
-        parts = [jax.device_put(p) for p in parts]
-    run(*state, jnp.asarray(parts[0])).block_until_ready()
-    began = time.perf_counter()
-    made = [run(*state, jnp.asarray(p)) for p in parts]
-    made[-1].block_until_ready()
-    [np.asarray(m) for m in made]
-    return round(count * size / (time.perf_counter() - began))
+    return lambda rows: run(*state, jnp.asarray(rows))
 
 
 def pictures():
@@ -244,7 +282,7 @@ def pictures():
     told = {"rows": rows, "pixels": pixels}
     sizes = (16, 32) if SMALL else (64, 128, 256, 512)
     told["by hand, rows/s by batch size"] = {
-        n: throughput(model, x[: max(n * 8, 2048)], n, False) for n in sizes
+        n: throughput(model, x[: max(n * 8, 2048)], n) for n in sizes
     }
     tl.precompute(model, x[: len(x) // 10], y[: len(y) // 10], verbose=False)  # compiles
     for again in ("", " again"):
@@ -284,17 +322,36 @@ def sweep():
 
 
 def memory():
+    """Bytes of the card: all, and the most that were in use."""
+    if not count_accelerators():
+        return {}
+    if BACKEND == "torch":
+        most = torch.cuda.max_memory_allocated()
+        return {"bytes_limit": torch.cuda.mem_get_info()[1], "peak_bytes_in_use": most}
     stats = jax.local_devices()[0].memory_stats() or {}
     return {k: stats[k] for k in ("bytes_limit", "peak_bytes_in_use", "bytes_in_use") if k in stats}
 
 
+def card() -> str:
+    if not count_accelerators():
+        return "cpu"
+    return torch.cuda.get_device_name() if BACKEND == "torch" else jax.local_devices()[0].device_kind
+
+
+def chosen(every: dict) -> list:
+    names = os.environ.get("GPU_CHECK_PARTS", " ".join(every)).split()
+    if unknown := [name for name in names if name not in every]:
+        sys.exit(f"GPU_CHECK_PARTS must name some of: {', '.join(every)}. Received: {' '.join(unknown)}.")
+    return [every[name] for name in names]
+
+
 def main():
-    device = jax.local_devices()[0]
-    say("card", getattr(device, "device_kind", str(device)))
-    say("versions", {"jax": jax.__version__, "keras": keras.__version__, "numpy": np.__version__})
     every = {one.__name__: one for one in (same_as_keras, heads, pictures, sweep, memory)}
-    for name in os.environ.get("GPU_CHECK_PARTS", " ".join(every)).split():
-        part(every[name])
+    parts = chosen(every)
+    say("card", card())
+    say("versions", {BACKEND: backend_version(), "keras": keras.__version__, "numpy": np.__version__})
+    for one in parts:
+        part(one)
     say("seconds", round(time.perf_counter() - BEGAN, 1))
     print(json.dumps(FOUND, indent=1))
 

@@ -553,6 +553,22 @@ def test_slots_of_keras_2_are_those_of_keras_3(kind, age, prefix, tmp_path):
         np.testing.assert_array_equal(got[name], value)
 
 
+class AsBefore(keras.optimizers.SGD):
+    """Its slots are called as those of Adagrad are before Keras 3.10: by no name of a variable."""
+
+    def build(self, variables):
+        super().build(variables)
+        self._accumulators = [self.add_variable(v.shape, name="accumulator") for v in variables]
+
+
+def test_slots_have_one_name_on_every_keras():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="d")])
+    model.compile(AsBefore(), "mse")
+    model.optimizer.build(model.trainable_variables)
+    names = {"optimizer/d/kernel/accumulator", "optimizer/d/bias/accumulator"}
+    assert names <= slots(model).keys()
+
+
 def test_slots_of_another_optimizer_are_not_taken(tmp_path):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="d")])
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")

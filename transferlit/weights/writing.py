@@ -301,9 +301,16 @@ def _held(optimizer, paths: list) -> dict:  # id of a variable to its name
         elif isinstance(value, keras.Variable):
             found[id(value)] = _setting(value, name)
         elif isinstance(value, list) and len(value) == len(paths):
+            slot = _slot_name(value, name)
             for path, v in zip(paths, value):
-                found.setdefault(id(v), f'{path}/{name}')
+                found.setdefault(id(v), f'{path}/{slot}')
     return found
+
+
+def _slot_name(variables: list, attribute: str) -> str:
+    "As `accumulators` are called one by one, before Keras 3.10 by that alone."
+    one = attribute.removesuffix('s')
+    return one if all(getattr(v, 'name', '') == one for v in variables) else attribute
 
 
 def _setting(variable, attribute: str) -> str:  # its name, where it has one of its own
