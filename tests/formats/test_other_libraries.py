@@ -92,6 +92,17 @@ class Flat(keras.Model):
         return x
 
 
+class Reshaped(keras.Model):
+    """They are laid out flat by no layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = L.Conv2D(3, 3, name="conv"), L.Dense(12, name="fc")
+
+    def call(self, x):
+        return self.fc(keras.ops.reshape(self.conv(x), (-1, 12)))
+
+
 def nested():
     base = keras.Sequential([keras.Input((4, 4, 2)), L.Conv2D(3, 3, name="conv"), L.Flatten(), L.Dropout(0.1)], name="base")
     return [base, keras.Sequential([keras.Input((12,)), Tripled(12, name="fc")], name="head")]
@@ -110,6 +121,7 @@ NETS = {  # the net of PyTorch, the layers here, and more arguments
     "turned by hand": ("square", lambda: [L.Conv2D(3, 3, name="conv"), L.Permute((3, 1, 2)), L.Flatten(), L.Dense(12, name="fc")], {}),
     "nested": ("square", nested, dict(rename=[("^conv", "base/conv"), ("^fc", "head/fc")])),
     "class": ("square", Flat, {}),
+    "class that reshapes": ("square", Reshaped, {}),
     "line": ("line", lambda: [L.Conv1D(4, 3, name="conv"), L.Flatten(), L.Dense(4, name="fc")], {}),
     "words": ("words", lambda: [L.Embedding(7, 4, name="emb"), L.Flatten(), L.Dense(4, name="fc")], {}),
     "colours": ("colours", lambda: [L.Flatten(), L.Dense(4, name="fc")], {}),

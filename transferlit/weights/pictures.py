@@ -140,7 +140,7 @@ def _makers(graph: _Graph, tensor) -> Iterable:  # up to the layer whose feature
 
 # %% ../../nbs/weights/65_pictures.ipynb #cd303b4d
 def _in_line(layers: list) -> tuple:  # dictionaries, as `picture_orders` has them
-    before, after, shape, made = {}, {}, None, []
+    before, after, shape, channels, made = {}, {}, None, None, []
     for previous, layer in pairwise([None, *layers]):
         if isinstance(layer, keras.layers.Flatten):
             shape = _built_shape(layer)
@@ -148,12 +148,20 @@ def _in_line(layers: list) -> tuple:  # dictionaries, as `picture_orders` has th
         elif isinstance(layer, keras.layers.Reshape) and len(layer.target_shape) > 2:
             after |= dict.fromkeys(map(id, made), layer.target_shape)
         elif layer.weights:
+            shape = shape or _laid_flat(layer, channels)
             before[id(layer)] = shape
             if _has_own_features(layer):
-                made = []
+                made, channels = [], getattr(layer, 'filters', None)
                 shape = None if _could_follow(layer, shape) else shape
             made.append(layer)
     return before, after
+
+
+def _laid_flat(layer, channels: int | None) -> tuple | None:
+    "Places and channels of what a class lays out flat in its own `call`, as its sizes tell."
+    size, takes = layer.weights[0].shape[0], isinstance(layer, (keras.layers.Dense, *_NORMS))
+    more = takes and channels and size > channels
+    return (size // channels, channels) if more and size % channels == 0 else None
 
 
 def _could_follow(layer, shape) -> bool:  # may a later layer of that size have its features?
