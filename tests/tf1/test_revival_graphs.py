@@ -546,7 +546,8 @@ def places_by_whole_numbers():
     "Whole numbers added and joined, then looked up: layers of Keras would make floats of them."
     x = dense(place("X", None, 6), 4, "before")
     a, b = (tf.cast(tf.clip_by_value(part*3, 0., 3.), tf.int32) for part in tf.split(x, 2, 1))
-    tf.concat([tf.gather(get("table", 9), a + b), tf.cast(tf.concat([a, b], 1), tf.float32)], 1, name="out")
+    places = tf.range(2.) + x[..., 1:3]
+    tf.concat([tf.gather(get("table", 9), a + b), tf.cast(tf.concat([a, b], 1), tf.float32), places], 1, name="out")
     return {"X": floats(5, 6)}, "out"
 
 

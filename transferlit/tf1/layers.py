@@ -59,7 +59,7 @@ def _filled(x, shape: list, value, dtype: str):  # a constant with as many rows 
 
 
 def _add(a, b):  # Keras takes a column of as many numbers as there are channels for a bias
-    dtype = a.dtype if hasattr(a, 'dtype') else b.dtype
+    dtype = keras.backend.result_type(*(getattr(x, 'dtype', type(x)) for x in (a, b)))
     return tf.add(*(ops.convert_to_tensor(x, dtype) for x in (a, b)))
 
 
