@@ -1,7 +1,7 @@
 # Works on a fresh machine with Python 3.11 or newer, make and pip. `make test WORKERS=4` uses more cores.
 PYTHON ?= python3
 VENV ?= .venv
-WORKERS ?= 2
+WORKERS ?= 3
 BIN = $(VENV)/bin
 FACTS = settings.ini setup.py pyproject.toml
 

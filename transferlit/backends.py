@@ -140,9 +140,8 @@ def is_torchs(value) -> bool:
 def _from_torch(t) -> np.ndarray:  # wherever it lies, and whether or not it takes gradients
     if str(t.dtype) != 'torch.bfloat16':
         return t.numpy(force=True)
-    return (
-        t.float().numpy(force=True).astype(ml_dtypes.bfloat16)
-    )  # which PyTorch does not hand over
+    single = t.float().numpy(force=True)
+    return single.astype(ml_dtypes.bfloat16)  # which PyTorch does not hand over
 
 # %% ../nbs/floor/62_backends.ipynb #3f4bd991
 def is_tensor(value) -> bool:

@@ -256,9 +256,7 @@ _SOURCES = {
 def cifar10(
     source: str = 'auto',  # 'auto', 'env', 'download', or a path to an .npz file
     verbose: bool = True,  # say where the pictures came from
-) -> (
-    Dataset
-):  # x float32 (rows, 32, 32, 3) in 0 to 1, y int64 (rows,); a tenth of the rows for validation
+) -> Dataset:  # x float32 (rows, 32, 32, 3) in 0 to 1, y int64 (rows,); a tenth to validate
     """CIFAR-10. Raises ValueError for an unknown source or a damaged file, OSError where there is
     nothing to be had.
     """

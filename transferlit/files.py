@@ -273,9 +273,8 @@ def file_hash(
 # %% ../nbs/floor/10_files.ipynb #6ae8af4a
 @contextmanager
 def locked(
-    path: (
-        str | os.PathLike
-    ),  # what to lock; the lock lies beside it, as `.NAME.lock`, of a long name its hash
+    # what to lock; the lock lies beside it, as `.NAME.lock`, of a long name its hash
+    path: str | os.PathLike,
     timeout: float = -1,  # seconds to wait; -1 waits as long as it takes
 ):  # holds the lock for the block
     """Only one process at a time is inside for one `path`. Raises TimeoutError after `timeout`

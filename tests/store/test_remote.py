@@ -326,7 +326,8 @@ def test_an_epoch_fetches_each_shard_once_and_ahead(caches, tight, monkeypatch):
     fs.log.clear()
     cold = trained(made, True, epochs=3)
     counts = {name: fs.got().count(name) for name in of_features}
-    assert set(counts.values()) <= {2, 3}, "once in an epoch; less where the last ones of an epoch are the first of the next"
+    assert max(counts.values()) <= 3, "once in an epoch; less where one is still there from the comparison, or the end of the epoch before"
+    assert sum(counts.values()) > 2 * len(counts), "and the cache holds a quarter only"
     assert max(most) <= 8 * SHARD
     first = events.index("train")
     assert events[:first].count("get") < 32, "training begins before all has come"

@@ -283,9 +283,8 @@ def build_upper(graph, below, crossing, masks=None) -> keras.Model:
     )
     if names := getattr(root.model, 'output_names', None):
         upper.output_names = list(names)
-    upper._trainable = (
-        root.model.trainable
-    )  # not by its setter, which would freeze or thaw the shared layers
+    # Not by its setter, which would freeze or thaw the shared layers.
+    upper._trainable = root.model.trainable
     return upper
 
 # %% ../../nbs/cut/20_halves.ipynb #bbe4e5f8

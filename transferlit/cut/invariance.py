@@ -348,9 +348,7 @@ def _equal(left, right) -> bool:
 
 def _near(
     a, b
-) -> (
-    bool
-):  # the same but for rounding: in a batch of another size sums may be made in another order
+) -> bool:  # the same but for rounding: sums of another batch may be made in another order
     if a.shape != b.shape:
         return False
     if a.dtype.kind not in 'fV':

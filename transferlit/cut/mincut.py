@@ -42,9 +42,8 @@ def _network(graph, below, stay) -> dict:
         for key in step.reads:
             flow[key][step] = math.inf
             if key in graph.maker:
-                flow[step][graph.maker[key]] = (
-                    math.inf
-                )  # whatever lies below needs its makers there
+                # Whatever lies below needs its makers there.
+                flow[step][graph.maker[key]] = math.inf
     for key in crossing_keys(graph, below):
         flow[key]['high'] = math.inf
     return flow

@@ -88,9 +88,8 @@ def _reasons(judge, below, moved) -> Table:
     return Table(rows, 'why the cut is where it is' if rows else whole, note)
 
 # %% ../../nbs/cut/60_splitting.ipynb #b7298d09
-_built = (
-    weakref.WeakKeyDictionary()
-)  # a model's sides by where it was cut: to cut again changes nothing and costs nothing
+# A model's sides by where it was cut: to cut again changes nothing and costs nothing.
+_built = weakref.WeakKeyDictionary()
 
 # %% ../../nbs/cut/60_splitting.ipynb #a4259eec
 def _made(model, graph, below) -> tuple:

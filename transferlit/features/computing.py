@@ -191,9 +191,7 @@ def _check_views(views, augment) -> None:
 
 # %% ../../nbs/features/70_computing.ipynb #c0b149c8
 def precompute(
-    model: (
-        keras.Model | Split
-    ),  # with a frozen part; or a cut, for a model whose layers can't be seen
+    model: keras.Model | Split,  # with a frozen part; or a cut, where layers can't be seen
     # arrays with one row a sample (one, or a list or dictionary), or a pipeline of batches: x, (x,
     # y) or (x, y, sample_weight)
     x,

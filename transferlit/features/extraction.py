@@ -40,9 +40,8 @@ __all__ = ['UNSTEADY', 'forget_compiled', 'compile_lower', 'guess_batch_size', '
            'lay_out', 'progress_bar', 'keep_in_memory', 'Unlike', 'write_to_store']
 
 # %% ../../nbs/features/60_extraction.ipynb #0ae36ed1
-_FUNCTIONS = (
-    weakref.WeakKeyDictionary()
-)  # a lower part to (its recipe, what was compiled from it by kind of data)
+# A lower part to (its recipe, what was compiled from it by kind of data).
+_FUNCTIONS = weakref.WeakKeyDictionary()
 
 
 def _functions(cut: Split) -> dict:  # those that still hold: what a trace read is baked into it

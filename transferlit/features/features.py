@@ -50,9 +50,7 @@ class Features:
     prints: object = field(default=None, repr=False)  # fingerprints of the rows of a pipeline
     source: object = field(default=None, repr=False)  # the rows they were made from
     augment: object = field(default=None, repr=False)  # what was done to x first
-    skipped: list = field(
-        default=(), repr=False
-    )  # (row, what is wrong) for each bad row that was left out
+    skipped: list = field(default=(), repr=False)  # (row, what is wrong) for each bad row
 
     @property
     def n(self) -> int:

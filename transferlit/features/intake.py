@@ -42,9 +42,8 @@ def _array(value):
 def _structure(data):  # arrays in the structure they came in; lists of plain numbers are one array
     if isinstance(data, dict):
         made = {k: _structure(v) for k, v in data.items()}
-        return (
-            OrderedDict(made) if isinstance(data, OrderedDict) else made
-        )  # its leaves go in another order
+        ordered = isinstance(data, OrderedDict)  # its leaves go in another order
+        return OrderedDict(made) if ordered else made
     holds = isinstance(data, (list, tuple)) and any(
         hasattr(a, 'shape') or hasattr(a, 'to_numpy') for a in tree.flatten(data)
     )
@@ -58,9 +57,8 @@ def _structure(data):  # arrays in the structure they came in; lists of plain nu
 
 
 def kind_of(array) -> str:
-    return (
-        getattr(array.dtype, 'kind', None) or np.dtype(array.dtype.as_numpy_dtype).kind
-    )  # a tensor's
+    kind = getattr(array.dtype, 'kind', None)  # a tensor's type has none
+    return kind or np.dtype(array.dtype.as_numpy_dtype).kind
 
 # %% ../../nbs/features/25_intake.ipynb #c3077796
 def _same_length(named: dict) -> int:
@@ -234,9 +232,7 @@ def mark_all(
 # %% ../../nbs/features/25_intake.ipynb #be1ba2d7
 def _flows(
     x,
-) -> (
-    bool
-):  # a dataset, something to iterate over or with numbered batches, a function that makes one
+) -> bool:  # a dataset, something to iterate over or with numbered batches, or what makes one
     if isinstance(x, (dict, list, tuple)) or hasattr(x, 'shape') or hasattr(x, 'to_numpy'):
         return False
     return (

@@ -39,9 +39,10 @@ class Shipped:
 
     def model(self) -> keras.Model:  # built again
         "The model. Raises what Keras raises where the configuration does not say all."
+        # Our own process made it.
         made = keras.saving.deserialize_keras_object(
             json.loads(self.config), custom_objects=self.custom, safe_mode=False
-        )  # our own process made it
+        )
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / 'model.safetensors'
             path.write_bytes(self.weights)

@@ -130,9 +130,8 @@ class Loader:
         self,
         read: Callable,  # gives the array
         verify: Callable | None = None,  # takes the array; raises BadFile
-        before: Callable = lambda: (
-            None
-        ),  # checks what must be right before reading; cheap when called again
+        # checks what must be right before reading; cheap when called again
+        before: Callable = lambda: None,
         touch: Callable = lambda: None,  # looks whether the bytes are still there; raises BadFile
     ):
         self.read, self.verify, self.before, self.touch = read, verify, before, touch

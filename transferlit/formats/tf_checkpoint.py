@@ -734,15 +734,13 @@ def _v1_variables(table: SortedTable) -> Iterable:  # (name, shape, dtype, piece
         yield name, shape, dtype, _v1_pieces(table, name, shape, dtype, meta.get(4, []))
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #aabc9a0e
-_SHARD = re.compile(
-    r'-(?:\?{5}|\d{5})-of-\d{5}$'
-)  # `checkpoint` names all shards at once, as `m.ckpt-?????-of-00003`
+# `checkpoint` names all shards at once, as `m.ckpt-?????-of-00003`.
+_SHARD = re.compile(r'-(?:\?{5}|\d{5})-of-\d{5}$')
 
 # %% ../../nbs/formats/70_tf_checkpoint.ipynb #a403f24f
 def open_v1(
-    prefix: (
-        str | os.PathLike
-    ),  # a V1 file, or what its shards `PREFIX-00000-of-00002` have in common
+    # a V1 file, or what its shards `PREFIX-00000-of-00002` have in common
+    prefix: str | os.PathLike,
     limit: int = LIMIT,  # bytes that compressed blocks may expand to
 ) -> Weights:
     "Raises BadFile for a damaged file, MissingPart where shards are missing."

@@ -358,11 +358,8 @@ def build_for(
 _PROGRAMS = weakref.WeakKeyDictionary()  # model to form to (what it was compiled for, program)
 
 
-def _constants(
-    model,
-) -> (
-    list
-):  # tensors that layers hold, such as the mean of a `Normalization`: baked into what is compiled
+def _constants(model) -> list:
+    "Tensors that layers hold, such as the mean of a `Normalization`: baked into what is compiled."
     return [v for layer in model._flatten_layers() for v in vars(layer).values() if is_tensor(v)]
 
 # %% ../../nbs/loop/20_steps.ipynb #90e3ed3c

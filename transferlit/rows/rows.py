@@ -125,9 +125,8 @@ def _shuffled(rows: int, batch_size: int, shuffle):
     rng = np.random.default_rng()
     if shuffle != 'batch':
         return tf.constant(rng.permutation(rows), tf.int32)
-    return tf.constant(
-        np.argsort(np.arange(rows) // batch_size + rng.random(rows)), tf.int32
-    )  # mixed within batches
+    # Mixed within batches.
+    return tf.constant(np.argsort(np.arange(rows) // batch_size + rng.random(rows)), tf.int32)
 
 # %% ../../nbs/rows/10_rows.ipynb #cf3a366f
 def _orders(rows: int, batch_size: int, shuffle) -> Callable:

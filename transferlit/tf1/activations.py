@@ -86,9 +86,7 @@ def _name_values(values) -> tuple | None:
 
 def name_activation(
     formula,  # a function of one tensor, element by element
-) -> (
-    tuple | None
-):  # words, and a function that makes what Keras takes as `activation`; None for one that Keras does not have
+) -> tuple | None:  # words, and a function that makes what Keras takes as `activation`
     "The activation of Keras that has the values of `formula`."
     return _name_values(np.asarray(formula(_SCALE)))
 

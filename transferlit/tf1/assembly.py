@@ -171,9 +171,7 @@ TOLERANCE = 1e-5  # largest difference, relative to the largest number
 def difference(
     found,  # array
     expected,  # array
-) -> (
-    float
-):  # largest difference, relative to the largest expected number; inf where shapes or gaps differ
+) -> float:  # largest difference, relative to the largest number; inf where shapes or gaps differ
     "How far two arrays are apart."
     a, b = np.asarray(found), np.asarray(expected)
     if a.shape != b.shape:

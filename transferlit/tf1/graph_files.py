@@ -863,9 +863,8 @@ class Values(Mapping):
         self.absent = _missing_shards(prefix) if prefix else []
         self.arrays = {} if prefix is None else _open(prefix, self.absent)
         self.nodes, self.cache = nodes, {}
-        self.hollow = bool(
-            self.absent or prefix is None and self.names
-        )  # zeros, so that the graph can still be looked at
+        # Zeros, so that the graph can still be looked at.
+        self.hollow = bool(self.absent or prefix is None and self.names)
 
     def __iter__(self):
         return iter(self.names)

@@ -886,17 +886,14 @@ def fill(
 def load_old(
     path,  # a `.h5` or `.keras` file
     custom_objects=None,  # name to class or function
-) -> (
-    tuple
-):  # the model, what became of its configuration, path of each weight to the name of its array
+) -> tuple:  # model, what became of its configuration, path of each weight to its array's name
     """A Keras model from a file of Keras 2 or 3. Raises ValueError with what is missing or not
     understood.
     """
     path = readable(path)
     config, version, loss = KerasFile(path).config()
-    home = (
-        'keras.src.models.functional' if config['class_name'] == 'Functional' else 'keras'
-    )  # an .h5 file of Keras 3 does not say
+    functional = config['class_name'] == 'Functional'  # an .h5 file of Keras 3 says no module
+    home = 'keras.src.models.functional' if functional else 'keras'
     if version.startswith('3'):
         new, mender = (
             {'module': home, 'registered_name': None, **config},

@@ -448,9 +448,8 @@ class GraphLayer(_Holder):
 
     @classmethod
     def from_config(cls, config):
-        _unpacked(
-            config['graph']
-        )  # here, since Keras hides what kind of error its own loading meets
+        # Here, since Keras hides what kind of error its own loading meets.
+        _unpacked(config['graph'])
         return super().from_config(config)
 
     def call(self, inputs):

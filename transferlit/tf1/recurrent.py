@@ -402,9 +402,10 @@ def find_cells(loop: Loop, width: int) -> list:
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #21a38bef
 _ACTIVATIONS = {}, dict(activation='relu'), dict(activation='sigmoid'), dict(activation='linear')
+# What Keras 2 called so: the gates of its LSTM had it until 2.3.
 _OLD_HARD_SIGMOID = Formula(
     [['multiply', ['x0', 0.2]], ['add', ['s0', 0.5]], ['clip', ['s1', 0.0, 1.0]]]
-)  # what Keras 2 called so: the gates of its LSTM had it until 2.3
+)
 
 
 def _choices(cells) -> list:
@@ -413,7 +414,7 @@ def _choices(cells) -> list:
     more = [dict(recurrent_activation=_OLD_HARD_SIGMOID)] if gated else []
     return [*_ACTIVATIONS, *more]
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #48c30296
 @dataclass
 class _Feed:
     "What the layers of a loop take."

@@ -380,9 +380,10 @@ def _inner_sizes(view, runner) -> tuple:
         for n in view.order
         if not view.nest[n] and view.read.kind.get(n) == 'data'
     ]
+    # It is told its own shape.
     shapes += [
         view.static(view.ins(n)[0]) for n in view.order if view.node(n).op == 'Conv2DBackpropInput'
-    ]  # it is told its own shape
+    ]
     rows = Counter(int(s[0]) for s in shapes if s is not None and len(s) and s[0] and s[0] > 1)
     parts = Counter(
         attr(view.node(n), 'num_split') or attr(view.node(n), 'num')

@@ -35,15 +35,13 @@ class Unit:
     kind: object  # class of the layer
     inputs: list  # tensors
     outputs: list  # tensors
-    config: dict = field(
-        default_factory=dict
-    )  # arguments of the class; functions are called when a layer is made
+    # arguments of the class; functions are called when a layer is made
+    config: dict = field(default_factory=dict)
     arrays: list = field(default_factory=list)  # the weights, in the layer's order
     origins: list = field(default_factory=list)  # names of the variables that these were
     nodes: set = field(default_factory=set)  # of the graph, which the layer replaces
-    choices: list = field(
-        default_factory=lambda: [{}]
-    )  # configurations to try, until one agrees with the graph
+    # configurations to try, until one agrees with the graph
+    choices: list = field(default_factory=lambda: [{}])
     activation: str = ''  # in words
     name: str = ''
     note: str = ''
@@ -207,9 +205,8 @@ def observe(
     view: View,
     runner: Runner,  # of the same graph
     first: list,  # arrays for the inputs
-    second: (
-        list | None
-    ),  # arrays with other batch and free sizes; None where the graph takes only one size
+    # arrays with other batch and free sizes; None where the graph takes only one size
+    second: list | None,
 ) -> None:  # fills `view.sample` and `view.shapes`
     "Run the samples and keep every tensor's value and shape."
     refs = _observable(view)

@@ -23,7 +23,7 @@ from transferlit.weights.matching import (
     own_variables,
     rename_all,
 )
-from .pictures import channels_last, picture_orders
+from .flattening import channels_last, picture_orders
 from .writing import host
 from ..paths import by_path
 

@@ -76,7 +76,7 @@ def _identified(group: dict, left: list) -> dict:
     "A layer that hands out copies of its variables is known by their values."
     return {number: _variable(value, left) for number, value in group.items()}
 
-
+# %% ../../nbs/weights/10_writing.ipynb #643d46e7
 def _variable(value, left: list):
     if isinstance(value, keras.Variable):
         return value
