@@ -172,6 +172,37 @@ def test_two_layers_of_a_class_read_one_picture(tmp_path):
         np.testing.assert_allclose(output, file["y"][:, :2], atol=1e-5)
 
 
+class Scale(L.Layer):
+    """One number, which has no axis of features."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(), name="scale")
+
+    def call(self, x):
+        return x * self.scale
+
+
+@pytest.mark.parametrize("flat", [0, 1], ids=["before it is flat", "when it is flat"])
+def test_a_number_for_all_features_lies_between(tmp_path, flat):
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.parts = [L.Conv2D(3, 3, name="conv"), L.Flatten(), L.Dense(12, name="fc")]
+            self.parts.insert(1 + flat, Scale(name="scale"))
+
+        def call(self, x):
+            for part in self.parts:
+                x = part(x)
+            return x
+
+    file, model = dict(FILES["torch_nets"]["square"]), Net()
+    x, y = np.moveaxis(file.pop("x"), 1, -1), file.pop("y")
+    model(x)
+    save_file({name: np.ascontiguousarray(a) for name, a in file.items()} | {"scale.scale": np.ones((), "float32")}, tmp_path / "m.safetensors")
+    tl.restore(model, tmp_path / "m.safetensors", transform="torch")
+    np.testing.assert_allclose(model(x), y, atol=1e-5)
+
+
 def test_what_stands_before_every_name_is_proposed_to_go(tmp_path):
     arrays, model = FILES["torch_nets"]["steps"], keras.Sequential([keras.Input((6, 6, 3)), L.Conv2D(4, 3, name="layer1_0"), L.BatchNormalization(name="layer1_1")])
     save_file({name: np.ascontiguousarray(a) for name, a in arrays.items() if "." in name}, tmp_path / "m.safetensors")

@@ -159,13 +159,15 @@ def _in_line(layers: list) -> tuple:  # dictionaries, as `picture_orders` has th
 
 def _laid_flat(layer, channels: int | None) -> tuple | None:
     "Places and channels of what a class lays out flat in its own `call`, as its sizes tell."
-    size, takes = layer.weights[0].shape[0], isinstance(layer, (keras.layers.Dense, *_NORMS))
-    more = takes and channels and size > channels
-    return (size // channels, channels) if more and size % channels == 0 else None
+    if not channels or not isinstance(layer, (keras.layers.Dense, *_NORMS)):
+        return None
+    size = layer.weights[0].shape[0]
+    whole = size > channels and size % channels == 0
+    return (size // channels, channels) if whole else None
 
 
 def _could_follow(layer, shape) -> bool:  # may a later layer of that size have its features?
-    return shape is None or layer.weights[0].shape[-1] == math.prod(shape)
+    return shape is None or layer.weights[0].shape[-1:] == (math.prod(shape),)
 
 # %% ../../nbs/weights/65_flattening.ipynb #781c4a48
 def _built_shape(layer) -> tuple:

@@ -125,7 +125,7 @@ def transformed(
         raise ValueError(unknown_transform(rule))
     name = rule if isinstance(rule, str) else getattr(rule, '__name__', 'a function')
     own, stored = host(variable), hit.stored
-    load = lambda: np.ascontiguousarray(change(np.asarray(stored), own))
+    load = lambda: np.asarray(change(np.asarray(stored), own), order='C')
     made = np.asarray(change(np.zeros(stored.shape, stored.dtype), own))
     why = f'{name}, from {tuple(stored.shape)} to {made.shape}'
     changed = replace(stored, shape=made.shape, dtype=made.dtype, load=load)
@@ -460,18 +460,18 @@ def library_hits(
     "What of another library's file makes each variable, by the kind of its layer."
     names, hits = _Names(_read(usable, library, rename)), {}
     path_of = {id(v): p for p, v in by_path(model).items()}
-    kitchen = _Kitchen(model, library)
+    recipes = _Recipes(model, library)
     for named in layer_paths(model):
         for variable in own_variables(named.layer).values():
             path, leaf = path_of.get(id(variable)), variable.path.rpartition('/')[2]
-            recipes = kitchen.recipes(named, leaf) if path is not None else []
-            if recipes:
-                found = (_cooked(one, _bases(named), names, usable) for one in recipes)
+            ways = recipes.of(named, leaf) if path is not None else []
+            if ways:
+                found = (_hits_by(one, _bases(named), names, usable) for one in ways)
                 hits.setdefault(path, next(filter(None, found), []))
     return hits
 
 # %% ../../nbs/weights/70_transforms.ipynb #64b32e09
-class _Kitchen:
+class _Recipes:
     "What makes each variable, as far as it depends on the rest of the model."
 
     def __init__(self, model, library: str):
@@ -482,7 +482,7 @@ class _Kitchen:
                 cells = getattr(named.layer, 'cells', ())
                 self.depth |= {id(cell): i for i, cell in enumerate(cells)}
 
-    def recipes(self, named, leaf: str) -> list:
+    def of(self, named, leaf: str) -> list:
         found = self.recipe(named.layer, leaf, named.path) or []
         found = found if isinstance(found, list) else [found]
         found = [_deeper(one, self.depth.get(id(named.layer), 0)) for one in found]
@@ -511,9 +511,8 @@ def _reordered(recipe: Recipe, leaf: str, before, after) -> Recipe:
 
 # %% ../../nbs/weights/70_transforms.ipynb #844a1daa
 def _bases(named) -> list:  # where the file may have the layer: a cell's weights lie with its RNN
-    cell = _kind(named.layer) in _CELLS
     ends = [named.path, *sorted(named.paths - {named.path})]
-    if cell or _kind(named.layer) == 'EinsumDense':
+    if _kind(named.layer) in (*_CELLS, 'EinsumDense'):
         above = [p.rpartition('/')[0] for p in ends]
         ends += above
         ends += [p.rpartition('/')[0] for p in above]
@@ -553,7 +552,7 @@ def _steps(name: str) -> str:  # `layer1_0_conv1` as `layer1/0/conv1`
     return re.sub('[./_]+', '/', name)
 
 # %% ../../nbs/weights/70_transforms.ipynb #efbf01cd
-def _cooked(recipe: Recipe, bases: list, names: dict, usable: dict) -> list:
+def _hits_by(recipe: Recipe, bases: list, names: dict, usable: dict) -> list:
     for base in bases:
         files = [names.get(f'{base}/{name}') for name in recipe.names]
         if all(files):
@@ -563,7 +562,8 @@ def _cooked(recipe: Recipe, bases: list, names: dict, usable: dict) -> list:
 # %% ../../nbs/weights/70_transforms.ipynb #74b6297c
 def _made(recipe: Recipe, files: list, parts: list) -> Hit:
     def load():
-        return np.ascontiguousarray(recipe.make(*[np.asarray(part) for part in parts]))
+        made = recipe.make(*[np.asarray(part) for part in parts])
+        return np.asarray(made, order='C')  # a single number stays one
 
     shapes = [tuple(part.shape) for part in parts]
     try:
