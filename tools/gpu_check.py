@@ -138,10 +138,6 @@ def head(width: int):
     return model
 
 
-def by_hand(*given) -> float:
-    return (by_hand_jax if BACKEND == "jax" else by_hand_torch)(*given)
-
-
 def by_hand_torch(width: int, features, y, size: int, count: int) -> float:
     """Adam on two dense layers, step by step."""
     nn = torch.nn
@@ -201,6 +197,9 @@ def by_hand_jax(width: int, features, y, size: int, count: int) -> float:
         state[0][0].block_until_ready()
         took.append(time.perf_counter() - began)
     return round(statistics.median(took[1:]), 5)
+
+
+by_hand = by_hand_jax if BACKEND == "jax" else by_hand_torch
 
 
 def heads():

@@ -254,11 +254,11 @@ class Named(Processor):
 
 def translations() -> dict:
     """What `nbs/descriptions.yml` says: Korean `lines` below titles, and the `words` people search by."""
-    return described(get_config().nbs_path / "descriptions.yml")
+    return read_descriptions(get_config().nbs_path / "descriptions.yml")
 
 
 @functools.cache  # every page asks
-def described(path: Path) -> dict:
+def read_descriptions(path: Path) -> dict:
     return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {"lines": {}, "words": {}}
 
 

@@ -67,10 +67,11 @@ def open_weights(
     `UnsafeFile` for a file that asks for more than reading arrays, `BadFile` (all three are
     ValueErrors of `entries`) for damage.
     """
-    given = Path(path_text(path)).expanduser()
+    text = path_text(path)
+    given = Path(text).expanduser()
     if given.is_file() and (found := _open_if_zip(readable(given), limit)) is not None:
         return found
-    at = locate(path_text(path))
+    at = locate(text)
     if at.kind in ('keras', 'npz', 'zip'):
         return _open_if_zip(at.path, limit)
     if not has_values(at):

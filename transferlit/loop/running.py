@@ -19,7 +19,6 @@ from ..rows import Epochs, Stream, skip_draw
 from .scan import program_kind
 from .steps import Program, Work, are_same, build_for, compiled
 from .steps import own_step, was_fresh
-
 from .xla import wants_xla
 
 # %% auto #0

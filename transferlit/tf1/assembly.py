@@ -30,7 +30,7 @@ from transferlit.tf1.recurrent import (
 from .view import Fresh, View, scope_of
 
 # %% auto #0
-__all__ = ['TOLERANCE', 'recognise', 'name_layers', 'difference', 'tolerance', 'assemble', 'lift']
+__all__ = ['recognise', 'name_layers', 'difference', 'assemble', 'lift']
 
 # %% ../../nbs/tf1/58_assembly.ipynb #8dab38fc
 def _loops(view, refused) -> list:
@@ -165,9 +165,6 @@ def _sharing(unit):
     )
 
 # %% ../../nbs/tf1/58_assembly.ipynb #7e9c33fb
-TOLERANCE = 1e-5  # largest difference, relative to the largest number
-
-
 def difference(
     found,  # array
     expected,  # array
@@ -191,14 +188,6 @@ def difference(
 # %% ../../nbs/tf1/58_assembly.ipynb #420338c6
 class _Refused(Exception):
     "A unit that does not give what the graph gives."
-
-# %% ../../nbs/tf1/58_assembly.ipynb #4029b862
-def tolerance(
-    view: View,  # observed
-) -> float:  # `TOLERANCE`, or four roundings of half precision
-    "What rounding may do in a graph."
-    half = any(a.dtype == np.float16 for a in view.sample.values())
-    return 4 * float(np.finfo(np.float16).eps) if half else TOLERANCE
 
 # %% ../../nbs/tf1/58_assembly.ipynb #84abe1f0
 _CANNOT_BE = (
@@ -224,9 +213,8 @@ def _made(view, unit) -> keras.layers.Layer:
             continue
         found = found if isinstance(found, (list, tuple)) else [found]
         worst = max(difference(f, view.sample[r]) for f, r in zip(found, unit.outputs))
-        allowed = tolerance(view)
-        unit.off, unit.note = worst, f'differs by {worst:.2g}' if worst > allowed else ''
-        if worst <= allowed or getattr(layer, 'deterministic', True) is False:
+        unit.off, unit.note = worst, f'differs by {worst:.2g}' if worst > view.tolerance else ''
+        if worst <= view.tolerance or getattr(layer, 'deterministic', True) is False:
             return layer
     raise _Refused(unit)
 

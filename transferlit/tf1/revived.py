@@ -21,7 +21,7 @@ from tensorflow.core.framework import graph_pb2
 from ..errors import see
 from ..files import printable
 from ..tables import Table
-from .assembly import difference, lift, name_layers, recognise, tolerance
+from .assembly import difference, lift, name_layers, recognise
 from transferlit.tf1.graph_files import (
     VARIABLES,
     Values,
@@ -526,7 +526,7 @@ def _record(old, outputs, reading, found, units, **about) -> dict:
     found = _listed(found)
     random = [u.name for u in units if u.config.get('deterministic') is False]
     worst = None if random else max(difference(f, e) for f, e in zip(found, expected))
-    if worst is not None and worst > 10 * tolerance(reading.view):
+    if worst is not None and worst > 10 * reading.view.tolerance:
         raise ValueError(
             'A revived model must give what its graph gives. Use `as_layer`, and please report'
             f' this file. Received: a difference of {worst:.2g}.'
@@ -669,7 +669,7 @@ def _lifted(old, reading, refs) -> tuple:
         expected = _expected(old, reading, refs)[0]
         return max(map(difference, _listed(_called(found[0], reading)), expected))
 
-    found, allowed = make(), tolerance(view)
+    found, allowed = make(), view.tolerance
     rounded = [u for u in found[1] if u.native and u.off]
     if not rounded or off(found) <= allowed:
         return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import keras
 import numpy as np
@@ -20,7 +21,7 @@ from .inference import CONTROL, Inference, Runner
 from .layers import GraphLayer
 
 # %% auto #0
-__all__ = ['Unit', 'Fresh', 'View', 'observe', 'origin', 'has_variables', 'scope_of']
+__all__ = ['TOLERANCE', 'Unit', 'Fresh', 'View', 'observe', 'origin', 'has_variables', 'scope_of']
 
 # %% ../../nbs/tf1/45_view.ipynb #71ceba68
 def _one_or_all(items: list):
@@ -81,6 +82,9 @@ class Fresh:
         return self.make()
 
 # %% ../../nbs/tf1/45_view.ipynb #a8f2600d
+TOLERANCE = 1e-5  # largest difference, relative to the largest number
+
+
 class View:
     "An inference graph between inputs and outputs, with the values and shapes that a sample gives."
 
@@ -103,6 +107,13 @@ class View:
         for name, number in [*self.users, *self.outputs]:
             self.widths[name] = max(self.widths.get(name, 1), number + 1)
         self.nest = _nesting(self)
+
+    @cached_property
+    def tolerance(self) -> float:
+        "What rounding may do: `TOLERANCE`, or four roundings of half precision."
+        rough = 4 * float(np.finfo(np.float16).eps)
+        types = {a.dtype.name for a in self.sample.values()}
+        return rough if 'float16' in types else TOLERANCE
 
     def node(self, name):
         return self.read.nodes[name]

@@ -310,6 +310,7 @@ class _Sources:
     def changed(self, path: str, hit: Hit) -> Hit:
         for pattern, rule in self.rules.items():
             if match_one(pattern, path):
+                # An exception to a library takes what the file has, not what the library makes of it.
                 hit = Hit(hit.name, self.weights[hit.name]) if self.library else hit
                 return transformed(hit, rule, self.variables[path])
         return hit
@@ -582,16 +583,21 @@ def find_problems(planner: _Planner) -> list:  # in words
 
 # %% ../../nbs/weights/80_planning.ipynb #895cf1af
 def _renumbered_problems(planner) -> list:
-    if is_crossed(planner):
-        why = 'layers of equal shapes come in another order than in the file'
-    elif _runs_back(planner):
-        why = 'later layers come first, and this file has no order to tell equal shapes by'
-    else:
+    why = _why_not_by_numbers(planner)
+    if not why:
         return []
     return [
         f'By their numbers, {why}: give a mapping instead of rename="renumber"; where the numbers'
         f' are meant, rename={_as_mapping(planner)}.'
     ]
+
+
+def _why_not_by_numbers(planner) -> str:  # empty where numbers tell layers apart
+    if is_crossed(planner):
+        return 'layers of equal shapes come in another order than in the file'
+    if _runs_back(planner):
+        return 'later layers come first, and this file has no order to tell equal shapes by'
+    return ''
 
 
 def _as_mapping(planner) -> dict:  # what a rename makes of each layer's name
@@ -705,10 +711,9 @@ class _Trial:
         statuses = [(old['status'], new['status']) for old, new in self.rows]
         if any(_is_worse(*pair) for pair in statuses):
             return False
-        renumbered = is_renumbered(self.change.get('rename'))
-        if self.moved and not renumbered or is_crossed(self.plan):
-            return False
-        return not (renumbered and _runs_back(self.plan))
+        if is_renumbered(self.change.get('rename')):
+            return not _why_not_by_numbers(self.plan)
+        return not self.moved and not is_crossed(self.plan)
 
     def cost(self) -> tuple:
         return self.left, len(self.moved)
@@ -814,7 +819,6 @@ def _caution(added: list, moved: list) -> str:
     "Where names alone do not tell, what does."
     if any(isinstance(rule, Mapping) for rule in added):
         return ', told by shapes alone: see that the layers are the same'
-
     scopes = dict.fromkeys(map(_outermost, moved))
     if 'scope' in added and len(scopes) > 1:
         return ', where ' + ', '.join(scopes)
