@@ -131,10 +131,9 @@ def _read_model(file: Path):
 
         return revive(file).to_keras()
     import keras
-    from transferlit.formats import KerasFile
-    from transferlit.sharing import within
+    from transferlit.formats import KerasFile, limit_model
 
-    with within(file, KerasFile(file).config()[0]):
+    with limit_model(file, KerasFile(file).config()[0]):
         return keras.saving.load_model(file, compile=False)
 
 # %% ../nbs/guides/90_cli.ipynb #34b1e118

@@ -11,7 +11,6 @@ import json
 import os
 import re
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import keras
@@ -19,12 +18,11 @@ import keras
 from .checkpoint import restore, save
 from .errors import see
 from .files import atomic_path, file_hash, locked, printable, readable, writable
-from .formats import check_config, open_weights
-from .keras_internals import limit_values
+from .formats import limit_model
 from .paths import by_path
 
 # %% auto #0
-__all__ = ['share', 'within', 'shared']
+__all__ = ['share', 'shared']
 
 # %% ../nbs/guides/30_sharing.ipynb #3efd4693
 _CARD = '''---
@@ -233,26 +231,6 @@ def _check_weights(name, sha256) -> None:
             f' {str(sha256)[:80]!r}.'
         )
 
-# %% ../nbs/guides/30_sharing.ipynb #b61db091
-_SPARE = 1_000_000  # values that a model has and no weight file: seeds, tables of its own
-
-
-def within(weights: Path, architecture: dict):
-    """A block in which variables hold no more values than a weight file. Raises UnsafeFile for an
-    architecture that takes too long to make.
-    """
-    with open_weights(weights) as found:
-        there, arrays = sum(v.size for v in found.values()), len(found)
-    check_config(architecture, weights, arrays)
-    return limit_values(there + _SPARE, partial(_too_large, there, weights))
-
-# %% ../nbs/guides/30_sharing.ipynb #fb9a11cb
-def _too_large(there: int, weights: Path, needed: int) -> ValueError:
-    return ValueError(
-        'An architecture must not have more values than its weights. Do not trust it, or share or'
-        f' save the model again. Received: at least {needed:,} values for {there:,} in {weights.name!r}.'
-    )
-
 # %% ../nbs/guides/30_sharing.ipynb #ea3564df
 def _make(architecture: dict, custom_objects: dict) -> keras.Model:
     "The layers, without weights. Raises ValueError where one is not known here, or would run code."
@@ -290,7 +268,7 @@ def _read_shared(folder: Path, custom_objects: dict):
     config = _config(folder)
     try:
         weights = _weights(folder, config)
-        with within(weights, config['architecture']):
+        with limit_model(weights, config['architecture']):
             model = _make(config['architecture'], custom_objects)
         restore(model, weights)
     except (OSError, ValueError):

@@ -20,19 +20,9 @@ from ..backends import product_precision
 from ..files import content_hash
 
 # %% auto #0
-__all__ = ['settings_of', 'code_of', 'told_of', 'changeable', 'state_of', 'is_own', 'recipe_of', 'fingerprint', 'open_ended']
+__all__ = ['told_of', 'changeable', 'state_of', 'is_own', 'recipe_of', 'fingerprint', 'open_ended']
 
 # %% ../../nbs/cut/35_fingerprints.ipynb #0b0a23b7
-def settings_of(op):
-    "What the configuration of a layer tells, without names."
-    return read_layer(Reading(), op)[0]
-
-
-def code_of(function) -> list:
-    "What `function` does, as plain values: its code, what it has caught, and the globals it names."
-    return [Reading().read(function)]
-
-
 def told_of(
     part,  # a layer or operation
 ) -> list:  # plain values

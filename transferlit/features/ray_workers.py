@@ -20,7 +20,7 @@ from keras import tree
 
 from ..formats import open_weights, write_arrays
 from .ray_dataset import Columns, in_order, unwrap_errors, the_ray
-from ..cut import code_of
+from ..cut import Reading
 from ..files import content_hash
 from ..paths import renew
 from ..store import Store, shard_limits
@@ -200,7 +200,7 @@ class Worker:
 # %% ../../nbs/features/20_ray_workers.ipynb #bfb17f62
 def _tag(columns, batch) -> str:
     "The same for the same rows, read in the same way."
-    how = None if columns.read is None else json.dumps(code_of(columns.read), default=repr)
+    how = None if columns.read is None else json.dumps(Reading().read(columns.read), default=repr)
     values = [batch[n] for n in columns.names]
     values = [list(v) if v.dtype.hasobject else v for v in values]
     return content_hash(how, [list(pair) for pair in zip(columns.names, values)])[:32]

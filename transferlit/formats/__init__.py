@@ -1,22 +1,24 @@
 """What weight files hold, read without running code: one mapping from path to array for every format."""
 from importlib import import_module
 
-from .entries import BadFile, MissingPart, Stored, UnsafeFile, Weights, explain_faults
-from .keras_files import KerasFile, check_config, legacy_name, named_layers
+from .entries import BadFile, MissingPart, Stored, UnsafeFile, Weights
+from .keras_files import KerasFile, legacy_name, named_layers
 from .tf_checkpoint import read_index
 from .location import locate_graph
 from .reading import open_weights, peek
 
-_WRITING = {"check_file", "check_names", "replace_file", "write_arrays", "writer_for"}  # on first use
+_ON_USE = {  # what imports more than reading needs
+    "limit_model": "model_limits",
+    "replace_file": "arrays",
+    "write_arrays": "arrays",
+    "writer_for": "arrays",
+}
 
 __all__ = [
     "BadFile",
-    "check_file",
-    "check_names",
-    "check_config",
-    "explain_faults",
     "KerasFile",
     "legacy_name",
+    "limit_model",
     "locate_graph",
     "MissingPart",
     "named_layers",
@@ -33,6 +35,6 @@ __all__ = [
 
 
 def __getattr__(name):
-    if name in _WRITING:
-        return getattr(import_module("transferlit.formats.arrays"), name)
+    if name in _ON_USE:
+        return getattr(import_module(f"transferlit.formats.{_ON_USE[name]}"), name)
     raise AttributeError(f"module 'transferlit.formats' has no attribute {name!r}")

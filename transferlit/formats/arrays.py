@@ -23,7 +23,7 @@ from .safetensors import write_safetensors
 from .tf_checkpoint import data_files, write_bundle
 
 # %% auto #0
-__all__ = ['writer_for', 'replace_file', 'check_names', 'check_file', 'write_arrays']
+__all__ = ['writer_for', 'replace_file', 'write_arrays']
 
 # %% ../../nbs/formats/85_arrays.ipynb #460b9517
 def writer_for(path: Path, writers: dict) -> Callable:
@@ -37,22 +37,34 @@ def writer_for(path: Path, writers: dict) -> Callable:
     return found
 
 # %% ../../nbs/formats/85_arrays.ipynb #3b947c2d
-def replace_file(path: Path, write: Callable) -> Path:
-    "Let `write(part, path)` write beside `path`; what is whole takes its place."
-    if path.name.endswith('.ckpt'):
-        _replace_checkpoint(_prefix(path), write)
-    else:
-        with atomic_path(path) as part:
-            write(part, path)
+def replace_file(
+    path: Path,  # of one file
+    write: Callable,  # called with the path to write to, beside that of the target
+    names,  # that the file must hold
+) -> Path:
+    """What is whole takes the place of the old file. Raises ValueError where a name is not there,
+    OSError where the file cannot be written.
+    """
+    with atomic_path(path) as part:
+        write(part)
+        _check_names(part, names)
     return path
 
 
-def _replace_checkpoint(prefix: Path, write: Callable) -> None:
-    "A checkpoint is there when its index is: that is what takes the old one's place."
-    with locked(prefix):
-        with atomic_path(Path(f'{prefix}.index')) as part:
-            write(part, prefix)
-        _clear_data(prefix)
+def _check_names(path: Path, names) -> None:
+    with open_weights(path) as weights:
+        lost = [name for name in names if name not in weights]
+    if lost:
+        raise ValueError(_say_left_out(lost))
+
+
+def _say_left_out(lost: list) -> str:
+    layers = ', '.join(dict.fromkeys(p.rpartition('/')[0] or p for p in lost))
+    return (
+        'A file must hold every variable of the model, and this kind would leave some out. Keep'
+        ' the layers in public attributes or lists, or save as `.safetensors` or `.ckpt`.'
+        f' Received: nothing of {printable(layers)} would be in the file; nothing was written.'
+    )
 
 # %% ../../nbs/formats/85_arrays.ipynb #bd085da1
 def _prefix(path: Path) -> Path:
@@ -93,26 +105,6 @@ def _clear_data(prefix: Path) -> None:
         with suppress(PermissionError):
             left.unlink(missing_ok=True)  # open on Windows: the next save removes it
 
-# %% ../../nbs/formats/85_arrays.ipynb #3b017105
-def check_names(there, expected) -> None:
-    "Raises ValueError where a file has, or would have, not all of the names that it should."
-    if lost := [name for name in expected if name not in there]:
-        raise ValueError(_say_left_out(lost))
-
-
-def check_file(part: Path, expected) -> None:
-    with open_weights(part) as weights:
-        check_names(weights, expected)
-
-
-def _say_left_out(lost: list) -> str:
-    layers = ', '.join(dict.fromkeys(p.rpartition('/')[0] or p for p in lost))
-    return (
-        'A file must hold every variable of the model, and this kind would leave some out. Keep'
-        ' the layers in public attributes or lists, or save as `.safetensors` or `.ckpt`.'
-        f' Received: nothing of {printable(layers)} would be in the file; nothing was written.'
-    )
-
 # %% ../../nbs/formats/85_arrays.ipynb #0afc79d9
 def write_arrays(
     path: Path,  # ends in `.safetensors`, `.ckpt` or `.npz`
@@ -123,26 +115,35 @@ def write_arrays(
     where the file cannot be written.
     """
     write = writer_for(path, _WRITERS)
-    return replace_file(path, partial(write, arrays, about))
+    return write(path, arrays, about)
 
 
-def _write_safetensors(arrays: dict, about: dict, part: Path, path: Path) -> None:
+def _write_safetensors(path: Path, arrays: dict, about: dict) -> Path:
     "With a checksum of each array in its head, which `open_weights` checks."
-    named = dict(format='tf', package='transferlit', fingerprint=content_hash(arrays))
-    write_safetensors(part, arrays, named | about)
-    check_file(part, arrays)
+    named = dict(format='tf', package='transferlit', fingerprint=content_hash(arrays)) | about
+    return replace_file(path, partial(write_safetensors, arrays=arrays, about=named), arrays)
 
 
-def _write_npz(arrays: dict, about: dict, part: Path, path: Path) -> None:
-    np.savez(part, **arrays)
+def _write_npz(path: Path, arrays: dict, about: dict) -> Path:
+    return replace_file(path, lambda part: np.savez(part, **arrays), arrays)
 
 # %% ../../nbs/formats/85_arrays.ipynb #0fc6e805
-def _write_checkpoint(arrays: dict, about: dict, part: Path, path: Path) -> None:
+def _write_checkpoint(path: Path, arrays: dict, about: dict) -> Path:
+    "A checkpoint is there when its index is: that is what takes the old one's place."
+    prefix = _prefix(path)
+    with locked(prefix):
+        with atomic_path(Path(f'{prefix}.index')) as part:
+            _put_data(part, prefix, arrays)
+        _clear_data(prefix)
+    return path
+
+
+def _put_data(part: Path, path: Path, arrays: dict) -> None:
     """The data goes under a name that is not in use, so that the old index keeps its own until it
     is replaced.
     """
     data, index = write_bundle(part.parent, path.name, arrays, path.parent), Path(f'{path}.index')
-    check_file(part.parent / path.name, arrays)
+    _check_names(part.parent / path.name, arrays)
     if index.exists():
         shutil.copymode(index, part.parent / data)
     for written in (part.parent / data, part):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import math
 import os
 import re
@@ -205,6 +206,12 @@ class Weights(Mapping):
     def close(self) -> None:
         for source in self._sources:
             source.close()
+
+    def parse(self, name: str) -> dict:  # empty where the file says nothing of that name
+        "What the file says of itself as JSON. Raises BadFile for damage."
+        text = self.about.get(name)
+        with explain_faults(self.path, self.format):
+            return dict(json.loads(text)) if text else {}
 
     def of_kind(self, *kinds) -> dict:  # name to `Stored`
         "The variables of these `KINDS` only."

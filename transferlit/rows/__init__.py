@@ -1,11 +1,9 @@
 """Where rows lie and in what order an epoch takes them: in memory, in blocks, or as a pipeline gives them."""
 from .rows import Epochs, Rows, skip_draw
-from .blocks import Blocks, Turns
 from .memory import free_memory, hold
 from .streams import Made, Stored, Stream
 
 __all__ = [
-    "Blocks",
     "Epochs",
     "free_memory",
     "hold",
@@ -14,5 +12,4 @@ __all__ = [
     "skip_draw",
     "Stored",
     "Stream",
-    "Turns",
 ]

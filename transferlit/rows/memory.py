@@ -16,7 +16,7 @@ import numpy as np
 
 from ..backends import free_on_device, to_tensor
 from ..data import flat, map_flat
-from .blocks import Blocks
+from .blocks import Blocks, Turns
 from .rows import Rows
 
 # %% auto #0
@@ -111,11 +111,15 @@ def _blocks(data: tuple, batch_size: int, free: int) -> Blocks:
 
 # %% ../../nbs/rows/30_memory.ipynb #fb029c22
 def hold(
-    data: tuple,  # (x, y, sample_weight, features): features beside x where a step needs both
+    *views: tuple,  # (x, y, sample_weight, features): features beside x where a step needs both
     batch_size: int,
-    views: int = 1,  # as many of these are held
-):  # `Rows`, or `Blocks` where all views do not fit
-    "Rows in memory where they fit."
+):  # `Rows`, or `Blocks` where all views do not fit; `Turns` of several
+    "Rows in memory where they fit; each view in its turn."
+    made = [_hold_one(view, batch_size, len(views)) for view in views]
+    return made[0] if len(made) == 1 else Turns(made)
+
+
+def _hold_one(data: tuple, batch_size: int, views: int):
     x, y, weight, features = data
     free = min(free_memory(), free_on_device() or math.inf)
     nbytes = sum(map(count_bytes, flat((x, features))))

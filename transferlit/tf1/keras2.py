@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+
 from pathlib import Path
 
 import keras
@@ -30,8 +30,7 @@ from transferlit.tf1.layers import (
     tensorflow_function,
 )
 from ..paths import renew
-from ..formats import KerasFile, UnsafeFile, check_config, open_weights
-from ..keras_internals import limit_values
+from ..formats import KerasFile, UnsafeFile, limit_model
 
 # %% auto #0
 __all__ = ['UPGRADES', 'Upgrade', 'Mender', 'operation_layer', 'plain_names', 'mend', 'from_cudnn', 'fill', 'load_old']
@@ -905,7 +904,7 @@ def load_old(
         loss = loss.get('class_name') or loss.get('config')
     if loss:
         mender.changes.append(f'the loss {loss!r} was not loaded: compile the model to train it')
-    with _within(path, config):
+    with limit_model(path, config):
         _reserve(new)
         if zipfile.is_zipfile(path):
             return _from_zip(path, new, custom_objects), mender, {}
@@ -931,26 +930,7 @@ def _names(config):
         for item in config:
             yield from _names(item)
 
-
-_SPARE = 1 << 24  # values that a model has and no file: states, seeds, tables of its own
-
-
-def _within(path, config: dict):
-    "A block in which variables hold no more values than the arrays of a file."
-    with open_weights(path) as found:
-        there, arrays = sum(v.size for v in found.values()), len(found)
-    check_config(config, path, arrays)
-    return limit_values(there + _SPARE, partial(_too_large, there, path))
-
 # %% ../../nbs/tf1/70_keras2.ipynb #a1a6b44a
-def _too_large(there: int, path, needed: int) -> UnsafeFile:
-    return UnsafeFile(
-        'A configuration must not have more values than the file has weights. Do not trust this'
-        f' file, or build the model and `restore` its weights. Received: at least {needed:,} values'
-        f' for {there:,} in {path.name!r}.'
-    )
-
-
 def _deserialized(config, custom_objects):
     try:
         return keras.saving.deserialize_keras_object(

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from .. import loop
-from ..rows import Turns, hold
+from ..rows import hold
 from ..backends import to_numpy
 from ..data import by_input, pack_inputs, refuse
 from ..features import precompute
@@ -37,18 +37,15 @@ def _hold_rows(model, cut, side: Side, job: Job, kind: str = 'train'):
     own = loop.own_step(model, kind)
     if cut is None:
         data = rows.x, rows.y, rows.sample_weight, None
-        return hold(data, side.batch_size)
+        return hold(data, batch_size=side.batch_size)
     if own and rows.x is None:
         _refuse_alone(model)
     views = side.views
     if not views:
         features = _extract(cut, side, job)
         views = [(features, rows.y, rows.sample_weight)]
-    made = []
-    for view in views:
-        data = _beside_x(rows.x, *view) if own else (*_as_x(*view), None)
-        made.append(hold(data, side.batch_size, len(views)))
-    return made[0] if len(made) == 1 else Turns(made)
+    made = [_beside_x(rows.x, *view) if own else (*_as_x(*view), None) for view in views]
+    return hold(*made, batch_size=side.batch_size)
 
 
 def _as_x(features: tuple, y, weight) -> tuple:

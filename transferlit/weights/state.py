@@ -7,7 +7,6 @@ Docs: https://transferlit.github.io/transferlit/weights/state.html.md"""
 # %% ../../nbs/weights/40_state.ipynb #c0b96fd4
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
-from ..formats import Weights, explain_faults, named_layers
+from ..formats import Weights, named_layers
 from transferlit.weights.matching import (
     Hit,
     align_names,
@@ -136,9 +135,8 @@ def misfit(layer, name: str, value) -> str:
 def file_state(
     weights: Weights,  # an open file
 ) -> dict:  # `words/vocabulary` to value
-    if text := weights.about.get('state'):
-        with explain_faults(weights.path, 'a safetensors file'):
-            return dict(json.loads(text))
+    if 'state' in weights.about:
+        return weights.parse('state')
     return {**_file_seeds(weights), **_configured_state(weights)}
 
 

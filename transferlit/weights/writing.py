@@ -19,7 +19,7 @@ import h5py
 import keras
 import ml_dtypes
 import numpy as np
-from ..formats import check_file, check_names, replace_file, write_arrays, writer_for
+from ..formats import replace_file, write_arrays, writer_for
 from ..keras_internals import adapter_scale, saving_lib
 from ..paths import by_path
 
@@ -148,18 +148,17 @@ def _arrays(model, chosen: dict) -> dict:  # path to array
 
 # %% ../../nbs/weights/10_writing.ipynb #a42e0bb1
 def _write_h5(model, path, chosen, state) -> Path:
-    return replace_file(path, partial(_put_h5, model, chosen))
+    names = _without_adapters(model, chosen)
+    return replace_file(path, partial(_put_h5, model, chosen), names)
 
 
-def _put_h5(model, chosen, part, path) -> None:
+def _put_h5(model, chosen, part) -> None:
     if len(chosen) == len(model.weights):
-        names = _whole_names(model)
         model.save_weights(part)
-        _name_datasets(part, names)
+        _name_datasets(part, _whole_names(model))
     else:
         _check_scales(model, chosen)
         _write_part(model, chosen, part)
-    check_file(part, _without_adapters(model, chosen))
 
 
 def _write_part(model, chosen, part) -> None:
@@ -176,11 +175,7 @@ def _without_adapters(model, chosen: dict) -> list:
 
 # %% ../../nbs/weights/10_writing.ipynb #f491f674
 def _whole_names(model) -> dict:  # dataset to the variable's name
-    "Raises ValueError where Keras would leave a variable out."
-    keys, variables = keras_keys(model), by_path(model)
-    kept = {p for p, v in variables.items() if id(v) in keys}
-    check_names(kept, _without_adapters(model, variables))
-    named = {**variables, **optimizer_variables(model)}
+    keys, named = keras_keys(model), {**by_path(model), **optimizer_variables(model)}
     return {keys[id(v)]: p for p, v in named.items() if id(v) in keys}
 
 # %% ../../nbs/weights/10_writing.ipynb #4f1be51a
@@ -205,13 +200,12 @@ def _put(file, path: str, array) -> None:
 
 # %% ../../nbs/weights/10_writing.ipynb #ae73795a
 def _write_keras(model, path, chosen, state) -> Path:
-    return replace_file(path, partial(_put_keras, model, chosen))
+    names = _without_adapters(model, chosen)
+    return replace_file(path, partial(_put_keras, model, chosen), names)
 
 
-def _put_keras(model, chosen, part, path) -> None:
+def _put_keras(model, chosen, part) -> None:
     "Keras' archive, its weights named or replaced by those of a part."
-    if len(chosen) == len(model.weights):
-        _whole_names(model)  # before anything is written
     model.save(part)
     weights, whole = part.with_name('model.weights.h5'), part.rename(part.with_name('whole.keras'))
     with zipfile.ZipFile(whole) as old, zipfile.ZipFile(part, 'w') as new:
@@ -222,7 +216,6 @@ def _put_keras(model, chosen, part, path) -> None:
             _write_part(model, chosen, weights)
         for name in old.namelist():
             new.write(weights, name) if name == weights.name else new.writestr(name, old.read(name))
-    check_file(part, _without_adapters(model, chosen))
 
 
 def _copy_member(archive: zipfile.ZipFile, to: Path) -> None:
