@@ -25,7 +25,7 @@ from .keras_internals import draw_as_fit
 __all__ = ['flat', 'map_flat', 'array', 'tensors', 'refuse', 'value_error', 'check_count', 'row_blocks', 'check_numbers',
            'check_lengths', 'weigh', 'Arrays', 'take', 'split_at', 'by_input', 'pack_inputs', 'is_pipeline',
            'holds_text', 'why_not_tensors', 'why_unfit', 'count_batches', 'rows_of_batch', 'Pipeline', 'gather',
-           'mark_rows']
+           'mark_rows', 'measure']
 
 # %% ../nbs/floor/70_data.ipynb #b3bac539
 def flat(a) -> list:  # the leaves of a structure, without None
@@ -107,27 +107,53 @@ def row_blocks(a, rows: int = 1 << 14):
         yield np.asarray(a[start : start + step])
 
 
-def _count_nan(a) -> int:  # rows with a NaN
+def _find_nan(a) -> np.ndarray:  # numbers of the rows with a NaN
     # The smallest of numbers with a NaN among them is NaN: one fast pass finds out.
-    found = 0
+    found, start = [np.empty(0, int)], 0
     for block in row_blocks(a):
         if block.size and np.isnan(np.min(block)):
             flat_rows = block.reshape(len(block), -1)
-            found += int(np.isnan(flat_rows).any(1).sum())
-    return found
+            found.append(start + np.flatnonzero(np.isnan(flat_rows).any(1)))
+        start += len(block)
+    return np.concatenate(found)
 
 # %% ../nbs/floor/70_data.ipynb #639046e0
+def _is_float(a) -> bool:
+    return np.issubdtype(getattr(a.dtype, 'as_numpy_dtype', a.dtype), np.floating)
+
+
+def _reads(model, x) -> bool:
+    "Does the model make something else than NaN of each of these rows?"
+    before = [to_numpy(v.value) for v in model.non_trainable_variables]
+    try:
+        made = [to_numpy(t) for t in flat(model(x, training=False))]
+    except Exception:  # what does not fit is said elsewhere
+        return True
+    finally:
+        for v, value in zip(model.non_trainable_variables, before):
+            v.assign(value)
+    lost = [np.isnan(a.astype('float32')).reshape(len(a), -1).all(1) for a in made]
+    return not np.all(lost, axis=0).any()
+
+# %% ../nbs/floor/70_data.ipynb #c0d1cb2e
 def check_numbers(
-    name: str,  # of the data, for the message
-    data,  # arrays or tensors, in any structure
+    model: keras.Model,
+    x,  # arrays or tensors, in the structure that the model takes
 ) -> None:
-    "Raises ValueError where there is NaN, with the number of rows that have it."
-    for a in flat(data):
-        dtype = getattr(a.dtype, 'as_numpy_dtype', a.dtype)
-        bad = _count_nan(a) if np.issubdtype(dtype, np.floating) else 0
-        if bad:
-            received = f'{name} with NaN in {bad:,} of {a.shape[0]:,} rows'
-            refuse(f'{name} must hold numbers.', 'Fill or drop the rows with NaN.', received)
+    "Raises ValueError where x has rows with NaN of which the model makes nothing but NaN."
+    arrays = flat(x)
+    found = [_find_nan(a) for a in arrays if _is_float(a)]
+    bad = np.unique(np.concatenate([np.empty(0, int), *found]))
+    some = bad[:32]
+    if not len(bad) or not model.built or _reads(model, map_flat(lambda a: _some(a, some), x)):
+        return
+    fix = 'Fill or drop the rows with NaN, or let a layer fill them.'
+    received = f'x with NaN in {len(bad):,} of {arrays[0].shape[0]:,} rows'
+    refuse('x must hold numbers, where the model makes NaN of NaN.', fix, received)
+
+
+def _some(a, rows: np.ndarray):
+    return a[rows] if isinstance(getattr(a, 'dtype', None), np.dtype) else np.asarray(a)[rows]
 
 # %% ../nbs/floor/70_data.ipynb #d04baf29
 def check_lengths(
@@ -213,7 +239,6 @@ def take(
     "Arrays of the user, checked. Raises ValueError where they do not fit together."
     x, y, sample_weight = map_flat(array, x), tensors(y), tensors(sample_weight)
     check_lengths(x=x, y=y, sample_weight=sample_weight)
-    check_numbers('x', x)
     return Arrays(x, y, weigh(y, sample_weight))
 
 # %% ../nbs/floor/70_data.ipynb #9b93284f
@@ -532,3 +557,15 @@ def _mark(a) -> list:
     step = a.nbytes // max(1, rows)
     starts = range(0, rows * step, step) if step else [0] * rows
     return [hash(view[at : at + step]) for at in starts]
+
+# %% ../nbs/floor/70_data.ipynb #86a93240
+def measure(
+    a,  # an array of floats
+    b,  # another of its shape
+) -> tuple:  # (the largest difference, the largest finite number of `b`)
+    "How far two arrays are apart, where NaN and infinity equal themselves."
+    same = (a == b) | np.isnan(a) & np.isnan(b)
+    with np.errstate(invalid='ignore', over='ignore'):
+        apart = np.abs(a - b)[~same]
+    largest = np.abs(b[np.isfinite(b)]).max(initial=0)
+    return float(np.nan_to_num(apart, nan=np.inf, posinf=np.inf).max(initial=0)), float(largest)

@@ -379,6 +379,65 @@ def a_fit_in_two_stages(fit):
     return history.history, state(model)
 
 
+class Filled(layers.Layer):
+    """Learns what to fill in for a missing number."""
+
+    def build(self, shape):
+        self.value = self.add_weight((shape[-1],), "zeros")
+
+    def call(self, x):
+        return ops.where(ops.isnan(x), self.value, ops.nan_to_num(x))
+
+
+class PassedOn(layers.Layer):
+    """Frozen, and what is missing stays so."""
+
+    def build(self, shape):
+        self.scale = self.add_weight((shape[-1],), "ones", trainable=False)
+
+    def call(self, x):
+        return x * self.scale
+
+
+HOLES = np.where(np.arange(6) == np.arange(ROWS)[:, None] % 9, np.nan, X)
+
+
+def above_holes(fit, data, **more):
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, layers.Dense(3)(Filled()(PassedOn(trainable=False)(inputs))))
+    model.compile("sgd", SPARSE)
+    return fit(model, *data, epochs=3, verbose=0, **more).history, state(model)
+
+
+@program
+def missing_numbers_that_a_layer_fills(fit):
+    held = dict(validation_split=0.3, batch_size=16)
+    stream = tf.data.Dataset.from_tensor_slices((HOLES, Y)).batch(16)
+    return above_holes(fit, (HOLES, Y), **held), above_holes(fit, [stream], validation_data=(HOLES, Y))
+
+
+def squares_of_known(y, made):
+    known = ops.logical_not(ops.isnan(y))
+    return ops.mean(ops.where(known, ops.square(ops.where(known, y, 0) - made), 0), -1)
+
+
+class Lenient(keras.losses.SparseCategoricalCrossentropy):
+    """Takes a label that is no class for the first one."""
+
+    def call(self, y, made):
+        return super().call(ops.where(y == y, y, 0), made)
+
+
+@program
+def missing_labels_that_a_loss_leaves_out(fit):
+    made = []
+    for loss, y in (squares_of_known, HOLES[:, :3]), (Lenient(True), np.where(Y == 1, np.nan, Y)):
+        model = network()
+        model.compile("adam", loss)
+        made.append((fit(model, X, y, epochs=2, validation_split=0.3, **QUIET).history, state(model)))
+    return made
+
+
 def outcome(fit, function):
     keras.utils.set_random_seed(5)
     with warnings.catch_warnings(record=True) as said:
@@ -483,3 +542,9 @@ def test_fits_leave_nothing_behind():
     assert not [model for model in models if model() is not None]
     after = len(os.listdir("/proc/self/fd")), threading.active_count()
     assert all(now <= was for now, was in zip(after, before))
+
+
+def test_missing_numbers_of_which_a_model_makes_nothing():
+    for given in dict(x=HOLES, y=Y), dict(x=X, y=Y, validation_data=(HOLES, Y)):
+        with pytest.raises(ValueError, match="or let a layer fill them.*Received: x with NaN in 28 of 40"):
+            tl.fit(network(), **given, **QUIET)

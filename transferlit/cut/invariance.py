@@ -16,6 +16,7 @@ import numpy as np
 from keras import tree
 
 from ..backends import on_tensorflow, tf, to_tensor
+from ..data import measure
 from .fingerprints import changeable, is_own, state_of
 from .graph import layers_of, run_step
 
@@ -354,8 +355,8 @@ def _near(
     if a.dtype.kind not in 'fV':
         return a.tobytes() == b.tobytes()
     slack = 1e-2 if a.dtype.itemsize < 4 else 1e-4
-    a, b = a.astype('float64'), b.astype('float64')
-    return bool(np.abs(a - b).max(initial=0) <= slack * np.abs(a).max(initial=1e-30))
+    apart, largest = measure(b.astype('float64'), a.astype('float64'))
+    return apart <= slack * max(largest, 1e-30)
 
 
 def _close(left, right) -> bool:

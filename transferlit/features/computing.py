@@ -15,7 +15,7 @@ from functools import partial
 import keras
 
 from ..cut import Split, open_ended, split as _split
-from ..data import check_count, refuse
+from ..data import check_count, check_numbers, refuse
 from .augment import Augment
 from .extraction import Pass, check_inputs, forget_compiled, keep_in_memory
 from .extraction import write_to_store
@@ -184,6 +184,17 @@ def _check_tolerance(tolerance, store) -> None:
         refuse(rule, 'Give `store=`, too.', f'tolerance={tolerance!r} without a store')
 
 
+def _check_data(model, cut, source) -> None:
+    "Raises ValueError where rows are not what the model takes, now or as they come."
+    if not source.stream:
+        check_inputs(cut, source.x)
+    if not isinstance(model, keras.Model):
+        return
+    source.check = partial(check_numbers, model)
+    if not source.stream:
+        source.check(source.x)
+
+
 def _check_views(views, augment) -> None:
     if views < 1 or views > 1 and augment is None:
         rule, fix = 'Each view is a pass of augmentation.', 'Give `augment=` with `views=`.'
@@ -244,8 +255,7 @@ def precompute(
     cut = _cut(model, source, at, inference)
     if open_ended(cut.lower):
         forget_compiled(cut)  # it may read what no recipe tells: traced anew
-    if not source.stream:
-        check_inputs(cut, source.x)
+    _check_data(model, cut, source)
     check_count('batch_size', batch_size)
     _check_tolerance(tolerance, store)
     _check_views(views, augment)

@@ -27,7 +27,7 @@ from ..backends import compile_graph, count_accelerators
 from ..backends import on_tensorflow, tf, to_numpy
 from .. import store as disk
 from ..cut import Split
-from ..data import flat, refuse
+from ..data import flat, measure, refuse
 from .augment import augmented_batches
 from .intake import as_tensor, kind_of, mark_rows
 from .intake import refuse_unbatched, tensor_dtype
@@ -236,9 +236,8 @@ class _Narrow:
             return array
         with np.errstate(over='ignore'):
             small = array.astype(self.dtype)
-        self.error = max(
-            self.error, float(np.abs(small.astype(array.dtype) - array).max(initial=0))
-        )
+        apart, _ = measure(small.astype(array.dtype), array)
+        self.error = max(self.error, apart)
         if not math.isfinite(self.error):
             refuse(
                 'Values must fit the dtype they are stored in.',

@@ -18,7 +18,7 @@ from keras import tree
 from ..backends import on_tensorflow, tf, to_numpy
 from .. import store as disk
 from ..cut import Split, split as _split
-from ..data import flat, refuse
+from ..data import flat, measure, refuse
 from ..errors import see
 from .augment import augmented_sample
 from .intake import as_tensor, mark_rows, source_of
@@ -228,11 +228,9 @@ def compare_rows(
         a, b = np.asarray(a, 'float64'), np.asarray(b, 'float64')
         if a.shape != b.shape:
             return math.inf, False
-        apart = float(np.abs(a - b).max(initial=0))
-        worst, explained = (
-            max(worst, apart),
-            explained and apart <= slack * float(np.abs(b).max(initial=0)),
-        )
+        apart, largest = measure(a, b)
+        worst = max(worst, apart)
+        explained = explained and apart <= slack * largest
     return worst, explained
 
 # %% ../../nbs/features/50_features.ipynb #1f0f925e
@@ -276,10 +274,12 @@ def extreme_rows(array) -> set:
     "Places of the rows with the smallest and the largest number, and of the longest row."
     best = {}
     for start, block in _looked_at(array):
-        flat = block.reshape(len(block), -1).astype('float32')
+        flat = np.nan_to_num(block.reshape(len(block), -1).astype('float32'))
         if not flat.size:
             continue
-        for kind, score in enumerate((-flat.min(1), flat.max(1), np.square(flat).sum(1))):
+        with np.errstate(over='ignore'):
+            scores = -flat.min(1), flat.max(1), np.square(flat).sum(1)
+        for kind, score in enumerate(scores):
             at = int(np.argmax(score))
             if kind not in best or score[at] > best[kind][0]:
                 best[kind] = score[at], start + at

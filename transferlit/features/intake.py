@@ -17,7 +17,7 @@ import numpy as np
 from keras import tree
 
 from ..backends import is_tensorflows, on_tensorflow, tf
-from ..data import check_numbers, flat, refuse, row_blocks
+from ..data import flat, refuse, row_blocks
 from .ray_dataset import Columns, is_dataset, row_marks
 from ..files import content_hash
 
@@ -103,8 +103,6 @@ class Arrays:
         )
         if self.ids is None:
             self.ids = np.arange(self.n)
-        for name, data in ('x', self.x), ('y', self.y), ('sample_weight', self.weight):
-            check_numbers(name, data)
 
     def few(self):
         return self.rows(slice(4))  # to judge layers that looking can't
@@ -147,6 +145,7 @@ class Stream:
     "Rows of a pipeline, as they come: batches of x, or of (x, y), or of (x, y, sample_weight)."
 
     stream, ids = True, None
+    check = None  # looks at the x of each batch before it is given, and raises where it is wrong
 
     def __init__(self, pipeline):
         self.pipeline, self.n, self.y, self.weight, self.known = pipeline, None, None, None, None
@@ -182,8 +181,8 @@ class Stream:
                 refuse_unbatched(f'elements that hold the single value {bare[0]}')
             parts = keras.utils.unpack_x_y_sample_weight(arrays)
             _same_length(dict(zip(('x', 'y', 'sample_weight'), parts)))
-            for name, data in zip(('x', 'y', 'sample_weight'), parts):
-                check_numbers(name, data)
+            if self.check:
+                self.check(parts[0])
             yield parts
 
     def batches(self, size, start=0):  # (x, (y, sample_weight)) in batches of about `size`

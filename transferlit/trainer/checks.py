@@ -28,7 +28,7 @@ __all__ = ['check_labels', 'check_weights', 'check_batch', 'check_fits', 'check_
 # %% ../../nbs/trainer/20_checks.ipynb #6bcbc52f
 def _is_sparse(loss) -> bool:
     kind = keras.losses.SparseCategoricalCrossentropy
-    return loss == 'sparse_categorical_crossentropy' or isinstance(loss, kind)
+    return loss == 'sparse_categorical_crossentropy' or type(loss) is kind
 
 
 def check_labels(model: keras.Model, y) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from .. import loop
 from ..rows import hold
 from ..backends import to_numpy
-from ..data import by_input, pack_inputs, refuse
+from ..data import by_input, check_numbers, pack_inputs, refuse
 from ..features import precompute
 from .checks import check_fits, check_labels, check_weights
 from .cuts import make_cutter
@@ -159,6 +159,8 @@ def feed_arrays(model, job: Job, side: Side, train: bool) -> tuple:
     if trains and model.built and rows.x is not None:
         fits()
     kind = 'train' if train else 'test'
+    if model.loss is not None and not loop.own_step(model, kind):
+        check_numbers(model, rows.x)
     kept = job.features if train else None
     cut = make_cutter(model, job, train, side.batch_size)
     make = partial(_hold_rows, model, side=side, job=job, kind=kind)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from ..data import Arrays, array, check_lengths, check_numbers, map_flat, take
+from ..data import Arrays, array, check_lengths, map_flat, take
 from ..data import tensors, weigh
 from ..features import Features
 from .job import Job
@@ -47,7 +47,6 @@ class Side:
 def _beside(features: Features, x, y, sample_weight, batch_size: int) -> Side:
     "Features with their labels, or others given beside them."
     x = None if isinstance(x, Features) else map_flat(array, x)
-    check_numbers('x', x)
     views = []
     for view in map(features.view, range(features.views)):
         labels = tensors(view.y if y is None else y)
