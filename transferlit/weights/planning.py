@@ -54,6 +54,7 @@ from transferlit.weights.state import (
     plan_state,
 )
 from transferlit.weights.transforms import (
+    SIZES,
     TRANSFORMS,
     library_and_rules,
     library_hits,
@@ -310,8 +311,9 @@ class _Sources:
     def changed(self, path: str, hit: Hit) -> Hit:
         for pattern, rule in self.rules.items():
             if match_one(pattern, path):
-                # An exception to a library takes what the file has, not what the library makes of it.
-                hit = Hit(hit.name, self.weights[hit.name]) if self.library else hit
+                # How an array lies is what the library would have said.
+                lies = self.library and rule not in SIZES
+                hit = Hit(hit.name, self.weights[hit.name]) if lies else hit
                 return transformed(hit, rule, self.variables[path])
         return hit
 
@@ -569,6 +571,7 @@ def find_problems(planner: _Planner) -> list:  # in words
         if row['status'] in _WHY
     ]
     found += [*_state_problems(planner), *_adapter_problems(planner), *_turned(planner)]
+    found += _left_behind(planner)
     if is_renumbered(planner.asked.rename):
         found += _renumbered_problems(planner)
     if planner.asked.unused == 'error':
@@ -652,6 +655,25 @@ def _turned(planner) -> list:
         if row['status'] == 'restored'
         and re.fullmatch(r'[^/]+\.weight', row['file'] or '')
         and len(row['shape']) > 1
+    ]
+
+# %% ../../nbs/weights/80_planning.ipynb #b85ebbcd
+_PART = re.compile(  # what a layer computes with beside its kernel
+    r'(.*)[/.](?:bias(?:es)?|b|beta|gamma|offset|bias_[kv]|(?:weight|bias)_[ih][hr]_l\d+(?:_reverse)?)'
+)
+
+
+def _left_behind(planner) -> list:
+    hits = [hit for hits in planner.hits.values() for hit in hits]
+    matched = {name for hit in hits for name in (hit.name, *hit.also)}
+    read = {name for row in _restored(planner) for name in row['file'].split(' + ')}
+    scopes = {re.split('[/.](?=[^/.]*$)', name)[0] for name in read}
+    parts = {n: _PART.fullmatch(n) for n in planner.usable if n not in matched}
+    return [
+        f'{name}: the model has no place for this part of a layer that is restored: build the'
+        f' layer with it, or say skip={re.escape(name)!r}.'
+        for name, part in parts.items()
+        if part and part[1] in scopes
     ]
 
 # %% ../../nbs/weights/80_planning.ipynb #73d0f562
@@ -826,8 +848,7 @@ def _caution(added: list, moved: list) -> str:
 
 
 def _outermost(layer: _Layer) -> str:
-    mine = layer.row['path'].partition('/')[0]
-    theirs = layer.row['file'].partition('/')[0]
+    mine, theirs = (layer.steps(side)[0] for side in ('path', 'file'))
     return f'{theirs!r} is read as {mine!r}'
 
 # %% ../../nbs/weights/80_planning.ipynb #9ac96633

@@ -11,11 +11,13 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import keras
 import numpy as np
 
 from ..errors import see
+from ..formats import Stored
 from transferlit.weights.matching import (
     Hit,
     Mapped,
@@ -28,8 +30,8 @@ from .writing import host
 from ..paths import by_path
 
 # %% auto #0
-__all__ = ['TRANSFORMS', 'LIBRARIES', 'transformed', 'unknown_transform', 'library_and_rules', 'Recipe', 'library_hits',
-           'own_epsilon', 'library_of']
+__all__ = ['TRANSFORMS', 'SIZES', 'LIBRARIES', 'transformed', 'unknown_transform', 'library_and_rules', 'Recipe', 'library_hits',
+           'read_layers', 'own_epsilon', 'library_of']
 
 # %% ../../nbs/weights/70_transforms.ipynb #afd165f4
 def _transpose(array: np.ndarray, own: np.ndarray) -> np.ndarray:
@@ -112,6 +114,7 @@ TRANSFORMS = {
     'rows': _rows,
     'resize': _resize,
 }
+SIZES = ('sum_channels', 'rows', 'resize')  # of what lies as in Keras already
 
 # %% ../../nbs/weights/70_transforms.ipynb #ec34cd7a
 def transformed(
@@ -289,7 +292,7 @@ def _torch_depthwise(array: np.ndarray, layer) -> np.ndarray:
 
 
 _ATTENTION = {'query': 0, 'key': 1, 'value': 2}
-_FUSED = 'in_proj_{}', 'qkv/{}'
+_FUSED = 'in_proj_{}', 'qkv/{}', 'c_attn/{}'
 _APART = '{0}/{2}', 'self/{0}/{2}', '{1}_proj/{2}', 'to_{1}/{2}', '{0}_proj/{2}'
 
 # %% ../../nbs/weights/70_transforms.ipynb #84f568df
@@ -301,6 +304,7 @@ _OUT = (
     'o_proj/{}',
     'to_out/0/{}',
     'dense/{}',
+    'c_proj/{}',
 )
 
 # %% ../../nbs/weights/70_transforms.ipynb #f47c695f
@@ -458,7 +462,9 @@ def library_hits(
     rename=None,  # how the names of the file become the model's
 ) -> dict:  # path to a list of `Hit`
     "What of another library's file makes each variable, by the kind of its layer."
-    names, hits = _Names(_read(usable, library, rename)), {}
+    usable = _as_linear(usable) if library == 'torch' else usable
+    read = read_layers(list(usable), library, rename)
+    names, hits = _Names(_levels_apart(model, read)), {}
     path_of = {id(v): p for p, v in by_path(model).items()}
     recipes = _Recipes(model, library)
     for named in layer_paths(model):
@@ -519,19 +525,32 @@ def _bases(named) -> list:  # where the file may have the layer: a cell's weight
     return list(dict.fromkeys(ends))
 
 # %% ../../nbs/weights/70_transforms.ipynb #af74f7b9
-def _read(usable: dict, library: str, rename) -> dict:  # name as it is read to the file's name
-    read = {_slashed(n): n for n in usable}
-    if library == 'flax':
-        read = {re.sub(r'^(?:params|batch_stats)/', '', n): old for n, old in read.items()}
+def read_layers(
+    names: list,  # of the file
+    library: str,  # of `LIBRARIES`
+    rename=None,  # as for `rename_all`
+) -> dict:  # name as it is read to those of the file: several are ambiguous
+    shown = {n: _bare(n, library) for n in names}
+    new = rename_all(list(dict.fromkeys(shown.values())), _bare_keys(rename, library))
+    found = {}
+    for name, bare in shown.items():
+        found.setdefault(_bare(new[bare], library), []).append(name)
+    return found
+
+
+def _bare(name: str, library: str) -> str:
+    "With slashes, and without the collection that Flax keeps it in."
+    slashed = re.sub(r'[./]+', '/', name)
+    return re.sub('^(?:params|batch_stats)/', '', slashed) if library == 'flax' else slashed
+
+
+def _bare_keys(rename, library: str):
     if isinstance(rename, Mapping):
-        pairs = {_slashed(old): new for old, new in rename.items()}
-        return {Mapped(pairs)(n): old for n, old in read.items()}
-    names = rename_all(list(read), rename)
-    return {new: read[n] for n, new in names.items()}
-
-
-def _slashed(name: str) -> str:
-    return re.sub(r'[./]+', '/', name)
+        pairs = Mapped(rename).pairs.items()
+        return {_bare(old, library): new for old, new in pairs}
+    if isinstance(rename, list):
+        return [_bare_keys(item, library) for item in rename]
+    return rename
 
 
 class _Names:
@@ -539,23 +558,88 @@ class _Names:
 
     def __init__(self, read: dict):
         self.read, self.alike = read, {}
-        for name, file in read.items():
-            self.alike.setdefault(_steps(name), []).append(file)
+        for name, files in read.items():
+            self.alike.setdefault(_steps(name), []).extend(files)
 
-    def get(self, name: str) -> str | None:  # in the file
+    def get(self, name: str) -> list:  # in the file
         name = name.lstrip('/')
-        found = self.alike.get(_steps(name), ())
-        return self.read.get(name) or (found[0] if len(found) == 1 else None)
+        return self.read.get(name) or self.alike.get(_steps(name), [])
 
 
 def _steps(name: str) -> str:  # `layer1_0_conv1` as `layer1/0/conv1`
     return re.sub('[./_]+', '/', name)
 
+# %% ../../nbs/weights/70_transforms.ipynb #386e7d3e
+def _as_linear(usable: dict) -> dict:  # every matrix (out, in)
+    told = {n: _lies_in_out(usable, n) for n in usable}
+    words, rest = {}, {lies for lies in told.values() if lies is not None}
+    for name, lies in told.items():
+        if lies is not None:
+            words.setdefault(_word(name), set()).add(lies)
+    found = dict(usable)
+    for name, w in usable.items():
+        square = w.ndim == 2 and w.shape[0] == w.shape[1]
+        if told[name] or square and words.get(_word(name), rest) == {True}:
+            turned = dict(shape=w.shape[::-1], load=partial(_turn, w))
+            found[name] = _Turned(**vars(w) | turned)
+    return found
+
+
+class _Turned(Stored):
+    "A matrix that lies (in, out) in the file."
+
+
+def _lies_in_out(usable: dict, name: str) -> bool | None:  # None: nothing tells
+    w, bias = usable[name], usable.get(re.sub('weight$', 'bias', name))
+    if w.ndim != 2 or w.shape[0] == w.shape[1] or bias is None or bias.ndim != 1:
+        return None
+    return tuple(bias.shape) == w.shape[1:]
+
+
+def _word(name: str) -> str:  # `c_proj` of `h.0.attn.c_proj.weight`
+    return re.split('[./]', name)[-2:][0]
+
+
+def _turn(w) -> np.ndarray:
+    return np.asarray(w).T
+
+# %% ../../nbs/weights/70_transforms.ipynb #3c5e9725
+def _levels_apart(model, read: dict) -> dict:
+    "`rnn/weight_ih_l1` read as `rnn_1/weight_ih_l0`, where there are such layers."
+    levels, found = {}, dict(read)
+    for name in read:
+        if part := re.fullmatch(r'(?:(.*)/)?(?:weight|bias)_[ih]h_l(\d+)(?:_reverse)?', name):
+            levels.setdefault(_steps(part[1] or ''), {}).setdefault(int(part[2]), []).append(name)
+    for at, layers in _recurrent(model).items():
+        theirs = levels.get(at, {})
+        if len(layers) > 1 and sorted(theirs) == list(range(len(layers))):
+            for (_, path), level in zip(sorted(layers), sorted(theirs)):
+                for name in theirs[level]:
+                    new = re.sub(r'_l\d+', '_l0', name.rpartition('/')[2])
+                    found[f'{path}/{new}'] = found.pop(name)
+    return found
+
+
+def _recurrent(model) -> dict:  # steps of a path without its number to pairs of number and path
+    found, inner = {}, ()
+    for named in layer_paths(model):
+        if isinstance(named.layer, keras.layers.Bidirectional):
+            inner = (*inner, named.layer.forward_layer, named.layer.backward_layer)
+        elif not isinstance(named.layer, keras.layers.RNN) or named.layer in inner:
+            continue
+        part = re.fullmatch(r'(.+?)(?:_l|_)?(\d*)', named.path)
+        found.setdefault(_steps(part[1]), []).append((int(part[2] or -1), named.path))
+    return found
+
 # %% ../../nbs/weights/70_transforms.ipynb #efbf01cd
 def _hits_by(recipe: Recipe, bases: list, names: dict, usable: dict) -> list:
     for base in bases:
-        files = [names.get(f'{base}/{name}') for name in recipe.names]
-        if all(files):
+        found = [names.get(f'{base}/{name}') for name in recipe.names]
+        several = next((files for files in found if len(files) > 1), ())
+        if several:
+            return [Hit(name, usable[name]) for name in several]
+        if all(found):
+            files = [name for (name,) in found]
             return [_made(recipe, files, [usable[f] for f in files])]
     return []
 
@@ -571,6 +655,8 @@ def _made(recipe: Recipe, files: list, parts: list) -> Hit:
     except ValueError:  # of a size that the recipe cannot divide
         return Hit(files[0], parts[0], 'as it is')
     why = f'{recipe.words}, from {", ".join(map(str, shapes))} to {shape}'
+    if any(isinstance(part, _Turned) for part in parts):
+        why += '; turned before, as it lies (in, out) in the file'
     return Hit(files[0], replace(parts[0], shape=shape, load=load), why, tuple(files[1:]))
 
 # %% ../../nbs/weights/70_transforms.ipynb #023fe6c2
@@ -588,6 +674,6 @@ def library_of(names: list) -> str | None:
     "Whose names these are, where they show it."
     if any(re.fullmatch(r'[^/]+\.weight|([^/]+\.)?weight_[ih]h_l\d+(_reverse)?', n) for n in names):
         return 'torch'
-    if any(re.match(r'params[./]', n) for n in names):
+    if any(re.match(r'([^./]+[./])?params[./]', n) for n in names):
         return 'flax'
     return None
