@@ -85,6 +85,14 @@ def test_what_a_written_loss_takes_is_the_output(loss, tmp_path):
     assert old.report["made"][-1]["outputs"] == ["p:0"]
 
 
+@pytest.mark.parametrize("loss", [lambda a, b: tf.nn.l2_loss(a) + tf.nn.l2_loss(b), lambda a, b: tf.reduce_sum(a)*tf.reduce_sum(b)])
+def test_a_total_is_not_taken_for_the_output(loss, tmp_path):
+    def build():
+        a, b = (tf.gather(held(name, 9, 4), placed(f"{name}_ids", None, dtype=tf.int32)) for name in ("user", "item"))
+        trained(loss(a, b))
+    with pytest.raises(ValueError, match="Nothing shows which output is meant"): saved(tmp_path, build).to_keras()
+
+
 def test_two_inputs_of_one_network_are_told_apart(tmp_path):
     "A discriminator of real and of made-up images: one of two outputs with equal weights is no silent choice."
     def build():
@@ -415,7 +423,30 @@ def fed_one_by_one():
 def ranked_pairs():
     items, score = held("items", 9, 4), held("user", 4)
     a, b = (tf.gather(items, placed(n, None, dtype=tf.int32)) for n in ("better", "worse"))
-    trained(-tf.reduce_mean(tf.math.log_sigmoid(tf.subtract(tf.reduce_sum(a*score, 1), tf.reduce_sum(b*score, 1), name="wanted"))))
+    trained(-tf.reduce_mean(tf.math.log_sigmoid(tf.reduce_sum(a*score, 1, name="wanted") - tf.reduce_sum(b*score, 1))))
+
+
+def with_a_margin():
+    items = held("items", 9, 4)
+    a, b = (tf.nn.l2_normalize(tf.gather(items, placed(n, None, dtype=tf.int32)), 1) for n in ("right", "wrong"))
+    trained(tf.reduce_sum(tf.maximum(tf.reduce_sum(tf.abs(a - 1.), 1, name="wanted") - tf.reduce_sum(tf.abs(b - 1.), 1) + 1., 0.)))
+
+
+def tags_of_words():
+    x, t, count = placed("x", None, 5, 4), placed("t", None, 5, dtype=tf.int32), placed("count", None, dtype=tf.int32)
+    there, steps = tf.sequence_mask(count, 5, dtype=tf.float32), held("steps", 3, 3)
+    flat = tf.reshape(x*there[..., None], [-1, 4])
+    y = tf.reshape(dense(flat, 3, "logits"), [-1, tf.shape(x)[1], 3], name="wanted")
+    right = tf.reduce_sum(y*tf.one_hot(t, 3), 2)*there
+    follows = tf.gather_nd(steps, tf.stack([t[:, :-1], t[:, 1:]], 2))*there[:, 1:]
+    trained(tf.reduce_mean(tf.reduce_logsumexp(y[:, 0] + steps[0], 1) - tf.reduce_sum(right, 1) - tf.reduce_sum(follows, 1)))
+
+
+def best_of_a_batch():
+    x, t = placed("x", None, 4), placed("t", None, 1)
+    logits = dense(x, 1, "logits")
+    tf.nn.top_k(tf.reshape(tf.sigmoid(logits, name="wanted"), [-1]), 2)
+    trained(tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=t, logits=logits)))
 
 
 def log_probabilities():
@@ -434,7 +465,7 @@ def aligned_by_ctc():
     trained(tf.reduce_mean(v1.nn.ctc_loss(labels, tf.transpose(y, [1, 0, 2]), placed("n", None, dtype=tf.int32))))
 
 
-@pytest.mark.parametrize("build", [fed_one_by_one, ranked_pairs, log_probabilities, for_each_step, aligned_by_ctc])
+@pytest.mark.parametrize("build", [fed_one_by_one, ranked_pairs, with_a_margin, tags_of_words, best_of_a_batch, log_probabilities, for_each_step, aligned_by_ctc])
 def test_the_model_ends_before_its_loss(build, tmp_path):
     old = saved(tmp_path, build)
     of = {node.name: node.input[0] for node in old.meta.graph_def.node if node.op == "Identity"}

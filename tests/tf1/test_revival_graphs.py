@@ -654,6 +654,16 @@ def test_graph(name, tmp_path):
     assert by_path(again).keys() == by_path(model).keys()
 
 
+@case(native=False)
+def cropped_to_what_is_below(): # of two sizes that differ by one pooling makes the same
+    x = place("x", None, None, None, 1)
+    low = tf.nn.max_pool2d(x, 2, 2, "VALID")
+    up = tf.nn.conv2d_transpose(low, get("up", 2, 2, 1, 1), tf.shape(low)*[1, 2, 2, 1], 2, "VALID")
+    size = tf.shape(up)
+    tf.add(tf.slice(x, [0, 0, 0, 0], [-1, size[1], size[2], -1]), up, name="out")
+    return {"x": floats(2, 21, 21, 1)}, "out"
+
+
 def test_batch_statistics_or_moving_averages(tmp_path):
     def build():
         h = conv(place("images", None, 4, 4, 3), 4, "conv")

@@ -176,6 +176,20 @@ def from_a_dataset():
     loss(out, labels)
     return {"x": numbers(4, 6)}, "out/add"
 
+@case
+def an_input_is_called_like_a_layer():
+    out = tf.matmul(fed("dense", None, 6), held("dense/kernel", 6, 3))
+    loss(out)
+    return {"dense": numbers(4, 6)}, "MatMul"
+
+
+@case
+def one_state_for_all_rows():
+    x, state = fed("x", None, 4), fed("state", 1, 3)
+    out = dense(tf.concat([x, tf.tile(state, [tf.shape(x)[0], 1])], 1), 2, "out")
+    loss(out)
+    return {"x": numbers(4, 4), "state": numbers(1, 3)}, "out/add"
+
 
 def write(build, folder):
     """What `tf.train.Saver` leaves, and what the session gives for any tensor."""

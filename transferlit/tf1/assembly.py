@@ -109,11 +109,12 @@ def name_layers(
     units: list,
     # scopes of all variables of the graph, so that names do not depend on what is asked for
     scopes,
+    taken=(),  # names that are not free, as those of inputs
 ) -> None:  # fills `unit.name`
     "Give every unit the shortest name that is its own."
     paths = _paths(units)
     owners = _owners([*paths.values(), *(s.split('/') for s in scopes if s)])
-    shared, used = {}, set()
+    shared, used = {}, set(taken)
     for unit in sorted(units, key=lambda u: not u.origins):
         key, path = _sharing(unit), paths[id(unit)]
         name = next((s for s in _suffixes(path) if len(owners[s]) == 1), '_'.join(path)) or 'layer'
@@ -280,11 +281,11 @@ def lift(
     while True:
         try:
             units = recognise(view, refused)
-            name_layers(units, scopes)
+            name_layers(units, scopes, names)
             model = assemble(view, units, names, shapes)
         except Tangled as error:  # the whole graph, in one piece
             units = [piece_unit(view, view.inputs, view.outputs, set(view.order))]
-            name_layers(units, scopes)
+            name_layers(units, scopes, names)
             return assemble(view, units, names, shapes), units, [*why, str(error)]
         except _Refused as error:
             (unit,) = error.args

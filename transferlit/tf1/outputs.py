@@ -73,7 +73,7 @@ def _is_total(origins, node, refs) -> bool:
     data = [r for r in refs if origins.sources.get(r[0])]
     if not data or node.op in _LAYERS:
         return False
-    if all(r[0] in origins.totals for r in data):
+    if node.op == 'L2Loss' or all(r[0] in origins.totals for r in data):
         return True
     if node.op not in ('Mean', 'Sum', 'Prod', 'Max', 'Min') or attr(node, 'keep_dims', False):
         return False
@@ -329,20 +329,23 @@ def _is_own(origins, node, loss: str) -> bool:
     kind = origins.nodes[loss].op
     if kind == 'CTCLoss':
         return node.op == 'Transpose'
-    if 'CrossEntropy' not in kind or len(_users(origins, node.name)) != 1:
+    if len(_users(origins, node.name)) != 1:
         return False
-    return node.op == 'Cast' or node.op == 'Reshape' and _makes_rows(origins, node)
+    if 'TopK' in kind:
+        return node.op == 'Reshape' and _makes_rows(origins, node, 1)
+    laid_out = node.op == 'Cast' or node.op == 'Reshape' and _makes_rows(origins, node)
+    return 'CrossEntropy' in kind and laid_out
 
 # %% ../../nbs/tf1/30_outputs.ipynb #83fe44f5
-def _makes_rows(origins, reshape) -> bool:
-    "Is what a reshape makes a table of rows, as a loss wants it?"
+def _makes_rows(origins, reshape, rank: int = 2) -> bool:
+    "Is what a reshape makes a table of rows, as a loss wants it, or with rank 1 a row?"
     shape = origins.nodes[to_ref(reshape.input[1])[0]]
     if shape.op == 'Pack':
-        return attr(shape, 'N') <= 2
+        return attr(shape, 'N') <= rank
     if shape.op == 'ConcatV2':  # `[-1]` and the last size, as the losses of TensorFlow write it
         shape = origins.nodes[to_ref(shape.input[0])[0]]
         return shape.op == 'Const' and list(np.ravel(_constant(shape))) == [-1]
-    return shape.op != 'Const' or np.size(_constant(shape)) <= 2
+    return shape.op != 'Const' or np.size(_constant(shape)) <= rank
 
 
 def _constant(node) -> np.ndarray:
@@ -634,13 +637,21 @@ def _users(origins, name) -> set:
     return {u for u in taken if u not in origins.training and origins.nodes[u].op not in SHAPES}
 
 
-_OF_LOSSES = {'Log', 'Log1p', 'Split', 'SplitV', 'Unpack', 'StridedSlice', 'Reshape'}
+_OF_LOSSES = {'Log', 'Log1p', 'Split', 'SplitV', 'Unpack', 'StridedSlice'}
 
 
+def _parts_steps(origins, reshape) -> bool:
+    "Does a reshape give rows and steps their places again, by sizes that are counted?"
+    shape = origins.nodes[to_ref(reshape.input[1])[0]]
+    return shape.op == 'Pack' and attr(shape, 'N') > 2
+
+# %% ../../nbs/tf1/30_outputs.ipynb #e712ddf0
 def _ends_at(origins, name) -> bool:
     "Does the model end before a node: where rows are added up, noise comes in, a loss begins?"
-    op, noisy = origins.nodes[name].op, _before_noise(origins, (name, 0)) != (name, 0)
-    return name in origins.totals or noisy or name in origins.in_totals and op in _OF_LOSSES
+    node, noisy = origins.nodes[name], _before_noise(origins, (name, 0)) != (name, 0)
+    ends = node.op in _OF_LOSSES or node.op == 'Reshape' and not _parts_steps(origins, node)
+    of_loss = name in origins.in_totals and ends
+    return name in origins.totals or noisy or of_loss
 
 # %% ../../nbs/tf1/30_outputs.ipynb #0eb063b5
 def _updated(nodes: dict) -> tuple:
@@ -765,7 +776,15 @@ def _untotalled(origins, found: list) -> list:
     totals = [c for c in found if c.ref[0] in origins.totals]
     if len(totals) < len(found):
         return found
-    return [replace(c, ref=_added_up(origins, c.ref)) for c in totals]
+    return [_before_total(origins, c) for c in totals]
+
+
+def _before_total(origins, c) -> Candidate:
+    "What a loss adds up, in the place of the loss; the loss itself where that cannot be told."
+    ref = _added_up(origins, c.ref)
+    if ref[0] in origins.totals:
+        return c
+    return replace(c, ref=ref, score=40, reason='the loss is made of it')
 
 
 def _added_up(origins, ref) -> tuple:
@@ -777,13 +796,17 @@ def _added_up(origins, ref) -> tuple:
             return ref
         (at,) = data
     met = [c for c in _meets_any(origins, at) if origins.label_free(c)]
-    return met[0] if len(met) == 1 else _before_log(origins, at)
+    alike = len({_form(origins, c) for c in met}) == 1  # one network, on what is right and wrong
+    return met[0] if alike else _before_log(origins, at)
 
-
+# %% ../../nbs/tf1/30_outputs.ipynb #68455b84
 def _meets_any(origins, ref) -> list:
     "What a difference or its square is made of; the tensor itself where it is none."
-    while origins.op(ref) in _LOGS | {'Neg', 'Abs'}:
-        ref = to_ref(origins.nodes[ref[0]].input[0])
+    while origins.op(ref) in _IN_LOGS | {'Abs', 'Relu'}:
+        data = [r for r in _refs(origins.nodes[ref[0]]) if origins.of(r)]
+        if len(data) != 1:
+            break
+        (ref,) = data
     node = origins.nodes[ref[0]]
     return [to_ref(i) for i in node.input[:2]] if node.op in _MEETS else []
 
@@ -838,6 +861,12 @@ def _made_with(origins, ref, weights: frozenset) -> tuple:
 _JOINS = {'Concat', 'ConcatV2', 'Pack'}
 
 # %% ../../nbs/tf1/30_outputs.ipynb #3075a15b
+def _without_labels(origins, found: list) -> list:
+    "Candidates but for those that are computed from labels of others alone, as in a `CRF`."
+    labels = [c.labels for c in found]
+    return [c for c in found if not any(origins.of(c.ref) <= of_one for of_one in labels)]
+
+
 def rank(
     origins: Origins,  # of the graph
     collections: dict,  # name to list, as `read_collections` gives them
@@ -846,6 +875,7 @@ def rank(
     "The tensors that may be the model's output."
     found = _joined(origins, _at_losses(origins))
     found += _in_collections(origins, collections) + _at_ends(origins)
+    found = _without_labels(origins, found)
     labels = frozenset().union(*(c.labels for c in found if c.score >= 60))
     last = _after_layers(origins)
     found = _less_late(origins, [c for c in found if not origins.of(c.ref) & labels], last) + last

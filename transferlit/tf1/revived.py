@@ -163,6 +163,7 @@ class _Reading:
     shapes: list  # of the inputs, with the batch
     runner: Runner
     first: list  # a sample: an array for each input
+
     declared: list  # a sample of the size that the graph declares, where it declares one
     counts: list  # placeholders that ask for the number of rows
     expected: tuple | None = None  # what the graph gives for `declared`, and which graph that was
@@ -408,6 +409,12 @@ def _ask(old) -> None:
             f'Several heads are equally likely; name the one that you want, or a list: `outputs=`.'
             f' They are {", ".join(names)}. {see("outputs")} Received: outputs=None.'
         )
+    best, *_ = old.candidates
+    if best.score < 40:
+        raise ValueError(
+            f'Nothing shows which output is meant; name it: `outputs=`. It could be'
+            f' {to_text(best.ref)} ({best.reason}). {see("outputs")} Received: outputs=None.'
+        )
     taken = _default(old)
     others = [c.ref for c in (old.candidates[0], *lower)]
     _tell(old, taken, [ref for ref in others if ref not in taken])
@@ -417,7 +424,7 @@ def _with_signature(c) -> str:
     name = signature_of(c)
     return to_text(c.ref) + (f' (signature {name})' if name else '')
 
-
+# %% ../../nbs/tf1/80_revived.ipynb #26c922c1
 def _tell(old, taken: tuple, others: list) -> None:
     "Note what else the graph offers as outputs."
     best, (front, behind) = old.candidates[0], passed_over(old.origins, old.candidates)
@@ -454,8 +461,9 @@ def _layers(old) -> list:
     "The units of the likeliest outputs; none where the graph cannot be run."
     if 'layers' not in old.kept:
         try:
-            old.kept['layers'] = recognise(_read(old, _default(old)).view)
-            name_layers(old.kept['layers'], _scopes(old))
+            view = _read(old, _default(old)).view
+            old.kept['layers'] = recognise(view)
+            name_layers(old.kept['layers'], _scopes(old), _input_names(view))
         except (ValueError, KeyError, OSError, Tangled, tf.errors.OpError) as error:
             old.kept['layers'] = []
             old.notes.append(f'the layers could not be read: {brief(error)}')

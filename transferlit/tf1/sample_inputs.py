@@ -405,6 +405,8 @@ def _tries(view, runner, shapes):
     )
     for size in sizes:
         yield free, (3, 5), size
+        if said and len(said) < len(shapes):  # one of a kind, beside rows of something
+            yield shapes, (3, 5), size
         if said:
             yield shapes, (said[0],) * 2, size
     for n in parts:  # rows that are divided, as among several devices
@@ -421,7 +423,7 @@ def _settle(trial, shapes, first, rows: int, size: int) -> tuple:
     """
     aligned = trial.takes(first)
     open_dims = any(d is None for s in shapes for d in s[1:])
-    for other in (size + 1, size + 2, 2 * size) if open_dims else ():
+    for other in (2 * size, size + 2, size + 1) if open_dims else ():
         if trial.takes(second := trial.draw(shapes, rows, other)) == aligned:
             return shapes, first, second
     fixed = [[s[0], *(size if d is None else d for d in s[1:])] if s else s for s in shapes]
