@@ -68,6 +68,11 @@ def in_child(work):
     os._exit(0)
 
 
+def forever(work):
+    while True:
+        work()
+
+
 def end(child, how):
     """It had not ended by itself. Ctrl-C in a destructor is lost, so people press it again."""
     status = None
@@ -90,7 +95,7 @@ def test_killed_in_the_middle_of_a_save(tmp_path, suffix, how):
     tl.save(model, path)
     took = time.perf_counter() - started
     for i in range(max(1, KILLS // len(SUFFIXES))):
-        child = in_child(lambda: [tl.save(filled(model, 2 + i), path) for _ in range(100)])
+        child = in_child(lambda: forever(lambda: tl.save(filled(model, 2 + i), path)))
         time.sleep(rng.uniform(0, 3 * took))
         end(child, how)
         assert held(path) in {1.0, *(2.0 + n for n in range(i + 1))}
@@ -140,7 +145,7 @@ def test_killed_in_the_middle_of_what_writes(tmp_path, name, how, capfd):
     write(model, source, path)
     took = time.perf_counter() - started
     for i in range(max(1, KILLS // len(WRITERS))):
-        child = in_child(lambda: [write(filled(model, 2 + i), source, path) for _ in range(100)])
+        child = in_child(lambda: forever(lambda: write(filled(model, 2 + i), source, path)))
         time.sleep(rng.uniform(0, 3 * took))
         end(child, how)
         assert value_of(path) in {1.0, *(2.0 + n for n in range(i + 1))}

@@ -180,3 +180,18 @@ def test_structures_that_lie(files, tmp_path):
     for kind, made in paths.items():
         of_kind, rows = rows[:len(made)], rows[len(made):]
         print(f"{kind}: {len(made)} files, {sum(r[1].startswith('refused') for r in of_kind)} refused, at most {max(r[2] for r in of_kind)} s")
+
+
+def test_half_a_letter_is_no_name(tmp_path):
+    """JSON can write a half of a surrogate pair, which no file and no terminal takes."""
+    path = tmp_path / "m.safetensors"
+    hostile_files.safetensors(path, {"d/\ud800": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, bytes(4))
+    with pytest.raises(BadFile, match="surrogates"):
+        tl.open_weights(path)
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_a_type_with_a_name_is_no_array(libver, tmp_path):
+    with h5py.File(tmp_path / "m.h5", "w", libver=libver) as file:
+        file["w"], file["kind"] = np.ones(3, "f4"), np.dtype("f8")
+    assert list(read_all(tmp_path / "m.h5")) == ["w"]

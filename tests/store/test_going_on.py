@@ -148,6 +148,20 @@ def test_features_of_other_data_are_not_taken_for_mine(whole, tmp_path):
         assert not whole or "it is the entry" in made.note
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_entry_that_does_not_say_how_exact_it_is_is_made_anew(whole, tmp_path):
+    """Its checksum is right: somebody else writes to the store."""
+    model, (x, y) = scaled(), extraction.data(1500)
+    precompute(model, x, y, store=tmp_path, verbose=False) if whole else interrupted(tmp_path, model, x, y)
+    folder, = disk.find_entries(tmp_path)
+    for path in folder.glob("manifest.json" if whole else "*.json"):
+        said = disk.load_sealed(path.read_bytes())
+        path.write_text(disk.dump_sealed({**said, "about": {**said["about"], "error": "none"}} if whole else {**said, "note": {}}))
+    made = precompute(model, x, y, store=tmp_path, batch_size=50, verbose=False)
+    np.testing.assert_allclose(np.asarray(made.arrays[0]), truth(model, x), atol=1e-5)
+    assert "not of features" in made.note
+
+
 def test_an_entry_of_a_newer_version_is_told(tmp_path):
     model, (x, y) = scaled(), extraction.data(200)
     precompute(model, x, y, store=tmp_path, verbose=False)

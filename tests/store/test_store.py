@@ -210,6 +210,26 @@ def test_a_manifest_that_says_nothing_is_damaged(tmp_path):
         store.read(store.place(ONE))
 
 
+def field(name, **more): return dict(name=name, shape=[2], dtype="float32", **more)
+
+
+RECORD = dict(entry="e", shard=0, rows=1, note={}, fields=[field("a")], bytes=[8], sha256=["0" * 64])
+
+
+@pytest.mark.parametrize("change", [
+    {}, dict(note=[1]), dict(fields=[field(["a"])]), dict(fields=5), dict(fields=[{}]), dict(bytes=[-8]), dict(rows=1 << 70), dict(rows="1"),
+    dict(sha256=[0]), dict(sha256=["../" * 20]), dict(sha256=[]), dict(shard="0"), dict(entry=None),
+])
+def test_a_record_is_of_the_right_kinds(change):
+    """Whoever writes a checksum anew can write anything beside it: it is no record, rather than an error somewhere."""
+    assert disk.is_record({**RECORD, **change}, "e", 0) == (not change)
+
+
+def test_a_manifest_without_a_list_is_damaged(tmp_path):
+    with pytest.raises(Damaged, match="says nothing"):
+        disk.check_manifest(dict(format=disk.FORMAT, entry=tmp_path.name, about={}, shards=5), tmp_path)
+
+
 def test_a_folder_in_the_place_of_a_lock_is_told(tmp_path):
     (tmp_path / ".a.lock").mkdir()
     with pytest.raises(IsADirectoryError, match="A lock must be a file"), locked(tmp_path / "a"):

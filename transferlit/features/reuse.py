@@ -106,8 +106,7 @@ def find_stored(job, parts, store, folder) -> tuple:  # features or None, and wh
 def _compared(job, parts, entry) -> Features:
     "With some of its rows made anew. Raises Unlike where they differ."
     _check_rows(job, entry.rows)
-    if not {'parts', 'error', 'beside'} <= entry.about.keys():
-        raise disk.Damaged(entry.folder, ['manifest.json is not of features'])
+    _check_about(entry, 'parts', 'error', 'beside')
     features = make_features(job, parts, entry.arrays, entry)
     if job.source.stream and job.source.once:
         return replace(
@@ -122,6 +121,13 @@ def _compared(job, parts, entry) -> Features:
     return replace(features, note=f'Reused: whole, and some rows made anew differ by {apart:.2g}.')
 
 # %% ../../nbs/features/68_reuse.ipynb #b677727b
+def _check_about(entry, *names) -> None:
+    "Raises Damaged where an entry does not say what features need to know."
+    says = {*names} <= entry.about.keys() and isinstance(entry.about['error'], (int, float))
+    if not says:
+        raise disk.Damaged(entry.folder, ['what was stored is not of features'])
+
+
 def _check_rows(job, rows: int, at_most=False) -> None:
     "Raises Unlike where so many rows cannot be those of the data."
     n = job.source.n
@@ -150,6 +156,8 @@ def _near(job, theirs, store, tolerance: float) -> Features | None:
     try:
         with store.locked(folder):
             entry = store.read(folder)
+        if entry:
+            _check_about(entry, 'error', 'beside')
     except disk.Damaged:
         return None
     features = entry and make_features(job, theirs, entry.arrays, entry)
@@ -175,6 +183,7 @@ def find_begun(job, store, folder) -> tuple:  # an entry or None, and why
 
 
 def _compare_begun(job, begun) -> None:
+    _check_about(begun, 'error', 'beside')
     _check_rows(job, begun.rows, at_most=True)
     places, x = (_begun_stream if job.source.stream else _begun_rows)(job, begun)
     own = [*begun.arrays.values()][: len(job.cut.boundary)]

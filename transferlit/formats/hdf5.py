@@ -482,6 +482,8 @@ def _dataset(file: _File, path: str, messages: list) -> H5Array:
     if any(kind == _OUTSIDE for kind, _ in messages):
         raise UnsafeFile(_outside('storage', path, file.path))
     attrs, found = _attributes(file, messages), dict(messages)
+    if not {_DATASPACE, _LAYOUT} & set(found):
+        return H5Array(path, (), None, lambda: None, attrs)  # a type that has a name
     shape, dtype = _dataspace(Tape(found[_DATASPACE])), _datatype(Tape(found[_DATATYPE]))
     if shape is None or dtype is None:
         return H5Array(path, shape or (), None, lambda: None, attrs)

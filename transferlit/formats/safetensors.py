@@ -62,6 +62,7 @@ def _no_twins(pairs) -> dict:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError('a name occurs twice')
+    ''.join(found).encode()  # half a surrogate pair could not be written again
     return found
 
 # %% ../../nbs/formats/20_safetensors.ipynb #9d0b74fd

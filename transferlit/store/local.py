@@ -225,6 +225,9 @@ def _shard_nbytes(field: dict, rows: int) -> int:
     return rows * math.prod(field['shape']) * dtype_of(field['dtype']).itemsize
 
 
+_DIGEST = re.compile('[0-9a-f]{64}')
+
+
 def is_record(
     record: dict | None,  # as it was read
     entry: str,  # name of the entry it lies in
@@ -234,7 +237,9 @@ def is_record(
     try:
         fields, rows = record['fields'], record['rows']
         sizes = [_shard_nbytes(f, rows) for f in fields]
-        fits = sizes == record['bytes'] and len(record['sha256']) == len(fields)
+        digests = [_DIGEST.fullmatch(d) is not None for d in record['sha256']]
+        named = all(isinstance(f['name'], str) for f in fields) and isinstance(record['note'], dict)
+        fits = named and sizes == record['bytes'] and digests == [True] * len(fields)
         return fits and (record['entry'], record['shard']) == (entry, shard)
     except (KeyError, TypeError, ValueError):
         return False
@@ -508,7 +513,7 @@ def check_manifest(
     entry, shards = manifest.get('entry'), manifest.get('shards') or [None]
     if entry != folder.name:
         raise Damaged(folder, [f'it is the entry {str(entry)[:12]} of another key'])
-    if not isinstance(manifest.get('about'), dict):
+    if not isinstance(manifest.get('about'), dict) or not isinstance(shards, list):
         raise Damaged(folder, ['manifest.json says nothing of what was stored'])
     for n, record in enumerate(shards):
         if not is_record(record, entry, n) or record['fields'] != manifest.get('fields'):

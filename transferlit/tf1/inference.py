@@ -17,7 +17,7 @@ import tensorflow as tf
 from tensorflow.core.framework import graph_pb2, node_def_pb2
 
 from .graph_files import VARIABLES, attr, computes, op_def, safe, to_ref, to_text
-from .limits import Limits, folded_bytes, too_large
+from .limits import Limits, check_shapes, folded_bytes, too_large
 
 # %% auto #0
 __all__ = ['SAME', 'SHAPES', 'NOISE', 'LOOP', 'CONTROL', 'UNARY', 'constant', 'normalize_graph', 'order', 'moving',
@@ -992,6 +992,9 @@ class Runner:
                 for i, (h, w) in enumerate(self.piece.handles.items())
             }
             tf.import_graph_def(graph, input_map=held, name='')
+            check_shapes(
+                self.graph, read.limits, sum(w.nbytes for w in self.piece.weights.values())
+            )
             self.session = literal_session(self.graph)
             self.session.run(tf.compat.v1.global_variables_initializer())
 

@@ -26,8 +26,8 @@ except ImportError:
 from .graph_files import attr
 
 # %% auto #0
-__all__ = ['SIZED', 'MANY', 'TooLarge', 'Limits', 'too_large', 'declared_size', 'largest_size', 'check_sizes', 'folded_bytes',
-           'has_bound', 'check_loops', 'bounded', 'try_in_child']
+__all__ = ['SIZED', 'MANY', 'TooLarge', 'Limits', 'too_large', 'declared_size', 'largest_size', 'check_sizes', 'check_shapes',
+           'folded_bytes', 'has_bound', 'check_loops', 'bounded', 'try_in_child']
 
 # %% ../../nbs/tf1/15_limits.ipynb #e895c534
 class TooLarge(ValueError):
@@ -259,6 +259,23 @@ def _longest(node, nodes: dict) -> int:  # letters of a text that is put in or c
     given = [nodes.get(_node_of(i)) for i in _ins(node)]
     texts = [v for n in given if n is not None for v in n.attr['value'].tensor.string_val]
     return max(map(len, texts), default=1)
+
+# %% ../../nbs/tf1/15_limits.ipynb #04e62c8e
+def check_shapes(
+    graph,  # a tf.Graph
+    limits: Limits,
+    held: int = 0,  # bytes of the weights, which are allowed on top
+) -> None:
+    "Raises TooLarge where the inferred shape of a tensor says that it passes the limits."
+    for op in graph.get_operations():
+        size = max(map(_known_bytes, op.outputs), default=0)
+        if op.type != 'Placeholder' and size > limits.memory + held:
+            raise too_large(f'{op.name!r} ({op.type}) would need {size / 2**30:,.1f} GB')
+
+
+def _known_bytes(tensor) -> int:  # at least
+    sizes = tensor.shape.as_list() if tensor.shape.rank else []
+    return prod(s or 1 for s in sizes) * (tensor.dtype.size or 1)
 
 # %% ../../nbs/tf1/15_limits.ipynb #ca60ab70
 def folded_bytes(
