@@ -116,14 +116,22 @@ def _count_nan(a) -> int:  # rows with a NaN
             found += int(np.isnan(flat_rows).any(1).sum())
     return found
 
+
+def _count_missing(a) -> int:  # places without a text among texts
+    are_texts = [isinstance(v, (str, bytes)) for v in np.ravel(a)]
+    return are_texts.count(False) if any(are_texts) else 0
+
 # %% ../nbs/floor/70_data.ipynb #639046e0
 def check_numbers(
     name: str,  # of the data, for the message
     data,  # arrays or tensors, in any structure
 ) -> None:
-    "Raises ValueError where there is NaN, with the number of rows that have it."
+    "Raises ValueError where there is NaN, with the number of rows that have it, or a missing text."
     for a in flat(data):
-        dtype = getattr(a.dtype, 'as_numpy_dtype', a.dtype)
+        dtype = np.dtype(getattr(a.dtype, 'as_numpy_dtype', a.dtype))
+        if dtype.hasobject and (bad := _count_missing(a)):
+            fix = "Fill what is missing (pandas: `fillna('')`), and give columns of numbers apart."
+            refuse(f'{name} must hold texts.', fix, f'{name} without one in {bad:,} places')
         bad = _count_nan(a) if np.issubdtype(dtype, np.floating) else 0
         if bad:
             received = f'{name} with NaN in {bad:,} of {a.shape[0]:,} rows'
