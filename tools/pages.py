@@ -17,7 +17,7 @@ from types import ModuleType
 
 import yaml
 from fastcore.docments import docments
-from fastcore.nbio import mk_cell
+from fastcore.nbio import mk_cell, read_nb
 from nbdev.config import get_config
 from nbdev.doclinks import NbdevLookup
 from nbdev.process import Processor
@@ -253,7 +253,7 @@ class Named(Processor):
 
 
 def translations() -> dict:
-    """What `nbs/descriptions.yml` says: Korean `lines` below titles, and the `words` people search by."""
+    """What `nbs/descriptions.yml` says: Korean `lines` below the titles of modules, and the `words` people search by."""
     return read_descriptions(get_config().nbs_path / "descriptions.yml")
 
 
@@ -262,16 +262,25 @@ def read_descriptions(path: Path) -> dict:
     return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {"lines": {}, "words": {}}
 
 
-def place(nb) -> str:
+def place(path: str | Path) -> str:
     """Where a notebook is below nbs/."""
-    return Path(nb.path_).resolve().relative_to(get_config().nbs_path.resolve()).as_posix()
+    return Path(path).resolve().relative_to(get_config().nbs_path.resolve()).as_posix()
+
+
+KOREAN = re.compile(r"^> (.*[가-힣].*)$", re.M)
+
+
+def korean_line(path: Path) -> str:
+    """What a notebook's title cell says in Korean below the title, or else `nbs/descriptions.yml`."""
+    found = KOREAN.search(read_nb(path).cells[0].source)
+    return found[1] if found else translations()["lines"].get(place(path).removesuffix(".ipynb"), "")
 
 
 class Described(Processor):
     """The line below the title in both languages."""
 
     def begin(self):
-        line, first = translations()["lines"].get(place(self.nb).removesuffix(".ipynb")), self.nb.cells[0]
+        line, first = korean_line(Path(self.nb.path_)), self.nb.cells[0]
         if line and first.cell_type == "raw":
             front = yaml.safe_load(first.source.strip().strip("-"))
             front["description"] = f"{line} · {front.get('description', '')}".removesuffix(" · ")
@@ -282,7 +291,7 @@ class Origin(Processor):
     """Says below the title which notebook the page is made from, and where it can be run and had."""
 
     def begin(self):
-        config, name = get_config(), place(self.nb)
+        config, name = get_config(), place(self.nb.path_)
         where = f"{config.branch}/{config.nbs_path.name}/{name}"
         repo = config.git_url.removeprefix("https://github.com/")
         links = {"노트북 · Notebook": f"{config.git_url}/blob/{where}", f"`{name}`": f"{config.git_url}/blob/{where}",
@@ -292,13 +301,9 @@ class Origin(Processor):
         self.nb.cells.insert(1, mk_cell(line, "markdown"))  # the title is the first
 
 
-FOLDED = re.compile(r"^((?:#\|.*\n)*#\| *code-fold:.*\n(?:#\|.*\n)*)# (.+ · .+)\n", re.M)
-
-
 def fold_title(cell):
-    """The line above folded source, in both languages as every other label: the comment that it begins with."""
+    """The line above exported source, in both languages as every other label."""
     if cell.cell_type == "code":
-        cell.source = FOLDED.sub(r'\1#| code-summary: "\2"\n', cell.source, count=1)
         cell.source = cell.source.replace('#| code-summary: "Exported source"', '#| code-summary: "소스 · Source"', 1)
 
 
@@ -326,4 +331,4 @@ def fold_checks(cell):
     """Folds what only asserts: it is the tests' business first, and a reader's on demand."""
     directed = getattr(cell, "directives_", None) or {}
     if only_checks(cell) and not {"code-fold", "exports", "export", "hide"} & set(directed):
-        cell.source = f"#| code-fold: true\n# 확인 · Check\n{cell.source}"
+        cell.source = f'#| code-summary: "확인 · Check"\n#| code-fold: true\n{cell.source}'

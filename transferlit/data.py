@@ -22,10 +22,10 @@ from .backends import is_tensorflows, is_torchs, on_tensorflow, tf, to_numpy, to
 from .keras_internals import draw_as_fit
 
 # %% auto #0
-__all__ = ['flat', 'map_flat', 'array', 'tensors', 'refuse', 'value_error', 'check_count', 'row_blocks', 'check_numbers',
-           'check_lengths', 'weigh', 'Arrays', 'take', 'split_at', 'by_input', 'pack_inputs', 'is_pipeline',
-           'holds_text', 'why_not_tensors', 'why_unfit', 'count_batches', 'rows_of_batch', 'Pipeline', 'gather',
-           'mark_rows', 'measure']
+__all__ = ['flat', 'map_flat', 'array', 'tensors', 'refuse', 'value_error', 'check_count', 'row_blocks', 'check_texts',
+           'check_numbers', 'check_lengths', 'weigh', 'Arrays', 'take', 'split_at', 'by_input', 'pack_inputs',
+           'is_pipeline', 'holds_text', 'why_not_tensors', 'why_unfit', 'count_batches', 'rows_of_batch', 'Pipeline',
+           'gather', 'mark_rows', 'measure']
 
 # %% ../nbs/floor/70_data.ipynb #b3bac539
 def flat(a) -> list:  # the leaves of a structure, without None
@@ -113,34 +113,32 @@ def _find_nan(a) -> np.ndarray:  # numbers of the rows with a NaN
     for block in row_blocks(a):
         if block.size and np.isnan(np.min(block)):
             flat_rows = block.reshape(len(block), -1)
-            found.append(start + np.flatnonzero(np.isnan(flat_rows).any(1)))
-        start += len(block)
-    return np.concatenate(found)
 
-# %% ../nbs/floor/70_data.ipynb #639046e0
-def _is_float(a) -> bool:
-    return np.issubdtype(getattr(a.dtype, 'as_numpy_dtype', a.dtype), np.floating)
+# %% ../nbs/floor/70_data.ipynb #8d944213
+def check_texts(
+    name: str,  # of the data, for the message
+    data,  # arrays or tensors, in any structure
+) -> None:
+    "Raises ValueError where a text is missing among texts."
+    for a in flat(data):
+        dtype = np.dtype(getattr(a.dtype, 'as_numpy_dtype', a.dtype))
+        if dtype.hasobject and (bad := _count_missing(a)):
+            fix = "Fill what is missing (pandas: `fillna('')`), and give columns of numbers apart."
+            refuse(f'{name} must hold texts.', fix, f'{name} without one in {bad:,} places')
 
 
-def _reads(model, x) -> bool:
-    "Does the model make something else than NaN of each of these rows?"
-    before = [to_numpy(v.value) for v in model.non_trainable_variables]
-    try:
-        made = [to_numpy(t) for t in flat(model(x, training=False))]
-    except Exception:  # what does not fit is said elsewhere
-        return True
-    finally:
-        for v, value in zip(model.non_trainable_variables, before):
-            v.assign(value)
-    lost = [np.isnan(a.astype('float32')).reshape(len(a), -1).all(1) for a in made]
-    return not np.all(lost, axis=0).any()
+def _count_missing(a) -> int:  # places without a text among texts
+    are_texts = [isinstance(v, (str, bytes)) for v in np.ravel(a)]
+    return are_texts.count(False) if any(are_texts) else 0
 
 # %% ../nbs/floor/70_data.ipynb #c0d1cb2e
 def check_numbers(
     model: keras.Model,
     x,  # arrays or tensors, in the structure that the model takes
 ) -> None:
-    "Raises ValueError where x has rows with NaN of which the model makes nothing but NaN."
+    """Raises ValueError where x has rows with NaN of which the model makes nothing but NaN, or
+    a missing text."""
+    check_texts('x', x)
     arrays = flat(x)
     found = [_find_nan(a) for a in arrays if _is_float(a)]
     bad = np.unique(np.concatenate([np.empty(0, int), *found]))

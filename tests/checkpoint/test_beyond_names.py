@@ -135,6 +135,16 @@ def worded(texts):
     return keras.Model(x, L.Dense(2, name="d")(words(x)))
 
 
+def test_an_empty_word_of_a_column_is_a_word(tmp_path):
+    """As a category that was missing, and was filled with nothing."""
+    cities = lambda: keras.Sequential([keras.Input((1,), dtype="string"),  # noqa: E731
+                                       L.StringLookup(vocabulary=["", "b"], output_mode="one_hot", name="city"), L.Dense(2, name="d")])
+    saved, model = cities(), cities()
+    tl.restore(model, tl.save(saved, tmp_path / "m.keras"))
+    saved.save(tmp_path / "theirs.keras")
+    assert tl.plan(model, tmp_path / "theirs.keras").of("state")
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_words_and_their_weights(tmp_path, suffix):
     saved, model, text = worded(["p q r", "p", "q q"]), worded(["r q p", "r", "r p"]), tf.constant([["p q"], ["r r p"]])

@@ -273,6 +273,11 @@ def recipe(function):
     return reading.unseen
 
 
+def test_a_text_alone_is_seen():
+    """As TextVectorization keeps one."""
+    assert recipe(tf.constant("one")) == []
+
+
 def test_rows_compared_on_reuse_are_the_telling_ones(tmp_path):
     """A limit that only the largest values reach, changed where no key can see it."""
     x, file = X.copy(), tmp_path / "limit"

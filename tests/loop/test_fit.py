@@ -440,3 +440,43 @@ def _order(seed):
 
     keras.utils.set_random_seed(seed)
     return next(Rows(tf.zeros([ROWS, 1])).stretches(True, 1))[1].numpy()
+
+
+@pytest.fixture(scope="module")
+def table():
+    """A column of text, one of numbers, and a model with its preprocessing layers."""
+    frame = pd.DataFrame({"city": ["Seoul", "Jeju", ""] * 8, "price": range(24), "liked": [0, 1, 2] * 8})
+    inputs = {"city": keras.Input((), dtype="string", name="city"), "price": keras.Input((1,), name="price")}
+    places = layers.StringLookup(vocabulary=["Seoul", "Jeju", ""], output_mode="one_hot")
+    h = layers.Concatenate()([places(inputs["city"]), inputs["price"]])
+    model = keras.Model(inputs, layers.Dense(3, name="logits")(h))
+    model.compile("sgd", SPARSE)
+    return model, frame
+
+
+def test_columns_of_a_table_are_trained_on_as_their_arrays(table):
+    model, frame = table
+    start, lost = model.get_weights(), {}
+    for name, columns in {"table": frame, "arrays": {n: frame[n].to_numpy() for n in frame}}.items():
+        model.set_weights(start)
+        x = {"city": columns["city"], "price": np.asarray(columns["price"], "float32")[:, None]}
+        with pytest.warns(UserWarning, match="text"):
+            lost[name] = tl.fit(model, x, frame["liked"].to_numpy(), shuffle=False, verbose=0).history["loss"]
+    assert lost["table"] == lost["arrays"]
+
+
+def test_words_as_labels_and_missing_texts_are_refused(table):
+    model, frame = table
+    x = {"city": frame["city"], "price": frame[["price"]].to_numpy("float32")}
+    labels = frame["liked"].map({0: "bad", 1: "good", 2: "fair"})
+    for y in (labels, labels.to_numpy(), list(labels), labels.to_numpy().astype("U")):
+        with pytest.raises(ValueError, match="Labels must be numbers.*Categorical"):
+            tl.fit(model, x, y, verbose=0)
+    features = tl.precompute(model, x, verbose=0)
+    with pytest.raises(ValueError, match="Labels must be numbers"):
+        tl.fit(model, y=labels, cache=features, verbose=0)
+    x["city"] = frame["city"].replace("", None)
+    with pytest.raises(ValueError, match="x must hold texts.*without one in 8 places"), pytest.warns(UserWarning):
+        tl.fit(model, x, frame["liked"], verbose=0)
+    with pytest.raises(ValueError, match="x must hold texts"):
+        tl.precompute(model, x, verbose=0)

@@ -478,9 +478,12 @@ def test_a_picture_without_words_gets_those_of_its_heading():
 
 
 def test_every_notebook_has_a_korean_line_below_its_title():
-    lines = pages.translations()["lines"]
-    names = {p.relative_to(ROOT / "nbs").with_suffix("").as_posix() for p in notebooks.notebooks([])}
-    assert set(lines) == names
+    """For readers in the notebook itself, so that Jupyter shows it as well."""
+    paths, lines = notebooks.notebooks([]), pages.translations()["lines"]
+    names = {p.relative_to(ROOT / "nbs").with_suffix("").as_posix() for p in paths}
+    readers = {p.relative_to(ROOT / "nbs").with_suffix("").as_posix() for p in paths if notebooks.is_for_readers(p)}
+    assert set(lines) == names - readers
+    lines |= {name: pages.korean_line(ROOT / "nbs" / f"{name}.ipynb") for name in readers}
     assert all(re.search("[가-힣]", line) and " · " not in line for line in lines.values())
     public = set(importlib.import_module("transferlit").__all__)
     assert set(pages.translations()["words"]) <= public | names
@@ -500,13 +503,10 @@ def test_the_figure_of_speed_is_the_one_that_was_measured():
             assert all(figure in text for figure in said), name
 
 
-def test_folded_code_is_named_by_its_first_comment():
-    cell = types.SimpleNamespace(cell_type="code", source="#| code-fold: true\n# 준비 · Set-up\nx = 1")
-    pages.fold_title(cell)
-    assert cell.source == '#| code-fold: true\n#| code-summary: "준비 · Set-up"\nx = 1'
-    cell.source = plain = "#| code-fold: true\nx = 1  # 하나 · one"
-    pages.fold_title(cell)
-    assert cell.source == plain
+def test_folded_code_is_named_in_both_languages():
+    """By its first line, which JupyterLab shows of it, too."""
+    cells = [c for p in notebooks.notebooks([]) for c in nbformat.read(p, as_version=4).cells if "code-fold: true" in c.source[:120]]
+    assert cells and all(re.match('#[|] code-summary: ".+ · .+"\n', c.source) for c in cells)
 
 
 def test_a_long_name_in_a_table_may_break_behind_an_underscore():

@@ -129,7 +129,7 @@ def _read_array(reading, value, name):
         return [_read_array(reading, part, name) for part in parts]
     if isinstance(value, keras.KerasTensor) or _is_symbolic(value):
         return 'symbolic'
-    array = to_numpy(value)
+    array = np.asarray(to_numpy(value))  # one text alone comes as bytes
     if array.dtype.hasobject:
         return [list(array.shape), _read_elements(reading, array.ravel().tolist(), name)]
     if isinstance(value, np.ma.MaskedArray):

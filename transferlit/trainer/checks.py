@@ -23,7 +23,7 @@ from ..keras_internals import parts
 from .job import Job
 
 # %% auto #0
-__all__ = ['check_labels', 'check_weights', 'check_batch', 'check_fits', 'check_rows', 'check_form', 'check']
+__all__ = ['check_words', 'check_labels', 'check_weights', 'check_batch', 'check_fits', 'check_rows', 'check_form', 'check']
 
 # %% ../../nbs/trainer/20_checks.ipynb #6bcbc52f
 def _is_sparse(loss) -> bool:
@@ -31,11 +31,18 @@ def _is_sparse(loss) -> bool:
     return loss == 'sparse_categorical_crossentropy' or type(loss) is kind
 
 
+def check_words(y) -> None:
+    "Raises ValueError where labels are no numbers."
+    for a in flat(y):
+        if isinstance(a, str) or hasattr(a, '__array__') and holds_text(a):
+            fix = 'Encode them first, as `pandas.Categorical(y).codes` does.'
+            kind = getattr(a, 'dtype', type(a).__name__)
+            refuse('Labels must be numbers.', fix, f'y of {kind}')
+
+
 def check_labels(model: keras.Model, y) -> None:
     "Raises ValueError where labels are no numbers, or none of the classes of their output."
-    for a in flat(y):
-        if holds_text(a):
-            refuse('Labels must be numbers.', 'Encode them first.', f'y of {a.dtype.name}')
+    check_words(y)
     if loop.own_step(model):
         return  # which may make others of them
     if y is None and _is_sparse(model.loss):

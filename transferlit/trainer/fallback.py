@@ -10,10 +10,15 @@ from __future__ import annotations
 import warnings
 
 import keras
+import numpy as np
+from keras import tree
 
+from .. import loop
 from ..backends import is_tensorflows, on_tensorflow, tf
-from ..data import is_pipeline, refuse, why_not_tensors, why_unfit
+from ..data import array, check_texts, holds_text, is_pipeline
+from ..data import refuse, why_not_tensors, why_unfit
 from ..features import Features
+from .checks import check_words
 from .job import Job, limit_of
 
 # %% auto #0
@@ -76,14 +81,35 @@ def refuse_features(job: Job, why: str) -> None:
 # %% ../../nbs/trainer/30_fallback.ipynb #add838ac
 def why_keras(model: keras.Model, job: Job) -> str | None:
     "Why `Model.fit` must train; None where the loop can. With features it is an error."
-    why = _why_model(model) or why_data(job.y, job.sample_weight)
+    why = _why_model(model)
+    if not (why or loop.own_step(model)):
+        check_words(job.y)
+    why = why or why_data(job.y, job.sample_weight)
     why = why or (_why_pipeline(model, job) if is_pipeline(job.x) else why_data(job.x))
     if why:
         refuse_features(job, why)
     return why
 
 
+def _is_text(a) -> bool:  # not dates, nor numbers as objects
+    return holds_text(a) and any(isinstance(v, (str, bytes)) for v in np.ravel(a))
+
+
+def _taken_by_keras(a):
+    "Of pandas' columns Keras takes some; of texts it takes a single NumPy column, or tensors."
+    home = type(a).__module__.partition('.')[0]
+    if home not in ('numpy', 'pandas') or not on_tensorflow():
+        return a
+    if _is_text(a):
+        check_texts('x', texts := np.asarray(a))
+        return tf.convert_to_tensor(texts)
+    return array(a) if home == 'pandas' else a
+
+# %% ../../nbs/trainer/30_fallback.ipynb #75f9ebf9
 def by_keras(model: keras.Model, job: Job, why: str) -> keras.callbacks.History:
     "Train with `Model.fit`, and say why."
     warnings.warn(f'This trains with `Model.fit`, which is slower: {why}.', stacklevel=3)
-    return keras.Model.fit(model, **job.for_keras())
+    given = job.for_keras()
+    for name in 'x', 'y', 'sample_weight', 'validation_data':
+        given[name] = tree.map_structure(_taken_by_keras, given[name])
+    return keras.Model.fit(model, **given)

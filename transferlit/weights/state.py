@@ -168,7 +168,9 @@ def _layer_in_file(weights: Weights, steps: tuple, config: dict) -> dict:
     tokens = _file_tokens(weights, steps, config)
     if tokens is None:
         return {}
-    special = ('', '[UNK]', config.get('mask_token'), config.get('oov_token'))
+    special = ('[UNK]', config.get('mask_token'), config.get('oov_token'))
+    if 'standardize' in config:  # words of a text are never empty, a column may hold empty ones
+        special += ('',)
     while tokens and tokens[0] in special:
         tokens = tokens[1:]
     weights_of_words = _file_idf(weights, steps, config, len(tokens))
