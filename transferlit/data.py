@@ -113,6 +113,9 @@ def _find_nan(a) -> np.ndarray:  # numbers of the rows with a NaN
     for block in row_blocks(a):
         if block.size and np.isnan(np.min(block)):
             flat_rows = block.reshape(len(block), -1)
+            found.append(start + np.flatnonzero(np.isnan(flat_rows).any(1)))
+        start += len(block)
+    return np.concatenate(found)
 
 # %% ../nbs/floor/70_data.ipynb #8d944213
 def check_texts(
@@ -130,6 +133,24 @@ def check_texts(
 def _count_missing(a) -> int:  # places without a text among texts
     are_texts = [isinstance(v, (str, bytes)) for v in np.ravel(a)]
     return are_texts.count(False) if any(are_texts) else 0
+
+# %% ../nbs/floor/70_data.ipynb #639046e0
+def _is_float(a) -> bool:
+    return np.issubdtype(getattr(a.dtype, 'as_numpy_dtype', a.dtype), np.floating)
+
+
+def _reads(model, x) -> bool:
+    "Does the model make something else than NaN of each of these rows?"
+    before = [to_numpy(v.value) for v in model.non_trainable_variables]
+    try:
+        made = [to_numpy(t) for t in flat(model(x, training=False))]
+    except Exception:  # what does not fit is said elsewhere
+        return True
+    finally:
+        for v, value in zip(model.non_trainable_variables, before):
+            v.assign(value)
+    lost = [np.isnan(a.astype('float32')).reshape(len(a), -1).all(1) for a in made]
+    return not np.all(lost, axis=0).any()
 
 # %% ../nbs/floor/70_data.ipynb #c0d1cb2e
 def check_numbers(

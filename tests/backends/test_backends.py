@@ -175,6 +175,88 @@ def test_blocks_of_steps_are_the_same_steps(monkeypatch):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+# A step of Keras' own is recorded and taken again, on PyTorch.
+
+on_torch = pytest.mark.skipif(keras.backend.backend() != "torch", reason="for PyTorch: make test-torch")
+
+
+class Own(L.Layer):
+    """Python that may do something else each time."""
+
+    def call(self, x):
+        return x * 2
+
+
+class Slower(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.optimizer.beta_1 = 0.1 * epoch
+
+
+def program_of(model):
+    from transferlit.loop import steps
+
+    (_, program), = steps._PROGRAMS[model].values()
+    return program
+
+
+def same_as_keras(make, **how):
+    """The program that trained the same model as Keras, to the bit."""
+    how = {name: [callback() for callback in value] if name == "callbacks" else value for name, value in how.items()}
+    (model, history), (ours, ours_history) = (trained(f, make, shuffle=False, **how) for f in (by_keras, tl.fit))
+    every = [[keras.ops.convert_to_numpy(v) for v in [*m.variables, *m.optimizer.variables]] for m in (model, ours)]
+    for a, b in zip(*every, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert ours_history == history
+    return program_of(ours)
+
+
+RECORDED = {
+    "adam": lambda: network(L.BatchNormalization()),
+    "a rate that Python reads": lambda: network(optimizer=keras.optimizers.SGD(0.1, momentum=0.9)),
+    "a schedule": lambda: network(optimizer=keras.optimizers.RMSprop(keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.5))),
+    "what torch.jit does not trace": lambda: network(L.LayerNormalization()),
+}
+BY_KERAS = {
+    "other Python": lambda: network(Own(), frozen=False),
+    "a seed that moves": lambda: network(L.Dropout(0.3, seed=1)),
+    "a count that decides": lambda: network(optimizer=keras.optimizers.Adam(0.01, gradient_accumulation_steps=2)),
+    "numbers taken by NumPy": lambda: network(optimizer="nadam"),
+}
+
+
+@on_torch
+@pytest.mark.parametrize("kind", [*RECORDED, *BY_KERAS])
+def test_a_step_is_recorded_where_it_is_the_same_each_time(kind, monkeypatch):
+    from transferlit.loop import replay
+
+    monkeypatch.setattr(replay, "_WAIT", 2)
+    program = same_as_keras({**RECORDED, **BY_KERAS}[kind])
+    assert (program.recording is not None) == (kind in RECORDED)
+
+
+@on_torch
+def test_a_recording_is_dropped_when_a_setting_changes(monkeypatch):
+    from transferlit.loop import replay
+
+    monkeypatch.setattr(replay, "_WAIT", 2)
+    kept = []
+    settle = replay._settle
+    monkeypatch.setattr(replay, "_settle", lambda graph, still: kept.append(graph) or settle(graph, still))
+    same_as_keras(network, callbacks=[Slower])
+    assert len(kept) == 2  # one an epoch
+
+
+@on_torch
+def test_no_callback_between_batches_is_missed(monkeypatch):
+    from transferlit.loop import replay
+
+    class Rates(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.optimizer.beta_1 = 0.1 * (batch % 9)
+
+    monkeypatch.setattr(replay, "_WAIT", 2)
+    same_as_keras(network, callbacks=[Rates])
+
 @elsewhere
 def test_features_are_kept_and_trained_on(tmp_path):
     model = network(L.Dropout(0.2))

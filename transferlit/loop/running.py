@@ -16,7 +16,7 @@ import keras
 
 from ..backends import tf, to_numpy
 from ..rows import Epochs, Stream, skip_draw
-from .scan import program_kind
+from .replay import program_kind
 from .steps import Program, Work, are_same, build_for, compiled
 from .steps import own_step, was_fresh
 from .xla import wants_xla

@@ -1,4 +1,4 @@
-"""The same loop on Keras' other backends: scanned on JAX's device, step by step with PyTorch.
+"""The same loop on JAX: scanned on its device, many candidates at once.
 
 Docs: https://transferlit.github.io/transferlit/loop/scan.html.md"""
 
@@ -17,10 +17,10 @@ from keras import tree
 from ..backends import count_accelerators
 from ..data import flat, map_flat
 from ..keras_internals import view_as
-from .steps import Program, Work, are_same, spans
+from .steps import Work, are_same, spans
 
 # %% auto #0
-__all__ = ['steps_together', 'Scan', 'ManyScans', 'StepByStep', 'program_kind']
+__all__ = ['act_for', 'steps_together', 'Scan', 'ManyScans']
 
 # %% ../../nbs/loop/35_scan.ipynb #fd470f13
 def _with_features(model, parts, x, features):
@@ -41,7 +41,12 @@ def _with_features(model, parts, x, features):
     return view_as(model, View)
 
 
-def _actor(model, parts, batch, features):
+def act_for(
+    model: keras.Model,  # compiled
+    parts: tuple | None,  # (lower, upper) models where the rows hold what lower makes
+    batch: tuple,  # (x, y, sample_weight), or as much of it as there is
+    features,  # of this batch, where they are not its x
+):
     "Whose step is taken: the model, with the features of the batch where it is cut."
     if parts is None:
         return model
@@ -103,7 +108,7 @@ def _step(ref, parts, kind: str) -> Callable:
     "A stateless step as a function of the state and of a batch with its features."
 
     def step(state, batch, features):
-        actor = _actor(ref(), parts, batch, features)
+        actor = act_for(ref(), parts, batch, features)
         return getattr(actor, f'{kind}_step')(state, batch)
 
     return step
@@ -182,8 +187,8 @@ class Scan:
     "The steps of one kind on JAX, for rows of one form."
 
     def __init__(self, work: Work, jit: bool = False):
-        self.work, self.size = work, work.rows.batch_size
-        self.ref = weakref.ref(work.model)
+        self.size, self.kind, self.parts = work.rows.batch_size, work.kind, work.parts
+        self.ref = weakref.ref(work.model)  # what is compiled lives no longer than the model
         self.form = work.rows.form
         self.rate, self.ready = None, False  # as `Program` has them
         self._runs = {}  # rows of a step to what was compiled
@@ -194,7 +199,7 @@ class Scan:
         return self._runs[size]
 
     def _one(self, size: int) -> Callable:
-        step = _step(self.ref, self.work.parts, self.work.kind)
+        step = _step(self.ref, self.parts, self.kind)
         state, span = self._state(), (self.size, size)
 
         def one(moving, fixed, order, i, leaves):
@@ -207,8 +212,8 @@ class Scan:
         return one
 
     def _state(self) -> _State:
-        model, parts = self.ref(), self.work.parts
-        return _State.of(model, parts[1] if parts else model, self.work.kind)
+        model = self.ref()
+        return _State.of(model, self.parts[1] if self.parts else model, self.kind)
 
     def __call__(self, leaves: list, order, start: int, stop: int) -> dict:  # logs of the last step
         logs = {}
@@ -255,38 +260,3 @@ class ManyScans(Scan):
 
     def _with(self, values: list, made: dict) -> list:
         return [made.get(i, value) for i, value in enumerate(values)]
-
-# %% ../../nbs/loop/35_scan.ipynb #ef7f52b3
-class StepByStep:
-    "The steps of one kind on PyTorch, for rows of one form."
-
-    def __init__(self, work: Work, jit: bool = False):
-        self.work, self.size = work, work.rows.batch_size
-        self.ref = weakref.ref(work.model)
-        self.form = work.rows.form
-        self.rate = None
-        self.ready = False
-
-    def __call__(self, leaves: list, order, start: int, stop: int) -> dict:
-        import torch
-
-        model, kind = self.ref(), self.work.kind
-        model.train(kind == 'train')
-        logs = {}
-        with torch.set_grad_enabled(kind == 'train'):
-            for i in range(start, stop):
-                first = i * self.size
-                rows = order[first : first + self.size].long()
-                picked = iter([a[rows] for a in leaves])
-                logs = self._step(*map_flat(lambda _: next(picked), self.form))
-        return logs
-
-    def _step(self, batch, features) -> dict:
-        actor = _actor(self.ref(), self.work.parts, batch, features)
-        return getattr(actor, f'{self.work.kind}_step')(batch)
-
-# %% ../../nbs/loop/35_scan.ipynb #ffc0a0dc
-def program_kind() -> type:
-    "What runs steps on this backend."
-    kinds = {'tensorflow': Program, 'jax': Scan, 'torch': StepByStep}
-    return kinds[keras.backend.backend()]

@@ -58,7 +58,7 @@ def wants_xla(
 ) -> bool:
     "What `jit` comes to for these steps."
     if not on_tensorflow():
-        return False  # the backend's own loop compiles or does not
+        return bool(jit)  # JAX compiles all the same; PyTorch's steps are recorded or are not
     if work.rows.batch_size is None:
         return False  # batches of uneven size: XLA would compile each
     if jit != 'auto' or work.model.jit_compile:
