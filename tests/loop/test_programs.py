@@ -338,6 +338,17 @@ def epochs_that_begin_in_the_middle_of_the_rows(fit):
     return made
 
 
+class Freezes(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        self.model.get_layer("mid").trainable = False
+
+
+@program
+def frozen_as_training_begins(fit):
+    model = network()
+    return fit(model, X, Y, epochs=2, validation_split=0.3, callbacks=[Freezes()], **QUIET).history, state(model)
+
+
 class Halts(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.model.stop_training = epoch == 1

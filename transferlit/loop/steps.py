@@ -287,10 +287,10 @@ def _outputs(model):
 
 # %% ../../nbs/loop/20_steps.ipynb #3bfee9da
 def _shaped(model, x):
-    """`model`, but for one thing: where it knows its outputs it gives tensors of their shapes
-    instead of running every layer.
+    """`model`, but without an optimizer, and where it knows its outputs it gives tensors of their
+    shapes instead of running every layer.
     """
-    if not on_tensorflow() or not _knows(model, x):
+    if not on_tensorflow():
         return model
 
     def empty(t):
@@ -299,7 +299,11 @@ def _shaped(model, x):
     def call(self, *args, **kwargs):
         return tree.map_structure(empty, _outputs(model))
 
-    return view_as(model, type('Shaped', (type(model),), {'__call__': call}))
+    # Until the first step callbacks may still say what trains.
+    changed = {'optimizer': property(lambda self: None)}
+    if _knows(model, x):
+        changed['__call__'] = call
+    return view_as(model, type('Shaped', (type(model),), changed))
 
 
 def _known(t, rows: int | None):
@@ -318,8 +322,8 @@ def build(
     # (x, y, sample_weight), or as much of it as there is, as tensors or `tf.TensorSpec`
     batch: tuple,
 ) -> None:
-    """Make the variables that the first step of `fit` would make. Raises ValueError where `batch`
-    does not fit the model.
+    """Make the variables that the first step of `fit` would make, but on TensorFlow those of the
+    optimizer. Raises ValueError where `batch` does not fit the model.
     """
     if on_tensorflow() and own_step(model):
         return  # its step may take batches of any kind
@@ -353,6 +357,8 @@ def build_for(
         return
     x, *rest = keras.utils.unpack_x_y_sample_weight(rows.form[0])
     build(model, (_graph(model).input if parts else x, *rest))
+    if model.optimizer is not None and not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
 
 # %% ../../nbs/loop/20_steps.ipynb #2c08a722
 _PROGRAMS = weakref.WeakKeyDictionary()  # model to form to (what it was compiled for, program)
