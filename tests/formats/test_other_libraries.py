@@ -267,6 +267,28 @@ def test_a_tree_of_flax_below_a_name(tmp_path, key):
     np.testing.assert_array_equal(model.get_layer("d").kernel, arrays["kernel"])
 
 
+@pytest.mark.parametrize("library, names, found", [
+    ("torch", "net.2 net.10", {"net/2": "a_1", "net/10": "a_2"}), ("flax", "Dense_0 Dense_1", {"Dense_0": "a_1", "Dense_1": "a_2"}),
+    ("torch", "mean spread", {}), ("torch", "net.2 net.10 net.11", {})])
+def test_layers_of_other_names_are_paired_by_shapes_and_numbers(tmp_path, library, names, found):
+    """Two that fit each other are paired only where they differ by their number; following the proposal works."""
+    def arrays(name, i, *shape):
+        "A layer whose numbers are all `i`."
+        if library == "flax":
+            return {f"params/{name}/kernel": np.full(shape[::-1], i, "float32"), f"params/{name}/bias": np.full(shape[0], i, "float32")}
+        return {f"{name}.weight": np.full(shape, i, "float32"), f"{name}.bias": np.full(shape[0], i, "float32")}
+
+    file = arrays("last", 9, 4, 3)
+    for i, name in enumerate(names.split()):
+        file |= arrays(name, i, 3, 3)
+    save_file(file, tmp_path / "m.safetensors")
+    model = keras.Sequential([keras.Input((3,)), L.Dense(3, name="a_1"), L.Dense(3, name="a_2"), L.Dense(4, name="head")])
+    rename = found | {"last": "head"}
+    assert any(f"transform={library!r}, rename=" in p and all(f"{k!r}: {v!r}" in p for k, v in rename.items()) and ("a_1" in p) == bool(found) for p in tl.plan(model, tmp_path / "m.safetensors").problems)
+    plan = tl.plan(model, tmp_path / "m.safetensors", transform=library, rename=rename)
+    assert [row["path"] for row in plan.of("missing")] == ([] if found else ["a_1/kernel", "a_1/bias", "a_2/kernel", "a_2/bias"])
+
+
 @pytest.mark.parametrize("file, left", [
     ({"fc.weight": (2, 2), "fc.bias": (2,)}, "fc.bias"), ({"fc/kernel": (2, 2), "fc/bias": (2,)}, "fc/bias"),
     ({f"rnn.{part}_l{n}": shape for n in (0, 1) for part, shape in {"weight_ih": (2, 2), "weight_hh": (2, 2)}.items()}, "rnn.weight_hh_l1")])

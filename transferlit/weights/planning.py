@@ -53,13 +53,11 @@ from transferlit.weights.state import (
     optimizer_hits,
     plan_state,
 )
+from .libraries import library_hits, library_of, own_epsilon, pair_layers
 from transferlit.weights.transforms import (
     SIZES,
     TRANSFORMS,
     library_and_rules,
-    library_hits,
-    library_of,
-    own_epsilon,
     transformed,
     unknown_transform,
 )
@@ -563,7 +561,8 @@ _WHY = {
 }
 
 
-def find_problems(planner: _Planner) -> list:  # in words
+def find_problems(planner: _Planner) -> list:
+    "What stands in the way of a restore, in words."
     rows, rest = planner.rows, file_rows(planner)
     found = [
         f'{row["path"]}: {row["status"]}, {row["why"]}; {_WHY[row["status"]]}.'
@@ -857,16 +856,25 @@ def _candidates(planner: _Planner) -> Iterable:  # pairs of words and the argume
     if asked.by != 'name':
         return
     if asked.transform is not None:
-        if planner.library and asked.rename is None:  # `module.`, `bert.`, ...
-            yield "rename='scope'", dict(rename='scope')
+        for rename in _library_renames(planner, planner.library):
+            yield f'rename={rename!r}', dict(rename=rename)
         return
     if library := library_of(list(planner.usable)):
         words, change = f'transform={library!r}', dict(transform=library)
         yield words, change
-        if asked.rename is None:
-            yield f"{words}, rename='scope'", change | dict(rename='scope')
+        for rename in _library_renames(planner, library):
+            yield f'{words}, rename={rename!r}', change | dict(rename=rename)
     for rename in _renames(planner):
         yield f'rename={rename!r}', dict(rename=rename)
+
+
+def _library_renames(planner: _Planner, library: str | None) -> Iterable:
+    given = planner.asked.rename
+    if library and given is None:  # `module.`, `bert.`, ...
+        yield 'scope'
+    pairs = pair_layers(planner.model, planner.usable, library, given) if library else {}
+    if pairs:
+        yield pairs if given is None else [*_as_list(given), pairs]
 
 
 def _by_position(planner: _Planner) -> list:  # where names say nothing
