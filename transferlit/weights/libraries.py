@@ -7,10 +7,11 @@ Docs: https://transferlit.github.io/transferlit/weights/libraries.html.md"""
 # %% ../../nbs/weights/75_libraries.ipynb #e0df06ce
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+
 
 import keras
 import numpy as np
@@ -56,6 +57,16 @@ class _Part:
     shape: tuple
 
 # %% ../../nbs/weights/75_libraries.ipynb #6009a2d0
+@dataclass(frozen=True, eq=False)
+class _Part:
+    "A variable of a layer."
+
+    path: str
+    named: Named
+    ways: list  # of `Recipe`
+    shape: tuple
+
+# %% ../../nbs/weights/75_libraries.ipynb #c01310a4
 class _Reading:
     "A model beside a file of another library."
 
@@ -63,17 +74,26 @@ class _Reading:
         self.usable = _as_linear(usable) if library == 'torch' else usable
         read = read_layers(list(usable), library, rename)
         self.names = _Names(_levels_apart(model, read))
-        self.parts, recipes = [], _Recipes(model, library)
-        path_of = {id(v): p for p, v in by_path(model).items()}
+        self.path_of = {id(v): p for p, v in by_path(model).items()}
+        self.recipes, self.parts = _Recipes(model, library), []
         for named in layer_paths(model):
-            for v in own_variables(named.layer).values():
-                ways = recipes.of(named, v.path.rpartition('/')[2]) if id(v) in path_of else []
-                if ways:
-                    self.parts.append(_Part(path_of[id(v)], named, ways, tuple(v.shape)))
+            for variable in own_variables(named.layer).values():
+                self.add(named, variable)
+
+    def add(self, named: Named, variable) -> None:
+        path = self.path_of.get(id(variable))
+        if path is None:
+            return
+        leaf = variable.path.rpartition('/')[2]
+        if ways := self.recipes.of(named, leaf):
+            shape = tuple(variable.shape)
+            self.parts.append(_Part(path, named, ways, shape))
 
     def hits(self, part: _Part, bases: list) -> list:
-        found = (_hits_by(one, bases, self.names, self.usable) for one in part.ways)
-        return next(filter(None, found), [])
+        for recipe in part.ways:
+            if found := _hits_by(recipe, bases, self.names, self.usable):
+                return found
+        return []
 
 # %% ../../nbs/weights/75_libraries.ipynb #64b32e09
 class _Recipes:
@@ -90,8 +110,10 @@ class _Recipes:
     def of(self, named, leaf: str) -> list:
         found = self.recipe(named.layer, leaf, named.path) or []
         found = found if isinstance(found, list) else [found]
-        found = [_deeper(one, self.depth.get(id(named.layer), 0)) for one in found]
-        before, after = (side.get(id(named.layer)) for side in (self.before, self.after))
+        number = id(named.layer)
+        depth = self.depth.get(number, 0)
+        found = [_deeper(one, depth) for one in found]
+        before, after = self.before.get(number), self.after.get(number)
         return [_reordered(one, leaf, before, after) for one in found]
 
 
@@ -170,64 +192,88 @@ def _steps(name: str) -> str:  # `layer1_0_conv1` as `layer1/0/conv1`
 
 # %% ../../nbs/weights/75_libraries.ipynb #386e7d3e
 def _as_linear(usable: dict) -> dict:  # every matrix (out, in)
-    told = {n: _lies_in_out(usable, n) for n in usable}
-    words, rest = {}, {lies for lies in told.values() if lies is not None}
+    told = {name: _lies_in_out(usable, name) for name in usable}
+    words = {}
     for name, lies in told.items():
         if lies is not None:
-            words.setdefault(_word(name), set()).add(lies)
-    found = dict(usable)
+            alike = words.setdefault(_word(name), set())
+            alike.add(lies)
+    rest, found = set().union(*words.values()), {}
     for name, w in usable.items():
-        square = w.ndim == 2 and w.shape[0] == w.shape[1]
-        if told[name] or square and words.get(_word(name), rest) == {True}:
-            turned = dict(shape=w.shape[::-1], load=partial(_turn, w))
-            found[name] = _Turned(**vars(w) | turned)
+        square = len(set(w.shape)) < w.ndim == 2
+        follows = square and words.get(_word(name), rest) == {True}
+        found[name] = _turned(w) if told[name] or follows else w
     return found
+
+
+def _lies_in_out(usable: dict, name: str) -> bool | None:  # None: nothing tells
+    w = usable[name]
+    bias = usable.get(re.sub('weight$', 'bias', name))
+    if bias is None or w.ndim != 2 or bias.ndim != 1:
+        return None
+    rows, columns = w.shape
+    if rows == columns:
+        return None
+    return tuple(bias.shape) == (columns,)
+
+# %% ../../nbs/weights/75_libraries.ipynb #6d9746ee
+def _word(name: str) -> str:  # `c_proj` of `h.0.attn.c_proj.weight`
+    steps = re.split('[./]', name)
+    return steps[-2:][0]
 
 
 class _Turned(Stored):
     "A matrix that lies (in, out) in the file."
 
 
-def _lies_in_out(usable: dict, name: str) -> bool | None:  # None: nothing tells
-    w, bias = usable[name], usable.get(re.sub('weight$', 'bias', name))
-    if w.ndim != 2 or w.shape[0] == w.shape[1] or bias is None or bias.ndim != 1:
-        return None
-    return tuple(bias.shape) == w.shape[1:]
-
-
-def _word(name: str) -> str:  # `c_proj` of `h.0.attn.c_proj.weight`
-    return re.split('[./]', name)[-2:][0]
-
-
-def _turn(w) -> np.ndarray:
-    return np.asarray(w).T
+def _turned(w: Stored) -> _Turned:
+    turned = vars(w).copy()
+    turned['shape'] = w.shape[::-1]
+    turned['load'] = lambda: np.asarray(w).T
+    return _Turned(**turned)
 
 # %% ../../nbs/weights/75_libraries.ipynb #3c5e9725
+_LEVEL = re.compile(r'(?:(.*)/)?((?:weight|bias)_[ih]h)_l(\d+)(_reverse)?')
+
+
 def _levels_apart(model, read: dict) -> dict:
     "`rnn/weight_ih_l1` read as `rnn_1/weight_ih_l0`, where there are such layers."
-    levels, found = {}, dict(read)
-    for name in read:
-        if part := re.fullmatch(r'(?:(.*)/)?(?:weight|bias)_[ih]h_l(\d+)(?:_reverse)?', name):
-            levels.setdefault(_steps(part[1] or ''), {}).setdefault(int(part[2]), []).append(name)
-    for at, layers in _recurrent(model).items():
-        theirs = levels.get(at, {})
-        if len(layers) > 1 and sorted(theirs) == list(range(len(layers))):
-            for (_, path), level in zip(sorted(layers), sorted(theirs)):
-                for name in theirs[level]:
-                    new = re.sub(r'_l\d+', '_l0', name.rpartition('/')[2])
-                    found[f'{path}/{new}'] = found.pop(name)
+    paths, found = _level_paths(model, read), {}
+    for name, files in read.items():
+        part = _LEVEL.fullmatch(name)
+        path = paths.get(_level(part)) if part else None
+        new = f'{path}/{part[2]}_l0{part[4] or ""}' if path else name
+        found[new] = files
     return found
 
 
+def _level(part: re.Match) -> tuple:  # `('rnn', 1)`
+    return _steps(part[1] or ''), int(part[3])
+
+
+def _level_paths(model, read: dict) -> dict:  # `('rnn', 1)` to `rnn_1`
+    parts = filter(None, map(_LEVEL.fullmatch, read))
+    levels, found = set(map(_level, parts)), {}
+    for base, layers in _recurrent(model).items():
+        paths = [path for _, path in sorted(layers)]
+        theirs = {at for at in levels if at[0] == base}
+        mine = {(base, number): path for number, path in enumerate(paths)}
+        if len(paths) > 1 and set(mine) == theirs:
+            found |= mine
+    return found
+
+# %% ../../nbs/weights/75_libraries.ipynb #03c479d1
 def _recurrent(model) -> dict:  # steps of a path without its number to pairs of number and path
-    found, inner = {}, ()
+    found, inner = {}, set()
     for named in layer_paths(model):
-        if isinstance(named.layer, keras.layers.Bidirectional):
-            inner = (*inner, named.layer.forward_layer, named.layer.backward_layer)
-        elif not isinstance(named.layer, keras.layers.RNN) or named.layer in inner:
+        layer = named.layer
+        if isinstance(layer, keras.layers.Bidirectional):
+            inner |= {id(layer.forward_layer), id(layer.backward_layer)}
+        elif not isinstance(layer, keras.layers.RNN) or id(layer) in inner:
             continue
         part = re.fullmatch(r'(.+?)(?:_l|_)?(\d*)', named.path)
-        found.setdefault(_steps(part[1]), []).append((int(part[2] or -1), named.path))
+        number = int(part[2] or -1)
+        found.setdefault(_steps(part[1]), []).append((number, named.path))
     return found
 
 # %% ../../nbs/weights/75_libraries.ipynb #efbf01cd
@@ -284,63 +330,86 @@ def pair_layers(
     library: str,  # of `LIBRARIES`
     rename=None,  # as for `library_hits`
 ) -> dict:  # layer of the file to layer of the model, where they have other names
-    reading, owners, used = _Reading(model, usable, library, rename), {}, set()
-    whole = _whole_layers(model)
-    for part in reading.parts:
-        owners.setdefault(_owner(part.named.path, whole), []).append(part)
-    left = {}
-    for owner, parts in owners.items():
-        hits = [hit for part in parts for hit in reading.hits(part, _bases(part.named))]
-        used |= {name for hit in hits for name in (hit.name, *hit.also)}
-        if not hits and owner:
+    reading, used, left = _Reading(model, usable, library, rename), set(), {}
+    for owner, parts in _owners(model, reading).items():
+        found = [reading.hits(part, _bases(part.named)) for part in parts]
+        for hit in itertools.chain(*found):
+            used.update((hit.name, *hit.also))
+        if owner and not any(found):
             left[owner] = parts
     places = _Places(reading, used)
-    return _pair({owner: places.fitting(owner, parts) for owner, parts in left.items()})
+    fitting = {owner: places.fitting(owner, parts) for owner, parts in left.items()}
+    return _pair(fitting)
 
-
-def _whole_layers(model) -> list:  # paths of layers that lie in a file as one
+# %% ../../nbs/weights/75_libraries.ipynb #5cfabefd
+def _owners(model, reading: _Reading) -> dict:  # path to parts, of layers that are one in a file
     kinds = keras.layers.RNN, keras.layers.Bidirectional, keras.layers.MultiHeadAttention
-    return [named.path for named in layer_paths(model) if isinstance(named.layer, kinds)]
-
-
-def _owner(path: str, whole: list) -> str:
-    above = [p for p in whole if f'{path}/'.startswith(f'{p}/')]
-    return min(above, key=len, default=path)
+    whole = [named.path for named in layer_paths(model) if isinstance(named.layer, kinds)]
+    found = {}
+    for part in reading.parts:
+        path = part.named.path
+        above = [p for p in whole if f'{path}/'.startswith(f'{p}/')]
+        owner = min(above, key=len, default=path)
+        found.setdefault(owner, []).append(part)
+    return found
 
 # %% ../../nbs/weights/75_libraries.ipynb #b66b7948
 class _Places:
     "The layers of a file that nothing has been read from."
 
     def __init__(self, reading: _Reading, used: set):
-        self.reading, self.under = reading, {}
+        self.reading, self.under, self.inside, self.known = reading, {}, {}, {}
         for name, files in reading.names.read.items():
-            arrays = [f for f in files if reading.usable[f].dtype.kind != 'i']
-            steps = name.split('/')
-            for i in range(1, len(steps) if arrays else 0):
-                self.under.setdefault('/'.join(steps[:i]), set()).update(arrays)
-        self.free = [at for at, files in self.under.items() if not files & used]
+            for file in files:
+                self.put(name, file)
+        free = [at for at, files in self.under.items() if not files & used]
+        self.kinds = {at: str(self.inside[at]) for at in free}
+
+    def put(self, name: str, file: str) -> None:
+        stored, above = self.reading.usable[file], name
+        if stored.dtype.kind == 'i':
+            return  # a counter
+        while above := above.rpartition('/')[0]:
+            inside = name[len(above) :], stored.shape
+            self.under.setdefault(above, set()).add(file)
+            self.inside.setdefault(above, []).append(inside)
 
     def fitting(self, owner: str, parts: list) -> tuple:  # layers of the file, in their order
-        return tuple(at for at in self.free if self.fits(at, owner, parts))
+        "Of layers that are all alike, one is tried."
+        wanted, found = [], []
+        for part in parts:
+            inside = part.path[len(owner) :]
+            wanted.append((inside, part.shape, layer_kind(part.named.layer)))
+        for at, kind in self.kinds.items():
+            key = str(wanted), kind
+            if key not in self.known:
+                self.known[key] = self.fits(at, owner, parts)
+            if self.known[key]:
+                found.append(at)
+        return tuple(found)
 
     def fits(self, at: str, owner: str, parts: list) -> bool:
         "All that the layer needs is there, of its shape, and nothing else."
         read = set()
         for part in parts:
             inside = [b for b in _bases(part.named) if f'{b}/'.startswith(f'{owner}/')]
-            found = self.reading.hits(part, [at + b[len(owner) :] for b in inside])
-            if len(found) != 1 or tuple(found[0].stored.shape) != part.shape:
+            bases = [at + base[len(owner) :] for base in inside]
+            found = self.reading.hits(part, bases)
+            shapes = [tuple(hit.stored.shape) for hit in found]
+            if shapes != [part.shape]:
                 return False
-            read.update((found[0].name, *found[0].also))
+            for hit in found:
+                read.update((hit.name, *hit.also))
         return read == self.under[at]
 
 # %% ../../nbs/weights/75_libraries.ipynb #19af0b73
 def _pair(fitting: dict) -> dict:  # of layer of the model to those of the file that fit
-    alone = {places[0]: owner for owner, places in fitting.items() if len(places) == 1}
+    alone = {places[0] for places in fitting.values() if len(places) == 1}
     groups, found = {}, {}
     for owner, places in fitting.items():
-        places = [at for at in places if len(places) == 1 or at not in alone]
-        groups.setdefault(tuple(places), []).append(owner)
+        if len(places) > 1:
+            places = tuple(at for at in places if at not in alone)
+        groups.setdefault(places, []).append(owner)
     for places, owners in groups.items():
         if len(places) == len(owners):
             found |= _by_numbers(places, owners)
@@ -348,8 +417,13 @@ def _pair(fitting: dict) -> dict:  # of layer of the model to those of the file 
 
 
 def _by_numbers(places: tuple, owners: list) -> dict:  # nothing where more than numbers differ
-    theirs, mine = ({word_and_number(n.split('/')): n for n in side} for side in (places, owners))
-    words = [{word for word, _ in side} for side in (theirs, mine)]
-    if len(words[0]) > 1 or len(words[1]) > 1:
-        return {}
-    return {theirs[a]: mine[b] for a, b in zip(sorted(theirs), sorted(mine))}
+    theirs, mine = _numbered(places), _numbered(owners)
+    for side in theirs, mine:
+        if len({words for words, _ in side}) > 1:
+            return {}
+    pairs = zip(sorted(theirs), sorted(mine))
+    return {theirs[a]: mine[b] for a, b in pairs}
+
+
+def _numbered(names) -> dict:  # words and numbers to the name
+    return {word_and_number(name.split('/')): name for name in names}

@@ -25,9 +25,9 @@ from ..paths import by_path, match
 
 # %% auto #0
 __all__ = ['RENAMES', 'RENUMBER', 'Mapped', 'rules_of', 'is_renumbered', 'apply_rules', 'rename_all', 'some', 'match_stored',
-           'choose_stored', 'Named', 'layer_paths', 'own_variables', 'is_auto_named', 'align', 'align_names', 'Hit',
-           'hits_by_name', 'read_names', 'has_order', 'hits_by_position', 'file_order', 'word_and_number',
-           'suggest_mapping']
+           'choose_stored', 'Named', 'layers_known', 'layer_paths', 'own_variables', 'is_auto_named', 'align',
+           'align_names', 'Hit', 'hits_by_name', 'read_names', 'has_order', 'hits_by_position', 'file_order',
+           'word_and_number', 'suggest_mapping']
 
 # %% ../../nbs/weights/20_matching.ipynb #7556fbbb
 RENAMES = {
@@ -199,9 +199,24 @@ class Named:
     paths: frozenset  # that, and every mixture with names of attributes: `both/forward_layer`
 
 
+_known = {}  # id of a model to its layers, while it stays as it is
+
+
+@contextmanager
+def layers_known(model):
+    "A plan asks for the layers of its model again and again."
+    _known[id(model)] = layer_paths(model)
+    try:
+        yield
+    finally:
+        _known.pop(id(model), None)
+
+# %% ../../nbs/weights/20_matching.ipynb #57a7a12a
 def layer_paths(
     model: keras.Model,  # any built model
 ) -> list:  # of `Named`, the model first
+    if id(model) in _known:
+        return _known[id(model)]
     found = []
 
     def visit(layer, path, paths, above):

@@ -34,6 +34,7 @@ from transferlit.weights.matching import (
     hits_by_position,
     is_renumbered,
     layer_paths,
+    layers_known,
     match_stored,
     rename_all,
     some,
@@ -280,6 +281,10 @@ class _Sources:
             return library_hits(self.model, self.usable, self.library, asked.rename)
         loose = asked.mismatched == 'fresh'
         return hits_by_name(self.model, self.usable, asked.rename, loose)
+
+    @cached_property
+    def order(self) -> dict:  # of layers in the file, as far as it says
+        return file_order(self.weights)
 
     @cached_property
     def file_state(self) -> dict:  # `words/vocabulary` to value
@@ -560,7 +565,7 @@ _WHY = {
     'ambiguous': 'one variable of the file must fit: skip= the others',
 }
 
-
+# %% ../../nbs/weights/80_planning.ipynb #3f54bee7
 def find_problems(planner: _Planner) -> list:
     "What stands in the way of a restore, in words."
     rows, rest = planner.rows, file_rows(planner)
@@ -710,6 +715,7 @@ class _Trial:
         self.before, self.words, self.change, self.plan = before, words, change, None
         with suppress(ValueError):  # an argument that is refused
             self.plan = _Planner(before.model, before.weights, replace(before.asked, **change))
+            self.plan.order = before.order
 
     @cached_property
     def rows(self) -> list:  # pairs of rows, before and after
@@ -794,7 +800,7 @@ def _layers(planner: _Planner) -> list:  # of `_Layer`, in the model's order
 # %% ../../nbs/weights/80_planning.ipynb #583a2df4
 def is_crossed(planner: _Planner) -> bool:
     "Would layers that could stand for each other be taken the other way round?"
-    order, groups = file_order(planner.weights), _Groups()
+    order, groups = planner.order, _Groups()
     for i, layer in enumerate(_layers(planner)):
         words, number = word_and_number(layer.steps('path'))
         others, other = word_and_number(layer.steps('file'))
@@ -876,7 +882,7 @@ def _library_renames(planner: _Planner, library: str | None) -> Iterable:
     if pairs:
         yield pairs if given is None else [*_as_list(given), pairs]
 
-
+# %% ../../nbs/weights/80_planning.ipynb #060e7456
 def _by_position(planner: _Planner) -> list:  # where names say nothing
     asked = planner.asked
     named = asked.by != 'name' or asked.transform is not None or asked.rename is not None
@@ -918,10 +924,11 @@ def make_plan(
 ) -> Made:
     "Raises ValueError for a mistaken argument; what does not fit is a problem of the plan."
     asked.check()
-    planner = _Planner(model, weights, asked)
-    problems = find_problems(planner)
-    if problems:
-        problems += propose(planner)
+    with layers_known(model):
+        planner = _Planner(model, weights, asked)
+        problems = find_problems(planner)
+        if problems:
+            problems += propose(planner)
     rows = planner.rows + state_rows(planner) + file_rows(planner)
     source = printable(f'{Path(weights.path).name}, {weights.format}')
     plan = Plan(rows, [printable(problem) for problem in problems], source)
