@@ -307,6 +307,10 @@ def _groups(steps) -> dict:  # word to its steps, in the order of their numbers
 _UNNAMED = re.compile(r'variable(?:_\d+)?')  # as Keras names a `Variable`
 
 
+def _old_word(word: str) -> str:  # `convolution2d` and `batchnormalization` of Keras 1
+    return word.replace('_', '').replace('convolution', 'conv')
+
+
 def _fits(one: _Tree, two: _Tree) -> bool:
     "The same variables of the same shapes, up to numbers."
     ones, twos = _groups(one.below), _groups(two.below)
@@ -387,8 +391,9 @@ class _Alignment:
 
     def steps(self, file: _Tree, mine: _Tree, here: bool) -> Iterable:  # pairs of steps
         theirs = _groups(file.below)
+        old = {_old_word(word): steps for word, steps in theirs.items()}
         for word, ours in _groups(mine.below).items():
-            other = theirs.get(word, [])
+            other = theirs.get(word) or old.get(_old_word(word), [])
             auto = here and set(other) != set(ours) and set(ours) <= self.auto
             if auto and _all_fit(file, other, mine, ours):
                 yield from zip(other, ours)
@@ -841,7 +846,7 @@ _SAME = (
     {'gamma', 'scale'},
     {'beta', 'offset', 'shift'},
     {'moving_mean', 'mean', 'running_mean', 'pop_mean'},
-    {'moving_variance', 'variance', 'var', 'running_var', 'pop_var'},
+    {'moving_variance', 'variance', 'var', 'running_var', 'running_std', 'pop_var'},
     {'embeddings', 'embedding', 'lookup_table'},
 )
 _SHORT = re.compile(r'(weights|biases|kernel|bias|[WwbB])_?(\w*)')  # `W1`, `biases_2`
