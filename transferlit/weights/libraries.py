@@ -416,8 +416,10 @@ def _pair(fitting: dict) -> dict:  # of layer of the model to those of the file 
     return found
 
 
-def _by_numbers(places: tuple, owners: list) -> dict:  # nothing where more than numbers differ
+def _by_numbers(places: tuple, owners: list) -> dict:  # nothing where numbers do not tell
     theirs, mine = _numbered(places), _numbered(owners)
+    if list(mine) != sorted(mine):
+        return {}  # later layers come first
     for side in theirs, mine:
         if len({words for words, _ in side}) > 1:
             return {}

@@ -310,7 +310,7 @@ _UNNAMED = re.compile(r'variable(?:_\d+)?')  # as Keras names a `Variable`
 def _old_word(word: str) -> str:  # `convolution2d` and `batchnormalization` of Keras 1
     return word.replace('_', '').replace('convolution', 'conv')
 
-
+# %% ../../nbs/weights/20_matching.ipynb #bcbc50f1
 def _fits(one: _Tree, two: _Tree) -> bool:
     "The same variables of the same shapes, up to numbers."
     ones, twos = _groups(one.below), _groups(two.below)

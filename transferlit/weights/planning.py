@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from operator import itemgetter
 from pathlib import Path
 
@@ -54,7 +54,13 @@ from transferlit.weights.state import (
     optimizer_hits,
     plan_state,
 )
-from .libraries import library_hits, library_of, own_epsilon, pair_layers
+from transferlit.weights.libraries import (
+    library_hits,
+    library_of,
+    own_epsilon,
+    pair_layers,
+    read_layers,
+)
 from transferlit.weights.transforms import (
     SIZES,
     TRANSFORMS,
@@ -663,14 +669,17 @@ def _turned(planner) -> list:
 
 # %% ../../nbs/weights/80_planning.ipynb #b85ebbcd
 _PART = re.compile(  # what a layer computes with beside its kernel
-    r'(.*)[/.](?:bias(?:es)?|b|beta|gamma|offset|bias_[kv]|(?:weight|bias)_[ih][hr]_l\d+(?:_reverse)?)'
+    r'(.*)[/.](?:bias(?:es)?|b|beta|gamma|offset|bias_[kv]|\w+_scale'
+    r'|(?:weight|bias)_[ih][hr]_l\d+(?:_reverse)?)'
 )
 
 
 def _left_behind(planner) -> list:
     hits = [hit for hits in planner.hits.values() for hit in hits]
     matched = {name for hit in hits for name in (hit.name, *hit.also)}
-    read = {name for row in _restored(planner) for name in row['file'].split(' + ')}
+    partly = {_layer(row) for row in planner.rows if row['status'] != 'restored'}
+    whole = [row for row in _restored(planner) if _layer(row) not in partly]
+    read = {name for row in whole for name in row['file'].split(' + ')}
     scopes = {re.split('[/.](?=[^/.]*$)', name)[0] for name in read}
     parts = {n: _PART.fullmatch(n) for n in planner.usable if n not in matched}
     return [
@@ -679,6 +688,10 @@ def _left_behind(planner) -> list:
         for name, part in parts.items()
         if part and part[1] in scopes
     ]
+
+
+def _layer(row: dict) -> str:
+    return row['path'].rpartition('/')[0]
 
 # %% ../../nbs/weights/80_planning.ipynb #73d0f562
 def propose(planner: _Planner) -> list:  # one line, or none
@@ -878,6 +891,7 @@ def _library_renames(planner: _Planner, library: str | None) -> Iterable:
     given = planner.asked.rename
     if library and given is None:  # `module.`, `bert.`, ...
         yield 'scope'
+        yield from _common_scope(read_layers(list(planner.usable), library))
     pairs = pair_layers(planner.model, planner.usable, library, given) if library else {}
     if pairs:
         yield pairs if given is None else [*_as_list(given), pairs]
@@ -898,13 +912,25 @@ def _renames(planner: _Planner) -> Iterable:  # what `rename` may be
     if given is None:
         before = []
     singles = [[name] for name in (RENUMBER, *RENAMES)]
-    for option in (*singles, list(RENAMES), _mapping(planner)):
+    scopes = [[pair] for pair in _common_scope(planner.usable)]
+    for option in (*singles, list(RENAMES), *scopes, _mapping(planner)):
         both = [*before, *option]
         new = [o for o in option if not any(o is b or o == b for b in before)]
         if option and new == option:
             yield both[0] if len(both) == 1 else both
 
 
+def _common_scope(names: Iterable) -> list:  # a pair, where all names begin with several steps
+    scopes = [name.split('/')[:-2] for name in names]
+    common = [steps[0] for steps in takewhile(_is_one, zip(*scopes))]
+    scope = re.escape('/'.join(common))
+    return [(f'^{scope}/', '')] if len(common) > 1 else []
+
+
+def _is_one(steps: tuple) -> bool:
+    return len(set(steps)) == 1
+
+# %% ../../nbs/weights/80_planning.ipynb #ea980957
 def _mapping(planner: _Planner) -> list:  # one dictionary, where layers can be told apart
     used = used_names(planner)
     left = {n: w for n, w in planner.usable.items() if n not in used and not w.positional}
