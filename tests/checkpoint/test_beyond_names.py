@@ -6,6 +6,7 @@ import warnings
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import h5py
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -609,3 +610,10 @@ def test_what_a_function_makes_is_what_must_fit(tmp_path, change, ok):
     if ok:
         tl.restore(model, tmp_path / "m.npz", transform={"d": change})
         np.testing.assert_array_equal(model.weights[0], np.full((4, 2), 0.5))
+
+
+def test_bytes_that_have_lost_their_type_are_no_floats(tmp_path):
+    """NumPy writes a float8 as one byte, which may be any of several."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="d")])
+    np.savez(tmp_path / "m.npz", **{"d/kernel": np.ones((2, 2), ml_dtypes.float8_e4m3fn), "d/bias": np.ones(2)})
+    assert [row["path"] for row in tl.plan(model, tmp_path / "m.npz").of("dtype differs")] == ["d/kernel"]

@@ -6,6 +6,7 @@ import re
 from itertools import product
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -180,3 +181,22 @@ def test_numbers_are_aligned_beside_a_head_of_another_size(tmp_path):
 def test_a_model_without_variables_is_said_to_be_not_built(tmp_path, use, words):
     with pytest.raises(ValueError, match=f"You are {words} that has not yet been built"):
         use(keras.Sequential([L.Dense(2)]), tmp_path / "m.ckpt")
+
+
+def test_layers_that_keras_1_numbered_are_aligned(tmp_path):
+    """`convolution2d_1` is a Conv2D, and the numbers begin at one."""
+    make = lambda: keras.Sequential([keras.Input((4, 4, 2)), L.Conv2D(3, 3), L.BatchNormalization(), L.Flatten(), L.Dense(12), L.Dense(12)])
+    saved, model = make(), make()
+    old = {"kernel": "W", "bias": "b", "moving_mean": "running_mean", "moving_variance": "running_std"}
+    names = {"Conv2D": "convolution2d_1", "BatchNormalization": "batchnormalization_1"} | {"Dense": "dense_1"}
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.attrs["layer_names"] = layers = [names[type(layer).__name__] if i < 4 else "dense_2" for i, layer in enumerate(saved.layers) if layer.weights]
+        for layer, name in zip([layer for layer in saved.layers if layer.weights], layers):
+            group, inside = file.create_group(name), {f"{name}_{old.get(v.name, v.name)}": v.numpy() for v in layer.weights}
+            group.attrs["weight_names"] = [*inside]
+            for leaf, array in inside.items():
+                group[leaf] = array
+    assert "rename='renumber' would find everything that is missing" in tl.plan(model, tmp_path / "m.h5").problems[-1]
+    tl.restore(model, tmp_path / "m.h5", rename="renumber")
+    for mine, theirs in zip(model.get_weights(), saved.get_weights()):
+        np.testing.assert_array_equal(mine, theirs)

@@ -241,6 +241,13 @@ def test_biases_tell_how_a_matrix_lies(tmp_path, lies):
         np.testing.assert_array_equal(model.get_layer(name.replace(".", "_")).kernel, w)
 
 
+@pytest.mark.parametrize("kernel, proposed", [("weight", "transform='torch', rename=('^state/model/', '')"), ("kernel", "rename=('^state/model/', '')")])
+def test_several_steps_before_every_name_are_proposed_to_go(tmp_path, kernel, proposed):
+    between = "." if kernel == "weight" else "/"
+    np.savez(tmp_path / "m.npz", **{between.join(["state", "model", layer, end]): np.ones((2, 2)[: 2 - (end == "bias")]) for layer in "ab" for end in (kernel, "bias")})
+    assert f"{proposed} would find everything that is missing." in tl.plan(dense(2, "a", "b"), tmp_path / "m.npz").problems
+
+
 def test_two_names_that_become_one_are_ambiguous(tmp_path):
     """An encoder and a decoder without their scopes: neither is meant more than the other."""
     save_file({f"{side}.fc.{end}": np.full((2, 2)[: 2 - (end == "bias")], i, "float32") for i, side in enumerate(("encoder", "decoder")) for end in ("weight", "bias")}, tmp_path / "m.safetensors")
@@ -267,6 +274,29 @@ def test_a_tree_of_flax_below_a_name(tmp_path, key):
     np.testing.assert_array_equal(model.get_layer("d").kernel, arrays["kernel"])
 
 
+@pytest.mark.parametrize("library, names, found", [
+    ("torch", "net.2 net.10", {"net/2": "a_1", "net/10": "a_2"}), ("flax", "Dense_0 Dense_1", {"Dense_0": "a_1", "Dense_1": "a_2"}),
+    ("torch", "mean spread", {}), ("torch", "net.2 net.10 net.11", {}), ("torch", "net.2 net.10 back", {})])
+def test_layers_of_other_names_are_paired_by_shapes_and_numbers(tmp_path, library, names, found):
+    """Two that fit each other are paired only where they differ by their number; following the proposal works."""
+    def arrays(name, i, *shape):
+        "A layer whose numbers are all `i`."
+        if library == "flax":
+            return {f"params/{name}/kernel": np.full(shape[::-1], i, "float32"), f"params/{name}/bias": np.full(shape[0], i, "float32")}
+        return {f"{name}.weight": np.full(shape, i, "float32"), f"{name}.bias": np.full(shape[0], i, "float32")}
+
+    file = arrays("last", 9, 4, 3)
+    for i, name in enumerate(names.removesuffix(" back").split()):
+        file |= arrays(name, i, 3, 3)
+    save_file(file, tmp_path / "m.safetensors")
+    order = ("a_2", "a_1") if "back" in names else ("a_1", "a_2")  # numbers against the order of calls say nothing
+    model = keras.Sequential([keras.Input((3,)), *(L.Dense(3, name=name) for name in order), L.Dense(4, name="head")])
+    rename = found | {"last": "head"}
+    assert any(f"transform={library!r}, rename=" in p and all(f"{k!r}: {v!r}" in p for k, v in rename.items()) and ("a_1" in p) == bool(found) for p in tl.plan(model, tmp_path / "m.safetensors").problems)
+    plan = tl.plan(model, tmp_path / "m.safetensors", transform=library, rename=rename)
+    assert {row["path"] for row in plan.of("missing")} == (set() if found else {"a_1/kernel", "a_1/bias", "a_2/kernel", "a_2/bias"})
+
+
 @pytest.mark.parametrize("file, left", [
     ({"fc.weight": (2, 2), "fc.bias": (2,)}, "fc.bias"), ({"fc/kernel": (2, 2), "fc/bias": (2,)}, "fc/bias"),
     ({f"rnn.{part}_l{n}": shape for n in (0, 1) for part, shape in {"weight_ih": (2, 2), "weight_hh": (2, 2)}.items()}, "rnn.weight_hh_l1")])
@@ -278,6 +308,8 @@ def test_a_layer_is_not_restored_in_part(tmp_path, file, left):
     plan = tl.plan(model, tmp_path / "m.safetensors", transform=transform)
     assert not plan.ok and plan.problems[0].startswith(f"{left}: the model has no place")
     assert tl.plan(model, tmp_path / "m.safetensors", transform=transform, skip=r".*(bias|_l1)").ok
+    if left == "fc/bias":  # a kernel alone, where that is asked for
+        assert tl.plan(dense(2, "d"), tmp_path / "m.safetensors", only="d/kernel", rename={"fc/kernel": "d/kernel"}).ok
 
 
 @pytest.mark.parametrize("size", ["larger", "smaller"])

@@ -39,8 +39,11 @@ def numpy_dtype(name: str):
 
 
 def dtype_kind(dtype) -> str:
-    kind = np.dtype(numpy_dtype(str(dtype))).kind
-    return {'f': 'float', 'V': 'float', 'i': 'int', 'u': 'int', 'b': 'bool'}.get(kind, kind)
+    name = str(dtype)
+    if hasattr(ml_dtypes, name):  # most of which NumPy takes for bytes
+        return 'int' if 'int' in name else 'float'
+    kind = np.dtype(name).kind
+    return {'f': 'float', 'i': 'int', 'u': 'int', 'b': 'bool'}.get(kind, kind)
 
 
 def is_castable(file, model: str) -> bool:

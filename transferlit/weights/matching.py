@@ -25,9 +25,9 @@ from ..paths import by_path, match
 
 # %% auto #0
 __all__ = ['RENAMES', 'RENUMBER', 'Mapped', 'rules_of', 'is_renumbered', 'apply_rules', 'rename_all', 'some', 'match_stored',
-           'choose_stored', 'Named', 'layer_paths', 'own_variables', 'is_auto_named', 'align', 'align_names', 'Hit',
-           'hits_by_name', 'read_names', 'has_order', 'hits_by_position', 'file_order', 'word_and_number',
-           'suggest_mapping']
+           'choose_stored', 'Named', 'layers_known', 'layer_paths', 'own_variables', 'is_auto_named', 'align',
+           'align_names', 'Hit', 'hits_by_name', 'read_names', 'has_order', 'hits_by_position', 'file_order',
+           'word_and_number', 'suggest_mapping']
 
 # %% ../../nbs/weights/20_matching.ipynb #7556fbbb
 RENAMES = {
@@ -199,9 +199,24 @@ class Named:
     paths: frozenset  # that, and every mixture with names of attributes: `both/forward_layer`
 
 
+_known = {}  # id of a model to its layers, while it stays as it is
+
+
+@contextmanager
+def layers_known(model):
+    "A plan asks for the layers of its model again and again."
+    _known[id(model)] = layer_paths(model)
+    try:
+        yield
+    finally:
+        _known.pop(id(model), None)
+
+# %% ../../nbs/weights/20_matching.ipynb #57a7a12a
 def layer_paths(
     model: keras.Model,  # any built model
 ) -> list:  # of `Named`, the model first
+    if id(model) in _known:
+        return _known[id(model)]
     found = []
 
     def visit(layer, path, paths, above):
@@ -292,6 +307,10 @@ def _groups(steps) -> dict:  # word to its steps, in the order of their numbers
 _UNNAMED = re.compile(r'variable(?:_\d+)?')  # as Keras names a `Variable`
 
 
+def _old_word(word: str) -> str:  # `convolution2d` and `batchnormalization` of Keras 1
+    return word.replace('_', '').replace('convolution', 'conv')
+
+# %% ../../nbs/weights/20_matching.ipynb #bcbc50f1
 def _fits(one: _Tree, two: _Tree) -> bool:
     "The same variables of the same shapes, up to numbers."
     ones, twos = _groups(one.below), _groups(two.below)
@@ -372,8 +391,9 @@ class _Alignment:
 
     def steps(self, file: _Tree, mine: _Tree, here: bool) -> Iterable:  # pairs of steps
         theirs = _groups(file.below)
+        old = {_old_word(word): steps for word, steps in theirs.items()}
         for word, ours in _groups(mine.below).items():
-            other = theirs.get(word, [])
+            other = theirs.get(word) or old.get(_old_word(word), [])
             auto = here and set(other) != set(ours) and set(ours) <= self.auto
             if auto and _all_fit(file, other, mine, ours):
                 yield from zip(other, ours)
@@ -826,7 +846,7 @@ _SAME = (
     {'gamma', 'scale'},
     {'beta', 'offset', 'shift'},
     {'moving_mean', 'mean', 'running_mean', 'pop_mean'},
-    {'moving_variance', 'variance', 'var', 'running_var', 'pop_var'},
+    {'moving_variance', 'variance', 'var', 'running_var', 'running_std', 'pop_var'},
     {'embeddings', 'embedding', 'lookup_table'},
 )
 _SHORT = re.compile(r'(weights|biases|kernel|bias|[WwbB])_?(\w*)')  # `W1`, `biases_2`

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from operator import itemgetter
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from transferlit.weights.matching import (
     hits_by_position,
     is_renumbered,
     layer_paths,
+    layers_known,
     match_stored,
     rename_all,
     some,
@@ -53,13 +54,17 @@ from transferlit.weights.state import (
     optimizer_hits,
     plan_state,
 )
+from transferlit.weights.libraries import (
+    library_hits,
+    library_of,
+    own_epsilon,
+    pair_layers,
+    read_layers,
+)
 from transferlit.weights.transforms import (
     SIZES,
     TRANSFORMS,
     library_and_rules,
-    library_hits,
-    library_of,
-    own_epsilon,
     transformed,
     unknown_transform,
 )
@@ -282,6 +287,10 @@ class _Sources:
             return library_hits(self.model, self.usable, self.library, asked.rename)
         loose = asked.mismatched == 'fresh'
         return hits_by_name(self.model, self.usable, asked.rename, loose)
+
+    @cached_property
+    def order(self) -> dict:  # of layers in the file, as far as it says
+        return file_order(self.weights)
 
     @cached_property
     def file_state(self) -> dict:  # `words/vocabulary` to value
@@ -562,8 +571,9 @@ _WHY = {
     'ambiguous': 'one variable of the file must fit: skip= the others',
 }
 
-
-def find_problems(planner: _Planner) -> list:  # in words
+# %% ../../nbs/weights/80_planning.ipynb #3f54bee7
+def find_problems(planner: _Planner) -> list:
+    "What stands in the way of a restore, in words."
     rows, rest = planner.rows, file_rows(planner)
     found = [
         f'{row["path"]}: {row["status"]}, {row["why"]}; {_WHY[row["status"]]}.'
@@ -659,14 +669,17 @@ def _turned(planner) -> list:
 
 # %% ../../nbs/weights/80_planning.ipynb #b85ebbcd
 _PART = re.compile(  # what a layer computes with beside its kernel
-    r'(.*)[/.](?:bias(?:es)?|b|beta|gamma|offset|bias_[kv]|(?:weight|bias)_[ih][hr]_l\d+(?:_reverse)?)'
+    r'(.*)[/.](?:bias(?:es)?|b|beta|gamma|offset|bias_[kv]|\w+_scale'
+    r'|(?:weight|bias)_[ih][hr]_l\d+(?:_reverse)?)'
 )
 
 
 def _left_behind(planner) -> list:
     hits = [hit for hits in planner.hits.values() for hit in hits]
     matched = {name for hit in hits for name in (hit.name, *hit.also)}
-    read = {name for row in _restored(planner) for name in row['file'].split(' + ')}
+    partly = {_layer(row) for row in planner.rows if row['status'] != 'restored'}
+    whole = [row for row in _restored(planner) if _layer(row) not in partly]
+    read = {name for row in whole for name in row['file'].split(' + ')}
     scopes = {re.split('[/.](?=[^/.]*$)', name)[0] for name in read}
     parts = {n: _PART.fullmatch(n) for n in planner.usable if n not in matched}
     return [
@@ -675,6 +688,10 @@ def _left_behind(planner) -> list:
         for name, part in parts.items()
         if part and part[1] in scopes
     ]
+
+
+def _layer(row: dict) -> str:
+    return row['path'].rpartition('/')[0]
 
 # %% ../../nbs/weights/80_planning.ipynb #73d0f562
 def propose(planner: _Planner) -> list:  # one line, or none
@@ -711,6 +728,7 @@ class _Trial:
         self.before, self.words, self.change, self.plan = before, words, change, None
         with suppress(ValueError):  # an argument that is refused
             self.plan = _Planner(before.model, before.weights, replace(before.asked, **change))
+            self.plan.order = before.order
 
     @cached_property
     def rows(self) -> list:  # pairs of rows, before and after
@@ -795,7 +813,7 @@ def _layers(planner: _Planner) -> list:  # of `_Layer`, in the model's order
 # %% ../../nbs/weights/80_planning.ipynb #583a2df4
 def is_crossed(planner: _Planner) -> bool:
     "Would layers that could stand for each other be taken the other way round?"
-    order, groups = file_order(planner.weights), _Groups()
+    order, groups = planner.order, _Groups()
     for i, layer in enumerate(_layers(planner)):
         words, number = word_and_number(layer.steps('path'))
         others, other = word_and_number(layer.steps('file'))
@@ -857,18 +875,28 @@ def _candidates(planner: _Planner) -> Iterable:  # pairs of words and the argume
     if asked.by != 'name':
         return
     if asked.transform is not None:
-        if planner.library and asked.rename is None:  # `module.`, `bert.`, ...
-            yield "rename='scope'", dict(rename='scope')
+        for rename in _library_renames(planner, planner.library):
+            yield f'rename={rename!r}', dict(rename=rename)
         return
     if library := library_of(list(planner.usable)):
         words, change = f'transform={library!r}', dict(transform=library)
         yield words, change
-        if asked.rename is None:
-            yield f"{words}, rename='scope'", change | dict(rename='scope')
+        for rename in _library_renames(planner, library):
+            yield f'{words}, rename={rename!r}', change | dict(rename=rename)
     for rename in _renames(planner):
         yield f'rename={rename!r}', dict(rename=rename)
 
 
+def _library_renames(planner: _Planner, library: str | None) -> Iterable:
+    given = planner.asked.rename
+    if library and given is None:  # `module.`, `bert.`, ...
+        yield 'scope'
+        yield from _common_scope(read_layers(list(planner.usable), library))
+    pairs = pair_layers(planner.model, planner.usable, library, given) if library else {}
+    if pairs:
+        yield pairs if given is None else [*_as_list(given), pairs]
+
+# %% ../../nbs/weights/80_planning.ipynb #060e7456
 def _by_position(planner: _Planner) -> list:  # where names say nothing
     asked = planner.asked
     named = asked.by != 'name' or asked.transform is not None or asked.rename is not None
@@ -884,13 +912,25 @@ def _renames(planner: _Planner) -> Iterable:  # what `rename` may be
     if given is None:
         before = []
     singles = [[name] for name in (RENUMBER, *RENAMES)]
-    for option in (*singles, list(RENAMES), _mapping(planner)):
+    scopes = [[pair] for pair in _common_scope(planner.usable)]
+    for option in (*singles, list(RENAMES), *scopes, _mapping(planner)):
         both = [*before, *option]
         new = [o for o in option if not any(o is b or o == b for b in before)]
         if option and new == option:
             yield both[0] if len(both) == 1 else both
 
 
+def _common_scope(names: Iterable) -> list:  # a pair, where all names begin with several steps
+    scopes = [name.split('/')[:-2] for name in names]
+    common = [steps[0] for steps in takewhile(_is_one, zip(*scopes))]
+    scope = re.escape('/'.join(common))
+    return [(f'^{scope}/', '')] if len(common) > 1 else []
+
+
+def _is_one(steps: tuple) -> bool:
+    return len(set(steps)) == 1
+
+# %% ../../nbs/weights/80_planning.ipynb #ea980957
 def _mapping(planner: _Planner) -> list:  # one dictionary, where layers can be told apart
     used = used_names(planner)
     left = {n: w for n, w in planner.usable.items() if n not in used and not w.positional}
@@ -910,10 +950,11 @@ def make_plan(
 ) -> Made:
     "Raises ValueError for a mistaken argument; what does not fit is a problem of the plan."
     asked.check()
-    planner = _Planner(model, weights, asked)
-    problems = find_problems(planner)
-    if problems:
-        problems += propose(planner)
+    with layers_known(model):
+        planner = _Planner(model, weights, asked)
+        problems = find_problems(planner)
+        if problems:
+            problems += propose(planner)
     rows = planner.rows + state_rows(planner) + file_rows(planner)
     source = printable(f'{Path(weights.path).name}, {weights.format}')
     plan = Plan(rows, [printable(problem) for problem in problems], source)

@@ -8,30 +8,19 @@ Docs: https://transferlit.github.io/transferlit/weights/transforms.html.md"""
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 import keras
 import numpy as np
 
 from ..errors import see
-from ..formats import Stored
-from transferlit.weights.matching import (
-    Hit,
-    Mapped,
-    layer_paths,
-    own_variables,
-    rename_all,
-)
-from .flattening import channels_last, picture_orders
+from .matching import Hit
 from .writing import host
-from ..paths import by_path
 
 # %% auto #0
-__all__ = ['TRANSFORMS', 'SIZES', 'LIBRARIES', 'transformed', 'unknown_transform', 'library_and_rules', 'Recipe', 'library_hits',
-           'read_layers', 'own_epsilon', 'library_of']
+__all__ = ['TRANSFORMS', 'SIZES', 'NORMS', 'CELLS', 'LIBRARIES', 'transformed', 'unknown_transform', 'library_and_rules',
+           'Recipe', 'layer_kind']
 
 # %% ../../nbs/weights/70_transforms.ipynb #afd165f4
 def _transpose(array: np.ndarray, own: np.ndarray) -> np.ndarray:
@@ -132,7 +121,7 @@ def transformed(
     made = np.asarray(change(np.zeros(stored.shape, stored.dtype), own))
     why = f'{name}, from {tuple(stored.shape)} to {made.shape}'
     changed = replace(stored, shape=made.shape, dtype=made.dtype, load=load)
-    return Hit(hit.name, changed, why)
+    return replace(hit, stored=changed, why='; '.join(filter(None, (hit.why, why))))
 
 
 def unknown_transform(rule) -> str:
@@ -186,19 +175,19 @@ _KERNELS = ('Dense', 'Conv1D', 'Conv2D', 'Conv3D')
 _TRANSPOSED = ('Conv1DTranspose', 'Conv2DTranspose', 'Conv3DTranspose')
 _DEPTHWISE = ('DepthwiseConv1D', 'DepthwiseConv2D')
 _SEPARABLE = ('SeparableConv1D', 'SeparableConv2D')
-_NORMS = ('BatchNormalization', 'LayerNormalization', 'GroupNormalization')
-_CELLS = ('LSTMCell', 'GRUCell', 'SimpleRNNCell')
+NORMS = ('BatchNormalization', 'LayerNormalization', 'GroupNormalization')
+CELLS = ('LSTMCell', 'GRUCell', 'SimpleRNNCell')
 _OTHERS = ('Embedding', 'PReLU', 'EinsumDense')
-_KINDS = {*_KERNELS, *_TRANSPOSED, *_DEPTHWISE, *_SEPARABLE, *_NORMS, *_CELLS, *_OTHERS}
+_KINDS = {*_KERNELS, *_TRANSPOSED, *_DEPTHWISE, *_SEPARABLE, *NORMS, *CELLS, *_OTHERS}
 
 
-def _kind(layer) -> str:  # its class, or the one of these that it derives from
+def layer_kind(layer) -> str:  # its class, or the one of these that it derives from
     names = [base.__name__ for base in type(layer).__mro__]
     return next((name for name in names if name in _KINDS), '')
 
 # %% ../../nbs/weights/70_transforms.ipynb #4f92c462
 def _torch(layer, variable: str, path: str) -> Recipe | list | None:  # None: not known
-    kind = _kind(layer)
+    kind = layer_kind(layer)
     if kind in (*_KERNELS, *_TRANSPOSED):
         return _torch_kernel(variable, kind in _TRANSPOSED)
     if kind in _DEPTHWISE:
@@ -206,7 +195,7 @@ def _torch(layer, variable: str, path: str) -> Recipe | list | None:  # None: no
         return {'kernel': split, 'bias': _as_is('bias')}.get(variable)
     if kind in _SEPARABLE:
         return _torch_separable(layer, variable)
-    if kind in _NORMS:
+    if kind in NORMS:
         return _TORCH_NORM.get(variable)
     if kind == 'Embedding':
         return {'embeddings': _as_is('weight')}.get(variable)
@@ -214,7 +203,7 @@ def _torch(layer, variable: str, path: str) -> Recipe | list | None:  # None: no
         return _spread('weight', layer)
     if kind == 'EinsumDense':
         return _torch_attention(layer, variable, path.rpartition('/')[2])
-    if kind in _CELLS:
+    if kind in CELLS:
         return _torch_cell(layer, variable, '_reverse' if _is_backward(path) else '')
     own = variable not in ('kernel', 'weight')  # a class of one's own: under the same name
     return _as_is(variable) if own else None
@@ -326,7 +315,7 @@ def _torch_attention(layer, variable: str, step: str) -> list | None:
 
 # %% ../../nbs/weights/70_transforms.ipynb #017b1fde
 def _torch_cell(layer, variable: str, end: str) -> Recipe | None:
-    kind, units = _kind(layer), getattr(layer, 'units', 0)
+    kind, units = layer_kind(layer), getattr(layer, 'units', 0)
     if kind == 'GRUCell' and not layer.reset_after:
         return None
     order = (1, 0, 2) if kind == 'GRUCell' else None  # PyTorch: reset, update, new
@@ -350,7 +339,7 @@ def _reorder(array: np.ndarray, units: int, order: tuple | None) -> np.ndarray:
 
 # %% ../../nbs/weights/70_transforms.ipynb #04e89502
 def _flax(layer, variable: str, path: str) -> Recipe | None:
-    kind = _kind(layer)
+    kind = layer_kind(layer)
     if kind in _KERNELS:
         return {'kernel': _as_is('kernel'), 'bias': _as_is('bias')}.get(variable)
     if kind in _DEPTHWISE:
@@ -359,7 +348,7 @@ def _flax(layer, variable: str, path: str) -> Recipe | None:
         return {'kernel': split, 'bias': _as_is('bias')}.get(variable)
     if kind in _TRANSPOSED:
         return {'kernel': _mirrored_kernel('kernel'), 'bias': _as_is('bias')}.get(variable)
-    if kind in _NORMS:
+    if kind in NORMS:
         return _FLAX_NORM.get(variable)
     if kind == 'Embedding':
         return _as_is('embedding')
@@ -429,7 +418,7 @@ _FLAX_CELLS = {'LSTMCell': _flax_lstm, 'GRUCell': _flax_gru, 'SimpleRNNCell': _f
 # %% ../../nbs/weights/70_transforms.ipynb #5f60752a
 def _cudnn(layer, variable: str, path: str) -> Recipe | None:
     "`CuDNNLSTM` and `CuDNNGRU` of Keras 2."
-    kind, units = _kind(layer), getattr(layer, 'units', 0)
+    kind, units = layer_kind(layer), getattr(layer, 'units', 0)
     if kind not in ('LSTMCell', 'GRUCell') or (kind == 'GRUCell' and not layer.reset_after):
         return None
     halves = lambda a: a.reshape(2, -1) if kind == 'GRUCell' else sum(np.split(a, 2))
@@ -453,227 +442,3 @@ def _gate_by_gate(array: np.ndarray, units: int, change: Callable) -> np.ndarray
 
 
 LIBRARIES = {'torch': _torch, 'flax': _flax, 'cudnn': _cudnn}
-
-# %% ../../nbs/weights/70_transforms.ipynb #a87f27aa
-def library_hits(
-    model: keras.Model,  # any built model
-    usable: dict,  # name in the file to `Stored`
-    library: str,  # of `LIBRARIES`
-    rename=None,  # how the names of the file become the model's
-) -> dict:  # path to a list of `Hit`
-    "What of another library's file makes each variable, by the kind of its layer."
-    usable = _as_linear(usable) if library == 'torch' else usable
-    read = read_layers(list(usable), library, rename)
-    names, hits = _Names(_levels_apart(model, read)), {}
-    path_of = {id(v): p for p, v in by_path(model).items()}
-    recipes = _Recipes(model, library)
-    for named in layer_paths(model):
-        for variable in own_variables(named.layer).values():
-            path, leaf = path_of.get(id(variable)), variable.path.rpartition('/')[2]
-            ways = recipes.of(named, leaf) if path is not None else []
-            if ways:
-                found = (_hits_by(one, _bases(named), names, usable) for one in ways)
-                hits.setdefault(path, next(filter(None, found), []))
-    return hits
-
-# %% ../../nbs/weights/70_transforms.ipynb #64b32e09
-class _Recipes:
-    "What makes each variable, as far as it depends on the rest of the model."
-
-    def __init__(self, model, library: str):
-        self.recipe, self.before, self.after, self.depth = LIBRARIES[library], {}, {}, {}
-        if library == 'torch':
-            self.before, self.after = picture_orders(model)
-            for named in layer_paths(model):
-                cells = getattr(named.layer, 'cells', ())
-                self.depth |= {id(cell): i for i, cell in enumerate(cells)}
-
-    def of(self, named, leaf: str) -> list:
-        found = self.recipe(named.layer, leaf, named.path) or []
-        found = found if isinstance(found, list) else [found]
-        found = [_deeper(one, self.depth.get(id(named.layer), 0)) for one in found]
-        before, after = (side.get(id(named.layer)) for side in (self.before, self.after))
-        return [_reordered(one, leaf, before, after) for one in found]
-
-
-def _deeper(recipe: Recipe, depth: int) -> Recipe:
-    "Of a stack of cells, as PyTorch numbers its layers."
-    names = [re.sub('_l0(?=$|_)', f'_l{depth}', name) for name in recipe.names]
-    return replace(recipe, names=tuple(names))
-
-# %% ../../nbs/weights/70_transforms.ipynb #d0e75812
-def _reordered(recipe: Recipe, leaf: str, before, after) -> Recipe:
-    "Features that are a picture laid out flat, channels last."
-    if not before and not after:
-        return recipe
-
-    def make(*arrays):
-        array = recipe.make(*arrays)
-        if before and (leaf == 'kernel' or not after):
-            array = channels_last(array, 0, before) if leaf != 'bias' else array
-        return channels_last(array, -1, after) if after else array
-
-    return replace(recipe, make=make, words=f'{recipe.words}, channels last')
-
-# %% ../../nbs/weights/70_transforms.ipynb #844a1daa
-def _bases(named) -> list:  # where the file may have the layer: a cell's weights lie with its RNN
-    ends = [named.path, *sorted(named.paths - {named.path})]
-    if _kind(named.layer) in (*_CELLS, 'EinsumDense'):
-        above = [p.rpartition('/')[0] for p in ends]
-        ends += above
-        ends += [p.rpartition('/')[0] for p in above]
-    return list(dict.fromkeys(ends))
-
-# %% ../../nbs/weights/70_transforms.ipynb #af74f7b9
-def read_layers(
-    names: list,  # of the file
-    library: str,  # of `LIBRARIES`
-    rename=None,  # as for `rename_all`
-) -> dict:  # name as it is read to those of the file: several are ambiguous
-    shown = {n: _bare(n, library) for n in names}
-    new = rename_all(list(dict.fromkeys(shown.values())), _bare_keys(rename, library))
-    found = {}
-    for name, bare in shown.items():
-        found.setdefault(_bare(new[bare], library), []).append(name)
-    return found
-
-
-def _bare(name: str, library: str) -> str:
-    "With slashes, and without the collection that Flax keeps it in."
-    slashed = re.sub(r'[./]+', '/', name)
-    return re.sub('^(?:params|batch_stats)/', '', slashed) if library == 'flax' else slashed
-
-
-def _bare_keys(rename, library: str):
-    if isinstance(rename, Mapping):
-        pairs = Mapped(rename).pairs.items()
-        return {_bare(old, library): new for old, new in pairs}
-    if isinstance(rename, list):
-        return [_bare_keys(item, library) for item in rename]
-    return rename
-
-
-class _Names:
-    "The names of a file, and what they are up to what separates their steps."
-
-    def __init__(self, read: dict):
-        self.read, self.alike = read, {}
-        for name, files in read.items():
-            self.alike.setdefault(_steps(name), []).extend(files)
-
-    def get(self, name: str) -> list:  # in the file
-        name = name.lstrip('/')
-        return self.read.get(name) or self.alike.get(_steps(name), [])
-
-
-def _steps(name: str) -> str:  # `layer1_0_conv1` as `layer1/0/conv1`
-    return re.sub('[./_]+', '/', name)
-
-# %% ../../nbs/weights/70_transforms.ipynb #386e7d3e
-def _as_linear(usable: dict) -> dict:  # every matrix (out, in)
-    told = {n: _lies_in_out(usable, n) for n in usable}
-    words, rest = {}, {lies for lies in told.values() if lies is not None}
-    for name, lies in told.items():
-        if lies is not None:
-            words.setdefault(_word(name), set()).add(lies)
-    found = dict(usable)
-    for name, w in usable.items():
-        square = w.ndim == 2 and w.shape[0] == w.shape[1]
-        if told[name] or square and words.get(_word(name), rest) == {True}:
-            turned = dict(shape=w.shape[::-1], load=partial(_turn, w))
-            found[name] = _Turned(**vars(w) | turned)
-    return found
-
-
-class _Turned(Stored):
-    "A matrix that lies (in, out) in the file."
-
-
-def _lies_in_out(usable: dict, name: str) -> bool | None:  # None: nothing tells
-    w, bias = usable[name], usable.get(re.sub('weight$', 'bias', name))
-    if w.ndim != 2 or w.shape[0] == w.shape[1] or bias is None or bias.ndim != 1:
-        return None
-    return tuple(bias.shape) == w.shape[1:]
-
-
-def _word(name: str) -> str:  # `c_proj` of `h.0.attn.c_proj.weight`
-    return re.split('[./]', name)[-2:][0]
-
-
-def _turn(w) -> np.ndarray:
-    return np.asarray(w).T
-
-# %% ../../nbs/weights/70_transforms.ipynb #3c5e9725
-def _levels_apart(model, read: dict) -> dict:
-    "`rnn/weight_ih_l1` read as `rnn_1/weight_ih_l0`, where there are such layers."
-    levels, found = {}, dict(read)
-    for name in read:
-        if part := re.fullmatch(r'(?:(.*)/)?(?:weight|bias)_[ih]h_l(\d+)(?:_reverse)?', name):
-            levels.setdefault(_steps(part[1] or ''), {}).setdefault(int(part[2]), []).append(name)
-    for at, layers in _recurrent(model).items():
-        theirs = levels.get(at, {})
-        if len(layers) > 1 and sorted(theirs) == list(range(len(layers))):
-            for (_, path), level in zip(sorted(layers), sorted(theirs)):
-                for name in theirs[level]:
-                    new = re.sub(r'_l\d+', '_l0', name.rpartition('/')[2])
-                    found[f'{path}/{new}'] = found.pop(name)
-    return found
-
-
-def _recurrent(model) -> dict:  # steps of a path without its number to pairs of number and path
-    found, inner = {}, ()
-    for named in layer_paths(model):
-        if isinstance(named.layer, keras.layers.Bidirectional):
-            inner = (*inner, named.layer.forward_layer, named.layer.backward_layer)
-        elif not isinstance(named.layer, keras.layers.RNN) or named.layer in inner:
-            continue
-        part = re.fullmatch(r'(.+?)(?:_l|_)?(\d*)', named.path)
-        found.setdefault(_steps(part[1]), []).append((int(part[2] or -1), named.path))
-    return found
-
-# %% ../../nbs/weights/70_transforms.ipynb #efbf01cd
-def _hits_by(recipe: Recipe, bases: list, names: dict, usable: dict) -> list:
-    for base in bases:
-        found = [names.get(f'{base}/{name}') for name in recipe.names]
-        several = next((files for files in found if len(files) > 1), ())
-        if several:
-            return [Hit(name, usable[name]) for name in several]
-        if all(found):
-            files = [name for (name,) in found]
-            return [_made(recipe, files, [usable[f] for f in files])]
-    return []
-
-# %% ../../nbs/weights/70_transforms.ipynb #74b6297c
-def _made(recipe: Recipe, files: list, parts: list) -> Hit:
-    def load():
-        made = recipe.make(*[np.asarray(part) for part in parts])
-        return np.asarray(made, order='C')  # a single number stays one
-
-    shapes = [tuple(part.shape) for part in parts]
-    try:
-        shape = np.shape(recipe.make(*[np.zeros(s, part.dtype) for s, part in zip(shapes, parts)]))
-    except ValueError:  # of a size that the recipe cannot divide
-        return Hit(files[0], parts[0], 'as it is')
-    why = f'{recipe.words}, from {", ".join(map(str, shapes))} to {shape}'
-    if any(isinstance(part, _Turned) for part in parts):
-        why += '; turned before, as it lies (in, out) in the file'
-    return Hit(files[0], replace(parts[0], shape=shape, load=load), why, tuple(files[1:]))
-
-# %% ../../nbs/weights/70_transforms.ipynb #023fe6c2
-def own_epsilon(
-    library: str,  # of `LIBRARIES`
-    layer: keras.Layer,
-) -> float | None:  # None where a normalization is not left as Keras has it
-    "What the library adds to a variance unless it is told otherwise; no file says."
-    if _kind(layer) not in _NORMS or library == 'cudnn' or layer.epsilon != 1e-3:
-        return None
-    return 1e-5 if library == 'torch' or _kind(layer) == 'BatchNormalization' else 1e-6
-
-
-def library_of(names: list) -> str | None:
-    "Whose names these are, where they show it."
-    if any(re.fullmatch(r'[^/]+\.weight|([^/]+\.)?weight_[ih]h_l\d+(_reverse)?', n) for n in names):
-        return 'torch'
-    if any(re.match(r'([^./]+[./])?params[./]', n) for n in names):
-        return 'flax'
-    return None
