@@ -16,7 +16,8 @@ __all__ = ['write_out']
 
 # %% ../../nbs/tf1/17_fused_cells.ipynb #6fb80b73
 def _times(x, h, w, b) -> tf.Tensor:
-    product = tf.raw_ops.MatMul(a=tf.concat([x, h], 1), b=w)
+    joint = tf.concat([x, h], 1)
+    product = tf.raw_ops.MatMul(a=joint, b=w)
     return tf.nn.bias_add(product, b)
 
 
@@ -24,21 +25,27 @@ def _lstm(node, x, c, h, w, b) -> tuple:
     "What `LSTMBlockCell` gives: gates, states and what they are made of, in its order."
     gates = _times(x, h, w, b)
     i, new, f, o = tf.split(gates, 4, 1)
-    i, new, o = tf.sigmoid(i), tf.tanh(new), tf.sigmoid(o)
-    f = tf.sigmoid(f + attr(node, 'forget_bias'))
+    f += attr(node, 'forget_bias')
+    i = tf.sigmoid(i)
+    f = tf.sigmoid(f)
+    o = tf.sigmoid(o)
+    new = tf.tanh(new)
     c = c * f + new * i
     most = attr(node, 'cell_clip')
     if most > 0:
         c = tf.clip_by_value(c, -most, most)
     squashed = tf.tanh(c)
-    return i, c, f, o, new, squashed, squashed * o
+    h = squashed * o
+    return i, c, f, o, new, squashed, h
 
-
+# %% ../../nbs/tf1/17_fused_cells.ipynb #6fb04c4e
 def _gru(node, x, h, w, w_new, b, b_new) -> tuple:
     "What `GRUBlockCell` gives: reset, update, new, state."
-    r, u = tf.split(tf.sigmoid(_times(x, h, w, b)), 2, 1)
+    gates = tf.sigmoid(_times(x, h, w, b))
+    r, u = tf.split(gates, 2, 1)
     new = tf.tanh(_times(x, r * h, w_new, b_new))
-    return r, u, new, u * h + (1 - u) * new
+    h = u * h + (1 - u) * new
+    return r, u, new, h
 
 # %% ../../nbs/tf1/17_fused_cells.ipynb #9e77cf2d
 def _lstm_cell(node, x, c, h, w, *rest) -> tuple:
@@ -53,12 +60,18 @@ def _lstm_steps(node, _steps, x, c, h, w, *rest) -> tuple:
     given = tf.TensorArray(x.dtype, count).unstack(x)
 
     def turn(t, c, h, *found):
-        parts = _lstm(node, given.read(t), c, h, w, b)
+        step = given.read(t)
+        parts = _lstm(node, step, c, h, w, b)
         _, c, *_, h = parts
-        return t + 1, c, h, *(array.write(t, part) for array, part in zip(found, parts))
+        written = [array.write(t, part) for array, part in zip(found, parts)]
+        return t + 1, c, h, *written
+
+    def goes_on(t, *_):
+        return t < count
 
     arrays = [tf.TensorArray(x.dtype, count) for _ in range(7)]
-    _, _, _, *found = tf.while_loop(lambda t, *_: t < count, turn, [0, c, h, *arrays])
+    ends = tf.while_loop(goes_on, turn, [0, c, h, *arrays])
+    found = ends[3:]
     return tuple(array.stack() for array in found)
 
 # %% ../../nbs/tf1/17_fused_cells.ipynb #a544b467
@@ -71,8 +84,7 @@ def write_out(
     "A graph without fused cells, but for those that Keras has not."
     found = {}
     for node in nodes.values():
-        fused = node.op in _CELLS and not attr(node, 'use_peephole') and _takes_all(node, nodes)
-        new = _trace(node) if fused else [node]
+        new = _trace(node) if _can_be_traced(node, nodes) else [node]
         found.update((n.name, n) for n in new)
     return found
 
@@ -87,22 +99,26 @@ def _trace(node) -> list:
         taken = [tf.compat.v1.placeholder(dtype, name='taken') for dtype in types]
         tf.identity_n(_CELLS[node.op](node, *taken), name='given')
     names = {t.op.name: text for t, text in zip(taken, texts)}
-    found = [n for n in unfold(graph.as_graph_def()).values() if n.name not in names]
-    return [_placed(n, node, names) for n in found]
+    traced = unfold(graph.as_graph_def()).values()
+    return [_placed(n, node, names) for n in traced if n.name not in names]
 
 # %% ../../nbs/tf1/17_fused_cells.ipynb #6984e7a7
 def _placed(new, node, names: dict):
     "A traced node that takes what the fused operation took."
-    new.input[:] = [names.get(text.partition(':')[0], text) for text in new.input]
+    sources = [(text.partition(':')[0], text) for text in new.input]
+    new.input[:] = [names.get(source, text) for source, text in sources]
     if new.op == 'Const' and not new.input:  # within the loop that the operation lies in
-        new.input.extend(f'^{to_ref(text)[0]}' for text in node.input if text[0] != '^')
+        before = [to_ref(text)[0] for text in node.input if text[0] != '^']
+        new.input.extend(f'^{name}' for name in before)
     if new.name == f'{node.name}/given':
         new.name = node.name
     return new
 
 
-def _takes_all(node, nodes: dict) -> bool:
-    "Are all steps counted? Those of the longest row are, elsewhere."
+def _can_be_traced(node, nodes: dict) -> bool:
+    "Is it a fused cell without peepholes that counts all steps, and not those of the longest row?"
+    if node.op not in _CELLS or attr(node, 'use_peephole'):
+        return False
     if node.op != 'BlockLSTM':
         return True
     count = nodes[to_ref(node.input[0])[0]]
