@@ -81,6 +81,20 @@ def gate_by_gate(x, states, units=4):
     return h, (h, c)
 
 
+def fused_lstm(x, states, units=4):
+    "`contrib.rnn.LSTMBlockCell`: a cell in one operation."
+    h, c = states
+    kernel, bias, none = held("kernel", 3 + units, 4*units), held("bias", 4*units), tf.zeros([units])
+    found = tf.raw_ops.LSTMBlockCell(x=x, cs_prev=c, h_prev=h, w=kernel, wci=none, wcf=none, wco=none, b=bias, cell_clip=-1.)
+    return found.h, (found.h, found.cs)
+
+
+def fused_gru(x, states, units=4):
+    kernels, biases = (held("gates", 3 + units, 2*units), held("new", 3 + units, units)), (held("gates_bias", 2*units), held("new_bias", units))
+    *_, h = tf.raw_ops.GRUBlockCell(x=x, h_prev=states[0], w_ru=kernels[0], w_c=kernels[1], b_ru=biases[0], b_c=biases[1])
+    return h, (h,)
+
+
 def two_lstms(x, states):
     h, first = lstm(x, states[:2], 4, "cell_0")
     h, second = lstm(h, states[2:], 5, "cell_1")
@@ -128,11 +142,29 @@ def revived(folder, *args):
 
 
 @pytest.mark.parametrize("cell, sizes, last, kinds", [
-    (lstm, (4, 4), True, ["LSTM"]), (lstm, (4, 4), False, ["LSTM"]), (gru, (4,), True, ["GRU"]), (reset_first, (4,), True, ["GRU"]), (hard_gates, (4, 4), True, ["LSTM"]), (gate_by_gate, (4, 4), True, ["LSTM"]), (basic, (4,), False, ["SimpleRNN"]),
+    (lstm, (4, 4), True, ["LSTM"]), (lstm, (4, 4), False, ["LSTM"]), (gru, (4,), True, ["GRU"]), (reset_first, (4,), True, ["GRU"]), (hard_gates, (4, 4), True, ["LSTM"]), (gate_by_gate, (4, 4), True, ["LSTM"]), (basic, (4,), False, ["SimpleRNN"]), (fused_lstm, (4, 4), True, ["LSTM"]), (fused_gru, (4,), False, ["GRU"]),
     (two_lstms, (4, 4, 5, 5), True, ["LSTM", "LSTM"]), (dropped, (4, 4), True, ["LSTM"])], ids=lambda p: getattr(p, "__name__", None))
 def test_loops_become_layers(cell, sizes, last, kinds, tmp_path):
     found, made = revived(tmp_path, cell, sizes, last)
     assert [k for k in found if k in ("LSTM", "GRU", "SimpleRNN")] == kinds and made["native"]
+
+
+@pytest.mark.parametrize("steps", [6, None])
+def test_a_sequence_in_one_operation_is_a_layer(steps, tmp_path):
+    "`contrib.rnn.LSTMBlockFusedCell`, time first; fewer steps than it is told of would end the process."
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [steps, None, 3], "x")
+        zeros, none = tf.zeros([tf.shape(x)[1], 4]), tf.zeros([4])
+        count = tf.cast(tf.constant(steps) if steps else tf.shape(x)[0], tf.int64)
+        found = tf.raw_ops.BlockLSTM(seq_len_max=count, x=x, cs_prev=zeros, h_prev=zeros, w=held("kernel", 7, 16), wci=none, wcf=none, wco=none, b=held("bias", 16), cell_clip=-1.)
+        tf.matmul(tf.ensure_shape(found.h[-1], [None, 4]), held("out", 4, 2), name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        truth = session.run("y:0", {"x:0": X.swapaxes(0, 1)})
+    old = tl.revive(tmp_path/"rnn.ckpt")
+    model = old.to_keras("y:0")
+    np.testing.assert_allclose(model(X.swapaxes(0, 1)), truth, atol=1e-5)
+    assert "LSTM" in [type(l).__name__ for l in model.layers] and old.report["made"][-1]["native"]
 
 
 def test_another_cell_stays_a_piece_of_the_graph_and_says_why(tmp_path):

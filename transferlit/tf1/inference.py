@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2, node_def_pb2
 
+from .fused_cells import write_out
 from .graph_files import VARIABLES, attr, computes, op_def, safe, to_ref, to_text
 from .limits import Limits, check_shapes, folded_bytes, too_large
 
@@ -227,6 +228,7 @@ def normalize_graph(
 ) -> dict:  # the same without devices and NCHW
     "The nodes in a form that a CPU can run and patterns can be read from."
     found, first = {}, {}
+    nodes = write_out(nodes)
     for name in order(nodes):
         node = _tidy(nodes[name])
         if node.op in ('ResourceGather', 'ResourceGatherNd'):

@@ -450,7 +450,8 @@ def find_samples(
             continue
         found = _settle(trial, free, first, batches[1], size)
         *_, second = found
-        if aligned and (second or free is shapes or not declared):
+        by_chance = size == batches[0] and any(None in s[1:] for s in free)
+        if aligned and not by_chance and (second or not declared) or free is shapes:
             return found
         loose = found  # its rows are not those of the input; better than nothing
     if loose:
