@@ -579,7 +579,7 @@ def test_more_layers_than_keras_takes_stay_one_piece(why, tmp_path, monkeypatch)
         return x
     monkeypatch.setattr(assembly, *{"deep": ("_FRAMES", sys.getrecursionlimit() - 7), "many": ("MANY_OPERATIONS", 7)}[why])
     made, data = tl.revive(frozen(tmp_path, build)).to_keras(), np.ones((2, 3), "float32")
-    assert [type(layer).__name__ for layer in made.layers] == ["InputLayer", "Compute"]
+    assert len(made.layers) == 2
     np.testing.assert_allclose(made(data), build(data), rtol=1e-6)
 
 
