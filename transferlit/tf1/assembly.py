@@ -282,7 +282,7 @@ def _check_count(view) -> None:
             f'{len(view.order):,} operations are more than are read as layers ({MANY_OPERATIONS:,})'
         )
 
-
+# %% ../../nbs/tf1/58_assembly.ipynb #edca1bc1
 def lift(
     view: View,  # observed
     names: list,  # of the inputs

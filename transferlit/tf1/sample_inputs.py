@@ -293,7 +293,7 @@ def _check_size(view, ref, shape) -> None:
     if size > view.read.limits.memory // 8:  # two samples, and what is computed from them
         raise too_large(f'a sample of the input {to_text(ref)!r} needs {size / 2**30:,.1f} GB')
 
-
+# %% ../../nbs/tf1/60_sample_inputs.ipynb #a08d93e3
 def _array(view, ref, shape, rng):
     "Random numbers that a tensor may hold."
     _check_size(view, ref, shape)
