@@ -1,12 +1,13 @@
 """Which end of a graph is taken, and what a graph may take while it is tried."""
 import re
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import transferlit as tl
-from transferlit.tf1 import Limits, read_graph, revived
+from transferlit.tf1 import Limits, assembly, read_graph, revived
 from transferlit.formats import UnsafeFile
 from transferlit.tf1.inference import Inference, read_constant_texts
 from transferlit.tf1.limits import TooLarge, check_loops, check_sizes
@@ -599,3 +600,23 @@ def test_constants_become_no_more_than_an_eighth_of_the_memory(name, tmp_path, m
     monkeypatch.setattr(revived, "try_in_child", lambda *arguments: None)
     path = frozen(tmp_path, lambda x: tf.identity(x*tf.reduce_sum(CONSTANTS[name]()), "out"))
     with pytest.raises(TooLarge, match="declares|would need"): tl.revive(path).to_keras(outputs="out")
+
+
+@pytest.mark.parametrize("why", ["deep", "many"])
+def test_more_layers_than_keras_takes_stay_one_piece(why, tmp_path, monkeypatch):
+    """Keras follows a model by recursion, and to understand an operation takes milliseconds."""
+    def build(x):
+        for _ in range(8): x = tf.tanh(tf.matmul(x, tf.eye(3)))
+        return x
+    monkeypatch.setattr(assembly, *{"deep": ("_FRAMES", sys.getrecursionlimit() - 7), "many": ("MANY_OPERATIONS", 7)}[why])
+    made, data = tl.revive(frozen(tmp_path, build)).to_keras(), np.ones((2, 3), "float32")
+    assert len(made.layers) == 2
+    np.testing.assert_allclose(made(data), build(data), rtol=1e-6)
+
+
+def test_a_sample_that_fills_the_memory_is_not_drawn(tmp_path):
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 1 << 20, 1 << 20], name="x")
+        tf.reduce_sum(x, [1, 2], name="out")
+    (tmp_path / "g.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    with pytest.raises(TooLarge, match="a sample of the input 'x:0'"): tl.revive(tmp_path / "g.pb").to_keras()

@@ -150,7 +150,7 @@ def find_of_another_backend(job, parts, store, tolerance: float) -> Features | N
     found = (_near(job, theirs, store, tolerance) for theirs in others)
     return next(filter(None, found), None)
 
-
+# %% ../../nbs/features/68_reuse.ipynb #0927529d
 def _near(job, theirs, store, tolerance: float) -> Features | None:
     folder = store.place(key_of(theirs))
     try:

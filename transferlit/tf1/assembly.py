@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import sys
 
 import keras
 import numpy as np
@@ -30,7 +31,7 @@ from transferlit.tf1.recurrent import (
 from .view import Fresh, View, scope_of
 
 # %% auto #0
-__all__ = ['recognise', 'name_layers', 'difference', 'assemble', 'lift']
+__all__ = ['MANY_OPERATIONS', 'recognise', 'name_layers', 'difference', 'assemble', 'lift']
 
 # %% ../../nbs/tf1/58_assembly.ipynb #8dab38fc
 def _loops(view, refused) -> list:
@@ -229,9 +230,12 @@ def _called(unit, layer, tensors: list):
         raise _Refused(unit) from None
 
 
+_FRAMES = 300  # of Python, that are left for whoever calls
+
+
 def _in_order(view, units) -> list:
-    "Units after those whose tensors they take."
-    known, waiting, found = set(view.inputs), list(units), []
+    "Units after those whose tensors they take. Raises Tangled, also for more than Keras can follow."
+    known, waiting, rounds = set(view.inputs), list(units), []
     while waiting:
         ready = [u for u in waiting if known >= set(u.inputs)]
         if not ready:
@@ -239,8 +243,10 @@ def _in_order(view, units) -> list:
         for u in ready:
             known |= set(u.outputs)
         waiting = [u for u in waiting if u not in ready]
-        found += ready
-    return found
+        rounds.append(ready)
+    if len(rounds) > sys.getrecursionlimit() - _FRAMES:
+        raise Tangled(f'{len(rounds):,} layers one after another are more than Keras takes')
+    return list(itertools.chain(*rounds))
 
 # %% ../../nbs/tf1/58_assembly.ipynb #3bb6c667
 def assemble(
@@ -267,6 +273,17 @@ def assemble(
     )
 
 # %% ../../nbs/tf1/58_assembly.ipynb #0451d44d
+MANY_OPERATIONS = 10_000  # each takes some milliseconds to be understood
+
+
+def _check_count(view) -> None:
+    "Raises Tangled for a graph that would take minutes."
+    if len(view.order) > MANY_OPERATIONS:
+        raise Tangled(
+            f'{len(view.order):,} operations are more than are read as layers ({MANY_OPERATIONS:,})'
+        )
+
+# %% ../../nbs/tf1/58_assembly.ipynb #edca1bc1
 def lift(
     view: View,  # observed
     names: list,  # of the inputs
@@ -280,6 +297,7 @@ def lift(
     refused, why = set(refused), []
     while True:
         try:
+            _check_count(view)
             units = recognise(view, refused)
             name_layers(units, scopes, names)
             model = assemble(view, units, names, shapes)

@@ -7,6 +7,7 @@ Docs: https://transferlit.github.io/transferlit/tf1/sample_inputs.html.md"""
 # %% ../../nbs/tf1/60_sample_inputs.ipynb #99b522e8
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import tensorflow as tf
 from .graph_files import attr, brief, to_text
 from .inference import SAME, Runner, numpy_dtype, order
 from .formulas import ELEMENTWISE
+from .limits import too_large
 from .view import View
 
 # %% auto #0
@@ -285,8 +287,16 @@ def _pixels(shape, rng):
     return np.asarray(found)
 
 
+def _check_size(view, ref, shape) -> None:
+    "Raises TooLarge for a sample that would fill the memory."
+    size = 8 * math.prod(shape)
+    if size > view.read.limits.memory // 8:  # two samples, and what is computed from them
+        raise too_large(f'a sample of the input {to_text(ref)!r} needs {size / 2**30:,.1f} GB')
+
+# %% ../../nbs/tf1/60_sample_inputs.ipynb #a08d93e3
 def _array(view, ref, shape, rng):
     "Random numbers that a tensor may hold."
+    _check_size(view, ref, shape)
     dtype = numpy_dtype(view.node(ref[0]), ref[1])
     bound = _bound(view, ref) or (256 if dtype == tf.uint8 else 2 if dtype.is_integer else None)
     if bound and dtype != tf.bool:
