@@ -19,6 +19,7 @@ import numpy as np
 from keras import tree
 
 from .backends import is_tensorflows, is_torchs, on_tensorflow, tf, to_numpy, to_tensor
+from .errors import see
 from .keras_internals import draw_as_fit
 
 # %% auto #0
@@ -131,6 +132,7 @@ def check_numbers(
         dtype = np.dtype(getattr(a.dtype, 'as_numpy_dtype', a.dtype))
         if dtype.hasobject and (bad := _count_missing(a)):
             fix = "Fill what is missing (pandas: `fillna('')`), and give columns of numbers apart."
+            fix = f'{fix} {see("table")}'
             refuse(f'{name} must hold texts.', fix, f'{name} without one in {bad:,} places')
         bad = _count_nan(a) if np.issubdtype(dtype, np.floating) else 0
         if bad:
