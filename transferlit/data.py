@@ -19,6 +19,7 @@ import numpy as np
 from keras import tree
 
 from .backends import is_tensorflows, is_torchs, on_tensorflow, tf, to_numpy, to_tensor
+from .errors import see
 from .keras_internals import draw_as_fit
 
 # %% auto #0
@@ -127,6 +128,7 @@ def check_texts(
         dtype = np.dtype(getattr(a.dtype, 'as_numpy_dtype', a.dtype))
         if dtype.hasobject and (bad := _count_missing(a)):
             fix = "Fill what is missing (pandas: `fillna('')`), and give columns of numbers apart."
+            fix = f'{fix} {see("table")}'
             refuse(f'{name} must hold texts.', fix, f'{name} without one in {bad:,} places')
 
 

@@ -285,7 +285,7 @@ _ENDINGS = {'.bmp', '.gif', '.jpeg', '.jpg', '.png', '.webp'}
 
 def _picture_files(folder: Path) -> dict:  # class to files, in order
     "The pictures of each class. Raises ValueError where there are not two classes of them."
-    classes = sorted(p for p in Path(folder).iterdir() if p.is_dir() and p.name[0] != '.')
+    classes = sorted(p for p in readable(folder).iterdir() if p.is_dir() and p.name[0] != '.')
     found = {
         p.name: sorted(f for f in p.iterdir() if f.suffix.lower() in _ENDINGS) for p in classes
     }

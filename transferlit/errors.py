@@ -24,6 +24,7 @@ PAGES = {
     'shared': 'guides/sharing.html#damaged-folders',
     'stale': 'guides/recipes.html#a-stale-cache',
     'suffix': 'checkpoint.html#formats',
+    'table': 'guides/your_data.html#a-csv-file',
     'transform': 'guides/weights_from_elsewhere.html#ways-to-change-an-array',
     'unsafe': 'revival.html#a-file-that-is-not-trusted',
 }

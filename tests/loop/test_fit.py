@@ -470,7 +470,7 @@ def test_words_as_labels_and_missing_texts_are_refused(table):
     x = {"city": frame["city"], "price": frame[["price"]].to_numpy("float32")}
     labels = frame["liked"].map({0: "bad", 1: "good", 2: "fair"})
     for y in (labels, labels.to_numpy(), list(labels), labels.to_numpy().astype("U")):
-        with pytest.raises(ValueError, match="Labels must be numbers.*Categorical"):
+        with pytest.raises(ValueError, match="Labels must be numbers.*Categorical.*your_data"):
             tl.fit(model, x, y, verbose=0)
     features = tl.precompute(model, x, verbose=0)
     with pytest.raises(ValueError, match="Labels must be numbers"):

@@ -35,7 +35,7 @@ def check_words(y) -> None:
     "Raises ValueError where labels are no numbers."
     for a in flat(y):
         if isinstance(a, str) or hasattr(a, '__array__') and holds_text(a):
-            fix = 'Encode them first, as `pandas.Categorical(y).codes` does.'
+            fix = f'Encode them first, as `pandas.Categorical(y).codes` does. {see("table")}'
             kind = getattr(a, 'dtype', type(a).__name__)
             refuse('Labels must be numbers.', fix, f'y of {kind}')
 
