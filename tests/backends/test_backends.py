@@ -146,15 +146,14 @@ KINDS = {
     "accumulated": (lambda: network(optimizer=keras.optimizers.Adam(0.01, gradient_accumulation_steps=2)), {}),
     "looks at x": (lambda: network(cls=LooksAtX), {}),
 }
-if keras.backend.backend() == "torch":
-    del KINDS["random"]  # as random as by Keras, but not the same draws
-ORDERS = (False, True, "batch") if keras.backend.backend() == "jax" else (False,)  # PyTorch draws its own
 
 
 @elsewhere
-@pytest.mark.parametrize("shuffle", ORDERS)
+@pytest.mark.parametrize("shuffle", [False, True, "batch"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_is_that_of_keras(kind, shuffle):
+    if (keras.backend.backend(), kind, shuffle) == ("torch", "random", "batch"):
+        pytest.skip("PyTorch draws the order within a batch between the steps")
     make, how = KINDS[kind]
     (model, history), (ours, our_history) = (trained(f, make, shuffle=shuffle, **how) for f in (by_keras, tl.fit))
     for a, b in zip(ours.get_weights(), model.get_weights(), strict=True):

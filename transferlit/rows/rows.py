@@ -95,7 +95,7 @@ def _pipeline(rows: int, batch_size: int, shuffle):
 
 # %% ../../nbs/rows/10_rows.ipynb #0d774a43
 def _by_numpy(rows: int, batch_size: int, shuffle) -> np.ndarray:
-    "Row numbers as Keras draws them on its other backends."
+    "Row numbers as Keras draws them on JAX."
     if not shuffle:
         return np.arange(rows)
     if shuffle != 'batch':
@@ -104,11 +104,46 @@ def _by_numpy(rows: int, batch_size: int, shuffle) -> np.ndarray:
     mixed = [s + np.random.permutation(min(batch_size, rows - s)) for s in starts]
     return np.concatenate(mixed)
 
+# %% ../../nbs/rows/10_rows.ipynb #6dae235a
+def _on_torch() -> bool:
+    return keras.backend.backend() == 'torch'
+
+
+def _begin_pass() -> None:
+    "Draw what a `DataLoader` of PyTorch draws as a pass begins."
+    from torch.utils.data import DataLoader
+
+    iter(DataLoader(range(1)))
+
+
+def _by_torch(rows: int, batch_size: int, shuffle) -> np.ndarray:
+    "Row numbers as Keras draws them with PyTorch."
+    import torch
+
+    _begin_pass()
+    if not shuffle:
+        return np.arange(rows)
+    if shuffle != 'batch':
+        return np.array(list(torch.utils.data.RandomSampler(range(rows))))
+    starts = range(0, rows, batch_size)
+    mixed = [s + torch.randperm(min(batch_size, rows - s)).numpy() for s in starts]
+    return np.concatenate(mixed)
+
 # %% ../../nbs/rows/10_rows.ipynb #52b13f70
+def _draw(rows: int, batch_size: int, shuffle) -> np.ndarray:
+    "Row numbers as Keras draws them on its other backends."
+    by = _by_torch if _on_torch() else _by_numpy
+    return by(rows, batch_size, shuffle)
+
+
 def skip_draw(rows, shuffle) -> None:
     "Draw what Keras' other backends draw for the batch that a model is built from."
-    if not on_tensorflow() and shuffle and not draws_by_epoch():
-        np.random.permutation(rows.batch_size if shuffle == 'batch' else len(rows))
+    if on_tensorflow():
+        return
+    if draws_by_epoch():
+        shuffle = False
+    first = min(rows.batch_size, len(rows)) if shuffle == 'batch' else len(rows)
+    _draw(first, rows.batch_size, shuffle)
 
 # %% ../../nbs/rows/10_rows.ipynb #015e0402
 _UNSEEDED = 87654321  # what `get_seed` says where no seed is set
@@ -135,7 +170,7 @@ def _orders(rows: int, batch_size: int, shuffle) -> Callable:
         drawn = numbers_by_epoch(rows, batch_size, shuffle)
         return lambda: to_int32(next(drawn))
     if not on_tensorflow():
-        return lambda: to_int32(_by_numpy(rows, batch_size, shuffle))
+        return lambda: to_int32(_draw(rows, batch_size, shuffle))
     if not shuffle:
         return lambda numbers=tf.range(rows): numbers
     seed = tf.compat.v1.random.get_seed(0)[0]
@@ -172,6 +207,8 @@ class Epochs:
             self._rest = (leaves, order, end, stop) if end < stop else None
             todo, self.left = todo - (end - start), self.left - (end - start)
             yield self._leaves or leaves, order, start, end
+        if _on_torch() and not (self.left or self.limit):
+            _begin_pass()  # Keras makes the next iterator already
 
     def turn_to(self, rows) -> bool:
         "Go on with these in the place of the others; False where they don't lie in memory as they."
