@@ -608,3 +608,13 @@ def test_bytes_that_have_lost_their_type_are_no_floats(tmp_path):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="d")])
     np.savez(tmp_path / "m.npz", **{"d/kernel": np.ones((2, 2), ml_dtypes.float8_e4m3fn), "d/bias": np.ones(2)})
     assert [row["path"] for row in tl.plan(model, tmp_path / "m.npz").of("dtype differs")] == ["d/kernel"]
+
+
+def test_averages_beside_what_has_none(tmp_path):
+    """Statistics of a normalization come as they are, gamma and beta from their averages."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(name="bn")])
+    arrays = {f"bn/{end}": np.full(2, i) for i, end in enumerate(("gamma", "beta", "moving_mean", "moving_variance"), 1.0)}
+    averages = {f"bn/{end}/ExponentialMovingAverage": np.full(2, 9.0) for end in ("gamma", "beta")}
+    np.savez(tmp_path / "m.npz", **arrays, **averages)
+    tl.restore(model, tmp_path / "m.npz", weights="ema")
+    np.testing.assert_array_equal(model.get_weights(), [[9, 9], [9, 9], [3, 3], [4, 4]])
