@@ -613,7 +613,7 @@ def test_bytes_that_have_lost_their_type_are_no_floats(tmp_path):
 def test_averages_beside_what_has_none(tmp_path):
     """Statistics of a normalization come as they are, gamma and beta from their averages."""
     model = keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(name="bn")])
-    arrays = {f"bn/{end}": np.full(2, i) for i, end in enumerate(("gamma", "beta", "moving_mean", "moving_variance"), 1.0)}
+    arrays = {f"bn/{end}": np.full(2, float(i)) for i, end in enumerate(("gamma", "beta", "moving_mean", "moving_variance"), 1)}
     averages = {f"bn/{end}/ExponentialMovingAverage": np.full(2, 9.0) for end in ("gamma", "beta")}
     np.savez(tmp_path / "m.npz", **arrays, **averages)
     tl.restore(model, tmp_path / "m.npz", weights="ema")
