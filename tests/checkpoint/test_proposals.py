@@ -80,10 +80,10 @@ def write(model, kind, folder):
     return folder / f"{kind}.npz"
 
 
-def proposal(found):  # the argument, and how it is put
+def proposal(found):  # the arguments, and how they are put
     for problem in found.problems:
-        if m := re.match(r"(\w+)=(.+?),?(?: read with care,)? would find ", problem):
-            return {m[1]: eval(m[2])}, problem
+        if m := re.match(r"(\w+=.+?),?(?: read with care,)? would find ", problem):
+            return eval(f"dict({m[1]})"), problem
     return {}, ""
 
 

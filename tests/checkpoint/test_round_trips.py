@@ -83,8 +83,8 @@ def proposals(plan):
     """The arguments that the problems propose, as a reader would type them."""
     found = []
     for problem in plan.problems:
-        if m := re.match(r"(\w+)=(.+?),?(?: read with care,)? would find ", problem):
-            found.append({m[1]: eval(m[2])})
+        if m := re.match(r"(\w+=.+?),?(?: read with care,)? would find ", problem):
+            found.append(eval(f"dict({m[1]})"))
         elif 'say by="position"' in problem:
             found.append({"by": "position"})
     return found

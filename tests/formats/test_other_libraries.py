@@ -248,6 +248,17 @@ def test_several_steps_before_every_name_are_proposed_to_go(tmp_path, kernel, pr
     assert f"{proposed} would find everything that is missing." in tl.plan(dense(2, "a", "b"), tmp_path / "m.npz").problems
 
 
+def test_levels_go_into_layers_of_another_name(tmp_path):
+    """One word for all of them is proposed, and their numbers do the rest."""
+    arrays = {name: np.ascontiguousarray(a) for name, a in FILES["torch_nets"]["stacked"].items()}
+    x, y = arrays.pop("x"), arrays.pop("y")
+    save_file(arrays, tmp_path / "m.safetensors")
+    model = keras.Sequential([keras.Input(x.shape[1:]), gru("turn_1"), gru("turn_2")])
+    assert "transform='torch', rename={'rnn': 'turn'} would find everything" in tl.plan(model, tmp_path / "m.safetensors").problems[-1]
+    tl.restore(model, tmp_path / "m.safetensors", transform="torch", rename={"rnn": "turn"})
+    np.testing.assert_allclose(model(x), y, atol=1e-5)
+
+
 def test_two_names_that_become_one_are_ambiguous(tmp_path):
     """An encoder and a decoder without their scopes: neither is meant more than the other."""
     save_file({f"{side}.fc.{end}": np.full((2, 2)[: 2 - (end == "bias")], i, "float32") for i, side in enumerate(("encoder", "decoder")) for end in ("weight", "bias")}, tmp_path / "m.safetensors")

@@ -339,7 +339,7 @@ def pair_layers(
             left[owner] = parts
     places = _Places(reading, used)
     fitting = {owner: places.fitting(owner, parts) for owner, parts in left.items()}
-    return _pair(fitting)
+    return _pair(fitting) | _pair_levels(model, reading)
 
 # %% ../../nbs/weights/75_libraries.ipynb #5cfabefd
 def _owners(model, reading: _Reading) -> dict:  # path to parts, of layers that are one in a file
@@ -429,3 +429,19 @@ def _by_numbers(places: tuple, owners: list) -> dict:  # nothing where numbers d
 
 def _numbered(names) -> dict:  # words and numbers to the name
     return {word_and_number(name.split('/')): name for name in names}
+
+# %% ../../nbs/weights/75_libraries.ipynb #642af843
+def _pair_levels(model, reading: _Reading) -> dict:
+    "The levels of an LSTM are meant for layers that are as many, where no others are."
+    levels, stacks, found = {}, {}, {}
+    for name in reading.names.read:
+        if part := _LEVEL.fullmatch(name):
+            numbers = levels.setdefault(part[1] or '', set())
+            numbers.add(part[3])
+    for word, layers in _recurrent(model).items():
+        stacks.setdefault(len(layers), []).append(word)
+    for base, numbers in levels.items():
+        words = stacks.get(len(numbers), [])
+        if len(numbers) > 1 == len(words):
+            found[base] = words[0]
+    return found

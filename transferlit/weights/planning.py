@@ -675,7 +675,8 @@ _PART = re.compile(  # what a layer computes with beside its kernel
 
 
 def _left_behind(planner) -> list:
-    hits = [hit for hits in planner.hits.values() for hit in hits]
+    sides = *planner.plain.values(), *planner.hits.values()
+    hits = [hit for hits in sides for hit in hits]
     matched = {name for hit in hits for name in (hit.name, *hit.also)}
     partly = {_layer(row) for row in planner.rows if row['status'] != 'restored'}
     whole = [row for row in _restored(planner) if _layer(row) not in partly]
