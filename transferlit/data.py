@@ -177,10 +177,17 @@ def _some(a, rows: np.ndarray):
     return a[rows] if isinstance(getattr(a, 'dtype', None), np.dtype) else np.asarray(a)[rows]
 
 # %% ../nbs/floor/70_data.ipynb #d04baf29
+def _refuse_rows(kind: str):
+    fix = 'Turn lists of rows into arrays, as `np.asarray` does.'
+    refuse('Data must be arrays, rows first.', fix, f'a list of {kind}')
+
+
 def check_lengths(
     **named,  # x, y, sample_weight: arrays in any structure, or None
 ) -> None:
     "Raises ValueError where the arrays have no rows, or not all the same number of them."
+    if any(not len(a.shape) for given in named.values() for a in flat(given)):
+        _refuse_rows('numbers')
     sizes = {name: [len(a) for a in flat(given)] for name, given in named.items()}
     told = [f'{name} of {" and ".join(map(str, n))} rows' for name, n in sizes.items() if n]
     if not sizes['x']:
@@ -352,6 +359,8 @@ def why_not_tensors(
     for a in flat(x):
         if is_tensorflows(a, 'RaggedTensor', 'SparseTensor') or hasattr(a, 'tocoo'):
             return 'the data are sparse or ragged'
+        if isinstance(a, (int, float, str)):
+            _refuse_rows(type(a).__name__)
         if not hasattr(a, '__array__'):
             return f'the data hold a {type(a).__name__}'
         if holds_text(a):

@@ -480,3 +480,14 @@ def test_words_as_labels_and_missing_texts_are_refused(table):
         tl.fit(model, x, frame["liked"], verbose=0)
     with pytest.raises(ValueError, match="x must hold texts"):
         tl.precompute(model, x, verbose=0)
+    with pytest.raises(ValueError, match="Labels must be numbers"):
+        tl.fit(network(), X, Y, validation_data=(X, np.array(["a", "b", "c"])[Y]), verbose=0)
+
+
+def test_a_class_weight_by_names_and_lists_of_rows_are_refused():
+    """Keras would ignore the one, and take the other for many inputs."""
+    with pytest.raises(ValueError, match="by class numbers.*'dog'"):
+        tl.fit(network(), X, Y, class_weight={"dog": 2.0, "cat": 1.0}, verbose=0)
+    for y in (list(Y), Y.tolist()):
+        with pytest.raises(ValueError, match="Data must be arrays.*np.asarray"):
+            tl.fit(network(), X, y, verbose=0)

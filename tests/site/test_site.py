@@ -246,6 +246,15 @@ def test_a_table_too_wide_for_a_phone_becomes_a_card_a_row(browser):
     assert "오늘" not in browser.one(".sd-table tbody tr").text.splitlines()
 
 
+def test_what_code_printed_can_be_read_on_a_phone(browser):
+    """A table far too wide stands as cards, a picture with small letters scrolls; on a desktop both are as they were."""
+    browser.open("guides/backbones.html", size=PHONE)
+    browser.wait(lambda: browser.all(".stacked .transferlit-table") and browser.all(".wide-picture img"))
+    assert browser.one(".wide-picture img").rect["width"] > PHONE[0] and "cached_at" in browser.one(".stacked").text
+    browser.look(DESK)
+    browser.wait(lambda: not browser.all(".stacked .transferlit-table") and not browser.all(".wide-picture"))
+
+
 def test_opening_page_fits_one_screen(browser):
     """What it is, the ten lines, the plan, the speed and the cut: at one glance."""
     for lang in ("ko", "en"):

@@ -165,6 +165,16 @@ _COUNTS = {
 }  # the least of each
 
 # %% ../../nbs/trainer/20_checks.ipynb #d0f6b3e2
+def _check_class_weight(given) -> None:
+    if not isinstance(given, dict):
+        fix = 'Give `{class: weight}`.'
+        refuse('`class_weight` must be a dictionary.', fix, f'class_weight={given!r}')
+    for kind, weight in given.items():
+        if not isinstance(kind, Real) and not isinstance(weight, dict):  # nor of an output
+            fix = 'Give the place of each name in the list of classes.'
+            refuse('`class_weight` must go by class numbers.', fix, f'class_weight for {kind!r}')
+
+# %% ../../nbs/trainer/20_checks.ipynb #65d27d62
 def _check_arguments(job: Job) -> None:
     for name, least in _COUNTS.items():
         check_count(name, getattr(job, name), least)
@@ -181,9 +191,8 @@ def _check_arguments(job: Job) -> None:
     if not isinstance(job.cache, (bool, str, os.PathLike, Features)):
         fix = 'Give True, False, a folder or `Features`.'
         refuse('`cache` must say where features are kept.', fix, f'cache={job.cache!r}')
-    if job.class_weight is not None and not isinstance(job.class_weight, dict):
-        fix = 'Give `{class: weight}`.'
-        refuse('`class_weight` must be a dictionary.', fix, f'class_weight={job.class_weight!r}')
+    if job.class_weight is not None:
+        _check_class_weight(job.class_weight)
     if job.jit not in (True, False, 'auto'):
         refuse("`jit` must be True, False or 'auto'.", 'Correct it.', f'jit={job.jit!r}')
 

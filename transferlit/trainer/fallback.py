@@ -79,11 +79,18 @@ def refuse_features(job: Job, why: str) -> None:
         )
 
 # %% ../../nbs/trainer/30_fallback.ipynb #add838ac
+def _held_labels(job: Job):
+    "The labels to validate on, of arrays."
+    held = job.validation_data
+    return held[1] if isinstance(held, (tuple, list)) and len(held) > 1 else None
+
+
 def why_keras(model: keras.Model, job: Job) -> str | None:
     "Why `Model.fit` must train; None where the loop can. With features it is an error."
     why = _why_model(model)
     if not (why or loop.own_step(model)):
         check_words(job.y)
+        check_words(_held_labels(job))
     why = why or why_data(job.y, job.sample_weight)
     why = why or (_why_pipeline(model, job) if is_pipeline(job.x) else why_data(job.x))
     if why:
@@ -94,7 +101,7 @@ def why_keras(model: keras.Model, job: Job) -> str | None:
 def _is_text(a) -> bool:  # not dates, nor numbers as objects
     return holds_text(a) and any(isinstance(v, (str, bytes)) for v in np.ravel(a))
 
-
+# %% ../../nbs/trainer/30_fallback.ipynb #457d0b8b
 def _taken_by_keras(a):
     "Of pandas' columns Keras takes some; of texts it takes a single NumPy column, or tensors."
     home = type(a).__module__.partition('.')[0]
