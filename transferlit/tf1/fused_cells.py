@@ -59,12 +59,14 @@ def _lstm_steps(node, _steps, x, c, h, w, *rest) -> tuple:
     count = tf.shape(x)[0]
     given = tf.TensorArray(x.dtype, count).unstack(x)
 
-    def turn(t, c, h, *found):
+    def turn(t, c, h, *arrays):
+        found = list(arrays)
         step = given.read(t)
         parts = _lstm(node, step, c, h, w, b)
         _, c, *_, h = parts
-        written = [array.write(t, part) for array, part in zip(found, parts)]
-        return t + 1, c, h, *written
+        for number, part in enumerate(parts):
+            found[number] = found[number].write(t, part)
+        return t + 1, c, h, *found
 
     def goes_on(t, *_):
         return t < count
@@ -105,8 +107,9 @@ def _trace(node) -> list:
 # %% ../../nbs/tf1/17_fused_cells.ipynb #6984e7a7
 def _placed(new, node, names: dict):
     "A traced node that takes what the fused operation took."
-    sources = [(text.partition(':')[0], text) for text in new.input]
-    new.input[:] = [names.get(source, text) for source, text in sources]
+    for number, text in enumerate(new.input):
+        source, _ = to_ref(text)
+        new.input[number] = names.get(source, text)
     if new.op == 'Const' and not new.input:  # within the loop that the operation lies in
         before = [to_ref(text)[0] for text in node.input if text[0] != '^']
         new.input.extend(f'^{name}' for name in before)
