@@ -664,6 +664,14 @@ def cropped_to_what_is_below(): # of two sizes that differ by one pooling makes 
     return {"x": floats(2, 21, 21, 1)}, "out"
 
 
+@case(native=False)
+def sizes_within_a_fork(): # as `CenterCrop` in a SavedModel of Keras
+    x = place("x", None, 6, 6, 1)
+    y = v1.cond(tf.shape(x)[1] > 8, lambda: x*tf.cast(tf.shape(x)[1], tf.float32), lambda: x + get("shift", 1))
+    tf.identity(y, name="out")
+    return {"x": floats(2, 6, 6, 1)}, "out"
+
+
 def test_batch_statistics_or_moving_averages(tmp_path):
     def build():
         h = conv(place("images", None, 4, 4, 3), 4, "conv")

@@ -21,8 +21,9 @@ def _times(x, h, w, b) -> tf.Tensor:
     return tf.nn.bias_add(product, b)
 
 
-def _lstm(node, x, c, h, w, b) -> tuple:
+def _lstm(node, x, states, w, b) -> tuple:
     "What `LSTMBlockCell` gives: gates, states and what they are made of, in its order."
+    c, h = states
     gates = _times(x, h, w, b)
     i, new, f, o = tf.split(gates, 4, 1)
     f += attr(node, 'forget_bias')
@@ -39,8 +40,9 @@ def _lstm(node, x, c, h, w, b) -> tuple:
     return i, c, f, o, new, squashed, h
 
 # %% ../../nbs/tf1/17_fused_cells.ipynb #6fb04c4e
-def _gru(node, x, h, w, w_new, b, b_new) -> tuple:
+def _gru(node, *taken) -> tuple:
     "What `GRUBlockCell` gives: reset, update, new, state."
+    x, h, w, w_new, b, b_new = taken
     gates = tf.sigmoid(_times(x, h, w, b))
     r, u = tf.split(gates, 2, 1)
     new = tf.tanh(_times(x, r * h, w_new, b_new))
@@ -48,23 +50,25 @@ def _gru(node, x, h, w, w_new, b, b_new) -> tuple:
     return r, u, new, h
 
 # %% ../../nbs/tf1/17_fused_cells.ipynb #9e77cf2d
-def _lstm_cell(node, x, c, h, w, *rest) -> tuple:
-    *_peepholes, b = rest
-    return _lstm(node, x, c, h, w, b)
+def _lstm_cell(node, *taken) -> tuple:
+    x, c, h, w, *_peepholes, b = taken
+    return _lstm(node, x, (c, h), w, b)
 
 
-def _lstm_steps(node, _steps, x, c, h, w, *rest) -> tuple:
+def _lstm_steps(node, *taken) -> tuple:
     "`BlockLSTM`: what `LSTMBlockCell` gives for each step, time first."
-    *_peepholes, b = rest
+    _count, x, c, h, w, *_peepholes, b = taken
     count = tf.shape(x)[0]
     given = tf.TensorArray(x.dtype, count).unstack(x)
 
-    def turn(t, c, h, *found):
+    def turn(t, c, h, *arrays):
+        found = list(arrays)
         step = given.read(t)
-        parts = _lstm(node, step, c, h, w, b)
+        parts = _lstm(node, step, (c, h), w, b)
         _, c, *_, h = parts
-        written = [array.write(t, part) for array, part in zip(found, parts)]
-        return t + 1, c, h, *written
+        for number, part in enumerate(parts):
+            found[number] = found[number].write(t, part)
+        return t + 1, c, h, *found
 
     def goes_on(t, *_):
         return t < count
@@ -89,9 +93,13 @@ def write_out(
     return found
 
 
+def _taken(node) -> list:
+    return [text for text in node.input if text[0] != '^']
+
+
 def _trace(node) -> list:
     "The operations that a fused one stands for, as nodes."
-    texts = [text for text in node.input if text[0] != '^']
+    texts = _taken(node)
     types = [attr(node, 'T')] * len(texts)
     if node.op == 'BlockLSTM':
         types[0] = tf.int64  # the number of steps
@@ -105,11 +113,13 @@ def _trace(node) -> list:
 # %% ../../nbs/tf1/17_fused_cells.ipynb #6984e7a7
 def _placed(new, node, names: dict):
     "A traced node that takes what the fused operation took."
-    sources = [(text.partition(':')[0], text) for text in new.input]
-    new.input[:] = [names.get(source, text) for source, text in sources]
+    for number, text in enumerate(new.input):
+        source, _ = to_ref(text)
+        new.input[number] = names.get(source, text)
     if new.op == 'Const' and not new.input:  # within the loop that the operation lies in
-        before = [to_ref(text)[0] for text in node.input if text[0] != '^']
-        new.input.extend(f'^{name}' for name in before)
+        for text in _taken(node):
+            source, _ = to_ref(text)
+            new.input.append(f'^{source}')
     if new.name == f'{node.name}/given':
         new.name = node.name
     return new

@@ -169,7 +169,9 @@ class View:
 def _nesting(view) -> dict:
     "For each node: the loops and undecided forks that it lies in, outermost first."
     nest = {}
-    for name in view.order:
+    for name in view.read.cone(view.outputs, set(view.inputs)):
+        if view.read.kind.get(name) == 'static':
+            continue  # sizes count: what is computed from those of a fork lies in it
         node = view.node(name)
         lives = [view.read.resolve((p, 0)) for p in view.read.pivots(name)]
         stacks, pivots = (
