@@ -132,9 +132,10 @@ def _above_size(node, nodes: dict) -> list:
         if name in found or name not in nodes or nodes[name].op in ('Shape', 'ShapeN', 'Size'):
             continue
         found[name] = nodes[name]
-        ins = [_node_of(i) for i in _ins(nodes[name])]
-        # What a slice takes from where is no size.
-        waiting += ins[:1] if nodes[name].op in ('StridedSlice', 'Slice', 'Cast') else ins
+        before = [_node_of(i) for i in _ins(nodes[name])]
+        if nodes[name].op in ('StridedSlice', 'Slice', 'Cast'):
+            before = before[:1]  # what it takes from where is no size
+        waiting += before
     return list(found.values())
 
 # %% ../../nbs/tf1/15_limits.ipynb #d985ed8b
@@ -247,7 +248,8 @@ def _growing_texts(nodes: dict, limits: Limits) -> list:
 def _letters(node, nodes: dict) -> int:
     "How many times longer one operation makes a text; 1 for what does not."
     if node.op in SIZED and attr(node, 'T') == tf.string:
-        if any(n.op == 'Cast' and attr(n, 'SrcT').is_floating for n in _above_size(node, nodes)):
+        casts = [n for n in _above_size(node, nodes) if n.op == 'Cast']
+        if any(attr(n, 'SrcT').is_floating for n in casts):
             return MANY + 1  # as many as some number says when it runs
         return largest_size(node, nodes) * _longest(node, nodes)
     if node.op in _REPLACES:
@@ -274,12 +276,14 @@ def check_shapes(
     for op in graph.get_operations():
         size = max(map(_known_bytes, op.outputs), default=0)
         if op.type != 'Placeholder' and size > limits.memory + held:
-            raise too_large(f'{op.name!r} ({op.type}) would need {size / 2**30:,.1f} GB')
+            gigabytes = size / 2**30
+            raise too_large(f'{op.name!r} ({op.type}) would need {gigabytes:,.1f} GB')
 
 
 def _known_bytes(tensor) -> int:  # at least
     sizes = tensor.shape.as_list() if tensor.shape.rank else []
-    return prod(s or 1 for s in sizes) * (tensor.dtype.size or 1)
+    numbers = prod(size or 1 for size in sizes)
+    return numbers * (tensor.dtype.size or 1)
 
 # %% ../../nbs/tf1/15_limits.ipynb #ca60ab70
 def folded_bytes(
