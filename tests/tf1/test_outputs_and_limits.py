@@ -280,6 +280,14 @@ def test_a_text_that_grows_with_the_input_is_tried_first(tmp_path):
     assert reasons("b"*(1 << 22)) and reasons("b", width=1 << 22) and not reasons("b"*100)
 
 
+def test_as_many_texts_as_a_number_says_are_tried_first(tmp_path):
+    """Each is an object here, when its values are looked at: minutes, in this process, for 30 million."""
+    def reasons(size):
+        path = frozen(tmp_path, lambda x: tf.matmul(x, kernel()) + tf.cast(tf.strings.length(tf.strings.reduce_join(tf.fill(size(x), "a"))), tf.float32))
+        return check_sizes({n.name: n for n in read_graph(path).graph_def.node}, Limits())
+    assert reasons(lambda x: tf.cast(x[:1, 0]*3e7, tf.int32)) and not reasons(lambda x: tf.shape(x)[:1]*3)
+
+
 @pytest.mark.parametrize("op, arguments", [
     ("Conv2DBackpropInput", dict(input_sizes=[1, 1 << 16, 1 << 15, 1], filter=np.ones((1, 1, 1, 1), "f4"), out_backprop=np.ones((1, 2, 1, 1), "f4"),
                                  strides=[1, 1 << 15, 1 << 15, 1], padding="SAME")),

@@ -349,7 +349,8 @@ def test_what_layers_raise_comes_in_words(tmp_path):
 
 
 @pytest.mark.parametrize("text, said", [('node { name: "x" op: "Placeholder" } node { name: "y" op: "Identity" input: "x" }', "must say its types.*'x'"),
-                                        ("node {" * 100_000, "must hold a MetaGraphDef")], ids=["types", "depth"])
+                                        ('node { name: "x\\033[2J" op: "Placeholder" attr { key: "dtype" value { type: DT_FLOAT } } }', r"can be shown.*x\\\\x1b\[2J"),
+                                        ("node {" * 100_000, "must hold a MetaGraphDef")], ids=["types", "codes", "depth"])
 def test_a_graph_that_cannot_be_one_is_refused_in_words(text, said, tmp_path):
     (tmp_path/"m.pbtxt").write_text(text)
     with pytest.raises(ValueError, match=said): tl.revive(tmp_path/"m.pbtxt")

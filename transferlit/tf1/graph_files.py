@@ -94,6 +94,7 @@ def read_graph(
             f' {Path(path).stat().st_size:,} bytes.'
         )
     meta = _chosen(proto, tag)
+    _check_names(meta.graph_def)
     _check_types(meta.graph_def)
     return meta
 
@@ -106,6 +107,21 @@ def _chosen(proto, tag: str) -> meta_graph_pb2.MetaGraphDef:
     return next((m for m in proto.meta_graphs if tag in m.meta_info_def.tags), proto.meta_graphs[0])
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #980a6b9d
+def _check_names(graph) -> None:
+    "Raises ValueError for names that a terminal would obey: TensorFlow's messages have them as is."
+    signatures = [f.signature.name for f in graph.library.function]
+    nodes = [
+        n for held in (graph.node, *(f.node_def for f in graph.library.function)) for n in held
+    ]
+    texts = (t for n in nodes for t in (n.name, n.op, *n.input))
+    for text in (*signatures, *texts):
+        if not text.isprintable():
+            raise ValueError(
+                'A name in a graph must be text that can be shown. Was the file changed by hand?'
+                f' Export it again. Received: {printable(text)!r}.'
+            )
+
+
 def _check_types(graph) -> None:
     "Raises ValueError for a node that leaves out a type which its operation needs."
     for node in graph.node:
@@ -117,7 +133,7 @@ def _check_types(graph) -> None:
                 f' {left_out[0]!r}.'
             )
 
-
+# %% ../../nbs/tf1/10_graph_files.ipynb #0546ca6e
 @lru_cache(None)
 def _needed_types(op: str) -> tuple:  # attributes that have no default
     known = op_def_registry.get(op)

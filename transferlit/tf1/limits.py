@@ -120,20 +120,23 @@ def _sizes_in(node) -> int:
 # %% ../../nbs/tf1/15_limits.ipynb #58322076
 def largest_size(node, nodes: dict) -> int:
     "The product of all sizes that constants write into the operand that sets the size of `node`."
-    inputs = [_node_of(i) for i in node.input if i[0] != '^']
-    which = SIZED[node.op]
-    waiting, seen, size = inputs[which : which + 1], set(), 1
+    return prod(_sizes_in(n) for n in _above_size(node, nodes) if n.op == 'Const')
+
+
+def _above_size(node, nodes: dict) -> list:
+    "The nodes that the operand is computed from which sets the size of `node`, down to shapes."
+    which, found = SIZED[node.op], {}
+    waiting = [_node_of(i) for i in _ins(node)[which : which + 1]]
     while waiting:
         name = waiting.pop()
-        if name in seen or name not in nodes or nodes[name].op in ('Shape', 'ShapeN', 'Size'):
+        if name in found or name not in nodes or nodes[name].op in ('Shape', 'ShapeN', 'Size'):
             continue
-        seen.add(name)
-        size *= _sizes_in(nodes[name]) if nodes[name].op == 'Const' else 1
-        if nodes[name].op not in ('StridedSlice', 'Slice', 'Cast'):
-            waiting += [_node_of(i) for i in nodes[name].input if i[0] != '^']
-        else:  # what it takes from where is no size
-            waiting += [_node_of(nodes[name].input[0])]
-    return size
+        found[name] = nodes[name]
+        before = [_node_of(i) for i in _ins(nodes[name])]
+        if nodes[name].op in ('StridedSlice', 'Slice', 'Cast'):
+            before = before[:1]  # what it takes from where is no size
+        waiting += before
+    return list(found.values())
 
 # %% ../../nbs/tf1/15_limits.ipynb #d985ed8b
 def check_sizes(
@@ -245,6 +248,9 @@ def _growing_texts(nodes: dict, limits: Limits) -> list:
 def _letters(node, nodes: dict) -> int:
     "How many times longer one operation makes a text; 1 for what does not."
     if node.op in SIZED and attr(node, 'T') == tf.string:
+        casts = [n for n in _above_size(node, nodes) if n.op == 'Cast']
+        if any(attr(n, 'SrcT').is_floating for n in casts):
+            return MANY + 1  # as many as some number says when it runs
         return largest_size(node, nodes) * _longest(node, nodes)
     if node.op in _REPLACES:
         return 1 + _longest(node, nodes)
@@ -270,12 +276,14 @@ def check_shapes(
     for op in graph.get_operations():
         size = max(map(_known_bytes, op.outputs), default=0)
         if op.type != 'Placeholder' and size > limits.memory + held:
-            raise too_large(f'{op.name!r} ({op.type}) would need {size / 2**30:,.1f} GB')
+            gigabytes = size / 2**30
+            raise too_large(f'{op.name!r} ({op.type}) would need {gigabytes:,.1f} GB')
 
 
 def _known_bytes(tensor) -> int:  # at least
     sizes = tensor.shape.as_list() if tensor.shape.rank else []
-    return prod(s or 1 for s in sizes) * (tensor.dtype.size or 1)
+    numbers = prod(size or 1 for size in sizes)
+    return numbers * (tensor.dtype.size or 1)
 
 # %% ../../nbs/tf1/15_limits.ipynb #ca60ab70
 def folded_bytes(
