@@ -46,16 +46,6 @@ def library_hits(
         hits.setdefault(part.path, reading.hits(part, _bases(part.named)))
     return hits
 
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    "A variable of a layer."
-
-    path: str
-    named: Named
-    ways: list  # of `Recipe`
-    shape: tuple
-
 # %% ../../nbs/weights/75_libraries.ipynb #6009a2d0
 @dataclass(frozen=True, eq=False)
 class _Part:
