@@ -559,3 +559,18 @@ def test_missing_numbers_of_which_a_model_makes_nothing():
     for given in dict(x=HOLES, y=Y), dict(x=X, y=Y, validation_data=(HOLES, Y)):
         with pytest.raises(ValueError, match="or let a layer fill them.*Received: x with NaN in 28 of 40"):
             tl.fit(network(), **given, **QUIET)
+
+
+def test_a_step_of_its_own_is_traced_for_the_first_epoch_only():
+    traced = []
+
+    class Traced(keras.Model):
+        def train_step(self, data):
+            traced.append(len(self.optimizer.variables))
+            return super().train_step(data)
+
+    model = network(Traced)
+    tl.fit(model, X[:32], Y[:32], **QUIET)
+    first = list(traced)
+    tl.fit(model, X[:32], Y[:32], epochs=3, **QUIET)
+    assert traced == first
