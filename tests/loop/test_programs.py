@@ -259,6 +259,23 @@ def a_model_called_in_its_own_way(fit):
     return fit(model, X, Y, epochs=2, validation_split=0.3, **QUIET).history, state(model)
 
 
+class Guarded(keras.Model):
+    """Refuses text, and is called as any other model."""
+
+    def __call__(self, *args, **more):
+        if isinstance(args[0], str):
+            raise ValueError("text")
+        return super().__call__(*args, **more)
+
+
+@program
+def a_model_that_looks_at_what_it_is_called_with(fit):
+    model = network(Guarded)
+    history = fit(model, X, Y, epochs=2, validation_split=0.3, **QUIET).history
+    assert tl.split(model).lower.weights
+    return history, state(model)
+
+
 @program
 def a_half_frozen_model_inside_called_in_its_own_way(fit):
     inputs = keras.Input((6,))
