@@ -252,11 +252,37 @@ def is_fresh(model) -> bool:
 # %% ../nbs/floor/65_keras_internals.ipynb #7d8b442c
 def keeps_call(model: keras.Model) -> bool:
     "Is a call of the model what Keras made it, by its class and by itself?"
-    owners = [next(c for c in type(model).__mro__ if n in vars(c)) for n in ('call', '__call__')]
-    kerasic = all(owner.__module__.partition('.')[0] == 'keras' for owner in owners)
-    return kerasic and 'call' not in vars(model)
+    if 'call' in vars(model) or not _is_kerasic(model, 'call'):
+        return False
+    return _is_kerasic(model, '__call__') or _passes_on(model)
 
 
+def _is_kerasic(model, name: str) -> bool:
+    owner = next(c for c in type(model).__mro__ if name in vars(c))
+    return owner.__module__.partition('.')[0] == 'keras'
+
+
+def _passes_on(model) -> bool:
+    "Does its own `__call__` hand on what it is given, and back what comes, and no more?"
+    made, seen = object(), []
+
+    class Below(keras.Model):
+        def __call__(self, *args, **kwargs):
+            seen.append((*map(id, args), kwargs))
+            return made
+
+    kind, before = type(model), dict(vars(model))
+    view = view_as(model, type(kind.__name__, (kind, Below), {}))
+    given = getattr(model, 'inputs', None)
+    try:
+        alike = [view(given, training=flag) is made for flag in (True, False)]
+    except Exception:
+        return False  # it does something with what comes
+    wanted = [(id(given), {'training': flag}) for flag in (True, False)]
+    left = all(vars(model).get(name) is value for name, value in before.items())
+    return all(alike) and seen == wanted and left
+
+# %% ../nbs/floor/65_keras_internals.ipynb #2036e1f0
 def view_as(
     model: keras.Model,  # any model
     kind: type,  # a class derived from that of the model

@@ -259,6 +259,23 @@ def a_model_called_in_its_own_way(fit):
     return fit(model, X, Y, epochs=2, validation_split=0.3, **QUIET).history, state(model)
 
 
+class Guarded(keras.Model):
+    """Refuses text, and is called as any other model."""
+
+    def __call__(self, *args, **more):
+        if isinstance(args[0], str):
+            raise ValueError("text")
+        return super().__call__(*args, **more)
+
+
+@program
+def a_model_that_looks_at_what_it_is_called_with(fit):
+    model = network(Guarded)
+    history = fit(model, X, Y, epochs=2, validation_split=0.3, **QUIET).history
+    assert tl.split(model).lower.weights
+    return history, state(model)
+
+
 @program
 def a_half_frozen_model_inside_called_in_its_own_way(fit):
     inputs = keras.Input((6,))
@@ -559,3 +576,18 @@ def test_missing_numbers_of_which_a_model_makes_nothing():
     for given in dict(x=HOLES, y=Y), dict(x=X, y=Y, validation_data=(HOLES, Y)):
         with pytest.raises(ValueError, match="or let a layer fill them.*Received: x with NaN in 28 of 40"):
             tl.fit(network(), **given, **QUIET)
+
+
+def test_a_step_of_its_own_is_traced_for_the_first_epoch_only():
+    traced = []
+
+    class Traced(keras.Model):
+        def train_step(self, data):
+            traced.append(len(self.optimizer.variables))
+            return super().train_step(data)
+
+    model = network(Traced)
+    tl.fit(model, X[:32], Y[:32], **QUIET)
+    first = list(traced)
+    tl.fit(model, X[:32], Y[:32], epochs=3, **QUIET)
+    assert traced == first
