@@ -19,7 +19,7 @@ import pytest
 import tensorflow as tf
 from keras import layers as L
 
-from transferlit.cut import lower
+from transferlit.cut import fingerprints, lower, split
 from transferlit.cut.fingerprints import fingerprint, told_of
 from transferlit.cut.values import Reading
 from transferlit.features import Features, precompute
@@ -265,6 +265,19 @@ def test_how_products_are_computed_is_seen():
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(exact)
     assert fingerprint(model) == before
+
+
+def test_what_a_backend_says_of_products_is_no_setting_of_a_layer(monkeypatch):
+    "Else features of one backend would never be found on another."
+    from transferlit.features import key
+
+    cut = split(model_on(L.ReLU()))
+    ours, theirs = [], []
+    for made, precision in (ours, True), (theirs, "highest"):
+        for module in key, fingerprints:
+            monkeypatch.setattr(module, "product_precision", lambda said=precision: said, raising=False)
+        made.append({**key.model_parts(cut), "versions": key.library_versions()})
+    assert key.differ_by_backend(*ours, *theirs)
 
 
 def recipe(function):

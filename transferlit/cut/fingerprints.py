@@ -112,7 +112,6 @@ def _globals() -> list:
         config.epsilon(),
         config.image_data_format(),
         flash,
-        product_precision(),
     ]
 
 # %% ../../nbs/cut/35_fingerprints.ipynb #0321b343
@@ -124,7 +123,7 @@ def fingerprint(
     """
     parts = [part for part in model._flatten_layers() if not is_graph(part)]
     told = [told_of(part) for part in parts]
-    return _hash([_globals(), told])
+    return _hash([_globals(), product_precision(), told])
 
 
 def open_ended(

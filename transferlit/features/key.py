@@ -11,7 +11,7 @@ import json
 
 import keras
 
-from ..backends import backend_version, to_numpy
+from ..backends import backend_version, product_precision, to_numpy
 from .. import store as disk
 from ..cut import Split
 from ..files import content_hash
@@ -54,6 +54,7 @@ def library_versions() -> dict:
     return {
         'keras': keras.__version__,
         keras.backend.backend(): backend_version(),
+        'products': product_precision(),  # which each backend says in its own way
         'features': _FORMAT,
         'store': disk.Store.format,
     }
@@ -132,7 +133,8 @@ def differ_by_backend(old: dict, new: dict) -> bool:
 
 
 def _without_backend(parts: dict) -> dict:
-    versions = {n: v for n, v in parts.get('versions', {}).items() if n not in _BACKENDS}
+    own = (*_BACKENDS, 'products')
+    versions = {n: v for n, v in parts.get('versions', {}).items() if n not in own}
     return {**parts, 'versions': versions}
 
 
