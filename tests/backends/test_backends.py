@@ -194,7 +194,7 @@ class Slower(keras.callbacks.Callback):
 def program_of(model):
     from transferlit.loop import steps
 
-    (_, program), = steps._PROGRAMS[model].values()
+    (*_, program), = steps._PROGRAMS[model].values()
     return program
 
 

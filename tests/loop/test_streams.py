@@ -131,6 +131,9 @@ def test_a_thaw_in_the_middle_takes_effect():
     np.testing.assert_array_equal(model.get_layer("body").kernel, before)
     tl.fit(model, X, Y, epochs=3, callbacks=[Thaw()], verbose=0)
     assert (model.get_layer("body").kernel.numpy() != before).any()
+    new = network()
+    tl.fit(new, X, Y, epochs=3, callbacks=[Thaw()], verbose=0)  # the first training makes the optimizer's variables
+    assert (new.get_layer("body").kernel.numpy() != before).any()
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -87,11 +87,12 @@ def _mark(variables) -> tuple:
     return tuple(marks)
 
 
-def _flags(model) -> list | None:
-    "The variables that train, as the optimizer knows them; None before it is built."
+def _flags(model) -> set:
+    "The variables that train, as the optimizer knows them; before it is built, as it will."
     optimizer = model.optimizer
     built = getattr(optimizer, 'built', False)
-    return [id(v) for v in optimizer._trainable_variables] if built else None
+    training = optimizer._trainable_variables if built else model.trainable_variables
+    return set(map(id, training))
 
 # %% ../../nbs/trainer/60_feeds.ipynb #6bb85490
 class Feed:
@@ -111,7 +112,7 @@ class Feed:
         if self._build and not self.model.built:
             self._build()
         state = self._state()
-        if self._rows is None or self._differs(state):
+        if self._rows is None or state != self._was:
             if self._features is not None:
                 self._features.check(self.model)
             self._cut_now = self._cut()
@@ -132,14 +133,6 @@ class Feed:
             return flags, ()
         below = map(to_numpy, self._cut_now.weights.values())
         return flags, _mark(below)
-
-    def _differs(self, state: tuple) -> bool:  # from that of the epoch before
-        flags, marks = state
-        flags_before, marks_before = self._was
-        if marks != marks_before:
-            return True
-        built = flags is not None and flags_before is not None
-        return built and flags != flags_before
 
 # %% ../../nbs/trainer/60_feeds.ipynb #7717345b
 _STALE = (
