@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 
 # %% auto #0
-__all__ = ['tf', 'need_tensorflow', 'on_tensorflow', 'is_tensorflows', 'backend_version', 'product_precision', 'Spec',
+__all__ = ['tf', 'need_tensorflow', 'on_tensorflow', 'on_torch', 'is_tensorflows', 'backend_version', 'product_precision', 'Spec',
            'open_spec', 'to_tensor', 'to_numpy', 'is_torchs', 'is_tensor', 'to_int32', 'compile_graph',
            'free_on_device', 'count_accelerators']
 
@@ -61,6 +61,11 @@ def need_tensorflow() -> None:
 def on_tensorflow() -> bool:
     "Is TensorFlow the backend?"
     return keras.backend.backend() == 'tensorflow'
+
+
+def on_torch() -> bool:
+    "Is PyTorch the backend?"
+    return keras.backend.backend() == 'torch'
 
 
 def is_tensorflows(value, *kinds: str) -> bool:  # kinds: names in `tf`, such as `data.Dataset`
@@ -111,7 +116,7 @@ def to_tensor(a):
     "A tensor of the backend, on its device."
     if on_tensorflow():
         return tf.convert_to_tensor(a)
-    if not (isinstance(a, np.ndarray) and keras.backend.backend() == 'torch'):
+    if not (isinstance(a, np.ndarray) and on_torch()):
         return keras.ops.convert_to_tensor(a)
     with warnings.catch_warnings():  # nothing here writes into what is mapped from a file
         warnings.filterwarnings('ignore', 'The given NumPy array is not writable')
@@ -170,7 +175,7 @@ def free_on_device() -> int | None:
         stats = jax.local_devices()[0].memory_stats() or {}
         if 'bytes_limit' in stats:
             return stats['bytes_limit'] - stats['bytes_in_use']
-    if keras.backend.backend() == 'torch':
+    if on_torch():
         import torch
 
         return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None

@@ -23,9 +23,9 @@ from .errors import see
 from .keras_internals import draw_as_fit
 
 # %% auto #0
-__all__ = ['flat', 'map_flat', 'array', 'tensors', 'refuse', 'value_error', 'check_count', 'row_blocks', 'check_texts',
-           'check_numbers', 'check_lengths', 'weigh', 'Arrays', 'take', 'split_at', 'by_input', 'pack_inputs',
-           'is_pipeline', 'holds_text', 'why_not_tensors', 'why_unfit', 'count_batches', 'rows_of_batch', 'Pipeline',
+__all__ = ['flat', 'map_flat', 'array', 'tensors', 'refuse', 'value_error', 'check_count', 'row_blocks', 'holds_text',
+           'check_texts', 'check_numbers', 'check_lengths', 'weigh', 'Arrays', 'take', 'split_at', 'by_input',
+           'pack_inputs', 'is_pipeline', 'why_not_tensors', 'why_unfit', 'count_batches', 'rows_of_batch', 'Pipeline',
            'gather', 'mark_rows', 'measure']
 
 # %% ../nbs/floor/70_data.ipynb #b3bac539
@@ -118,6 +118,16 @@ def _find_nan(a) -> np.ndarray:  # numbers of the rows with a NaN
         start += len(block)
     return np.concatenate(found)
 
+# %% ../nbs/floor/70_data.ipynb #8876024d
+def holds_text(a) -> bool:
+    "Does an array hold something else than numbers: text, objects, dates?"
+    if is_torchs(a):
+        return False
+    dtype = getattr(a, 'dtype', None)
+    if not isinstance(dtype, (np.dtype, str)) and not is_tensorflows(dtype, 'DType'):
+        dtype = np.asarray(a).dtype  # a table's own, or several
+    return np.dtype(getattr(dtype, 'as_numpy_dtype', dtype)).kind in 'OSUMm'
+
 # %% ../nbs/floor/70_data.ipynb #8d944213
 def check_texts(
     name: str,  # of the data, for the message
@@ -125,8 +135,7 @@ def check_texts(
 ) -> None:
     "Raises ValueError where a text is missing among texts."
     for a in flat(data):
-        dtype = np.dtype(getattr(a.dtype, 'as_numpy_dtype', a.dtype))
-        if dtype.hasobject and (bad := _count_missing(a)):
+        if holds_text(a) and (bad := _count_missing(a)):
             fix = "Fill what is missing (pandas: `fillna('')`), and give columns of numbers apart."
             fix = f'{fix} {see("table")}'
             refuse(f'{name} must hold texts.', fix, f'{name} without one in {bad:,} places')
@@ -323,21 +332,11 @@ def is_pipeline(x) -> bool:
     own = isinstance(x, keras.utils.PyDataset) or is_tensorflows(x, 'data.Dataset')
     return own or _is_loader(x)
 
-# %% ../nbs/floor/70_data.ipynb #8876024d
+# %% ../nbs/floor/70_data.ipynb #be65f75e
 def _is_endless(x) -> bool:
     if is_tensorflows(x, 'data.Dataset'):
         return int(x.cardinality()) == tf.data.INFINITE_CARDINALITY
     return isinstance(x, keras.utils.PyDataset) and x.num_batches is None
-
-
-def holds_text(a) -> bool:
-    "Does an array hold something else than numbers: text, objects, dates?"
-    if is_torchs(a):
-        return False
-    dtype = getattr(a, 'dtype', None)
-    if not isinstance(dtype, (np.dtype, str)) and not is_tensorflows(dtype, 'DType'):
-        dtype = np.asarray(a).dtype  # a table's own, or several
-    return np.dtype(getattr(dtype, 'as_numpy_dtype', dtype)).kind in 'OSUMm'
 
 # %% ../nbs/floor/70_data.ipynb #af8212ab
 def _why_text(a) -> str:

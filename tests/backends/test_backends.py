@@ -371,6 +371,9 @@ def test_tensors_of_pytorch_are_read_on_every_backend():
     of_half = torch.ones(3, dtype=torch.bfloat16, requires_grad=True)
     assert backends.to_numpy(of_half).dtype == "bfloat16" and backends.to_numpy(of_half).sum() == 3
     assert backends.to_numpy(torch.ones(3, requires_grad=True)).dtype == "float32"
+    rows = torch.from_numpy(X).to(torch.bfloat16).requires_grad_()
+    found, expected = (tl.precompute(network(), x, verbose=False).arrays[0] for x in (rows, rows.detach().float().numpy()))
+    np.testing.assert_allclose(np.asarray(found, "float32"), expected, rtol=.02, atol=.02)
 
 
 @elsewhere

@@ -369,29 +369,30 @@ def _constants(model) -> list:
     return [v for layer in model._flatten_layers() for v in vars(layer).values() if is_tensor(v)]
 
 # %% ../../nbs/loop/20_steps.ipynb #90e3ed3c
-def _dependencies(work: Work, built: bool) -> list:
+def _dependencies(work: Work, built: tuple) -> list:  # built: the model, its optimizer
     "What a program was made for: with another of these it must be made anew."
     model, parts = work.model, work.parts
-    settings = [model._loss_tracker, model.optimizer, *(parts or ())]
-    if not built:
-        return settings  # its first step makes the rest
-    constants = _constants(parts[1] if parts else model)
-    slots = getattr(model.optimizer, 'variables', ())
-    return [*settings, *slots, *model.trainable_variables, *constants]
+    found = [model._loss_tracker, model.optimizer, *(parts or ())]
+    has_model, has_optimizer = built  # a first step makes what is not there
+    if has_model:
+        found += [*model.trainable_variables, *_constants(parts[1] if parts else model)]
+    if has_optimizer:
+        found += getattr(model.optimizer, 'variables', ())
+    return found
 
 
-def _is_built(model) -> bool:
-    return model.built and getattr(model.optimizer, 'built', True)
+def _built(model) -> tuple:
+    return model.built, getattr(model.optimizer, 'built', True)
 
 
 def compiled(work: Work, jit: bool = False, make: Callable = None) -> Program:
     "The steps that `work` names, compiled only when they must be."
     rows, kept = work.rows, _PROGRAMS.setdefault(work.model, {})
     form = work.kind, jit, rows.even, rows.batch_size, str(rows.form)
-    then, was_built, program = kept.get(form, ([], True, None))
-    if not are_same(then, _dependencies(work, was_built)):
+    then, built, program = kept.get(form, ([], _built(work.model), None))
+    if not are_same(then, _dependencies(work, built)):
         program = (make or Program)(work, jit)
-    built = _is_built(work.model)
+    built = _built(work.model)
     kept[form] = _dependencies(work, built), built, program
     return program
 

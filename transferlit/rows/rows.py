@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from ..backends import on_tensorflow, open_spec, tf, to_int32
+from ..backends import on_tensorflow, on_torch, open_spec, tf, to_int32
 from ..data import flat, map_flat
 from ..keras_internals import draws_by_epoch, numbers_by_epoch
 
@@ -105,10 +105,6 @@ def _by_numpy(rows: int, batch_size: int, shuffle) -> np.ndarray:
     return np.concatenate(mixed)
 
 # %% ../../nbs/rows/10_rows.ipynb #6dae235a
-def _on_torch() -> bool:
-    return keras.backend.backend() == 'torch'
-
-
 def _begin_pass() -> None:
     "Draw what a `DataLoader` of PyTorch draws as a pass begins."
     from torch.utils.data import DataLoader
@@ -132,7 +128,7 @@ def _by_torch(rows: int, batch_size: int, shuffle) -> np.ndarray:
 # %% ../../nbs/rows/10_rows.ipynb #52b13f70
 def _draw(rows: int, batch_size: int, shuffle) -> np.ndarray:
     "Row numbers as Keras draws them on its other backends."
-    by = _by_torch if _on_torch() else _by_numpy
+    by = _by_torch if on_torch() else _by_numpy
     return by(rows, batch_size, shuffle)
 
 
@@ -207,7 +203,7 @@ class Epochs:
             self._rest = (leaves, order, end, stop) if end < stop else None
             todo, self.left = todo - (end - start), self.left - (end - start)
             yield self._leaves or leaves, order, start, end
-        if _on_torch() and not (self.left or self.limit):
+        if on_torch() and not (self.left or self.limit):
             _begin_pass()  # Keras makes the next iterator already
 
     def turn_to(self, rows) -> bool:

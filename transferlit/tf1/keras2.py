@@ -14,7 +14,6 @@ import zipfile
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-
 from pathlib import Path
 
 import keras

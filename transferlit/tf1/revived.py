@@ -163,7 +163,6 @@ class _Reading:
     shapes: list  # of the inputs, with the batch
     runner: Runner
     first: list  # a sample: an array for each input
-
     declared: list  # a sample of the size that the graph declares, where it declares one
     counts: list  # placeholders that ask for the number of rows
     expected: tuple | None = None  # what the graph gives for `declared`, and which graph that was

@@ -135,7 +135,7 @@ def misfit(layer, name: str, value) -> str:
 def file_state(
     weights: Weights,  # an open file
 ) -> dict:  # `words/vocabulary` to value
-    if 'state' in weights.about:
+    if weights.about.get('state'):
         return weights.parse('state')
     return {**_file_seeds(weights), **_configured_state(weights)}
 
