@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 import transferlit as tl
+from transferlit.loop import running
 
 rng = np.random.default_rng(0)
 ROWS = 40
@@ -591,3 +592,30 @@ def test_a_step_of_its_own_is_traced_for_the_first_epoch_only():
     first = list(traced)
     tl.fit(model, X[:32], Y[:32], epochs=3, **QUIET)
     assert traced == first
+
+
+class Paused:
+    "A program whose second call waits for a second, beside a clock that knows of it."
+
+    def __init__(self):
+        self.rate, self.ready, self.calls, self.now = None, False, [], 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def __call__(self, rows, order, start: int, stop: int) -> dict:
+        self.now += 1.0 if len(self.calls) == 1 else 1e-3 + 1e-5 * (stop - start)
+        self.calls.append(stop - start)
+        return {}
+
+
+def test_a_pause_does_not_make_calls_small_for_good(monkeypatch):
+    program = Paused()
+    monkeypatch.setattr(running, "time", program)
+    for _ in range(5):
+        step = 0
+        while step < 2_000:
+            count = running._pace(program, 2_000 - step, None)
+            running._call(program, None, None, step, step + count)
+            step += count
+    assert program.calls[1] == 16 and program.calls[-1] == 2_000

@@ -20,7 +20,7 @@ from keras import tree
 from ..backends import is_torchs
 from ..data import map_flat
 from .scan import Scan, act_for
-from .steps import Program, Work
+from .steps import Program, Work, are_same
 
 # %% auto #0
 __all__ = ['Recording', 'Replay', 'program_kind']
@@ -134,20 +134,74 @@ def _undone(values: list) -> Iterator:
                     t.copy_(old)
 
 # %% ../../nbs/loop/40_replay.ipynb #dfa918fc
-def _without_python(graph, rows, leaves: list, values: list) -> Callable:
-    "A function of (rows, *leaves, *values) that runs the same operations."
-    import torch
+def _of_tensors(graph, count: int) -> Callable:
+    "A graph of (rows, leaves, values) as a function of (rows, *tensors); `count` are leaves."
 
     def run(rows, *tensors):
-        count = len(leaves)
         return tuple(graph(rows, list(tensors[:count]), list(tensors[count:])))
 
-    with warnings.catch_warnings(), torch.no_grad():
+    return run
+
+
+def _has_cudnn_rnn(graph) -> bool:  # never tried in a CUDA graph
+    return any('cudnn_rnn' in str(node.target) for node in graph.graph.nodes)
+
+
+def _without_python(run: Callable, rows, tensors: list) -> Callable:
+    "The same operations by `torch.jit`, on a CPU."
+    import torch
+
+    with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of numbers that a trace holds, as this one is to
+        return torch.jit.trace(run, (rows, *tensors), check_trace=False)
+
+# %% ../../nbs/loop/40_replay.ipynb #4d944cf8
+class _Launch:
+    "The same operations as one launch of a CUDA graph, for tensors that stay where they are."
+
+    def __init__(self, run: Callable, rows, tensors: list):
+        self.run, self.rows = run, rows.clone()
+        self._warm_up(tensors)
+        self._capture(tensors)
+
+    def _warm_up(self, tensors: list) -> None:
+        "Libraries of the GPU take memory in a first run, which a graph must not hold."
+        from torch import cuda
+
+        here, aside = cuda.current_stream(), cuda.Stream()
+        aside.wait_stream(here)
+        with cuda.stream(aside):
+            self.run(self.rows, *tensors)
+        here.wait_stream(aside)
+
+    def _capture(self, tensors: list) -> None:
+        from torch import cuda
+
+        self.graph = cuda.CUDAGraph()
+        with cuda.graph(self.graph, capture_error_mode='thread_local'):
+            self.made = self.run(self.rows, *tensors)
+        self.known = list(map(weakref.ref, tensors))  # rows live no longer than their training
+
+    def __call__(self, rows, *tensors):
+        if not are_same([ref() for ref in self.known], tensors):
+            self._capture(tensors)
+        self.rows.copy_(rows)
+        self.graph.replay()
+        return self.made
+
+
+def _faster(run: Callable, rows, tensors: list) -> Callable:
+    "A function that does the same with less of Python, where there is one."
+    import torch
+
+    # On a GPU `torch.jit` leaves out operations on lists of tensors, as optimizers have them.
+    ways = {'cpu': _without_python, 'cuda': _Launch}
+    way = ways.get(rows.device.type, lambda run, *_: run)
+    with torch.no_grad():
         try:
-            return torch.jit.trace(run, (rows, *leaves, *values), check_trace=False)
+            return way(run, rows, tensors)
         except RuntimeError:
-            return run  # an operation that `torch.jit` does not trace, such as a mask of outputs
+            return run  # an operation that cannot be traced, or that waits for a number
 
 # %% ../../nbs/loop/40_replay.ipynb #4304045b
 class Recording:
@@ -158,7 +212,8 @@ class Recording:
         graph, self.form = _trace(step, rows, leaves, values)
         self.values = [t.detach() for t in values]
         _settle(graph, list(map(_is_equal, before, self.values)))
-        self._run = _without_python(graph, rows, leaves, self.values)
+        run = _of_tensors(graph, len(leaves))
+        self._run = run if _has_cudnn_rnn(graph) else _faster(run, rows, [*leaves, *self.values])
 
     def __call__(self, rows, leaves: list) -> dict:
         import torch
@@ -173,6 +228,10 @@ _LIMIT = 1 << 28  # bytes of variables
 
 def _bytes_of(values: list) -> int:
     return sum(t.numel() * t.element_size() for t in values)
+
+
+def _kept(log):  # what a launch made lies where the next one writes
+    return log.clone() if is_torchs(log) else log
 
 # %% ../../nbs/loop/40_replay.ipynb #b8b54efc
 class Replay:
@@ -198,7 +257,7 @@ class Replay:
         with torch.set_grad_enabled(train), torch.jit.optimized_execution(False):
             for rows in numbers.split(self.size):
                 logs = take(rows, leaves)
-        return logs
+        return tree.map_structure(_kept, logs)
 
     def _by_keras(self, rows, leaves: list) -> dict:
         picked = iter([a.index_select(0, rows) for a in leaves])

@@ -120,7 +120,7 @@ def _by_torch(rows: int, batch_size: int, shuffle) -> np.ndarray:
     if not shuffle:
         return np.arange(rows)
     if shuffle != 'batch':
-        return np.array(list(torch.utils.data.RandomSampler(range(rows))))
+        return np.fromiter(torch.utils.data.RandomSampler(range(rows)), np.int64, rows)
     starts = range(0, rows, batch_size)
     mixed = [s + torch.randperm(min(batch_size, rows - s)).numpy() for s in starts]
     return np.concatenate(mixed)
