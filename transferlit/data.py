@@ -11,6 +11,7 @@ import inspect
 import math
 import random
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -23,10 +24,10 @@ from .errors import see
 from .keras_internals import draw_as_fit
 
 # %% auto #0
-__all__ = ['flat', 'map_flat', 'array', 'tensors', 'refuse', 'value_error', 'check_count', 'row_blocks', 'holds_text',
-           'check_texts', 'check_numbers', 'check_lengths', 'weigh', 'Arrays', 'take', 'split_at', 'by_input',
-           'pack_inputs', 'is_pipeline', 'why_not_tensors', 'why_unfit', 'count_batches', 'rows_of_batch', 'Pipeline',
-           'gather', 'mark_rows', 'measure']
+__all__ = ['flat', 'map_flat', 'is_table', 'read_table', 'array', 'tensors', 'refuse', 'value_error', 'check_count', 'row_blocks',
+           'holds_text', 'check_texts', 'check_numbers', 'check_lengths', 'weigh', 'Arrays', 'take', 'split_at',
+           'by_input', 'pack_inputs', 'is_pipeline', 'why_not_tensors', 'why_unfit', 'count_batches', 'rows_of_batch',
+           'Pipeline', 'gather', 'mark_rows', 'measure']
 
 # %% ../nbs/floor/70_data.ipynb #b3bac539
 def flat(a) -> list:  # the leaves of a structure, without None
@@ -39,12 +40,33 @@ def map_flat(
     return tree.map_structure(lambda t: None if t is None else f(t), tree.lists_to_tuples(a))
 
 # %% ../nbs/floor/70_data.ipynb #d9dca6cb
+def is_table(a) -> bool:
+    "Is it a frame or series of pandas'?"
+    return type(a).__module__.partition('.')[0] == 'pandas'
+
+
+def _kinds(table) -> set:  # of its columns, as letters of NumPy
+    dtypes = table.dtypes if table.ndim == 2 else [table.dtype]
+    return {getattr(dtype, 'kind', 'O') for dtype in dtypes}
+
+
+def read_table(
+    table,  # a frame or series of pandas'
+) -> np.ndarray:  # rows first; objects where a column holds something else than numbers
+    "Columns as one array: of several types, truth values among them, in `keras.config.floatx()`."
+    made, kinds = table.to_numpy(), _kinds(table)
+    if made.dtype.hasobject and ('f' in kinds or kinds <= set('biu')):  # beside floats Keras casts
+        with suppress(ValueError, TypeError):  # what is no number is said elsewhere
+            return table.astype(keras.config.floatx()).to_numpy()
+    return made
+
+
 def array(
     a,  # NumPy, pandas, polars, TensorFlow, or whatever NumPy can read
 ):  # a tensor or NumPy array; what is memory-mapped stays on disk
     "One array of the user, its floats in `keras.config.floatx()`."
-    if type(a).__module__.partition('.')[0] == 'pandas':
-        a = a.to_numpy()[:, None] if a.ndim == 1 else a.to_numpy()
+    if is_table(a):
+        a = read_table(a)[:, None] if a.ndim == 1 else read_table(a)
     if isinstance(a, keras.Variable) or is_tensorflows(a, 'Variable'):
         a = to_tensor(a)
     if on_tensorflow() and tf.is_tensor(a):
@@ -123,9 +145,11 @@ def holds_text(a) -> bool:
     "Does an array hold something else than numbers: text, objects, dates?"
     if is_torchs(a):
         return False
+    if is_table(a):
+        return not _kinds(a) <= set('biuf') and read_table(a).dtype.kind in 'OSUMm'
     dtype = getattr(a, 'dtype', None)
     if not isinstance(dtype, (np.dtype, str)) and not is_tensorflows(dtype, 'DType'):
-        dtype = np.asarray(a).dtype  # a table's own, or several
+        dtype = np.asarray(a).dtype  # a type that is not NumPy's
     return np.dtype(getattr(dtype, 'as_numpy_dtype', dtype)).kind in 'OSUMm'
 
 # %% ../nbs/floor/70_data.ipynb #8d944213
@@ -136,7 +160,8 @@ def check_texts(
     "Raises ValueError where a text is missing among texts."
     for a in flat(data):
         if holds_text(a) and (bad := _count_missing(a)):
-            fix = "Fill what is missing (pandas: `fillna('')`), and give columns of numbers apart."
+            fix = "Fill what is missing (pandas: `fillna('')`), and give each column its own input,"
+            fix = f'{fix} as `dict(frame)` does.'
             fix = f'{fix} {see("table")}'
             refuse(f'{name} must hold texts.', fix, f'{name} without one in {bad:,} places')
 
@@ -340,10 +365,16 @@ def _is_endless(x) -> bool:
 
 # %% ../nbs/floor/70_data.ipynb #af8212ab
 def _why_text(a) -> str:
+    made, received = np.asarray(a), f'an array of {np.asarray(a).dtype}'
     if not on_tensorflow():
         fix = 'Turn text into numbers first, as `keras.layers.StringLookup` does.'
-        received = f'an array of {np.asarray(a).dtype}'
         refuse(f'On {keras.backend.backend()} data are numbers.', fix, received)
+    if made.dtype.kind in 'mM':
+        fix = 'Turn dates into numbers, as `dates.dt.dayofyear` of pandas does.'
+        refuse('Data must be numbers or texts.', fix, received)
+    if not any(isinstance(v, (str, bytes)) for v in made.flat):
+        fix = f'Turn objects into numbers, as `.astype("float32")` does. {see("table")}'
+        refuse('Data must be numbers or texts.', fix, received)
     return 'the data hold text'  # which Keras reads
 
 

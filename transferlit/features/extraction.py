@@ -27,7 +27,7 @@ from ..backends import compile_graph, count_accelerators
 from ..backends import on_tensorflow, tf, to_numpy
 from .. import store as disk
 from ..cut import Split
-from ..data import flat, measure, refuse
+from ..data import by_input, flat, measure, refuse
 from .augment import augmented_batches
 from .intake import as_tensor, kind_of, mark_rows
 from .intake import refuse_unbatched, tensor_dtype
@@ -188,7 +188,8 @@ def choose_batch_size(cut: Split, run, source) -> int:
 
 # %% ../../nbs/features/60_extraction.ipynb #8a5409fd
 def check_inputs(cut, x, flows=False) -> None:
-    given, wanted = tree.flatten(x), cut.lower.inputs
+    wanted = cut.lower.inputs
+    given = by_input(x, cut.lower) if len(tree.flatten(x)) == len(wanted) else tree.flatten(x)
     if len(given) != len(wanted):
         refuse(
             'x must have one array for each input.',
