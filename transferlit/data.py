@@ -39,7 +39,7 @@ def map_flat(
 ):  # `f` over the leaves of a structure, its lists as tuples; None stays None
     return tree.map_structure(lambda t: None if t is None else f(t), tree.lists_to_tuples(a))
 
-# %% ../nbs/floor/70_data.ipynb #d9dca6cb
+# %% ../nbs/floor/70_data.ipynb #fd8d8bff
 def is_table(a) -> bool:
     "Is it a frame or series of pandas'?"
     return type(a).__module__.partition('.')[0] == 'pandas'
@@ -60,7 +60,7 @@ def read_table(
             return table.astype(keras.config.floatx()).to_numpy()
     return made
 
-
+# %% ../nbs/floor/70_data.ipynb #d9dca6cb
 def array(
     a,  # NumPy, pandas, polars, TensorFlow, or whatever NumPy can read
 ):  # a tensor or NumPy array; what is memory-mapped stays on disk
@@ -363,21 +363,20 @@ def _is_endless(x) -> bool:
         return int(x.cardinality()) == tf.data.INFINITE_CARDINALITY
     return isinstance(x, keras.utils.PyDataset) and x.num_batches is None
 
-# %% ../nbs/floor/70_data.ipynb #af8212ab
+# %% ../nbs/floor/70_data.ipynb #f213586a
 def _why_text(a) -> str:
-    made, received = np.asarray(a), f'an array of {np.asarray(a).dtype}'
+    made = np.asarray(a)
+    rule, received = 'Data must be numbers or texts.', f'an array of {made.dtype}'
     if not on_tensorflow():
         fix = 'Turn text into numbers first, as `keras.layers.StringLookup` does.'
         refuse(f'On {keras.backend.backend()} data are numbers.', fix, received)
     if made.dtype.kind in 'mM':
-        fix = 'Turn dates into numbers, as `dates.dt.dayofyear` of pandas does.'
-        refuse('Data must be numbers or texts.', fix, received)
+        refuse(rule, 'Turn dates into numbers, as `dates.dt.dayofyear` does.', received)
     if not any(isinstance(v, (str, bytes)) for v in made.flat):
-        fix = f'Turn objects into numbers, as `.astype("float32")` does. {see("table")}'
-        refuse('Data must be numbers or texts.', fix, received)
+        refuse(rule, f'Give numbers, as `.astype("float32")` does. {see("table")}', received)
     return 'the data hold text'  # which Keras reads
 
-
+# %% ../nbs/floor/70_data.ipynb #af8212ab
 def why_not_tensors(
     x,  # what the user gave as x, y, sample_weight or validation data
 ) -> str | None:
