@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -25,9 +26,9 @@ from .keras_internals import draw_as_fit
 
 # %% auto #0
 __all__ = ['flat', 'map_flat', 'is_table', 'read_table', 'array', 'tensors', 'refuse', 'value_error', 'check_count', 'row_blocks',
-           'holds_text', 'check_texts', 'check_numbers', 'check_lengths', 'weigh', 'Arrays', 'take', 'split_at',
-           'by_input', 'pack_inputs', 'is_pipeline', 'why_not_tensors', 'why_unfit', 'count_batches', 'rows_of_batch',
-           'Pipeline', 'gather', 'mark_rows', 'measure']
+           'holds_text', 'check_texts', 'check_numbers', 'refuse_path', 'check_lengths', 'weigh', 'Arrays', 'take',
+           'split_at', 'by_input', 'pack_inputs', 'is_pipeline', 'why_not_tensors', 'why_unfit', 'count_batches',
+           'rows_of_batch', 'Pipeline', 'gather', 'mark_rows', 'measure']
 
 # %% ../nbs/floor/70_data.ipynb #b3bac539
 def flat(a) -> list:  # the leaves of a structure, without None
@@ -210,12 +211,21 @@ def check_numbers(
 def _some(a, rows: np.ndarray):
     return a[rows] if isinstance(getattr(a, 'dtype', None), np.dtype) else np.asarray(a)[rows]
 
-# %% ../nbs/floor/70_data.ipynb #d04baf29
+# %% ../nbs/floor/70_data.ipynb #c191df54
 def _refuse_rows(kind: str):
     fix = 'Turn lists of rows into arrays, as `np.asarray` does.'
     refuse('Data must be arrays, rows first.', fix, f'a list of {kind}')
 
 
+def refuse_path(x) -> None:
+    "Raises ValueError where data is the name of a file or folder."
+    if isinstance(x, (str, os.PathLike)):
+        fix = (
+            f'Read it first, as `keras.utils.image_dataset_from_directory` does. {see("pictures")}'
+        )
+        refuse('Data must be arrays or a dataset.', fix, f'the path {str(x)!r}')
+
+# %% ../nbs/floor/70_data.ipynb #d04baf29
 def check_lengths(
     **named,  # x, y, sample_weight: arrays in any structure, or None
 ) -> None:
@@ -381,6 +391,7 @@ def why_not_tensors(
     x,  # what the user gave as x, y, sample_weight or validation data
 ) -> str | None:
     "Why data cannot become dense tensors of numbers; None where it can."
+    refuse_path(x)
     if is_pipeline(x):
         return 'the dataset never ends' if _is_endless(x) else None
     if inspect.isgenerator(x):

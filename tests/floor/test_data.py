@@ -83,3 +83,9 @@ def test_features_of_columns_by_name_in_another_order():
 def test_what_is_no_number_is_said(column, said):
     with pytest.raises(ValueError, match=said):
         losses(tl.fit, column.to_frame() if column.ndim == 1 else column)
+
+
+@pytest.mark.parametrize("call", [lambda model: tl.fit(model, "photos", **QUIET), lambda model: tl.precompute(model, "photos")], ids=["fit", "precompute"])
+def test_the_name_of_a_folder_is_no_data(call):
+    with pytest.raises(ValueError, match="image_dataset_from_directory.*Received: the path 'photos'"):
+        call(network(3))

@@ -17,7 +17,7 @@ import numpy as np
 from keras import tree
 
 from ..backends import is_tensorflows, on_tensorflow, tf, to_numpy
-from ..data import flat, is_table, read_table, refuse, row_blocks
+from ..data import flat, is_table, read_table, refuse, refuse_path, row_blocks
 from .ray_dataset import Columns, is_dataset, row_marks
 from ..files import content_hash
 
@@ -243,6 +243,7 @@ def _flows(
 
 def source_of(x, y=None, sample_weight=None, row_ids=None):
     "The rows of `x`, whatever it is. Raises ValueError where labels are given beside a pipeline."
+    refuse_path(x)
     if is_dataset(x):
         x = Columns(x)
     if _flows(x):
