@@ -290,13 +290,18 @@ def _draw_cut(ax, cut, bars: list) -> None:
     names = _cut_names(cut, paths)
     _check_names(paths, names, 'cut')
     below = _below(cut, paths) if hasattr(cut, 'boundary') else set()
-    for i in (i for i, bar in enumerate(bars) if below.issuperset(bar.paths)):
-        ax.axvspan(i - 0.5, i + 0.5, color=_INK['sky'], alpha=0.18, lw=0)
+    for i, bar in enumerate(bars):
+        if below.issuperset(bar.paths):
+            ax.axvspan(i - 0.5, i + 0.5, color=_INK['sky'], alpha=0.18, lw=0)
     look = dict(color=_INK['red'], va='top', fontsize='small', transform=ax.get_xaxis_transform())
     for name in names:
-        held = [i for i, bar in enumerate(bars) if any(_matches(p, [name]) for p in bar.paths)]
-        ax.axvline(max(held) + 0.5, color=_INK['red'], linestyle='--')
-        ax.text(max(held) + 0.55, 0.97, 'cut', **look)
+        last = _last_bar(bars, name)
+        ax.axvline(last + 0.5, color=_INK['red'], linestyle='--')
+        ax.text(last + 0.55, 0.97, 'cut', **look)
+
+
+def _last_bar(bars: list, name: str) -> int:  # that has the layer, or a part of the model, `name`
+    return max(i for i, bar in enumerate(bars) if any(_matches(p, [name]) for p in bar.paths))
 
 # %% ../nbs/floor/40_plot.ipynb #038450ea
 def _plot_run(ax, label: str, run, metric: str, **style) -> None:

@@ -185,10 +185,12 @@ def takes(
     row,  # a shape that is wanted
     given,  # one that comes
 ) -> bool:  # as in Keras, a last dimension of one may be there or not
-    long, short = sorted((row, given), key=len, reverse=True)
-    if len(long) == len(short) + 1 and long[-1] == 1:
+    short, long = sorted((row, given), key=len)
+    if tuple(long[len(short) :]) == (1,):
         row, given = row[: len(short)], given[: len(short)]
-    return len(row) == len(given) and all(w in (None, g) for g, w in zip(given, row))
+    if len(row) != len(given):
+        return False
+    return all(wanted in (None, size) for wanted, size in zip(row, given))
 
 
 def _wrong(array, shape, text) -> str | None:  # with one row
