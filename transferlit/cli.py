@@ -238,31 +238,29 @@ _cache = typer.Typer(
     help='List, measure and prune stored features.', no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(_cache, name='cache')
-_Store = Annotated[
-    Path | None, typer.Argument(help="The store; the user's cache folder by default.")
+_Folder = Annotated[
+    Path | None, typer.Option(help="The store; the user's cache folder by default.")
 ]
-_Folder = Annotated[Path | None, typer.Option(help='The same, by its name.')]
 
 
 @_cache.command('list')
-def _cache_list(store: _Store = None, folder: _Folder = None, as_json: _Json = False) -> None:
+def _cache_list(folder: _Folder = None, as_json: _Json = False) -> None:
     "Show what is stored, last used first."
     from transferlit.store import open_store
 
-    _show(open_store(store or folder).listing(), as_json)
+    _show(open_store(folder).listing(), as_json)
 
 
 @_cache.command('size')
-def _cache_size(store: _Store = None, folder: _Folder = None) -> None:
+def _cache_size(folder: _Folder = None) -> None:
     "Print the bytes on disk."
     from transferlit.store import open_store
 
-    print(open_store(store or folder).size())
+    print(open_store(folder).size())
 
 # %% ../nbs/guides/90_cli.ipynb #aa7c80d3
 @_cache.command('prune')
 def _cache_prune(
-    store: _Store = None,
     folder: _Folder = None,
     keep: Annotated[int | None, typer.Option(help='Spare so many of the last used.')] = None,
     older_than: Annotated[
@@ -276,4 +274,4 @@ def _cache_prune(
     "Remove stored features, and show what was removed."
     from transferlit.store import open_store
 
-    _show(open_store(store or folder).prune(keep, older_than, limit), as_json)
+    _show(open_store(folder).prune(keep, older_than, limit), as_json)

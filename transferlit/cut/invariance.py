@@ -246,7 +246,7 @@ def _run(step, values: dict, training) -> list:
 def _repeated(rows, size: int):
     return keras.ops.take(rows, np.arange(size) % len(rows), axis=0)
 
-# %% ../../nbs/cut/40_invariance.ipynb #11b7c340
+# %% ../../nbs/cut/40_invariance.ipynb #07d2dbe9
 def _variants(rows: list, half: int) -> dict:
     "The rows as they are; each half of them beside other rows; and the second half alone."
     mixed = {'plain': rows, 'head': [], 'tail': [], 'part': [own[half:] for own in rows]}
@@ -256,7 +256,7 @@ def _variants(rows: list, half: int) -> dict:
         mixed['tail'].append(_joined([other[:half], own[half:]]))
     return mixed
 
-
+# %% ../../nbs/cut/40_invariance.ipynb #11b7c340
 class _Probe:
     """Runs steps on a few rows, to see what looking can't. Each variant shares some rows with the
     plain one.

@@ -168,7 +168,7 @@ def in_order(dataset):  # results come in the order of the rows
     dataset.context.enable_progress_bars = False  # ours is shown
     return dataset
 
-# %% ../../nbs/features/10_ray_dataset.ipynb #ea420d7a
+# %% ../../nbs/features/10_ray_dataset.ipynb #1a849949
 def bad_row(
     first: int,  # number of the first row of the batch
     bad: list,  # (place in the batch, what is wrong)
@@ -180,7 +180,7 @@ def bad_row(
         f" with engine='ray', on_bad_row='skip'. Received: row {first + place:,}: {why}."
     )
 
-
+# %% ../../nbs/features/10_ray_dataset.ipynb #ea420d7a
 def takes(
     row,  # a shape that is wanted
     given,  # one that comes

@@ -191,7 +191,7 @@ def _compare_begun(job, begun) -> None:
     if not explained:
         raise Unlike(f'rows that differ by up to {worst:.3g}')
 
-# %% ../../nbs/features/68_reuse.ipynb #93818c57
+# %% ../../nbs/features/68_reuse.ipynb #81991fc6
 _FEW = 8  # rows by chance that are compared before they are added to
 
 
@@ -220,7 +220,7 @@ def _last_block(job, last: int) -> tuple:
     places = view * n + start + np.arange(count)
     return places, tree.map_structure(lambda a: a[:count], x)
 
-
+# %% ../../nbs/features/68_reuse.ipynb #93818c57
 def _begun_stream(job, begun) -> tuple:
     "The same of a pipeline: the first rows that it gives of those that are there."
     for x, beside in _peek(job.source):
