@@ -189,6 +189,7 @@ def _convert(
     """Copy a model's variables into another format.
 
     That is a safetensors file, a checkpoint or an npz file; what it holds then is shown."""
+    load_keras()
     from transferlit.checkpoint import convert
     from transferlit.formats import peek
 

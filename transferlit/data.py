@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import random
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -23,10 +25,10 @@ from .errors import see
 from .keras_internals import draw_as_fit
 
 # %% auto #0
-__all__ = ['flat', 'map_flat', 'array', 'tensors', 'refuse', 'value_error', 'check_count', 'row_blocks', 'holds_text',
-           'check_texts', 'check_numbers', 'check_lengths', 'weigh', 'Arrays', 'take', 'split_at', 'by_input',
-           'pack_inputs', 'is_pipeline', 'why_not_tensors', 'why_unfit', 'count_batches', 'rows_of_batch', 'Pipeline',
-           'gather', 'mark_rows', 'measure']
+__all__ = ['flat', 'map_flat', 'is_table', 'read_table', 'array', 'tensors', 'refuse', 'value_error', 'check_count', 'row_blocks',
+           'holds_text', 'check_texts', 'check_numbers', 'refuse_path', 'check_lengths', 'weigh', 'Arrays', 'take',
+           'split_at', 'by_input', 'pack_inputs', 'is_pipeline', 'why_not_tensors', 'why_unfit', 'count_batches',
+           'rows_of_batch', 'Pipeline', 'gather', 'mark_rows', 'measure']
 
 # %% ../nbs/floor/70_data.ipynb #b3bac539
 def flat(a) -> list:  # the leaves of a structure, without None
@@ -38,13 +40,34 @@ def map_flat(
 ):  # `f` over the leaves of a structure, its lists as tuples; None stays None
     return tree.map_structure(lambda t: None if t is None else f(t), tree.lists_to_tuples(a))
 
+# %% ../nbs/floor/70_data.ipynb #fd8d8bff
+def is_table(a) -> bool:
+    "Is it a frame or series of pandas'?"
+    return type(a).__module__.partition('.')[0] == 'pandas'
+
+
+def _kinds(table) -> set:  # of its columns, as letters of NumPy
+    dtypes = table.dtypes if table.ndim == 2 else [table.dtype]
+    return {getattr(dtype, 'kind', 'O') for dtype in dtypes}
+
+
+def read_table(
+    table,  # a frame or series of pandas'
+) -> np.ndarray:  # rows first; objects where a column holds something else than numbers
+    "Columns as one array: of several types, truth values among them, in `keras.config.floatx()`."
+    made, kinds = table.to_numpy(), _kinds(table)
+    if made.dtype.hasobject and ('f' in kinds or kinds <= set('biu')):  # beside floats Keras casts
+        with suppress(ValueError, TypeError):  # what is no number is said elsewhere
+            return table.astype(keras.config.floatx()).to_numpy()
+    return made
+
 # %% ../nbs/floor/70_data.ipynb #d9dca6cb
 def array(
     a,  # NumPy, pandas, polars, TensorFlow, or whatever NumPy can read
 ):  # a tensor or NumPy array; what is memory-mapped stays on disk
     "One array of the user, its floats in `keras.config.floatx()`."
-    if type(a).__module__.partition('.')[0] == 'pandas':
-        a = a.to_numpy()[:, None] if a.ndim == 1 else a.to_numpy()
+    if is_table(a):
+        a = read_table(a)[:, None] if a.ndim == 1 else read_table(a)
     if isinstance(a, keras.Variable) or is_tensorflows(a, 'Variable'):
         a = to_tensor(a)
     if on_tensorflow() and tf.is_tensor(a):
@@ -123,9 +146,11 @@ def holds_text(a) -> bool:
     "Does an array hold something else than numbers: text, objects, dates?"
     if is_torchs(a):
         return False
+    if is_table(a):
+        return not _kinds(a) <= set('biuf') and read_table(a).dtype.kind in 'OSUMm'
     dtype = getattr(a, 'dtype', None)
     if not isinstance(dtype, (np.dtype, str)) and not is_tensorflows(dtype, 'DType'):
-        dtype = np.asarray(a).dtype  # a table's own, or several
+        dtype = np.asarray(a).dtype  # a type that is not NumPy's
     return np.dtype(getattr(dtype, 'as_numpy_dtype', dtype)).kind in 'OSUMm'
 
 # %% ../nbs/floor/70_data.ipynb #8d944213
@@ -136,7 +161,8 @@ def check_texts(
     "Raises ValueError where a text is missing among texts."
     for a in flat(data):
         if holds_text(a) and (bad := _count_missing(a)):
-            fix = "Fill what is missing (pandas: `fillna('')`), and give columns of numbers apart."
+            fix = "Fill what is missing (pandas: `fillna('')`), and give each column its own input,"
+            fix = f'{fix} as `dict(frame)` does.'
             fix = f'{fix} {see("table")}'
             refuse(f'{name} must hold texts.', fix, f'{name} without one in {bad:,} places')
 
@@ -185,12 +211,21 @@ def check_numbers(
 def _some(a, rows: np.ndarray):
     return a[rows] if isinstance(getattr(a, 'dtype', None), np.dtype) else np.asarray(a)[rows]
 
-# %% ../nbs/floor/70_data.ipynb #d04baf29
+# %% ../nbs/floor/70_data.ipynb #c191df54
 def _refuse_rows(kind: str):
     fix = 'Turn lists of rows into arrays, as `np.asarray` does.'
     refuse('Data must be arrays, rows first.', fix, f'a list of {kind}')
 
 
+def refuse_path(x) -> None:
+    "Raises ValueError where data is the name of a file or folder."
+    if isinstance(x, (str, os.PathLike)):
+        fix = (
+            f'Read it first, as `keras.utils.image_dataset_from_directory` does. {see("pictures")}'
+        )
+        refuse('Data must be arrays or a dataset.', fix, f'the path {str(x)!r}')
+
+# %% ../nbs/floor/70_data.ipynb #d04baf29
 def check_lengths(
     **named,  # x, y, sample_weight: arrays in any structure, or None
 ) -> None:
@@ -338,19 +373,25 @@ def _is_endless(x) -> bool:
         return int(x.cardinality()) == tf.data.INFINITE_CARDINALITY
     return isinstance(x, keras.utils.PyDataset) and x.num_batches is None
 
-# %% ../nbs/floor/70_data.ipynb #af8212ab
+# %% ../nbs/floor/70_data.ipynb #f213586a
 def _why_text(a) -> str:
+    made = np.asarray(a)
+    rule, received = 'Data must be numbers or texts.', f'an array of {made.dtype}'
     if not on_tensorflow():
         fix = 'Turn text into numbers first, as `keras.layers.StringLookup` does.'
-        received = f'an array of {np.asarray(a).dtype}'
         refuse(f'On {keras.backend.backend()} data are numbers.', fix, received)
+    if made.dtype.kind in 'mM':
+        refuse(rule, 'Turn dates into numbers, as `dates.dt.dayofyear` does.', received)
+    if not any(isinstance(v, (str, bytes)) for v in made.flat):
+        refuse(rule, f'Give numbers, as `.astype("float32")` does. {see("table")}', received)
     return 'the data hold text'  # which Keras reads
 
-
+# %% ../nbs/floor/70_data.ipynb #af8212ab
 def why_not_tensors(
     x,  # what the user gave as x, y, sample_weight or validation data
 ) -> str | None:
     "Why data cannot become dense tensors of numbers; None where it can."
+    refuse_path(x)
     if is_pipeline(x):
         return 'the dataset never ends' if _is_endless(x) else None
     if inspect.isgenerator(x):

@@ -280,29 +280,40 @@ def cifar10(
 _CIFAR = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 
 # %% ../nbs/floor/50_demo.ipynb #0357451f
-_ENDINGS = {'.bmp', '.gif', '.jpeg', '.jpg', '.png', '.webp'}
+_ENDINGS = {'.bmp', '.gif', '.jfif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
+
+
+def _folders(folder: Path) -> list:  # those in it, in order, without hidden ones
+    return sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != '.')
+
+
+def _classes(folder: Path) -> dict:  # folder to its pictures, in order, where it has some
+    # macOS leaves files such as `._cat.jpg` beside those it copies.
+    files = {p.name: sorted(p.glob('[!.]*')) for p in _folders(folder)}
+    found = {
+        name: [f for f in all_ if f.suffix.lower() in _ENDINGS] for name, all_ in files.items()
+    }
+    return {name: pictures for name, pictures in found.items() if pictures}
 
 
 def _picture_files(folder: Path) -> dict:  # class to files, in order
     "The pictures of each class. Raises ValueError where there are not two classes of them."
-    classes = sorted(p for p in readable(folder).iterdir() if p.is_dir() and p.name[0] != '.')
-    found = {
-        p.name: sorted(f for f in p.iterdir() if f.suffix.lower() in _ENDINGS) for p in classes
-    }
-    found = {name: files for name, files in found.items() if files}
+    found = _classes(folder := readable(folder))
     if len(found) < 2 or sum(map(len, found.values())) < 10:
-        said = ', '.join(f'{name}: {len(files)}' for name, files in found.items())
+        said = ', '.join(f'{name}: {len(files)}' for name, files in found.items()) or 'none'
+        below = [str(p) for p in _folders(folder) if len(_classes(p)) > 1]
+        fix = f'Name the folder that holds the classes{", as " + below[0] if below else ""}.'
         raise ValueError(
-            'Pictures must lie in one folder a class, two classes and ten pictures or more. Name'
-            f' the folder that holds the classes. Received: {str(folder)!r} with {said or "none"}.'
+            'Pictures must lie in one folder a class, two classes and ten pictures or more.'
+            f' {fix} Received: {str(folder)!r} with {said}.'
         )
     return found
 
-
+# %% ../nbs/floor/50_demo.ipynb #eeffd5be
 def _picture(path: Path, side: int) -> np.ndarray:  # float32 (side, side, 3) in 0 to 1
     try:
         picture = keras.utils.load_img(path, target_size=(side, side))
-    except OSError as error:
+    except Exception as error:  # of many kinds: Pillow's readers differ
         raise ValueError(
             f'A picture must be a whole file. Delete it or save it again. Received: {str(path)!r}'
             f' with {type(error).__name__}.'
@@ -333,7 +344,7 @@ def pictures(
         y[:valid],
         x[valid:test],
         y[valid:test],
-        f'{len(files)} classes in {Path(folder).name}',
+        f'{len(files)} classes in {Path(folder).resolve().name}',
         tuple(files),
     )
     if verbose:

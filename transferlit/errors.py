@@ -19,6 +19,7 @@ PAGES = {
     'no graph': 'guides/recipes.html#an-old-checkpoint',
     'outputs': 'revival.html#what-is-in-it',
     'pattern': 'freezing.html#a-mistaken-pattern',
+    'pictures': 'guides/your_data.html#a-folder-of-images',
     'position': 'checkpoint.html#position-matching-opt-in',
     'restore': 'guides/recipes.html#an-old-checkpoint',
     'shared': 'guides/sharing.html#damaged-folders',

@@ -123,6 +123,11 @@ def _matches(path: str, names) -> bool:  # is the layer, or a model around it, a
     return any(path == name or path.startswith(f'{name}/') for name in names)
 
 
+def _names(given) -> list:  # of one layer or several, given by name or themselves
+    alone = isinstance(given, str) or hasattr(given, 'name')
+    return [getattr(one, 'name', one) for one in ([given] if alone else given or ())]
+
+
 def _kind(path, layer, new) -> str:
     if _matches(path, new):
         return 'new'
@@ -175,7 +180,7 @@ def plot_model(
     model,  # a functional or sequential `keras.Model`, built
     # where the cut is drawn: a layer's name or path, several, or the `Split` of `tl.split`
     cut=None,
-    new: Iterable = (),  # names or paths of layers, or of nested models, to mark as new
+    new: Iterable = (),  # names or paths of layers or nested models to mark as new, or themselves
     ax=None,  # a matplotlib Axes; a new one by default
     collapse: bool = False,  # draw the layers of one block (`block_3_...`) as one bar
 ):  # the Axes
@@ -184,7 +189,7 @@ def plot_model(
 
     Raises ValueError where `cut` or `new` names no layer of the model.
     """
-    new = [new] if isinstance(new, str) else list(new)
+    new = _names(new)
     shown = [(path, layer, _kind(path, layer, new)) for path, layer in _drawn(model)]
     paths = [path for path, _, _ in shown]
     _check_names(paths, new, 'new')
@@ -264,7 +269,7 @@ def _check_names(paths: list, names: list, argument: str) -> None:
 def _cut_names(cut, paths: list) -> list:
     "The layers after which `cut` is."
     if not hasattr(cut, 'boundary'):
-        return [cut] if isinstance(cut, str) else list(cut or ())
+        return _names(cut)
     names = []
     for tensor in cut.boundary:  # a layer's name, or with the number of its output behind it
         names += [tensor.name, tensor.name.rpartition('.')[0]]
@@ -285,13 +290,18 @@ def _draw_cut(ax, cut, bars: list) -> None:
     names = _cut_names(cut, paths)
     _check_names(paths, names, 'cut')
     below = _below(cut, paths) if hasattr(cut, 'boundary') else set()
-    for i in (i for i, bar in enumerate(bars) if below.issuperset(bar.paths)):
-        ax.axvspan(i - 0.5, i + 0.5, color=_INK['sky'], alpha=0.18, lw=0)
+    for i, bar in enumerate(bars):
+        if below.issuperset(bar.paths):
+            ax.axvspan(i - 0.5, i + 0.5, color=_INK['sky'], alpha=0.18, lw=0)
     look = dict(color=_INK['red'], va='top', fontsize='small', transform=ax.get_xaxis_transform())
     for name in names:
-        held = [i for i, bar in enumerate(bars) if any(_matches(p, [name]) for p in bar.paths)]
-        ax.axvline(max(held) + 0.5, color=_INK['red'], linestyle='--')
-        ax.text(max(held) + 0.55, 0.97, 'cut', **look)
+        last = _last_bar(bars, name)
+        ax.axvline(last + 0.5, color=_INK['red'], linestyle='--')
+        ax.text(last + 0.55, 0.97, 'cut', **look)
+
+
+def _last_bar(bars: list, name: str) -> int:  # that has the layer, or a part of the model, `name`
+    return max(i for i, bar in enumerate(bars) if any(_matches(p, [name]) for p in bar.paths))
 
 # %% ../nbs/floor/40_plot.ipynb #038450ea
 def _plot_run(ax, label: str, run, metric: str, **style) -> None:
@@ -306,7 +316,7 @@ def _plot_run(ax, label: str, run, metric: str, **style) -> None:
 
 # %% ../nbs/floor/40_plot.ipynb #720a6ade
 def plot_history(
-    histories,  # a `History`, its dictionary, or a mapping from label to either
+    histories,  # a `History`, its dictionary, several in a list, or a mapping from label to either
     metric: str = 'accuracy',  # drawn with its `val_` twin where there is one
     ax=None,  # a matplotlib Axes; a new one by default
 ):  # the Axes
@@ -314,6 +324,8 @@ def plot_history(
 
     Raises ValueError where no run recorded the metric.
     """
+    if isinstance(histories, (list, tuple)):
+        histories = dict(enumerate(histories, 1))
     one = not isinstance(histories, Mapping) or _is_run(histories)
     runs = {'': histories} if one else histories
     ax = _axes(ax, (5, 2.8))
@@ -368,21 +380,34 @@ def _rows_of(features) -> np.ndarray:  # (rows, numbers)
     return np.concatenate([a.reshape(len(a), -1) for a in arrays], 1)
 
 
+def _labels_of(y, rows: int) -> np.ndarray:  # one a row
+    labels = np.zeros(rows, int) if y is None else np.asarray(y)
+    if labels.ndim == 2 and len(labels) == rows and labels.shape[1] > 1:  # one-hot
+        labels = labels.argmax(1)
+    labels = labels.reshape(-1)
+    if len(labels) != rows:
+        raise ValueError(
+            f'Each row must have one label. Give y of the same length. Received: {rows} rows,'
+            f' {len(labels)} labels.'
+        )
+    return labels
+
+
 def _spread(rows: int, most: int) -> np.ndarray:  # numbers of at most `most` rows, evenly apart
     return np.arange(rows) if rows <= most else np.linspace(0, rows - 1, most).astype(int)
 
 # %% ../nbs/floor/40_plot.ipynb #6f316822
 def plot_features(
     features,  # an array (rows, ...), or `Features` of `tl.precompute`
-    y=None,  # integer labels, one a row; those kept with the features by default
-    classes=None,  # a name for each label; the labels themselves by default
+    y=None,  # labels, one a row or one-hot; those kept with the features by default
+    classes=None,  # a name for each class number; the labels themselves by default
     most: int = 2000,  # rows to draw at most, evenly taken
     ax=None,  # a matplotlib Axes; a new one by default
 ):  # the Axes
     """Rows laid on their two principal components, classes told apart by colour and marker.
 
-    Raises ValueError where rows and labels differ in number, or there are fewer than two rows or
-    columns.
+    Raises ValueError where rows and labels differ in number, a label has no name, a number is not
+    finite, or there are fewer than two rows or columns.
     """
     labels = getattr(features, 'y', None) if y is None else y
     x = _rows_of(features)
@@ -390,23 +415,41 @@ def plot_features(
         raise ValueError(
             f'A picture needs at least two rows of two numbers. Give more. Received: {x.shape}.'
         )
-    labels = np.zeros(len(x), int) if labels is None else np.asarray(labels).reshape(-1)
-    if len(labels) != len(x):
-        raise ValueError(
-            f'Each row must have one label. Give y of the same length. Received: {len(x)} rows,'
-            f' {len(labels)} labels.'
-        )
+    labels = _labels_of(labels, len(x))
+    names = _class_names(labels, classes)
     keep = _spread(len(x), most)
-    points, share = _principal(x[keep].astype('float64'))
+    points, share = _principal(_finite(x[keep].astype('float64')))
     ax = _axes(ax, (4.6, 3.6))
-    _scatter(ax, points, labels[keep], classes)
+    _scatter(ax, points, labels[keep], names)
     ax.set(
         xlabel=f'component 1 ({share[0]:.0%} of variance)', ylabel=f'component 2 ({share[1]:.0%})'
     )
     return _done(ax)
 
+# %% ../nbs/floor/40_plot.ipynb #5555435c
+def _class_names(labels, classes) -> dict:  # label to its name
+    known = np.unique(labels).tolist()
+    if classes is None:
+        return {label: str(label) for label in known}
+    places = dict(classes) if isinstance(classes, Mapping) else dict(enumerate(classes))
+    if nameless := [label for label in known if label not in places]:
+        raise ValueError(
+            'Each label must have a name. Give one for each class number, or leave `classes` out.'
+            f' Received: {len(places)} classes, and a label {nameless[0]!r}.'
+        )
+    return {label: str(places[label]) for label in known}
+
+
+def _finite(x: np.ndarray) -> np.ndarray:
+    if bad := int((~np.isfinite(x)).any(1).sum()):
+        raise ValueError(
+            f'Features must be finite numbers. Drop or fill the rows that are not. Received: {bad} of'
+            f' {len(x)} rows with NaN or infinity.'
+        )
+    return x
+
 # %% ../nbs/floor/40_plot.ipynb #226cd11d
-def _scatter(ax, points, labels, classes) -> None:
+def _scatter(ax, points, labels, names: dict) -> None:
     "Each class with a colour and a marker of its own, and its name at its middle."
     known = np.unique(labels)
     for label, colour, marker in zip(known, _cycle(_INK.values()), _cycle('osD^vXP*<>')):
@@ -414,10 +457,9 @@ def _scatter(ax, points, labels, classes) -> None:
         ax.scatter(*own.T, s=12, color=colour, marker=marker, alpha=0.45, linewidths=0)
         if len(known) == 1:
             continue
-        name = str(label) if classes is None else str(classes[int(label)])
         ax.text(
             *np.median(own, 0),
-            name,
+            names[label],
             ha='center',
             va='center',
             fontweight='bold',

@@ -136,6 +136,15 @@ def test_command_runs_from_the_wheel(wheel_python):
     assert done.returncode == 0 and "demo" in done.stdout and "peek" in done.stdout, done.stderr[-3000:]
 
 
+def test_commands_leave_the_log_of_tensorflow_out(tmp_path):
+    """`convert` reads a Keras file; its user sees what it holds and nothing else, whatever the machine is."""
+    python(f"import keras; keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save({str(tmp_path / 'net.keras')!r})")
+    env = {k: v for k, v in ENV.items() if k != "TF_CPP_MIN_LOG_LEVEL"} | {"PYTHONPATH": str(ROOT)}
+    code = "import sys; sys.argv = ['transferlit', 'convert', 'net.keras', 'net.npz']; from transferlit.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=tmp_path, env=env)
+    assert (done.returncode, done.stderr) == (0, "") and "2 variables" in done.stdout
+
+
 def test_facts_agree():
     ini = configparser.ConfigParser(delimiters=["="], interpolation=None)
     ini.read(ROOT / "settings.ini", encoding="utf-8")

@@ -67,10 +67,6 @@ def structure_of(
     return graph.input, graph.output
 
 
-def _symbols(structure) -> list:
-    return [t for t in tree.flatten(structure) if isinstance(t, keras.KerasTensor)]
-
-
 def outer_inputs(node) -> list | None:
     """The outer tensors that enter a nested model, in the order of its inputs; None where they
     can't be told apart.
@@ -80,13 +76,10 @@ def outer_inputs(node) -> list | None:
     if isinstance(given, dict) and not isinstance(structure_of(model)[0], dict):
         given = [given.get(t.name) for t in model.inputs]
     given = tree.flatten(given)
-    plain = _symbols(given) == given == node.input_tensors or {*map(id, given)} == {
-        *map(id, node.input_tensors)
-    }
-    fits = len(given) == len(model.inputs) and all(
-        len(t.shape) == len(own.shape) for t, own in zip(_symbols(given), model.inputs)
-    )
-    return given if plain and fits else None
+    if {*map(id, given)} != {*map(id, node.input_tensors)} or len(given) != len(model.inputs):
+        return None
+    ranks, own = ([len(t.shape) for t in tensors] for tensors in (given, model.inputs))
+    return given if ranks == own else None
 
 # %% ../../nbs/cut/10_graph.ipynb #76ff51e3
 def _enterable(

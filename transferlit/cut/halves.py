@@ -68,13 +68,11 @@ class _Side:
 
     def piece(self, level, node, inputs, outputs) -> keras.Model:
         "A part of the nested model called at `node`, under its name where that is free."
-        whole = (n.operation.name for n in level.nodes if len(self.where(level, n)) == 1)
-        taken = self.taken.setdefault(level.path, {*whole})
-        name = next(
-            n
-            for k in itertools.count(1)
-            if (n := node.operation.name + f'_{k}' * (k > 1)) not in taken
-        )
+        whole = {n.operation.name for n in level.nodes if len(self.where(level, n)) == 1}
+        taken = self.taken.setdefault(level.path, whole)
+        name, numbers = node.operation.name, itertools.count(2)
+        while name in taken:
+            name = f'{node.operation.name}_{next(numbers)}'
         taken.add(name)
         connect(inputs)
         return keras.Model(inputs, outputs, name=name)
@@ -94,24 +92,23 @@ class _Lower(_Side):
                 _call(node, env)
             elif True in where:
                 made |= self.part(level, node, env)
-        here = {
-            self.graph.value(level, t): env[id(t)]
-            for n in level.nodes
-            for t in n.output_tensors
-            if id(t) in env
-        }
+        here = {}
+        for t in (t for node in level.nodes for t in node.output_tensors):
+            if id(t) in env:
+                here[self.graph.value(level, t)] = env[id(t)]
         return made | {key: here[key] for key in self.crossing if key in here}
 
     def part(self, level, node, env) -> dict:
         inner = level.inner[id(node)]
         fed = [(t, outer) for t, outer in zip(inner.inputs, outer_inputs(node)) if id(outer) in env]
-        within = {id(t): t for t, _ in fed}
+        inputs, given = [t for t, _ in fed], [env[id(outer)] for _, outer in fed]
+        within = {id(t): t for t in inputs}
         made = self.run(inner, within)
-        made |= {
-            self.graph.value(inner, t): within[id(t)] for t in inner.outputs if id(t) in within
-        }
-        piece = self.piece(level, node, [t for t, _ in fed], list(made.values()))
-        got = dict(zip(made, tree.flatten(piece(_one([env[id(outer)] for _, outer in fed])))))
+        for t in inner.outputs:
+            if id(t) in within:
+                made[self.graph.value(inner, t)] = within[id(t)]
+        piece = self.piece(level, node, inputs, list(made.values()))
+        got = dict(zip(made, tree.flatten(piece(_one(given)))))
         for t in node.output_tensors:
             if (key := self.graph.value(level, t)) in got:
                 env[id(t)] = got[key]

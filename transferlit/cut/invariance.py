@@ -246,6 +246,16 @@ def _run(step, values: dict, training) -> list:
 def _repeated(rows, size: int):
     return keras.ops.take(rows, np.arange(size) % len(rows), axis=0)
 
+# %% ../../nbs/cut/40_invariance.ipynb #07d2dbe9
+def _variants(rows: list, half: int) -> dict:
+    "The rows as they are; each half of them beside other rows; and the second half alone."
+    mixed = {'plain': rows, 'head': [], 'tail': [], 'part': [own[half:] for own in rows]}
+    for own in rows:
+        other = _other(own)
+        mixed['head'].append(_joined([own[:half], other[half:]]))
+        mixed['tail'].append(_joined([other[:half], own[half:]]))
+    return mixed
+
 # %% ../../nbs/cut/40_invariance.ipynb #11b7c340
 class _Probe:
     """Runs steps on a few rows, to see what looking can't. Each variant shares some rows with the
@@ -255,16 +265,11 @@ class _Probe:
     def __init__(self, graph, sample, training, most=None):
         self.graph, self.training, self.most, self.done = graph, training, most, 0
         rows = _few(graph.root.inputs, sample)
-        self.rows, self.half = len(rows[0]), (half := len(rows[0]) // 2)
-        other = list(map(_other, rows))
-        mixed = {
-            'plain': rows,
-            'head': [_joined([r[:half], o[half:]]) for r, o in zip(rows, other)],
-            'tail': [_joined([o[:half], r[half:]]) for r, o in zip(rows, other)],
-        }
-        if graph.root.inputs[0].shape[0] is None:
-            mixed['part'] = [r[half:] for r in rows]
-        self.values = {name: dict(zip(graph.inputs, v)) for name, v in mixed.items()}
+        self.rows, self.half = len(rows[0]), len(rows[0]) // 2
+        variants = _variants(rows, self.half)
+        if graph.root.inputs[0].shape[0] is not None:
+            del variants['part']  # another number of rows than the graph takes
+        self.values = {name: dict(zip(graph.inputs, given)) for name, given in variants.items()}
 
     def reach(self, step, below) -> None:  # run what lies before `step`
         place = self.graph.steps.index(step)

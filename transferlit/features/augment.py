@@ -124,7 +124,11 @@ def augmented_batches(augment, source, view, size, start=0):
 def augmented_sample(
     augment, source, views, rng, n
 ) -> tuple:  # places and x of a few rows of one block
-    view, block = int(rng.integers(views)), int(rng.integers(-(-source.n // BLOCK))) * BLOCK
-    x = augment(source.rows(slice(block, min(block + BLOCK, source.n))), view, block)
-    places = np.arange(block, min(block + min(n, BLOCK), source.n)) + view * source.n
-    return places, tree.map_structure(lambda a: a[: len(places)], x)
+    view = int(rng.integers(views))
+    blocks = -(-source.n // BLOCK)
+    start = int(rng.integers(blocks)) * BLOCK
+    stop = min(start + BLOCK, source.n)
+    x = augment(source.rows(slice(start, stop)), view, start)
+    count = min(n, stop - start)
+    places = view * source.n + start + np.arange(count)
+    return places, tree.map_structure(lambda a: a[:count], x)

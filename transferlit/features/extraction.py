@@ -27,7 +27,7 @@ from ..backends import compile_graph, count_accelerators
 from ..backends import on_tensorflow, tf, to_numpy
 from .. import store as disk
 from ..cut import Split
-from ..data import flat, measure, refuse
+from ..data import by_input, flat, measure, refuse
 from .augment import augmented_batches
 from .intake import as_tensor, kind_of, mark_rows
 from .intake import refuse_unbatched, tensor_dtype
@@ -188,31 +188,32 @@ def choose_batch_size(cut: Split, run, source) -> int:
 
 # %% ../../nbs/features/60_extraction.ipynb #8a5409fd
 def check_inputs(cut, x, flows=False) -> None:
-    given, wanted = tree.flatten(x), cut.lower.inputs
-    if len(given) != len(wanted):
+    wanted, count = cut.lower.inputs, len(tree.flatten(x))
+    if count != len(wanted):
         refuse(
             'x must have one array for each input.',
             f'Give {", ".join(t.name for t in wanted)}.',
-            f'{len(given)} array{"s" * (len(given) != 1)}',
+            f'{count} array{"s" * (count != 1)}',
         )
-    for a, t in zip(given, wanted):
-        rows, row = tuple(a.shape[1:]), tuple(t.shape[1:])
+    for a, t in zip(by_input(x, cut.lower), wanted):
         if kind_of(a) in 'OUS' and t.dtype != 'string':
             refuse(
                 'x must hold the numbers that the model takes.',
                 'Encode text first.',
                 f'text for {t.name!r} of {t.dtype}',
             )
-        if takes(row, rows):
-            continue
-        said = f'rows of {rows} for {t.name!r} of {row}'
-        if flows and len(rows) < len(row):
-            refuse_unbatched(said)
-        refuse(
-            'Rows of x must have the shape that the model takes.',
-            'Give `x[None]` for a single row.' if takes(row, tuple(a.shape)) else 'Reshape x.',
-            said,
-        )
+        rows, row = tuple(a.shape[1:]), tuple(t.shape[1:])
+        if not takes(row, rows):
+            single = takes(row, tuple(a.shape))
+            _refuse_shape(rows, row, t.name, single, flows and len(rows) < len(row))
+
+
+def _refuse_shape(rows: tuple, row: tuple, name: str, single: bool, unbatched: bool):
+    received = f'rows of {rows} for {name!r} of {row}'
+    if unbatched:
+        refuse_unbatched(received)
+    rule = 'Rows of x must have the shape that the model takes.'
+    refuse(rule, 'Give `x[None]` for a single row.' if single else 'Reshape x.', received)
 
 # %% ../../nbs/features/60_extraction.ipynb #41cd768e
 class _Narrow:

@@ -291,14 +291,16 @@ _KINDS = 'fiub'  # numbers
 
 def _telling(features) -> set:
     "Places where a change would show: first and last rows, ends of shards, extremes of features and x."
-    n, arrays = features.n, [a for a in features.arrays if isinstance(a, disk.StoredRows)]
-    ends = {int(end) for a in arrays for end in a.ends[:8]}
-    found = {0, n - 1, *ends, *(end - 1 for end in ends)}
-    own = [np.asarray(a) if not hasattr(a, 'ends') else a for a in features.arrays]
-    given = [a for a in flat(features.source.x) if a.dtype.kind in _KINDS]
-    for array in (*own, *given):
-        found |= extreme_rows(array)
-    return {place for place in found if 0 <= place < n}
+    found = {0, features.n - 1}
+    for array in features.arrays:
+        if isinstance(array, disk.StoredRows):
+            ends = np.asarray(array.ends[:8], int)
+            found.update(ends.tolist(), (ends - 1).tolist())
+        found |= extreme_rows(array if hasattr(array, 'ends') else np.asarray(array))
+    for array in flat(features.source.x):
+        if array.dtype.kind in _KINDS:
+            found |= extreme_rows(array)
+    return {place for place in found if 0 <= place < features.n}
 
 
 def _choose(features, n, rng) -> np.ndarray:
@@ -336,9 +338,10 @@ def _some_of_stream(features, n, rng) -> tuple:
         return places, None
     near = np.isin(places, near_rows(features.arrays[0], places, rng))
     places, at = places[near], at[near]
-    telling = [place for a in features.arrays for place in extreme_rows(np.asarray(a[places]))]
-    picked = np.union1d(telling, rng.choice(len(places), min(n, len(places)), replace=False))
-    places, at = (a[picked.astype(int)] for a in (places, at))
+    chance = rng.choice(len(places), min(n, len(places)), replace=False)
+    telling = set().union(*(extreme_rows(np.asarray(a[places])) for a in features.arrays))
+    picked = np.union1d([*telling], chance).astype(int)
+    places, at = places[picked], at[picked]
     rows = tree.map_structure(lambda a: a[at], x)
     if features.augment is None:
         return places, rows

@@ -17,7 +17,7 @@ import numpy as np
 from keras import tree
 
 from ..backends import is_tensorflows, on_tensorflow, tf, to_numpy
-from ..data import flat, refuse, row_blocks
+from ..data import flat, is_table, read_table, refuse, refuse_path, row_blocks
 from .ray_dataset import Columns, is_dataset, row_marks
 from ..files import content_hash
 
@@ -33,6 +33,8 @@ def _array(value):
     if not isinstance(getattr(value, 'dtype', None), np.dtype) or not isinstance(
         getattr(value, 'shape', None), tuple
     ):
+        if is_table(value):
+            return read_table(value)
         value = value.to_numpy() if hasattr(value, 'to_numpy') else to_numpy(value)
     if not len(value.shape):
         refuse('Data must have rows.', 'Give an array with one row a sample.', repr(value))
@@ -241,6 +243,7 @@ def _flows(
 
 def source_of(x, y=None, sample_weight=None, row_ids=None):
     "The rows of `x`, whatever it is. Raises ValueError where labels are given beside a pipeline."
+    refuse_path(x)
     if is_dataset(x):
         x = Columns(x)
     if _flows(x):

@@ -168,7 +168,7 @@ def in_order(dataset):  # results come in the order of the rows
     dataset.context.enable_progress_bars = False  # ours is shown
     return dataset
 
-# %% ../../nbs/features/10_ray_dataset.ipynb #ea420d7a
+# %% ../../nbs/features/10_ray_dataset.ipynb #1a849949
 def bad_row(
     first: int,  # number of the first row of the batch
     bad: list,  # (place in the batch, what is wrong)
@@ -180,15 +180,17 @@ def bad_row(
         f" with engine='ray', on_bad_row='skip'. Received: row {first + place:,}: {why}."
     )
 
-
+# %% ../../nbs/features/10_ray_dataset.ipynb #ea420d7a
 def takes(
     row,  # a shape that is wanted
     given,  # one that comes
 ) -> bool:  # as in Keras, a last dimension of one may be there or not
-    long, short = sorted((row, given), key=len, reverse=True)
-    if len(long) == len(short) + 1 and long[-1] == 1:
+    short, long = sorted((row, given), key=len)
+    if tuple(long[len(short) :]) == (1,):
         row, given = row[: len(short)], given[: len(short)]
-    return len(row) == len(given) and all(w in (None, g) for g, w in zip(given, row))
+    if len(row) != len(given):
+        return False
+    return all(wanted in (None, size) for wanted, size in zip(row, given))
 
 
 def _wrong(array, shape, text) -> str | None:  # with one row

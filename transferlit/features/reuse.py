@@ -191,26 +191,36 @@ def _compare_begun(job, begun) -> None:
     if not explained:
         raise Unlike(f'rows that differ by up to {worst:.3g}')
 
-# %% ../../nbs/features/68_reuse.ipynb #93818c57
+# %% ../../nbs/features/68_reuse.ipynb #81991fc6
 _FEW = 8  # rows by chance that are compared before they are added to
 
 
 def _begun_rows(job, begun) -> tuple:
     "Places of some rows that are there, first, last and extreme ones among them, and their x."
-    n, rng, own = job.source.n, np.random.default_rng(), [*begun.arrays.values()][0]
-    if job.augment is None:
-        rows = min(begun.rows, n)
-        telling = () if getattr(own, 'spans', None) else extreme_rows(own[:rows])
-        some = np.unique([0, rows - 1, *telling, *rng.integers(rows, size=_FEW)])
-        places = near_rows(own, some, rng)
-        return places, job.source.rows(places)
-    view, row = divmod(begun.rows - 1, n)
+    if job.augment is not None:
+        return _last_block(job, begun.rows - 1)
+    rng = np.random.default_rng()
+    rows = min(begun.rows, job.source.n)
+    first = next(iter(begun.arrays.values()))
+    far = getattr(first, 'spans', None)  # extremes would have to be fetched
+    telling = () if far else extreme_rows(first[:rows])
+    some = np.unique([0, rows - 1, *telling, *rng.integers(rows, size=_FEW)])
+    places = near_rows(first, some, rng)
+    return places, job.source.rows(places)
+
+
+def _last_block(job, last: int) -> tuple:
+    "The same of augmented rows, which are made in blocks: the first of the block with row `last`."
+    n = job.source.n
+    view, row = divmod(last, n)
     start = row // BLOCK * BLOCK
-    x = job.augment(job.source.rows(slice(start, min(start + BLOCK, n))), view, start)
+    rows = job.source.rows(slice(start, min(start + BLOCK, n)))
+    x = job.augment(rows, view, start)
     count = min(_FEW, row - start + 1)
-    return view * n + start + np.arange(count), tree.map_structure(lambda a: a[:count], x)
+    places = view * n + start + np.arange(count)
+    return places, tree.map_structure(lambda a: a[:count], x)
 
-
+# %% ../../nbs/features/68_reuse.ipynb #93818c57
 def _begun_stream(job, begun) -> tuple:
     "The same of a pipeline: the first rows that it gives of those that are there."
     for x, beside in _peek(job.source):

@@ -104,18 +104,15 @@ def _blocks(source: Blocks, groups, rng):
     "Stretches over groups of chunks."
     held, left, room = [], source.rows, source.block + source.batch_size
     for group in groups:
-        parts, left = (
-            held + [flat(source.read(part)) for part in group],
-            left - sum(part.stop - part.start for part in group),
-        )
+        parts = held + [flat(source.read(part)) for part in group]
+        left -= sum(part.stop - part.start for part in group)
         count = sum(len(part[0]) for part in parts)
-        use = count - count % source.batch_size if left else count
+        rest = count % source.batch_size if left else 0  # of a batch: it goes into the next block
         order = (rng.permutation(count) if rng else np.arange(count)).astype('int32')
+        now, later = np.split(order, [count - rest])
         arrays = [_joined(column, room) for column in zip(*parts)]
-        held = [[a[order[use:]] for a in arrays]] if use < count else []
-        yield from _block_steps(
-            [to_tensor(a) for a in arrays], order[:use], source.batch_size, room
-        )
+        held = [[a[later] for a in arrays]] if rest else []
+        yield from _block_steps(list(map(to_tensor, arrays)), now, source.batch_size, room)
 
 
 def _block_steps(leaves, order, size, room):
