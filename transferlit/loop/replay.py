@@ -189,7 +189,7 @@ class _Launch:
         self.graph.replay()
         return self.made
 
-
+# %% ../../nbs/loop/40_replay.ipynb #93b3f940
 def _faster(run: Callable, rows, tensors: list) -> Callable:
     "A function that does the same with less of Python, where there is one."
     import torch
