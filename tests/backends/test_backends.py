@@ -410,6 +410,18 @@ def test_tensors_of_pytorch_are_read_on_every_backend():
 
 
 @elsewhere
+@pytest.mark.parametrize("x", [np.int64, np.float64, np.float32], ids=lambda kind: kind.__name__)
+def test_nothing_is_warned_of_that_keras_is_silent_about(tmp_path, x, recwarn):
+    how = {"epochs": 2, "verbose": 0}
+    known = rng.integers(0, 9, (ROWS, 12)).astype(x)
+    network().fit(known, Y, **how)
+    said = {str(w.message) for w in recwarn}
+    for cache in (True, tmp_path, tmp_path):
+        tl.fit(network(), known, Y, **how, cache=cache, validation_data=(known, Y))
+    assert {str(w.message) for w in recwarn} <= said
+
+
+@elsewhere
 def test_text_is_refused_in_words():
     with pytest.raises(ValueError, match="data are numbers.*StringLookup"):
         tl.fit(network(), np.array(["a"] * ROWS), Y, verbose=0)
