@@ -116,7 +116,7 @@ def to_tensor(a):
     "A tensor of the backend, on its device."
     if on_tensorflow():
         return tf.convert_to_tensor(a)
-    if not (isinstance(a, np.ndarray) and on_torch()):
+    if not on_torch():
         return keras.ops.convert_to_tensor(a)
     with warnings.catch_warnings():  # nothing here writes into what is mapped from a file
         warnings.filterwarnings('ignore', 'The given NumPy array is not writable')

@@ -597,16 +597,32 @@ def _has_own(x, hook: str) -> bool:
 
 # %% ../nbs/floor/70_data.ipynb #5571e8f8
 def gather(
-    pipeline: Pipeline,
+    dataset,  # anything for which `is_pipeline` holds
 ) -> tuple:  # `Arrays`, and the rows of its first batch
     "All rows of one pass, in memory."
-    batches = [keras.utils.unpack_x_y_sample_weight(batch) for batch in pipeline.batches()]
+    batches = [keras.utils.unpack_x_y_sample_weight(batch) for batch in _pass_of(dataset)]
     if not batches:
         rule, fix = 'There must be at least one row.', 'Check how the dataset was made.'
         refuse(rule, fix, 'a dataset without batches')
     parts = map(tree.lists_to_tuples, batches)
-    joined = tree.map_structure(lambda *a: None if a[0] is None else tf.concat(a, 0), *parts)
+    joined = tree.map_structure(lambda *a: None if a[0] is None else _end_to_end(a), *parts)
     return take(*joined), len(flat(batches[0])[0])
+
+
+def _pass_of(dataset) -> Iterator:
+    "The batches of one pass, on every backend."
+    if _is_endless(dataset):
+        rule, fix = 'A dataset must come to an end.', 'Use `.take(batches)`, or give it a length.'
+        refuse(rule, fix, f'an endless {type(dataset).__name__}')
+    if on_tensorflow():
+        return Pipeline(dataset).batches()
+    if not isinstance(dataset, keras.utils.PyDataset):
+        return iter(dataset)
+    return map(dataset.__getitem__, range(dataset.num_batches))
+
+
+def _end_to_end(parts: tuple):
+    return tf.concat(parts, 0) if on_tensorflow() else np.concatenate([*map(to_numpy, parts)])
 
 # %% ../nbs/floor/70_data.ipynb #271e4795
 def mark_rows(

@@ -92,8 +92,13 @@ def _describe(model, sha256: str) -> dict:
         'keras_version': keras.__version__,
         'weights': _WEIGHTS,
         'sha256': sha256,
-        'architecture': json.loads(model.to_json()),
+        'architecture': json.loads(model.to_json(), object_hook=_without_training),
     }
+
+
+def _without_training(config: dict) -> dict:
+    "A configuration without optimizer and loss, which may be of another backend, or not known there."
+    return {k: v for k, v in config.items() if k != 'compile_config' or 'class_name' not in config}
 
 
 def _card(model, weights: Path, config: dict, about: str, license: str | None) -> str:
@@ -236,7 +241,8 @@ def _make(architecture: dict, custom_objects: dict) -> keras.Model:
     "The layers, without weights. Raises ValueError where one is not known here, or would run code."
     try:
         with keras.saving.custom_object_scope(custom_objects):
-            return keras.models.model_from_json(json.dumps(architecture))
+            layers = json.loads(json.dumps(architecture), object_hook=_without_training)
+            return keras.models.model_from_json(json.dumps(layers))
     except Exception as error:  # layers raise what they like for what they were not made for
         # Keras shows the whole configuration around the sentence that says what is wrong.
         said = str(error).rpartition('Exception encountered: ')[2].partition('. ')[0]

@@ -17,7 +17,7 @@ import numpy as np
 
 from . import loop
 from .rows import Rows, free_memory
-from .data import Pipeline, gather, is_pipeline, refuse
+from .data import gather, is_pipeline, refuse
 from .tables import Table
 from .trainer import Job, check, check_rows, prepare
 
@@ -294,13 +294,17 @@ def _job(x, y, jit, more: dict) -> Job:
 # %% ../nbs/guides/40_sweep.ipynb #a65a4257
 def _in_memory(job: Job) -> Job:
     "All settings train on the same rows: those of one pass, where a dataset gives them."
+    if any(hasattr(a, '__next__') for a in (job.x, job.validation_data)):
+        rule, fix = 'All settings take the same rows.', 'Give arrays, or a dataset.'
+        refuse(rule, fix, 'a generator, which can be read only once')
     if is_pipeline(job.x):
-        rows, size = gather(Pipeline(job.x))
+        rows, size = gather(job.x)
         whole = dict(x=rows.x, y=rows.y, sample_weight=rows.sample_weight)
-        ordered = job.shuffle and not hasattr(job.x, 'cardinality')
-        job = replace(job, **whole, batch_size=job.batch_size or size, shuffle=ordered)
+        # As in `Model.fit`, others come in an order of their own.
+        mixed = job.shuffle and isinstance(job.x, keras.utils.PyDataset)
+        job = replace(job, **whole, batch_size=job.batch_size or size, shuffle=mixed)
     if is_pipeline(job.validation_data):
-        rows, size = gather(Pipeline(job.validation_data))
+        rows, size = gather(job.validation_data)
         given = rows.x, rows.y, rows.sample_weight
         job = replace(job, validation_data=given, validation_batch_size=size)
     return job

@@ -2,6 +2,7 @@
 
 On TensorFlow only the first tests run; `make test-jax` runs all of them in an environment without it.
 """
+import json
 import os
 import subprocess
 import sys
@@ -333,6 +334,38 @@ def test_models_are_shared_grafted_and_barred(tmp_path):
     assert barred.output.shape == (None, 3)
 
 
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_models_are_shared_between_backends(tmp_path, backend):
+    pytest.importorskip(backend)
+    inner = keras.Sequential([keras.Input((12,)), L.Dense(4)])
+    inner.compile("adam", "mse")
+    model = keras.Sequential([keras.Input((12,)), inner, L.Dense(3)])
+    model.compile("adam", lambda y, out: keras.ops.mean(out - y))
+    tl.share(model, tmp_path / "ours")
+    program = REFUSING + """
+import keras, transferlit as tl
+model = tl.shared(sys.argv[1])
+for one in model.layers[0], model:
+    one.compile('adam', 'mse')  # which has a class of its own on PyTorch
+tl.share(model, sys.argv[2])
+"""
+    run(program, backend, tmp_path / "ours", tmp_path / "theirs")
+    again = tl.shared(tmp_path / "theirs")
+    assert not again.compiled
+    np.testing.assert_allclose(*[keras.ops.convert_to_numpy(m(X)) for m in (again, model)], atol=1e-6)
+
+
+def test_optimizers_in_older_shared_folders_are_passed_over(tmp_path):
+    model = network()
+    path = tl.share(model, tmp_path / "s") / "config.json"
+    config = json.loads(path.read_text())
+    config["architecture"] = json.loads(model.to_json())
+    optimizer = config["architecture"]["compile_config"]["optimizer"]
+    optimizer["module"], optimizer["registered_name"] = "keras.src.backend.another.optimizers", "Another"
+    path.write_text(json.dumps(config))
+    assert not tl.shared(tmp_path / "s").compiled
+
+
 @elsewhere
 def test_what_reads_a_variable_that_trains_is_not_cached():
     other, inputs = keras.layers.Dense(6, name="other"), keras.Input((6,))
@@ -377,6 +410,18 @@ def test_tensors_of_pytorch_are_read_on_every_backend():
 
 
 @elsewhere
+@pytest.mark.parametrize("x", [np.int64, np.float64, np.float32], ids=lambda kind: kind.__name__)
+def test_nothing_is_warned_of_that_keras_is_silent_about(tmp_path, x, recwarn):
+    how = {"epochs": 2, "verbose": 0}
+    known = rng.integers(0, 9, (ROWS, 12)).astype(x)
+    network().fit(known, Y, **how)
+    said = {str(w.message) for w in recwarn}
+    for cache in (True, tmp_path, tmp_path):
+        tl.fit(network(), known, Y, **how, cache=cache, validation_data=(known, Y))
+    assert {str(w.message) for w in recwarn} <= said
+
+
+@elsewhere
 def test_text_is_refused_in_words():
     with pytest.raises(ValueError, match="data are numbers.*StringLookup"):
         tl.fit(network(), np.array(["a"] * ROWS), Y, verbose=0)
@@ -405,15 +450,45 @@ def test_models_that_name_their_batch_are_trained_as_by_keras():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+class Few(keras.utils.PyDataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, i):
+        return X[i * 16 : i * 16 + 16], Y[i * 16 : i * 16 + 16]
+
+
+class Endless(Few):
+    num_batches = None
+
+
+def loaded():
+    data = pytest.importorskip("torch").utils.data
+    return data.DataLoader([(X[i], Y[i]) for i in range(32)], batch_size=16)
+
+
+DATASETS = {"PyDataset": Few, "DataLoader": loaded}
+
+
+@pytest.mark.parametrize("kind", DATASETS)
+def test_settings_are_compared_on_the_rows_of_a_dataset(kind):
+    how = dict(over={"optimizer.learning_rate": [0.1, 0.01]}, epochs=2, shuffle=False)
+    make = DATASETS[kind]
+    ours = tl.sweep(network(), make(), **how, validation_data=make())
+    theirs = tl.sweep(network(), X[:32], Y[:32], **how, batch_size=16, validation_data=(X[:32], Y[:32]))
+    for a, b in zip(ours.to_dict(), theirs.to_dict(), strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_a_dataset_without_end_is_refused():
+    with pytest.raises(ValueError, match="come to an end.*Received: an endless Endless"):
+        tl.sweep(network(), Endless(), over={"optimizer.learning_rate": [0.1]}, validation_data=(X, Y))
+    with pytest.raises(ValueError, match="the same rows.*Received: a generator"):
+        tl.sweep(network(), iter([(X, Y)]), over={"optimizer.learning_rate": [0.1]}, validation_data=(X, Y))
+
+
 @elsewhere
 def test_a_dataset_is_trained_on_by_keras():
-    class Few(keras.utils.PyDataset):
-        def __len__(self):
-            return 2
-
-        def __getitem__(self, i):
-            return X[i * 16 : i * 16 + 16], Y[i * 16 : i * 16 + 16]
-
     with pytest.warns(UserWarning, match="datasets flow into the loop on TensorFlow"):
         assert tl.fit(network(), Few(), verbose=0).history["loss"]
 

@@ -276,6 +276,22 @@ def test_barrier_keeps_the_structure():
     assert len(tl.stop_after(several, "body")(X[:2])) == len(several(X[:2])) == 3
 
 
+@pytest.mark.parametrize("beside", [False, True], ids=["labels inside", "labels beside"])
+def test_features_validate_as_their_rows(beside):
+    def kept(model, x, y):
+        features = tl.precompute(model, x, None if beside else y, verbose=False)
+        return (features, y) if beside else features
+
+    histories = []
+    for held in (kept, lambda model, x, y: (x, y)):
+        keras.utils.set_random_seed(0)
+        model = network()
+        fit = tl.fit(model, X, Y, validation_data=held(model, X[:30], Y[:30]), epochs=2, shuffle=False, verbose=0)
+        histories.append(fit.history)
+    for name, known in histories[1].items():
+        np.testing.assert_allclose(histories[0][name], known, rtol=1e-5)
+
+
 def test_own_step_with_features_alone():
     model = network(cls=Own)
     features = tl.precompute(model, X, Y, verbose=False)

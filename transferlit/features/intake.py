@@ -259,7 +259,8 @@ def source_of(x, y=None, sample_weight=None, row_ids=None):
 # %% ../../nbs/features/25_intake.ipynb #5b700574
 def as_tensor(a, dtype):  # a tensor
     if not on_tensorflow():
-        return keras.ops.convert_to_tensor(a, dtype)
+        plain = str(a.dtype) == dtype  # JAX makes 32 bits of 64 in silence where none are asked for
+        return keras.ops.convert_to_tensor(a, None if plain else dtype)
     if dtype == tf.string:
         return tf.convert_to_tensor(_texts(a), dtype)
     return tf.cast(tf.convert_to_tensor(a), dtype)

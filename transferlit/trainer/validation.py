@@ -87,8 +87,10 @@ def given_validation(job: Job) -> tuple | None:
     data = job.validation_data
     if data is None:
         return None
-    if is_pipeline(data) or isinstance(data, Features):
+    if is_pipeline(data):
         return (data,)
+    if isinstance(data, Features):
+        return data, None, None  # its labels lie in it
     return keras.utils.unpack_x_y_sample_weight(data)
 
 # %% ../../nbs/trainer/70_validation.ipynb #54f47172
