@@ -21,13 +21,14 @@ from transferlit.weights.matching import (
     Hit,
     Mapped,
     Named,
+    known_once,
     layer_paths,
     own_variables,
     rename_all,
+    variables_of,
     word_and_number,
 )
 from .transforms import CELLS, LIBRARIES, NORMS, Recipe, layer_kind
-from ..paths import by_path
 
 # %% auto #0
 __all__ = ['library_hits', 'read_layers', 'own_epsilon', 'library_of', 'pair_layers']
@@ -63,20 +64,10 @@ class _Reading:
         self.usable = _as_linear(usable) if library == 'torch' else usable
         read = read_layers(list(usable), library, rename)
         self.names = _Names(_levels_apart(model, read))
-        self.path_of = {id(v): p for p, v in by_path(model).items()}
-        self.recipes, self.parts = _Recipes(model, library), []
-        for named in layer_paths(model):
-            for variable in own_variables(named.layer).values():
-                self.add(named, variable)
-
-    def add(self, named: Named, variable) -> None:
-        path = self.path_of.get(id(variable))
-        if path is None:
-            return
-        leaf = variable.path.rpartition('/')[2]
-        if ways := self.recipes.of(named, leaf):
-            shape = tuple(variable.shape)
-            self.parts.append(_Part(path, named, ways, shape))
+        recipes, self.parts = _Recipes(model, library), []
+        for path, named, leaf, shape in _own_parts(model):
+            if ways := recipes.of(named, leaf):
+                self.parts.append(_Part(path, named, ways, shape))
 
     def hits(self, part: _Part, bases: list) -> list:
         for recipe in part.ways:
@@ -85,13 +76,27 @@ class _Reading:
         return []
 
 # %% ../../nbs/weights/75_libraries.ipynb #64b32e09
+@known_once
+def _own_parts(model) -> list:  # of (path, layer, the variable's own name, shape)
+    path_of, found = {id(v): p for p, v in variables_of(model).items()}, []
+    for named in layer_paths(model):
+        for v in own_variables(named.layer).values():
+            if path := path_of.get(id(v)):
+                leaf = v.path.rpartition('/')[2]
+                found.append((path, named, leaf, tuple(v.shape)))
+    return found
+
+
+_picture_orders = known_once(picture_orders)
+
+
 class _Recipes:
     "What makes each variable, as far as it depends on the rest of the model."
 
     def __init__(self, model, library: str):
         self.recipe, self.before, self.after, self.depth = LIBRARIES[library], {}, {}, {}
         if library == 'torch':
-            self.before, self.after = picture_orders(model)
+            self.before, self.after = _picture_orders(model)
             for named in layer_paths(model):
                 cells = getattr(named.layer, 'cells', ())
                 self.depth |= {id(cell): i for i, cell in enumerate(cells)}

@@ -33,12 +33,14 @@ from transferlit.weights.matching import (
     hits_by_name,
     hits_by_position,
     is_renumbered,
+    known_once,
     layer_paths,
-    layers_known,
     match_stored,
+    model_known,
     rename_all,
     some,
     suggest_mapping,
+    variables_of,
     word_and_number,
 )
 from .settings import differing_settings, model_settings
@@ -70,7 +72,7 @@ from transferlit.weights.transforms import (
 )
 from .writing import ADAPTER, adapted_layers, optimizer_variables
 from ..keras_internals import adapter_scale, has_adapter_scale
-from ..paths import by_path, match
+from ..paths import match
 from ..tables import Table
 
 # %% auto #0
@@ -223,7 +225,7 @@ def choose(
     only,  # a pattern, a layer, or several of these; None for all
 ) -> dict:  # path to variable
     "The variables that are meant. Raises ValueError for a pattern that matches nothing."
-    variables = by_path(model)
+    variables = variables_of(model)
     if only is None:
         return variables
     return {p: variables[p] for p in match(as_patterns(model, only), variables)}
@@ -237,7 +239,7 @@ def _layer_patterns(model, layer) -> list:
         )
     ids = {id(v) for v in layer.weights}
     inside = {id(part) for part in layer._flatten_layers()}
-    paths = [p for p, v in by_path(model).items() if id(v) in ids]
+    paths = [p for p, v in variables_of(model).items() if id(v) in ids]
     paths += [p for p, (owner, _) in model_state(model).items() if id(owner) in inside]
     return [re.escape(p) for p in paths]
 
@@ -256,7 +258,7 @@ class _Sources:
 
     def __init__(self, model, weights: Weights, asked: Asked):
         self.model, self.weights, self.asked = model, weights, asked
-        self.variables, self.state = by_path(model), model_state(model)
+        self.variables, self.state = variables_of(model), model_state(model)
         self.library, self.rules = library_and_rules(asked.transform)
         self.settings = model_settings(model) if weights.about.get('config') else {}
         names = [*self.variables, *self.state, *self.settings]
@@ -344,6 +346,9 @@ def _check_transform(asked: Asked, variables: dict) -> None:
             raise ValueError(unknown_transform(rule))
 
 # %% ../../nbs/weights/80_planning.ipynb #85794834
+_adapted_layers = known_once(adapted_layers)
+
+
 class _Planner(_Sources):
     "The rows of a plan, and what each would write."
 
@@ -399,7 +404,7 @@ class _Planner(_Sources):
     def find_merged(self) -> dict:  # path of an adapter's variable to that of its kernel
         "Adapters that the file has no part of, while it has what they add to."
         found = {}
-        for kernel, (_, parts) in adapted_layers(self.model).items():
+        for kernel, (_, parts) in _adapted_layers(self.model).items():
             paths = [kernel, *parts]
             open_to = set(paths) <= self.wanted and not self.declared & set(paths)
             apart = any(self.hits.get(p) or self.is_elsewhere(p) for p in parts)
@@ -461,7 +466,7 @@ class _Planner(_Sources):
     def scales(self) -> list:  # of adapters whose variables come from the file
         "What the file does not say is Keras' own: the rank."
         theirs, written, rows = self.file_state, {pair.path for pair in self.pairs}, []
-        for kernel, (layer, parts) in adapted_layers(self.model).items():
+        for kernel, (layer, parts) in _adapted_layers(self.model).items():
             path, file = (
                 f'{name.rpartition("/")[0]}/{SCALE}'.lstrip('/')
                 for name in (kernel, self.files.get(parts[0], kernel))
@@ -698,13 +703,23 @@ def _layer(row: dict) -> str:
 def propose(planner: _Planner) -> list:  # one line, or none
     missing = _missing(planner)
     trials = (_Trial(planner, *one) for one in _candidates(planner)) if missing else ()
-    found = [trial for trial in trials if trial.is_better()] or [*_by_position(planner)]
+    found = _found_by(trials) or [*_by_position(planner)]
     if not found:
         return _say_position(planner)
     best = min(found, key=_Trial.cost)
     count = len(missing) - best.left
     what = 'everything that is' if not best.left else f'{count} of {len(missing)} that are'
     return [f'{best.words} would find {what} missing{best.caution()}.']
+
+
+def _found_by(trials: Iterable) -> list:  # up to the first that nothing can be better than
+    found = []
+    for trial in trials:
+        if trial.is_better():
+            found.append(trial)
+            if trial.cost() == (0, 0):
+                break
+    return found
 
 
 def _missing(planner) -> dict:  # path to row
@@ -951,7 +966,7 @@ def make_plan(
 ) -> Made:
     "Raises ValueError for a mistaken argument; what does not fit is a problem of the plan."
     asked.check()
-    with layers_known(model):
+    with model_known(model):
         planner = _Planner(model, weights, asked)
         problems = find_problems(planner)
         if problems:

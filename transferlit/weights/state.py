@@ -20,6 +20,7 @@ from transferlit.weights.matching import (
     align_names,
     apply_rules,
     is_renumbered,
+    known_once,
     layer_paths,
     rules_of,
 )
@@ -73,6 +74,7 @@ def _plain(word):
     return int(word) if isinstance(word, (int, np.integer)) else str(word)
 
 # %% ../../nbs/weights/40_state.ipynb #caa2db0e
+@known_once
 def model_state(
     model: keras.Model,  # any built model
 ) -> dict:  # `words/vocabulary` to (layer, value)

@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import zipfile
+from collections.abc import Iterable
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -260,7 +261,7 @@ def optimizer_variables(
     if optimizer is None:
         return {}
     path = {id(v): p for p, v in by_path(model).items()}
-    owners = [v for v in optimizer._trainable_variables if id(v) in path]
+    owners = _by_flat_name(v for v in optimizer._trainable_variables if id(v) in path)
     held = _held(optimizer, [path.get(id(v)) for v in optimizer._trainable_variables])
     found = {}
     for v in optimizer.variables:
@@ -271,15 +272,22 @@ def optimizer_variables(
     return found
 
 # %% ../../nbs/weights/10_writing.ipynb #df714352
-def _owners(slot, owners: list) -> list:  # pairs of a variable of the model and a slot's name
+def _by_flat_name(variables: Iterable) -> dict:  # `hidden1_kernel` to variables
+    found = {}
+    for v in variables:
+        found.setdefault(v.path.replace('/', '_'), []).append(v)
+    return found
+
+
+def _owners(slot, owners: dict) -> list:  # pairs of a variable of the model and a slot's name
     "Whose slot it may be: the variables with the longest name that it begins with."
-    name, fitting = slot.path.rpartition('/')[2], {}
-    for v in owners:
-        flat = v.path.replace('/', '_')
-        if name.startswith(f'{flat}_') and tuple(slot.shape) == tuple(v.shape):
-            fitting.setdefault(flat, []).append(v)
-    longest = max(fitting, key=len, default='')
-    return [(v, name[len(longest) + 1 :]) for v in fitting.get(longest, ())]
+    begin, name = slot.path.rpartition('/')[2], ''
+    while '_' in begin:
+        begin, _, last = begin.rpartition('_')
+        name = f'{last}_{name}' if name else last
+        if found := [v for v in owners.get(begin, ()) if tuple(v.shape) == tuple(slot.shape)]:
+            return [(v, name) for v in found]
+    return []
 
 # %% ../../nbs/weights/10_writing.ipynb #8b6a3c7c
 def _held(optimizer, paths: list) -> dict:  # id of a variable to its name
