@@ -27,7 +27,7 @@ from ..paths import by_path, match
 __all__ = ['RENAMES', 'RENUMBER', 'variables_of', 'Mapped', 'rules_of', 'is_renumbered', 'apply_rules', 'rename_all', 'some',
            'match_stored', 'choose_stored', 'Named', 'model_known', 'known_once', 'layer_paths', 'own_variables',
            'is_auto_named', 'align', 'align_names', 'Hit', 'hits_by_name', 'read_names', 'has_order',
-           'hits_by_position', 'file_order', 'word_and_number', 'suggest_mapping']
+           'hits_by_position', 'file_order', 'word_and_number', 'suggest_mapping', 'pair_by_numbers']
 
 # %% ../../nbs/weights/20_matching.ipynb #7556fbbb
 RENAMES = {
@@ -211,7 +211,7 @@ def model_known(model):
     finally:
         _known.pop(id(model), None)
 
-
+# %% ../../nbs/weights/20_matching.ipynb #219b5d2b
 def known_once(find):
     "What depends on the model alone is found once for a plan; nobody may change it."
 
@@ -760,9 +760,13 @@ def file_order(weights: Weights) -> dict:  # name to (where it can be compared, 
 
 
 def word_and_number(steps: Iterable) -> tuple:  # `('block', 'conv'), (2, 1)` of `block2/conv_1`
+    "Numbers within a step count as well: `('block#_conv',), (2, 1)` of `block2_conv1`."
     parts = [re.fullmatch(r'(.*?)_?(\d*)', step) for step in steps]
-    words = tuple(part[1] for part in parts)
-    return words, tuple(int(part[2] or -1) for part in parts)
+    words, numbers = [], []
+    for part in parts:
+        words.append(re.sub(r'\d+', '#', part[1]))
+        numbers += [*map(int, re.findall(r'\d+', part[1])), int(part[2] or -1)]
+    return tuple(words), tuple(numbers)
 
 
 def _no_order(weights: Weights) -> str:
@@ -901,13 +905,15 @@ def suggest_mapping(
     left: dict,  # name in the file to `Stored`: what is not used
     partly: Iterable = (),  # layers of model and file of which something has been found already
 ) -> dict:  # name in the file to path; whole layers only, or nothing
+    "By the layer's own name, by shapes, or by numbers where several fit."
     groups, wanted = _LeftGroups(partly), {}
     for name, w in left.items():
         groups.put(name, tuple(w.shape))
     for path, shape in missing.items():
         layer, _, leaf = path.rpartition('/')
         wanted.setdefault(layer, {})[path] = _kind(leaf), tuple(shape)
-    chosen = [groups.only(layer, parts) for layer, parts in wanted.items()]
+    chosen = {layer: groups.only(layer, parts) for layer, parts in wanted.items()}
+    chosen = [*filter(None, chosen.values()), *groups.numbered(wanted, chosen)]
     every = Counter(name for pairs in chosen for name in pairs)
     found = {}
     for pairs in chosen:
@@ -920,7 +926,7 @@ class _LeftGroups:
     "What is left of a file, layer by layer."
 
     def __init__(self, partly: Iterable):
-        self.partly, self.layers, self.called = set(partly), {}, {}
+        self.partly, self.layers, self.called, self.known = set(partly), {}, {}, {}
 
     def put(self, name: str, shape: tuple) -> None:
         layer, kind = _layer_and_kind(name)
@@ -938,6 +944,31 @@ class _LeftGroups:
             free = (at for at in self.layers if at not in self.partly)
             found = self.fitting(parts, free)
         return found[0] if len(found) == 1 else {}
+
+    def numbered(self, wanted: dict, chosen: dict) -> Iterable:  # file's names to paths, by layer
+        "What several layers fit, by their numbers."
+        alike, used = {}, {name for pairs in chosen.values() for name in pairs}
+        free = [
+            at
+            for at, group in self.layers.items()
+            if at not in self.partly and group[0][0] not in used
+        ]
+        for layer, parts in wanted.items():
+            if not chosen[layer] and layer not in self.partly:
+                alike.setdefault(tuple(self.all_fitting(parts, free)), []).append(layer)
+        for places, layers in alike.items():
+            pairs = pair_by_numbers(places, layers) if len(places) == len(layers) else {}
+            for at, layer in pairs.items():
+                yield _pairs(wanted[layer], self.layers[at])
+
+    def all_fitting(self, parts: dict, places: Iterable) -> Iterable:
+        wanted = str(list(parts.values()))
+        for at in places:
+            key = wanted, str([kind for _, *kind in self.layers[at]])
+            if key not in self.known:
+                self.known[key] = len(_pairs(parts, self.layers[at])) == len(self.layers[at])
+            if self.known[key]:
+                yield at
 
     def fitting(self, parts: dict, places: Iterable) -> list:  # two at most
         found = []
@@ -958,4 +989,36 @@ def _pairs(parts: dict, group: list) -> dict:  # file's name to path; nothing wh
         if len(fits) != 1 or fits[0] in found:
             return {}
         found[fits[0]] = path
+    return found
+
+# %% ../../nbs/weights/20_matching.ipynb #c6253a35
+def pair_by_numbers(
+    places: Iterable,  # names of layers in a file
+    owners: Iterable,  # as many of a model, in its order
+) -> dict:  # of the first to the second; nothing where numbers do not tell
+    "Names of the same words by their numbers; several words by how many have them."
+    theirs, mine = _by_count(places), _by_count(owners)
+    if set(theirs) != set(mine) or not all(map(_is_in_order, mine.values())):
+        return {}  # or later layers come first
+    found = {}
+    for count, ours in mine.items():
+        pairs = zip(sorted(theirs[count]), sorted(ours))
+        found |= {theirs[count][a]: ours[b] for a, b in pairs}
+    return found
+
+
+def _is_in_order(numbered: dict) -> bool:
+    return list(numbered) == sorted(numbered)
+
+# %% ../../nbs/weights/20_matching.ipynb #c13c1d70
+def _by_count(names) -> dict:  # how many to their numbers to the name
+    "Nothing where two words have as many."
+    words, found = {}, {}
+    for name in names:
+        word, numbers = word_and_number(name.split('/'))
+        words.setdefault(word, {})[numbers] = name
+    for numbered in words.values():
+        if len(numbered) in found:
+            return {}
+        found[len(numbered)] = numbered
     return found

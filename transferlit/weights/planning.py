@@ -60,6 +60,7 @@ from transferlit.weights.libraries import (
     library_hits,
     library_of,
     own_epsilon,
+    own_padding,
     pair_layers,
     read_layers,
 )
@@ -394,9 +395,9 @@ class _Planner(_Sources):
         if shape != tuple(variable.shape):
             if self.asked.mismatched == 'fresh':
                 return 'fresh', None, f"the file has {shape}, mismatched='fresh'"
-            return 'shape differs', hit, f'the file has {shape}'
+            return 'shape differs', hit, f'the file has {shape}' + _quantized(hit, dtype)
         if not is_castable(hit.stored.dtype, dtype):
-            return 'dtype differs', hit, f'the file has {hit.stored.dtype}'
+            return 'dtype differs', hit, f'the file has {hit.stored.dtype}' + _quantized(hit, dtype)
         cast = '' if str(hit.stored.dtype) == dtype else f'cast from {hit.stored.dtype}'
         adapter = 'adapter' if ADAPTER.fullmatch(hit.name) else ''
         return 'restored', hit, '; '.join(filter(None, (hit.why, adapter, cast)))
@@ -467,6 +468,8 @@ class _Planner(_Sources):
         "What the file does not say is Keras' own: the rank."
         theirs, written, rows = self.file_state, {pair.path for pair in self.pairs}, []
         for kernel, (layer, parts) in _adapted_layers(self.model).items():
+            if self.library:
+                continue  # which says it elsewhere, or nowhere
             path, file = (
                 f'{name.rpartition("/")[0]}/{SCALE}'.lstrip('/')
                 for name in (kernel, self.files.get(parts[0], kernel))
@@ -482,6 +485,15 @@ def _scale_row(path: str, layer, scale) -> StateRow:
         return StateRow(path, f'restored: {scale}', layer, scale)
     why = f'kept: the file has {scale}, and adapters have a scale since Keras 3.10'
     return StateRow(path, why, layer)
+
+
+def _quantized(hit: Hit, dtype: str) -> str:  # which side is; nothing where neither is
+    sides = [str(one) in ('int8', 'uint8') for one in (hit.stored.dtype, dtype)]
+    if sides == [True, False]:
+        return ', quantized: call `layer.quantize(mode)` before it is restored'
+    return (
+        ', and this layer is quantized: restore before `quantize`' if sides == [False, True] else ''
+    )
 
 
 def _row(path: str, variable, status: str, hit: Hit | None, why: str) -> dict:
@@ -549,19 +561,27 @@ def state_rows(planner: _Planner) -> list:
         why = 'kept: declared by fresh=' if declared else row.why
         place = dict(path=None, file=row.path) if row.lost else dict(path=row.path, file=None)
         found.append(place | dict(status=row.kind, shape=None, dtype='', why=why))
-    return found + _epsilon_rows(planner)
+    return found + _library_rows(planner)
 
 
-def _epsilon_rows(planner: _Planner) -> list:
-    "A normalization left as Keras has it, whose values come from where another number is usual."
+def _library_rows(planner: _Planner) -> list:
+    "Layers left as Keras has them, whose values come from where something else is usual."
     restored, found = {row['path'].rpartition('/')[0] for row in _restored(planner)}, []
     for named in layer_paths(planner.model) if planner.library else ():
-        epsilon = own_epsilon(planner.library, named.layer)
-        if epsilon and named.path in restored:
-            place = dict(path=f'{named.path}/epsilon', file=None)
-            why = f'0.001 here; {planner.library} has {epsilon:g} unless told'
-            found.append(place | dict(status='setting', shape=None, dtype='', why=why))
+        for setting, why in _usual(planner.library, named.layer):
+            if why and named.path in restored:
+                place = dict(path=f'{named.path}/{setting}', file=None)
+                found.append(place | dict(status='setting', shape=None, dtype='', why=why))
     return found
+
+# %% ../../nbs/weights/80_planning.ipynb #f2af476e
+def _usual(library: str, layer) -> Iterable:  # pairs of a setting and what is usual there
+    epsilon = own_epsilon(library, layer)
+    yield 'epsilon', f'0.001 here; {library} has {epsilon:g} unless told' if epsilon else ''
+    yield 'padding', own_padding(library, layer)
+    if getattr(layer, 'lora_enabled', False):
+        why = f'{adapter_scale(layer)} for a rank of {layer.lora_rank} here; the file does not say'
+        yield SCALE, why
 
 
 def _restored(planner: _Planner) -> list:  # rows of the model's own variables
@@ -674,7 +694,7 @@ def _turned(planner) -> list:
 
 # %% ../../nbs/weights/80_planning.ipynb #b85ebbcd
 _PART = re.compile(  # what a layer computes with beside its kernel
-    r'(.*)[/.](?:bias(?:es)?|b|beta|gamma|offset|bias_[kv]|\w+_scale'
+    r'(.*)[/.](?:bias(?:es)?|b|beta|gamma|offset|bias_[kv]|\w+_scale|lora_\w+(?:[/.]\w+)*'
     r'|(?:weight|bias)_[ih][hr]_l\d+(?:_reverse)?)'
 )
 
@@ -683,17 +703,22 @@ def _left_behind(planner) -> list:
     sides = *planner.plain.values(), *planner.hits.values()
     hits = [hit for hits in sides for hit in hits]
     matched = {name for hit in hits for name in (hit.name, *hit.also)}
-    partly = {_layer(row) for row in planner.rows if row['status'] != 'restored'}
+    partly = {_layer(row) for row in planner.rows if row['status'] not in ('restored', 'merged')}
     whole = [row for row in _restored(planner) if _layer(row) not in partly]
     read = {name for row in whole for name in row['file'].split(' + ')}
     scopes = {re.split('[/.](?=[^/.]*$)', name)[0] for name in read}
+    scopes |= {re.sub('[/.]base_layer$', '', scope) for scope in scopes}
     parts = {n: _PART.fullmatch(n) for n in planner.usable if n not in matched}
     return [
-        f'{name}: the model has no place for this part of a layer that is restored: build the'
-        f' layer with it, or say skip={re.escape(name)!r}.'
+        f'{name}: the model has no place for this part of a layer that is restored:'
+        f' {_how_to_hold(name)}, or say skip={re.escape(name)!r}.'
         for name, part in parts.items()
         if part and part[1] in scopes
     ]
+
+
+def _how_to_hold(name: str) -> str:
+    return 'call its `enable_lora(rank)`' if 'lora_' in name else 'build the layer with it'
 
 
 def _layer(row: dict) -> str:
@@ -705,7 +730,7 @@ def propose(planner: _Planner) -> list:  # one line, or none
     trials = (_Trial(planner, *one) for one in _candidates(planner)) if missing else ()
     found = _found_by(trials) or [*_by_position(planner)]
     if not found:
-        return _say_position(planner)
+        return _say_position(planner) + _say_library(planner)
     best = min(found, key=_Trial.cost)
     count = len(missing) - best.left
     what = 'everything that is' if not best.left else f'{count} of {len(missing)} that are'
@@ -721,11 +746,25 @@ def _found_by(trials: Iterable) -> list:  # up to the first that nothing can be 
                 break
     return found
 
-
+# %% ../../nbs/weights/80_planning.ipynb #d156ac8b
 def _missing(planner) -> dict:  # path to row
     return {row['path']: row for row in planner.rows if row['status'] == 'missing'}
 
 
+def _say_library(planner) -> list:
+    "Where names show a library, and which layer is which nobody can tell."
+    library = None if planner.asked.transform else library_of(list(planner.usable))
+    if not library or planner.asked.by != 'name' or not _missing(planner):
+        return []
+    theirs = dict.fromkeys(n.rpartition('/')[0] for n in read_layers(list(planner.usable), library))
+    mine = dict.fromkeys(p.rpartition('/')[0] for p in _missing(planner))
+    return [
+        f'The names are those of {library}, and nothing tells which layer is which: say'
+        f' transform={library!r} and rename={{...}}, from layers of the file ({some(theirs)}) to'
+        f' those of the model ({some(mine)}).'
+    ]
+
+# %% ../../nbs/weights/80_planning.ipynb #19c0fbb4
 def _say_position(planner) -> list:
     used = used_names(planner)
     nameless = any(w.positional for n, w in planner.usable.items() if n not in used)
@@ -875,10 +914,10 @@ def _caution(added: list, moved: list) -> str:
     "Where names alone do not tell, what does."
     if any(isinstance(rule, Mapping) for rule in added):
         return ', told by shapes alone: see that the layers are the same'
+    if 'scope' not in added:
+        return ''
     scopes = dict.fromkeys(map(_outermost, moved))
-    if 'scope' in added and len(scopes) > 1:
-        return ', where ' + ', '.join(scopes)
-    return ''
+    return ', where ' + ', '.join(scopes) if len(scopes) > 1 else ''
 
 
 def _outermost(layer: _Layer) -> str:
