@@ -201,6 +201,8 @@ def _put(file, path: str, array) -> None:
 
 # %% ../../nbs/weights/10_writing.ipynb #ae73795a
 def _write_keras(model, path, chosen, state) -> Path:
+    for layer in model._flatten_layers():
+        _check_words(layer)
     names = _without_adapters(model, chosen)
     return replace_file(path, partial(_put_keras, model, chosen), names)
 
@@ -222,6 +224,28 @@ def _put_keras(model, chosen, part) -> None:
 def _copy_member(archive: zipfile.ZipFile, to: Path) -> None:
     with archive.open(to.name) as source, open(to, 'wb') as target:
         shutil.copyfileobj(source, target, 1 << 20)
+
+# %% ../../nbs/weights/10_writing.ipynb #5ede9927
+def _check_words(layer) -> None:
+    "Raises ValueError for words that Keras would not find again in its own file."
+    inner = getattr(layer, '_lookup_layer', layer)
+    if not hasattr(inner, 'input_vocabulary'):
+        return
+    words = [str(word) for word in inner.get_vocabulary(include_special_tokens=False)]
+    given, why = inner.get_config()['vocabulary'], ''
+    if given is None and (re.search('[\r\n]', ''.join(words)) or words[-1:] == ['']):
+        why = 'with a line break in a word, or an empty word at the end'
+    elif isinstance(given, (list, tuple)) and _texts(given)[len(given) - len(words) :] != words:
+        why = 'with other words than it was made with'
+    if why:
+        raise ValueError(
+            'A `.keras` file keeps words line by line, and of a layer that was made with words'
+            f' only these. Save as `.safetensors`. Received: {layer.name!r}, {why}.'
+        )
+
+
+def _texts(words: Iterable) -> list:
+    return [word.decode() if isinstance(word, bytes) else str(word) for word in words]
 
 # %% ../../nbs/weights/10_writing.ipynb #d05bc77f
 def _write_safetensors(model, path, chosen, state) -> Path:
