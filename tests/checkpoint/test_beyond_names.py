@@ -146,6 +146,42 @@ def test_an_empty_word_of_a_column_is_a_word(tmp_path):
     assert tl.plan(model, tmp_path / "theirs.keras").of("state")
 
 
+@pytest.mark.parametrize("given, words, ok", [
+    (None, ["p", "q r", "s"], True), (None, ["p", "q\nr", "s"], False), (None, ["p", "q\r"], False), (None, ["", "p"], True), (None, ["p", ""], False),
+    (["p", "q"], ["p", "q"], True), (["[UNK]", "p"], ["p"], True), (["p"], ["q", "r"], False)])
+def test_words_that_keras_would_not_find_again_are_not_saved(tmp_path, given, words, ok):
+    """Its file has a line for each, and of a layer that was made with words only those."""
+    def make(words):
+        layer, x = L.StringLookup(vocabulary=given, name="words"), keras.Input((1,), dtype="string")
+        if words != given:
+            layer.set_vocabulary(words)
+        return keras.Model(x, layer(x))
+
+    saved, model, x = make(words), make(["other"]), tf.constant([[word] for word in words])
+    for path in (tmp_path / "m.safetensors", tmp_path / "m.keras"):
+        if not ok and path.suffix == ".keras":
+            with pytest.raises(ValueError, match="Save as `.safetensors`"):
+                tl.save(saved, path)
+            assert not path.exists()
+            continue
+        tl.restore(model, tl.save(saved, path))
+        np.testing.assert_array_equal(model(x), saved(x))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("mode", ["int", "one_hot"])
+def test_edges_go_into_a_layer_that_has_none_yet(tmp_path, suffix, mode):
+    make = lambda: keras.Sequential([keras.Input((1,)), L.Discretization(num_bins=4, output_mode=mode, name="bins"), L.Dense(2, name="d")])  # noqa: E731
+    saved, model, x = make(), make(), np.linspace(-2, 2, 9).reshape(-1, 1)
+    saved.layers[0].adapt(np.random.default_rng(0).normal(size=(99, 1)))
+    path = tl.save(saved, tmp_path / f"m{suffix}")
+    if suffix in (".weights.h5", ".ckpt"):
+        assert "bins/bin_boundaries: kept" in tl.plan(model, path).problems[0]
+        return
+    tl.restore(model, path)
+    np.testing.assert_allclose(model(x), saved(x))
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_words_and_their_weights(tmp_path, suffix):
     saved, model, text = worded(["p q r", "p", "q q"]), worded(["r q p", "r", "r p"]), tf.constant([["p q"], ["r r p"]])

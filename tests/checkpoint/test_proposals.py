@@ -200,3 +200,46 @@ def test_layers_that_keras_1_numbered_are_aligned(tmp_path):
     tl.restore(model, tmp_path / "m.h5", rename="renumber")
     for mine, theirs in zip(model.get_weights(), saved.get_weights()):
         np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("names", [("W{0}", "b{0}"), ("layer{0}/w", "layer{0}/b"), ("net/fc_{0}/weights", "net/fc_{0}/biases")])
+@pytest.mark.parametrize("first", [0, 9])
+def test_layers_of_equal_shapes_are_paired_by_their_numbers(tmp_path, names, first):
+    saved, model, arrays = line("a", "b", "c"), line("d1", "d2", "d3"), {}
+    for i, layer in enumerate(saved.layers):
+        for name, v in zip(names, layer.weights):
+            v.assign(np.random.default_rng(i).normal(size=v.shape))
+            arrays[name.format(first + i)] = v.numpy()
+    np.savez(tmp_path / "m.npz", **dict(sorted(arrays.items())))  # an order of names, not of layers
+    more, words = proposal(tl.plan(model, tmp_path / "m.npz"))
+    assert "told by shapes alone" in words
+    tl.restore(model, tmp_path / "m.npz", **more)
+    for mine, theirs in zip(model.weights, saved.weights):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("names", [("w_a", "b_a"), ("arr_0", "arr_1")])
+def test_names_without_steps_have_a_plan(tmp_path, names):
+    np.savez(tmp_path / "m.npz", **dict(zip(names, (np.ones((4, 4)), np.ones(4)))))
+    assert not tl.plan(line("d"), tmp_path / "m.npz").ok
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_what_is_quantized_on_one_side_is_said(tmp_path, mode):
+    plain, rounded = line("d"), line("d")
+    rounded.layers[0].quantize(mode)
+    for saved, model, words in [(rounded, plain, "call `layer.quantize(mode)` before"), (plain, rounded, "restore before `quantize`")]:
+        assert words in tl.plan(model, tl.save(saved, tmp_path / "m.keras")).problems[0]
+
+
+def test_a_plan_asks_its_model_once(tmp_path, monkeypatch):
+    """However many proposals are tried; the next plan sees what has changed since."""
+    from transferlit.weights import matching
+
+    asked, original = [], matching.own_variables
+    monkeypatch.setattr(matching, "own_variables", lambda layer: asked.append(layer) or original(layer))
+    model, path = line("a", "b"), tl.save(line("x", "y"), tmp_path / "m.safetensors")
+    assert not tl.plan(model, path).ok
+    assert len(asked) <= 4 * 3  # of four questions, for the model and its two layers
+    model.layers[0].enable_lora(2)
+    assert len(tl.plan(model, path).of("missing")) == 6

@@ -1,5 +1,6 @@
 """Layers of PyTorch, Flax and cuDNN compute in Keras what they computed there; transforms by name do what they say."""
 import os
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -209,8 +210,9 @@ def test_what_stands_before_every_name_is_proposed_to_go(tmp_path):
     assert "transform='torch', rename='scope' would find everything that is missing." in tl.plan(model, tmp_path / "m.safetensors").problems
     plan = tl.plan(model, tmp_path / "m.safetensors", transform="torch", rename="scope")
     assert plan.ok and [row["why"] for row in plan.of("setting")] == ["0.001 here; torch has 1e-05 unless told"]
+    assert tl.plan(model, tmp_path / "m.safetensors", transform="torch", rename=(r"^module\.", "")).ok
     with pytest.raises(ValueError, match="at least one name"):
-        tl.plan(model, tmp_path / "m.safetensors", transform="torch", rename=(r"module\.", ""))
+        tl.plan(model, tmp_path / "m.safetensors", transform="torch", rename=(r"^network\.", ""))
 
 
 def test_a_library_with_exceptions(tmp_path):
@@ -389,3 +391,164 @@ def test_a_kernel_of_colours_sees_grey(tmp_path):
     grey = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype("float32")
     tl.restore(model, tl.save(saved, tmp_path / "m.safetensors"), transform={"c/kernel": "sum_channels"})
     np.testing.assert_allclose(model(grey), saved(np.repeat(grey, 3, -1)), atol=1e-5)
+
+
+NET = {"conv1": 4, "bn1": 4, **{f"layer{l}.{b}.{part}{n}": 4 * l for l in (1, 2) for b in (0, 1) for n in (1, 2) for part in ("conv", "bn")},
+       "layer2.0.downsample.0": 8, "layer2.0.downsample.1": 8, "fc": 3}
+
+
+def residual_net(name):
+    """The layers of `NET` in Keras, called in their order, named by `name` or by Keras."""
+    x, before = keras.Input((8, 8, 3)), None
+
+    def pair(h, size, conv, norm, kernel=3, strides=1):
+        return L.BatchNormalization(epsilon=1e-5, name=name(norm))(L.Conv2D(size, kernel, strides, "same", use_bias=False, name=name(conv))(h))
+
+    h = pair(x, 4, "conv1", "bn1")
+    for at, size in {"layer1.0": 4, "layer1.1": 4, "layer2.0": 8, "layer2.1": 8}.items():
+        side = pair(h, size, f"{at}.downsample.0", f"{at}.downsample.1", 1) if h.shape[-1] != size else h
+        h = L.Add()([side, pair(pair(h, size, f"{at}.conv1", f"{at}.bn1"), size, f"{at}.conv2", f"{at}.bn2")])
+    return keras.Model(x, L.Dense(3, name=name("fc"))(L.GlobalAveragePooling2D()(h)))
+
+
+def net_file(path):
+    "Arrays as PyTorch names and lays them."
+    twin, random = residual_net(lambda n: n.replace(".", "_")), np.random.default_rng(0)
+    for v in twin.weights:
+        v.assign(random.uniform(0.5, 1.5, v.shape))
+    names = {"kernel": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+    arrays = {}
+    for layer in NET:
+        for v in twin.get_layer(layer.replace(".", "_")).weights:
+            a = np.moveaxis(np.asarray(v), (-1, -2), (0, 1)) if v.name == "kernel" else np.asarray(v)
+            arrays[f"{layer}.{names.get(v.name, v.name)}"] = np.ascontiguousarray(a)
+    save_file(arrays, path)
+    return twin
+
+
+def as_applications(name):
+    "`layer2.0.downsample.1` as Keras' own residual nets call it."
+    if found := re.fullmatch(r"layer(\d)\.(\d)\.(?:(conv|bn)(\d)|downsample\.(\d))", name):
+        kind = found[3] or ("conv", "bn")[int(found[5])]
+        return f"conv{int(found[1]) + 1}_block{int(found[2]) + 1}_{found[4] or 0}_{kind}"
+    return {"fc": "predictions"}.get(name, f"stem_{name}")
+
+
+@pytest.mark.parametrize("name", [as_applications, lambda name: None])
+def test_normalizations_are_told_by_the_layers_before_them(tmp_path, name):
+    """All are alike in their shapes; what is proposed is right."""
+    twin, model, x = net_file(tmp_path / "m.safetensors"), residual_net(name), np.random.default_rng(1).normal(size=(2, 8, 8, 3))
+    said = re.match(r"(transform='torch', rename=.*) would find everything that is missing", tl.plan(model, tmp_path / "m.safetensors").problems[-1])
+    tl.restore(model, tmp_path / "m.safetensors", **eval(f"dict({said[1]})"))
+    np.testing.assert_allclose(model(x), twin(x), rtol=1e-4)
+
+
+@pytest.mark.parametrize("rename", [
+    {"one.weight": "a/kernel", "one.bias": "a/bias", "two": "b"}, lambda name: name.replace("one.", "a.").replace("two.", "b."),
+    [(r"^one\.", "a."), ("^two/", "b/")], lambda name: name.replace("one", "a").replace("two", "b").replace("weight", "kernel")])
+def test_names_of_pytorch_are_renamed_as_they_stand_or_as_they_are_read(tmp_path, rename):
+    """With dots or slashes, to a layer or to a variable of the model: square kernels are turned in any case."""
+    arrays = {f"{name}.{end}": np.arange(9.0, dtype="float32").reshape(3, 3)[: 3 if end == "weight" else 1].squeeze() + i for i, name in enumerate(("one", "two")) for end in ("weight", "bias")}
+    save_file(arrays, tmp_path / "m.safetensors")
+    model = dense(3, "a", "b")
+    tl.restore(model, tmp_path / "m.safetensors", transform="torch", rename=rename)
+    for layer, name in zip(model.layers, ("one", "two")):
+        np.testing.assert_array_equal(layer.kernel, arrays[f"{name}.weight"].T)
+        np.testing.assert_array_equal(layer.bias, arrays[f"{name}.bias"])
+
+
+def test_a_library_is_named_where_nothing_tells_its_layers_apart(tmp_path):
+    save_file({f"{name}.{end}": np.ones((3, 3)[: 2 - (end == "bias")], "float32") for name in ("mean", "spread") for end in ("weight", "bias")}, tmp_path / "m.safetensors")
+    said = tl.plan(dense(3, "a", "b"), tmp_path / "m.safetensors").problems[-1]
+    assert "transform='torch' and rename=" in said and "(mean, spread)" in said and "(a, b)" in said
+
+
+@pytest.mark.parametrize("part", ["lora_A", "lora_A.weight", "lora_B.default.weight"])
+def test_an_adapter_of_pytorch_is_not_dropped(tmp_path, part):
+    arrays = {"fc.weight": np.ones((3, 3), "float32"), "fc.bias": np.ones(3, "float32"), f"fc.{part}": np.ones((2, 3), "float32")}
+    save_file(arrays, tmp_path / "m.safetensors")
+    problems = tl.plan(dense(3, "fc"), tmp_path / "m.safetensors", transform="torch").problems
+    assert len(problems) == 1 and problems[0].startswith(f"fc.{part}: the model has no place")
+
+
+def test_a_tree_of_flax_without_its_collection(tmp_path):
+    """As `flatten_dict(params)` gives it; a layer of Keras with a variable of that name is none."""
+    arrays = {"Dense_0/kernel": np.eye(3), "Dense_0/bias": np.ones(3), "LayerNorm_0/scale": np.full(3, 2.0), "LayerNorm_0/bias": np.zeros(3)}
+    np.savez(tmp_path / "m.npz", **arrays)
+    model = keras.Sequential([keras.Input((3,)), L.Dense(3, name="Dense_0"), L.LayerNormalization(name="LayerNorm_0")])
+    assert "transform='flax' would find everything that is missing." in tl.plan(model, tmp_path / "m.npz").problems
+    np.savez(tmp_path / "n.npz", **arrays, **{"norm/gamma": np.ones(3)})
+    assert "flax" not in str(tl.plan(model, tmp_path / "n.npz").problems)
+
+
+@pytest.mark.parametrize("padding, strides, said", [("same", 2, ["padding"]), ("same", 1, []), ("valid", 2, [])])
+def test_a_padding_that_pytorch_does_not_have_is_said(tmp_path, padding, strides, said):
+    save_file({"c.weight": np.ones((2, 3, 3, 3), "float32"), "c.bias": np.ones(2, "float32")}, tmp_path / "m.safetensors")
+    model = keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(2, 3, strides, padding, name="c")])
+    plan = tl.plan(model, tmp_path / "m.safetensors", transform="torch")
+    assert plan.ok and [row["path"].rpartition("/")[2] for row in plan.of("setting")] == said
+
+
+ADAPTERS = {"peft": ("base_model.model.", "base_layer.", "lora_A.default.weight", "lora_B.default.weight"), "loralib": ("", "", "lora_A", "lora_B"),
+            "kohya": ("", "", "lora_down.weight", "lora_up.weight")}
+LIKE = {"dense": (L.Dense, (6,), (4,)), "conv": (L.Conv2D, (5, 5, 6), (4, 3))}
+
+
+@pytest.mark.parametrize("style", ADAPTERS)
+@pytest.mark.parametrize("kind", LIKE)
+def test_an_adapter_of_another_library_is_added_or_refused(tmp_path, style, kind):
+    """Whole, alone, and into a layer that has no place for it, where nothing of it is lost without a word."""
+    make, shape, sizes = LIKE[kind]
+    build = lambda: keras.Sequential([keras.Input(shape), make(*sizes, name="fc"), make(*sizes, name="out")])
+    scope, base, *parts = ADAPTERS[style]
+    twin, whole, bare, random = build(), build(), build(), np.random.default_rng(0)
+    file = {}
+    for layer in twin.layers:
+        layer.enable_lora(2)
+        for v in layer.weights:
+            v.assign(random.normal(size=v.shape))
+        turned = [np.moveaxis(np.asarray(v), (-1, -2), (0, 1)) for v in (layer._kernel, layer.lora_kernel_a, layer.lora_kernel_b)]
+        if kind == "conv":
+            turned[2] = turned[2][..., None, None]
+        names = [f"{base}weight", *parts, f"{base}bias"]
+        file |= {f"{scope}{layer.name}.{name}": np.ascontiguousarray(a) for name, a in zip(names, [*turned, np.asarray(layer.bias)])}
+    save_file(file, tmp_path / "m.safetensors")
+    save_file({name: a for name, a in file.items() if "lora" in name}, tmp_path / "alone.safetensors")
+    arguments = dict(transform="torch", rename=(f"^{scope}", "") if scope else None)
+    refused = tl.plan(bare, tmp_path / "m.safetensors", **arguments).problems
+    assert len(refused) == 4 and all("`enable_lora(rank)`" in problem for problem in refused)
+    tl.restore(bare, tmp_path / "m.safetensors", **arguments, skip=".*lora_.*")
+    for model in whole, bare:
+        for layer in model.layers:
+            layer.enable_lora(2)
+    plan = tl.restore(whole, tmp_path / "m.safetensors", **arguments)
+    assert [row["why"] for row in plan.of("setting")] == ["2 for a rank of 2 here; the file does not say"] * 2
+    tl.restore(bare, tmp_path / "alone.safetensors", only=".*lora.*", **arguments)
+    x = random.normal(size=(2, *shape))
+    for model in whole, bare:
+        np.testing.assert_allclose(model(x), twin(x), rtol=1e-4, atol=1e-4)
+
+
+def test_what_no_file_of_pytorch_says_stays_as_it_is(tmp_path):
+    """The scale that the user gave an adapter, and an adapter that the file has no part of."""
+    save_file({"d.weight": np.eye(3, dtype="float32"), "d.bias": np.ones(3, "float32"), "d.lora_A": np.ones((2, 3), "float32"), "d.lora_B": np.ones((3, 2), "float32")}, tmp_path / "m.safetensors")
+    model = dense(3, "d")
+    model.layers[0].enable_lora(2, lora_alpha=5)
+    tl.restore(model, tmp_path / "m.safetensors", transform="torch")
+    assert model.layers[0].lora_alpha == 5
+    tl.restore(model, tmp_path / "m.safetensors", transform="torch", skip=".*lora.*")
+    np.testing.assert_array_equal(model.layers[0].kernel, np.eye(3))
+
+
+@pytest.mark.parametrize("name", [lambda n: n, lambda n: None, lambda n: n.replace("bn", "n_").replace("conv", "c_")])
+def test_a_normalization_before_its_layer_is_told_by_numbers(tmp_path, name):
+    x = h = keras.Input((4, 4, 3))
+    for i in (1, 2):
+        h = L.Conv2D(3, 1, use_bias=False, name=name(f"conv{i}"))(L.BatchNormalization(epsilon=1e-5, name=name(f"bn{i}"))(h))
+    model, arrays = keras.Model(x, h), {}
+    for i in (1, 2):
+        arrays |= {f"bn{i}.{end}": np.full(3, i, "float32") for end in ("weight", "bias", "running_mean", "running_var")} | {f"conv{i}.weight": np.full((3, 3, 1, 1), i, "float32")}
+    save_file(arrays, tmp_path / "m.safetensors")
+    said = re.match(r"(transform='torch'.*) would find everything that is missing", tl.plan(model, tmp_path / "m.safetensors").problems[-1])
+    tl.restore(model, tmp_path / "m.safetensors", **eval(f"dict({said[1]})"))
+    assert [float(np.ravel(layer.weights[0])[0]) for layer in model.layers if layer.weights] == [1, 1, 2, 2]

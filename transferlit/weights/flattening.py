@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 # %% auto #0
-__all__ = ['picture_orders', 'channels_last']
+__all__ = ['picture_orders', 'channels_last', 'makers']
 
 # %% ../../nbs/weights/65_flattening.ipynb #d8c7a565
 _TURNS = ('Permute', 'Transpose', 'Reshape', 'Flatten', 'Moveaxis')
@@ -201,3 +201,16 @@ def channels_last(
         return array
     places = np.arange(array.shape[axis]).reshape(shape[-1], *shape[:-1])
     return np.take(array, np.moveaxis(places, 0, -1).ravel(), axis)
+
+# %% ../../nbs/weights/65_flattening.ipynb #9d08167b
+def makers(
+    model: keras.Model,  # any built model
+    kinds: Iterable,  # names of classes
+) -> dict:  # id of a layer of these classes to that of the layer whose output it takes
+    "Of layers that a graph knows; others are left out."
+    graph, found = _Graph(model), {}
+    for part in model._flatten_layers():
+        if _name(part) in kinds and part._inbound_nodes:
+            tensor = part._inbound_nodes[-1].input_tensors[0]
+            found[id(part)] = id(graph.origin(tensor)[0])
+    return found

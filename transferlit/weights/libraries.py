@@ -16,21 +16,25 @@ import keras
 import numpy as np
 
 from ..formats import Stored
-from .flattening import channels_last, picture_orders
+from .flattening import channels_last, makers, picture_orders
 from transferlit.weights.matching import (
     Hit,
     Mapped,
     Named,
+    apply_rules,
+    known_once,
     layer_paths,
     own_variables,
+    pair_by_numbers,
     rename_all,
+    rules_of,
+    variables_of,
     word_and_number,
 )
 from .transforms import CELLS, LIBRARIES, NORMS, Recipe, layer_kind
-from ..paths import by_path
 
 # %% auto #0
-__all__ = ['library_hits', 'read_layers', 'own_epsilon', 'library_of', 'pair_layers']
+__all__ = ['library_hits', 'read_layers', 'own_padding', 'own_epsilon', 'library_of', 'pair_layers']
 
 # %% ../../nbs/weights/75_libraries.ipynb #a87f27aa
 def library_hits(
@@ -56,6 +60,19 @@ class _Part:
     shape: tuple
 
 # %% ../../nbs/weights/75_libraries.ipynb #c01310a4
+def _of_one(part: _Part) -> list:  # the recipes that take one array
+    return [way for way in part.ways if len(way.names) == 1]
+
+
+def _whole_names(model, read: dict, library: str) -> dict:  # path to names of the file
+    "Where a rename leads to a variable of the model itself, `fc.weight` to `head/kernel`."
+    return {
+        new: files
+        for new, files in read.items()
+        if new in variables_of(model) and new not in {_bare(n, library) for n in files}
+    }
+
+# %% ../../nbs/weights/75_libraries.ipynb #8a63796b
 class _Reading:
     "A model beside a file of another library."
 
@@ -63,35 +80,66 @@ class _Reading:
         self.usable = _as_linear(usable) if library == 'torch' else usable
         read = read_layers(list(usable), library, rename)
         self.names = _Names(_levels_apart(model, read))
-        self.path_of = {id(v): p for p, v in by_path(model).items()}
-        self.recipes, self.parts = _Recipes(model, library), []
-        for named in layer_paths(model):
-            for variable in own_variables(named.layer).values():
-                self.add(named, variable)
+        self.read_as = {n: new for new, files in self.names.read.items() for n in files}
+        self.whole = _whole_names(model, read, library)
+        recipes, self.parts = _Recipes(model, library), []
+        for path, named, leaf, shape in _own_parts(model):
+            if ways := recipes.of(named, leaf):
+                self.parts.append(_Part(path, named, ways, shape))
 
-    def add(self, named: Named, variable) -> None:
-        path = self.path_of.get(id(variable))
-        if path is None:
-            return
-        leaf = variable.path.rpartition('/')[2]
-        if ways := self.recipes.of(named, leaf):
-            shape = tuple(variable.shape)
-            self.parts.append(_Part(path, named, ways, shape))
+    def layer_of(self, hit: Hit) -> str:  # as it is read
+        return self.read_as[hit.name].rpartition('/')[0]
 
     def hits(self, part: _Part, bases: list) -> list:
         for recipe in part.ways:
             if found := _hits_by(recipe, bases, self.names, self.usable):
                 return found
-        return []
+        return self.whole_hits(part)
+
+    def whole_hits(self, part: _Part) -> list:
+        "What a rename means for this variable: one array that fits, or several."
+        files, made = self.whole.get(part.path, []), []
+        for name in files:
+            stored = [self.usable[name]]
+            made += [_made(way, [name], stored) for way in _of_one(part)]
+        if len(files) > 1:
+            return made
+        fitting = [hit for hit in made if tuple(hit.stored.shape) == part.shape]
+        return (fitting or made)[:1]
 
 # %% ../../nbs/weights/75_libraries.ipynb #64b32e09
+@known_once
+def _own_parts(model) -> list:  # of (path, layer, the variable's own name, shape)
+    path_of = {id(v): p for p, v in variables_of(model).items()}
+    found = []
+    for named in layer_paths(model):
+        own = own_variables(named.layer).values()
+        for v in [*own, *_adapter(named.layer)]:
+            if path := path_of.get(id(v)):
+                leaf = v.path.rpartition('/')[2]
+                found.append((path, named, leaf, tuple(v.shape)))
+    return found
+
+
+def _adapter(layer) -> list:  # its variables, which Keras adds to the kernel when it saves
+    adapted = getattr(layer, 'lora_enabled', False)
+    return [v for v in layer.weights if adapted and _is_adapter(v.path)]
+
+
+def _is_adapter(path: str) -> bool:
+    return path.rpartition('/')[2].startswith('lora_')
+
+# %% ../../nbs/weights/75_libraries.ipynb #96571d36
+_picture_orders = known_once(picture_orders)
+
+# %% ../../nbs/weights/75_libraries.ipynb #92f5add9
 class _Recipes:
     "What makes each variable, as far as it depends on the rest of the model."
 
     def __init__(self, model, library: str):
         self.recipe, self.before, self.after, self.depth = LIBRARIES[library], {}, {}, {}
         if library == 'torch':
-            self.before, self.after = picture_orders(model)
+            self.before, self.after = _picture_orders(model)
             for named in layer_paths(model):
                 cells = getattr(named.layer, 'cells', ())
                 self.depth |= {id(cell): i for i, cell in enumerate(cells)}
@@ -105,7 +153,7 @@ class _Recipes:
         before, after = self.before.get(number), self.after.get(number)
         return [_reordered(one, leaf, before, after) for one in found]
 
-
+# %% ../../nbs/weights/75_libraries.ipynb #220d7eb1
 def _deeper(recipe: Recipe, depth: int) -> Recipe:
     "Of a stack of cells, as PyTorch numbers its layers."
     names = [re.sub('_l0(?=$|_)', f'_l{depth}', name) for name in recipe.names]
@@ -141,7 +189,8 @@ def read_layers(
     rename=None,  # as for `rename_all`
 ) -> dict:  # name as it is read to those of the file: several are ambiguous
     shown = {n: _bare(n, library) for n in names}
-    new = rename_all(list(dict.fromkeys(shown.values())), _bare_keys(rename, library))
+    rules = [_either_way(rule) for rule in rules_of(_bare_keys(rename, library))]
+    new = rename_all(list(dict.fromkeys(shown.values())), rules)
     found = {}
     for name, bare in shown.items():
         found.setdefault(_bare(new[bare], library), []).append(name)
@@ -153,7 +202,28 @@ def _bare(name: str, library: str) -> str:
     slashed = re.sub(r'[./]+', '/', name)
     return re.sub('^(?:params|batch_stats)/', '', slashed) if library == 'flax' else slashed
 
+# %% ../../nbs/weights/75_libraries.ipynb #4de17acc
+@dataclass(frozen=True)
+class _EitherWay:
+    "A rule for names with slashes, or with dots as PyTorch writes them."
 
+    rule: object  # a function, or a pattern and what takes its place
+
+    def __call__(self, name: str) -> str:
+        for way in name, name.replace('/', '.'):
+            new = apply_rules([self.rule], way)
+            if new not in (way, ''):
+                return new
+        return name
+
+    def __repr__(self):
+        return repr(self.rule)
+
+
+def _either_way(rule):
+    return rule if isinstance(rule, Mapped) else _EitherWay(rule)
+
+# %% ../../nbs/weights/75_libraries.ipynb #b014af7b
 def _bare_keys(rename, library: str):
     if isinstance(rename, Mapping):
         pairs = Mapped(rename).pairs.items()
@@ -294,6 +364,21 @@ def _made(recipe: Recipe, files: list, parts: list) -> Hit:
     return Hit(files[0], replace(parts[0], shape=shape, load=load), why, tuple(files[1:]))
 
 # %% ../../nbs/weights/75_libraries.ipynb #023fe6c2
+def own_padding(
+    library: str,  # of `LIBRARIES`
+    layer: keras.Layer,
+) -> str:  # what another library does; nothing where it does the same
+    "PyTorch pads both sides alike, 'same' with strides one more at the end."
+    strides = getattr(layer, 'strides', 1)
+    moves = max(strides) if isinstance(strides, tuple) else strides
+    uneven = library == 'torch' and getattr(layer, 'padding', '') == 'same' and moves > 1
+    return (
+        "'same' here; torch pads both sides alike, as `ZeroPadding` and 'valid' do"
+        if uneven
+        else ''
+    )
+
+# %% ../../nbs/weights/75_libraries.ipynb #3d97ec17
 def own_epsilon(
     library: str,  # of `LIBRARIES`
     layer: keras.Layer,
@@ -308,9 +393,10 @@ def library_of(names: list) -> str | None:
     "Whose names these are, where they show it."
     if any(re.fullmatch(r'[^/]+\.weight|([^/]+\.)?weight_[ih]h_l\d+(_reverse)?', n) for n in names):
         return 'torch'
-    if any(re.match(r'([^./]+[./])?params[./]', n) for n in names):
-        return 'flax'
-    return None
+    inside = any(re.match(r'([^./]+[./])?params[./]', n) for n in names)
+    leaves = {re.split('[./]', n)[-1] for n in names}  # of a tree without its collection
+    known = {'kernel', 'scale', 'embedding', 'gamma', 'embeddings'} & leaves
+    return 'flax' if inside or {'kernel'} < known <= {'kernel', 'scale', 'embedding'} else None
 
 # %% ../../nbs/weights/75_libraries.ipynb #e5acf477
 def pair_layers(
@@ -319,16 +405,25 @@ def pair_layers(
     library: str,  # of `LIBRARIES`
     rename=None,  # as for `library_hits`
 ) -> dict:  # layer of the file to layer of the model, where they have other names
-    reading, used, left = _Reading(model, usable, library, rename), set(), {}
+    "By shapes, by numbers, and normalizations by what they follow."
+    reading = _Reading(model, usable, library, rename)
+    used, left, known = set(), {}, {}
     for owner, parts in _owners(model, reading).items():
         found = [reading.hits(part, _bases(part.named)) for part in parts]
         for hit in itertools.chain(*found):
             used.update((hit.name, *hit.also))
+            known[owner] = reading.layer_of(hit)
         if owner and not any(found):
             left[owner] = parts
     places = _Places(reading, used)
     fitting = {owner: places.fitting(owner, parts) for owner, parts in left.items()}
-    return _pair(fitting) | _pair_levels(model, reading)
+    pairs = _pair(fitting)
+    known |= {owner: at for at, owner in pairs.items()}
+    norms = _pair_norms(model, fitting, known)
+    if norms:  # what they follow says more than their numbers
+        graph = _norms_in_graph(model)
+        pairs = {at: owner for at, owner in pairs.items() if owner not in graph}
+    return pairs | norms | _pair_levels(model, reading)
 
 # %% ../../nbs/weights/75_libraries.ipynb #5cfabefd
 def _owners(model, reading: _Reading) -> dict:  # path to parts, of layers that are one in a file
@@ -336,6 +431,8 @@ def _owners(model, reading: _Reading) -> dict:  # path to parts, of layers that 
     whole = [named.path for named in layer_paths(model) if isinstance(named.layer, kinds)]
     found = {}
     for part in reading.parts:
+        if _is_adapter(part.path):
+            continue  # which a file may lack
         path = part.named.path
         above = [p for p in whole if f'{path}/'.startswith(f'{p}/')]
         owner = min(above, key=len, default=path)
@@ -401,23 +498,41 @@ def _pair(fitting: dict) -> dict:  # of layer of the model to those of the file 
         groups.setdefault(places, []).append(owner)
     for places, owners in groups.items():
         if len(places) == len(owners):
-            found |= _by_numbers(places, owners)
+            found |= pair_by_numbers(places, owners)
+    return found
+
+# %% ../../nbs/weights/75_libraries.ipynb #54beffa0
+def _pair_norms(model, fitting: dict, known: dict) -> dict:  # layer of the file to the model's
+    "All that are left, or none: one that comes first in its block stands beside the next layer."
+    found, makers_of = {}, _norms_in_graph(model)
+    left = [owner for owner in fitting if owner in makers_of]
+    for owner in left:
+        at = known.get(makers_of[owner], '')
+        beside = [place for place in fitting[owner] if _lies_beside(place, at)]
+        if len(beside) != 1 or beside[0] in found:
+            return {}
+        found[beside[0]] = owner
     return found
 
 
-def _by_numbers(places: tuple, owners: list) -> dict:  # nothing where numbers do not tell
-    theirs, mine = _numbered(places), _numbered(owners)
-    if list(mine) != sorted(mine):
-        return {}  # later layers come first
-    for side in theirs, mine:
-        if len({words for words, _ in side}) > 1:
-            return {}
-    pairs = zip(sorted(theirs), sorted(mine))
-    return {theirs[a]: mine[b] for a, b in pairs}
+@known_once
+def _norms_in_graph(model) -> dict:  # path to that of the layer right before
+    path = {id(named.layer): named.path for named in layer_paths(model)}
+    found = {}
+    for layer, maker in makers(model, NORMS).items():
+        if norm := path.get(layer):
+            found[norm] = path.get(maker)
+    return found
 
-
-def _numbered(names) -> dict:  # words and numbers to the name
-    return {word_and_number(name.split('/')): name for name in names}
+# %% ../../nbs/weights/75_libraries.ipynb #77c928f2
+def _lies_beside(place: str, at: str) -> bool:  # `block/bn1` beside `block/conv1`
+    above, _, one = place.rpartition('/')
+    others, _, other = at.rpartition('/')
+    word, number = word_and_number([one])
+    words, before = word_and_number([other])
+    if above != others:
+        return False
+    return before[-1] + 1 == number[-1] if one.isdigit() else number == before and word != words
 
 # %% ../../nbs/weights/75_libraries.ipynb #642af843
 def _pair_levels(model, reading: _Reading) -> dict:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 
 import keras
 from ..errors import see
@@ -24,10 +24,10 @@ from .writing import ADAPTER
 from ..paths import by_path, match
 
 # %% auto #0
-__all__ = ['RENAMES', 'RENUMBER', 'Mapped', 'rules_of', 'is_renumbered', 'apply_rules', 'rename_all', 'some', 'match_stored',
-           'choose_stored', 'Named', 'layers_known', 'layer_paths', 'own_variables', 'is_auto_named', 'align',
-           'align_names', 'Hit', 'hits_by_name', 'read_names', 'has_order', 'hits_by_position', 'file_order',
-           'word_and_number', 'suggest_mapping']
+__all__ = ['RENAMES', 'RENUMBER', 'variables_of', 'Mapped', 'rules_of', 'is_renumbered', 'apply_rules', 'rename_all', 'some',
+           'match_stored', 'choose_stored', 'Named', 'model_known', 'known_once', 'layer_paths', 'own_variables',
+           'is_auto_named', 'align', 'align_names', 'Hit', 'hits_by_name', 'read_names', 'has_order',
+           'hits_by_position', 'file_order', 'word_and_number', 'suggest_mapping', 'pair_by_numbers']
 
 # %% ../../nbs/weights/20_matching.ipynb #7556fbbb
 RENAMES = {
@@ -199,24 +199,41 @@ class Named:
     paths: frozenset  # that, and every mixture with names of attributes: `both/forward_layer`
 
 
-_known = {}  # id of a model to its layers, while it stays as it is
+_known = {}  # id of a model to what has been found out, while it stays as it is
 
 
 @contextmanager
-def layers_known(model):
-    "A plan asks for the layers of its model again and again."
-    _known[id(model)] = layer_paths(model)
+def model_known(model):
+    "A plan asks the same of its model again and again."
+    _known[id(model)] = {}
     try:
         yield
     finally:
         _known.pop(id(model), None)
 
+# %% ../../nbs/weights/20_matching.ipynb #219b5d2b
+def known_once(find):
+    "What depends on the model alone is found once for a plan; nobody may change it."
+
+    @wraps(find)
+    def known(model):
+        answers = _known.get(id(model))
+        if answers is None:
+            return find(model)
+        if find not in answers:
+            answers[find] = find(model)
+        return answers[find]
+
+    return known
+
+
+variables_of = known_once(by_path)
+
 # %% ../../nbs/weights/20_matching.ipynb #57a7a12a
+@known_once
 def layer_paths(
     model: keras.Model,  # any built model
 ) -> list:  # of `Named`, the model first
-    if id(model) in _known:
-        return _known[id(model)]
     found = []
 
     def visit(layer, path, paths, above):
@@ -370,9 +387,7 @@ class _Alignment:
     "Walks the names of a file and of a model together."
 
     def __init__(self, model):
-        parts = [named.layer for named in layer_paths(model)]
-        self.models = {part.name for part in parts if getattr(part, 'layers', None)}
-        self.auto = {part.name for part in parts if is_auto_named(part)}
+        self.models, self.auto = _kinds_of_names(model)
         self.found = {}  # file's name to the model's
 
     def walk(self, file: _Tree, mine: _Tree, at: tuple, here: bool) -> None:
@@ -401,6 +416,13 @@ class _Alignment:
                 yield from ((step, step) for step in ours if step in other)
 
 # %% ../../nbs/weights/20_matching.ipynb #f1f177be
+@known_once
+def _kinds_of_names(model) -> tuple:  # of models within, and those that Keras gave
+    parts = [named.layer for named in layer_paths(model)]
+    models = {part.name for part in parts if getattr(part, 'layers', None)}
+    return models, {part.name for part in parts if is_auto_named(part)}
+
+
 def is_auto_named(layer) -> bool:
     word = re.escape(to_snake_case(type(layer).__name__))
     return bool(re.fullmatch(rf'(?:forward_|backward_)?{word}(?:_\d+)?', layer.name))
@@ -413,14 +435,15 @@ def align(
     loose: bool = False,  # may shapes differ?
 ) -> dict:  # file's name to the model's, where they differ
     "Names whose numbers alone differ; one to one, or none of a group."
-    mine = _kept_twice(model) | {p: tuple(v.shape) for p, v in by_path(model).items()}
+    mine = _kept_twice(model) | {p: tuple(v.shape) for p, v in variables_of(model).items()}
     if loose and everywhere:
         return align_names(model, list(shapes), list(mine), everywhere)
     return _align(model, shapes, mine, everywhere)
 
 
+@known_once
 def _kept_twice(model) -> dict:  # `spectral/0`, a kernel that its layer has a name for, to shape
-    path = {id(v): p for p, v in by_path(model).items()}
+    path = {id(v): p for p, v in variables_of(model).items()}
     found = {}
     for named in layer_paths(model):
         for number, v in own_variables(named.layer).items():
@@ -479,7 +502,7 @@ def _without_model(model, known: dict) -> dict:
     first = {new.partition('/')[0] for new in known.values()}
     word = to_snake_case(type(model).__name__)
     step = first.pop() if len(first) == 1 else ''
-    if _number(step)[0] != word or any(p.startswith(f'{step}/') for p in by_path(model)):
+    if _number(step)[0] != word or any(p.startswith(f'{step}/') for p in variables_of(model)):
         return known
     return {n: new.partition('/')[2] or new for n, new in known.items()}
 
@@ -489,14 +512,14 @@ class _ByName:
 
     def __init__(self, model, usable: dict, rename, loose: bool):
         self.model, self.usable = model, usable
-        self.variables = by_path(model)
+        self.variables = variables_of(model)
         self.names = read_names(model, usable, rename, loose)
         self.targets, self.in_layers = {}, {}
         for name, new in self.names.items():
             self.targets.setdefault(new, []).append(name)
             self.in_layers.setdefault(new.rpartition('/')[0], []).append(name)
         self.counts = Counter(path.rpartition('/')[0] for path in self.variables)
-        self.other = _other_names(model, self.variables)
+        self.other = _other_names(model)
         self.mirrored = _mirrored(self.variables, rename)
         self.numbered = _by_number(model, usable, self.names)
         self.objects = _by_objects(model, usable)
@@ -558,12 +581,13 @@ def _mirrored(variables: dict, rename) -> dict:  # path to what the rules make o
     return {p: [new] for p, new in changed.items() if new != p and every[new] == 1}
 
 
-def _other_names(model, variables: dict) -> dict:  # path to a list
+@known_once
+def _other_names(model) -> dict:  # path to a list
     """What Keras calls a variable, now, without nested models, and by attributes; a name that two
     variables share counts for neither.
     """
+    variables, nested = variables_of(model), _nested_names(model)
     by_attribute, legacy = _attribute_names(model), _legacy_names(model)
-    nested = _nested_names(model)
     names = {
         p: {v.path, _unnested(nested, p), legacy[p][0], *by_attribute.get(id(v), ())}
         for p, v in variables.items()
@@ -575,6 +599,7 @@ def _other_names(model, variables: dict) -> dict:  # path to a list
     }
 
 # %% ../../nbs/weights/20_matching.ipynb #b40bceaa
+@known_once
 def _attribute_names(model) -> dict:  # id of a variable to a set of names
     found = {}
     for named in layer_paths(model):
@@ -652,13 +677,15 @@ def _by_other_numbers(model, usable: dict, names: dict) -> dict:  # path to a li
     return found
 
 
+@known_once
 def _keras_names(model) -> dict:  # path to (name, variable)
-    return {p: (v.path, v) for p, v in by_path(model).items()}
+    return {p: (v.path, v) for p, v in variables_of(model).items()}
 
 
+@known_once
 def _legacy_names(model) -> dict:  # as an `.h5` has them: the outermost layer, and Keras' name
     found = {}
-    for p, v in by_path(model).items():
+    for p, v in variables_of(model).items():
         found[p] = legacy_name(p.partition('/')[0], v.path), v
     return found
 
@@ -670,6 +697,7 @@ def _place(w: Stored, name: str, new: str) -> tuple:  # the layer, as it is read
     return (new.rpartition('/')[0] + layer[len(bare) :] if moved else layer), number
 
 # %% ../../nbs/weights/20_matching.ipynb #15e1882e
+@known_once
 def _places(model) -> dict:  # layer's path to number to ids of variables
     """Where files may keep each variable: under its layer, or in an old `.h5` among all that is in
     a layer of the model.
@@ -732,9 +760,13 @@ def file_order(weights: Weights) -> dict:  # name to (where it can be compared, 
 
 
 def word_and_number(steps: Iterable) -> tuple:  # `('block', 'conv'), (2, 1)` of `block2/conv_1`
+    "Numbers within a step count as well: `('block#_conv',), (2, 1)` of `block2_conv1`."
     parts = [re.fullmatch(r'(.*?)_?(\d*)', step) for step in steps]
-    words = tuple(part[1] for part in parts)
-    return words, tuple(int(part[2] or -1) for part in parts)
+    words, numbers = [], []
+    for part in parts:
+        words.append(re.sub(r'\d+', '#', part[1]))
+        numbers += [*map(int, re.findall(r'\d+', part[1])), int(part[2] or -1)]
+    return tuple(words), tuple(numbers)
 
 
 def _no_order(weights: Weights) -> str:
@@ -873,13 +905,15 @@ def suggest_mapping(
     left: dict,  # name in the file to `Stored`: what is not used
     partly: Iterable = (),  # layers of model and file of which something has been found already
 ) -> dict:  # name in the file to path; whole layers only, or nothing
+    "By the layer's own name, by shapes, or by numbers where several fit."
     groups, wanted = _LeftGroups(partly), {}
     for name, w in left.items():
         groups.put(name, tuple(w.shape))
     for path, shape in missing.items():
         layer, _, leaf = path.rpartition('/')
         wanted.setdefault(layer, {})[path] = _kind(leaf), tuple(shape)
-    chosen = [groups.only(layer, parts) for layer, parts in wanted.items()]
+    chosen = {layer: groups.only(layer, parts) for layer, parts in wanted.items()}
+    chosen = [*filter(None, chosen.values()), *groups.numbered(wanted, chosen)]
     every = Counter(name for pairs in chosen for name in pairs)
     found = {}
     for pairs in chosen:
@@ -892,7 +926,7 @@ class _LeftGroups:
     "What is left of a file, layer by layer."
 
     def __init__(self, partly: Iterable):
-        self.partly, self.layers, self.called = set(partly), {}, {}
+        self.partly, self.layers, self.called, self.known = set(partly), {}, {}, {}
 
     def put(self, name: str, shape: tuple) -> None:
         layer, kind = _layer_and_kind(name)
@@ -910,6 +944,31 @@ class _LeftGroups:
             free = (at for at in self.layers if at not in self.partly)
             found = self.fitting(parts, free)
         return found[0] if len(found) == 1 else {}
+
+    def numbered(self, wanted: dict, chosen: dict) -> Iterable:  # file's names to paths, by layer
+        "What several layers fit, by their numbers."
+        alike, used = {}, {name for pairs in chosen.values() for name in pairs}
+        free = [
+            at
+            for at, group in self.layers.items()
+            if at not in self.partly and group[0][0] not in used
+        ]
+        for layer, parts in wanted.items():
+            if not chosen[layer] and layer not in self.partly:
+                alike.setdefault(tuple(self.all_fitting(parts, free)), []).append(layer)
+        for places, layers in alike.items():
+            pairs = pair_by_numbers(places, layers) if len(places) == len(layers) else {}
+            for at, layer in pairs.items():
+                yield _pairs(wanted[layer], self.layers[at])
+
+    def all_fitting(self, parts: dict, places: Iterable) -> Iterable:
+        wanted = str(list(parts.values()))
+        for at in places:
+            key = wanted, str([kind for _, *kind in self.layers[at]])
+            if key not in self.known:
+                self.known[key] = len(_pairs(parts, self.layers[at])) == len(self.layers[at])
+            if self.known[key]:
+                yield at
 
     def fitting(self, parts: dict, places: Iterable) -> list:  # two at most
         found = []
@@ -930,4 +989,36 @@ def _pairs(parts: dict, group: list) -> dict:  # file's name to path; nothing wh
         if len(fits) != 1 or fits[0] in found:
             return {}
         found[fits[0]] = path
+    return found
+
+# %% ../../nbs/weights/20_matching.ipynb #c6253a35
+def pair_by_numbers(
+    places: Iterable,  # names of layers in a file
+    owners: Iterable,  # as many of a model, in its order
+) -> dict:  # of the first to the second; nothing where numbers do not tell
+    "Names of the same words by their numbers; several words by how many have them."
+    theirs, mine = _by_count(places), _by_count(owners)
+    if set(theirs) != set(mine) or not all(map(_is_in_order, mine.values())):
+        return {}  # or later layers come first
+    found = {}
+    for count, ours in mine.items():
+        pairs = zip(sorted(theirs[count]), sorted(ours))
+        found |= {theirs[count][a]: ours[b] for a, b in pairs}
+    return found
+
+
+def _is_in_order(numbered: dict) -> bool:
+    return list(numbered) == sorted(numbered)
+
+# %% ../../nbs/weights/20_matching.ipynb #c13c1d70
+def _by_count(names) -> dict:  # how many to their numbers to the name
+    "Nothing where two words have as many."
+    words, found = {}, {}
+    for name in names:
+        word, numbers = word_and_number(name.split('/'))
+        words.setdefault(word, {})[numbers] = name
+    for numbered in words.values():
+        if len(numbered) in found:
+            return {}
+        found[len(numbered)] = numbered
     return found

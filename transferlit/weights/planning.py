@@ -33,12 +33,14 @@ from transferlit.weights.matching import (
     hits_by_name,
     hits_by_position,
     is_renumbered,
+    known_once,
     layer_paths,
-    layers_known,
     match_stored,
+    model_known,
     rename_all,
     some,
     suggest_mapping,
+    variables_of,
     word_and_number,
 )
 from .settings import differing_settings, model_settings
@@ -58,6 +60,7 @@ from transferlit.weights.libraries import (
     library_hits,
     library_of,
     own_epsilon,
+    own_padding,
     pair_layers,
     read_layers,
 )
@@ -70,7 +73,7 @@ from transferlit.weights.transforms import (
 )
 from .writing import ADAPTER, adapted_layers, optimizer_variables
 from ..keras_internals import adapter_scale, has_adapter_scale
-from ..paths import by_path, match
+from ..paths import match
 from ..tables import Table
 
 # %% auto #0
@@ -223,7 +226,7 @@ def choose(
     only,  # a pattern, a layer, or several of these; None for all
 ) -> dict:  # path to variable
     "The variables that are meant. Raises ValueError for a pattern that matches nothing."
-    variables = by_path(model)
+    variables = variables_of(model)
     if only is None:
         return variables
     return {p: variables[p] for p in match(as_patterns(model, only), variables)}
@@ -237,7 +240,7 @@ def _layer_patterns(model, layer) -> list:
         )
     ids = {id(v) for v in layer.weights}
     inside = {id(part) for part in layer._flatten_layers()}
-    paths = [p for p, v in by_path(model).items() if id(v) in ids]
+    paths = [p for p, v in variables_of(model).items() if id(v) in ids]
     paths += [p for p, (owner, _) in model_state(model).items() if id(owner) in inside]
     return [re.escape(p) for p in paths]
 
@@ -256,7 +259,7 @@ class _Sources:
 
     def __init__(self, model, weights: Weights, asked: Asked):
         self.model, self.weights, self.asked = model, weights, asked
-        self.variables, self.state = by_path(model), model_state(model)
+        self.variables, self.state = variables_of(model), model_state(model)
         self.library, self.rules = library_and_rules(asked.transform)
         self.settings = model_settings(model) if weights.about.get('config') else {}
         names = [*self.variables, *self.state, *self.settings]
@@ -344,6 +347,9 @@ def _check_transform(asked: Asked, variables: dict) -> None:
             raise ValueError(unknown_transform(rule))
 
 # %% ../../nbs/weights/80_planning.ipynb #85794834
+_adapted_layers = known_once(adapted_layers)
+
+
 class _Planner(_Sources):
     "The rows of a plan, and what each would write."
 
@@ -389,9 +395,9 @@ class _Planner(_Sources):
         if shape != tuple(variable.shape):
             if self.asked.mismatched == 'fresh':
                 return 'fresh', None, f"the file has {shape}, mismatched='fresh'"
-            return 'shape differs', hit, f'the file has {shape}'
+            return 'shape differs', hit, f'the file has {shape}' + _quantized(hit, dtype)
         if not is_castable(hit.stored.dtype, dtype):
-            return 'dtype differs', hit, f'the file has {hit.stored.dtype}'
+            return 'dtype differs', hit, f'the file has {hit.stored.dtype}' + _quantized(hit, dtype)
         cast = '' if str(hit.stored.dtype) == dtype else f'cast from {hit.stored.dtype}'
         adapter = 'adapter' if ADAPTER.fullmatch(hit.name) else ''
         return 'restored', hit, '; '.join(filter(None, (hit.why, adapter, cast)))
@@ -399,7 +405,7 @@ class _Planner(_Sources):
     def find_merged(self) -> dict:  # path of an adapter's variable to that of its kernel
         "Adapters that the file has no part of, while it has what they add to."
         found = {}
-        for kernel, (_, parts) in adapted_layers(self.model).items():
+        for kernel, (_, parts) in _adapted_layers(self.model).items():
             paths = [kernel, *parts]
             open_to = set(paths) <= self.wanted and not self.declared & set(paths)
             apart = any(self.hits.get(p) or self.is_elsewhere(p) for p in parts)
@@ -461,7 +467,9 @@ class _Planner(_Sources):
     def scales(self) -> list:  # of adapters whose variables come from the file
         "What the file does not say is Keras' own: the rank."
         theirs, written, rows = self.file_state, {pair.path for pair in self.pairs}, []
-        for kernel, (layer, parts) in adapted_layers(self.model).items():
+        for kernel, (layer, parts) in _adapted_layers(self.model).items():
+            if self.library:
+                continue  # which says it elsewhere, or nowhere
             path, file = (
                 f'{name.rpartition("/")[0]}/{SCALE}'.lstrip('/')
                 for name in (kernel, self.files.get(parts[0], kernel))
@@ -477,6 +485,15 @@ def _scale_row(path: str, layer, scale) -> StateRow:
         return StateRow(path, f'restored: {scale}', layer, scale)
     why = f'kept: the file has {scale}, and adapters have a scale since Keras 3.10'
     return StateRow(path, why, layer)
+
+
+def _quantized(hit: Hit, dtype: str) -> str:  # which side is; nothing where neither is
+    sides = [str(one) in ('int8', 'uint8') for one in (hit.stored.dtype, dtype)]
+    if sides == [True, False]:
+        return ', quantized: call `layer.quantize(mode)` before it is restored'
+    return (
+        ', and this layer is quantized: restore before `quantize`' if sides == [False, True] else ''
+    )
 
 
 def _row(path: str, variable, status: str, hit: Hit | None, why: str) -> dict:
@@ -544,19 +561,27 @@ def state_rows(planner: _Planner) -> list:
         why = 'kept: declared by fresh=' if declared else row.why
         place = dict(path=None, file=row.path) if row.lost else dict(path=row.path, file=None)
         found.append(place | dict(status=row.kind, shape=None, dtype='', why=why))
-    return found + _epsilon_rows(planner)
+    return found + _library_rows(planner)
 
 
-def _epsilon_rows(planner: _Planner) -> list:
-    "A normalization left as Keras has it, whose values come from where another number is usual."
+def _library_rows(planner: _Planner) -> list:
+    "Layers left as Keras has them, whose values come from where something else is usual."
     restored, found = {row['path'].rpartition('/')[0] for row in _restored(planner)}, []
     for named in layer_paths(planner.model) if planner.library else ():
-        epsilon = own_epsilon(planner.library, named.layer)
-        if epsilon and named.path in restored:
-            place = dict(path=f'{named.path}/epsilon', file=None)
-            why = f'0.001 here; {planner.library} has {epsilon:g} unless told'
-            found.append(place | dict(status='setting', shape=None, dtype='', why=why))
+        for setting, why in _usual(planner.library, named.layer):
+            if why and named.path in restored:
+                place = dict(path=f'{named.path}/{setting}', file=None)
+                found.append(place | dict(status='setting', shape=None, dtype='', why=why))
     return found
+
+# %% ../../nbs/weights/80_planning.ipynb #f2af476e
+def _usual(library: str, layer) -> Iterable:  # pairs of a setting and what is usual there
+    epsilon = own_epsilon(library, layer)
+    yield 'epsilon', f'0.001 here; {library} has {epsilon:g} unless told' if epsilon else ''
+    yield 'padding', own_padding(library, layer)
+    if getattr(layer, 'lora_enabled', False):
+        why = f'{adapter_scale(layer)} for a rank of {layer.lora_rank} here; the file does not say'
+        yield SCALE, why
 
 
 def _restored(planner: _Planner) -> list:  # rows of the model's own variables
@@ -669,7 +694,7 @@ def _turned(planner) -> list:
 
 # %% ../../nbs/weights/80_planning.ipynb #b85ebbcd
 _PART = re.compile(  # what a layer computes with beside its kernel
-    r'(.*)[/.](?:bias(?:es)?|b|beta|gamma|offset|bias_[kv]|\w+_scale'
+    r'(.*)[/.](?:bias(?:es)?|b|beta|gamma|offset|bias_[kv]|\w+_scale|lora_\w+(?:[/.]\w+)*'
     r'|(?:weight|bias)_[ih][hr]_l\d+(?:_reverse)?)'
 )
 
@@ -678,17 +703,22 @@ def _left_behind(planner) -> list:
     sides = *planner.plain.values(), *planner.hits.values()
     hits = [hit for hits in sides for hit in hits]
     matched = {name for hit in hits for name in (hit.name, *hit.also)}
-    partly = {_layer(row) for row in planner.rows if row['status'] != 'restored'}
+    partly = {_layer(row) for row in planner.rows if row['status'] not in ('restored', 'merged')}
     whole = [row for row in _restored(planner) if _layer(row) not in partly]
     read = {name for row in whole for name in row['file'].split(' + ')}
     scopes = {re.split('[/.](?=[^/.]*$)', name)[0] for name in read}
+    scopes |= {re.sub('[/.]base_layer$', '', scope) for scope in scopes}
     parts = {n: _PART.fullmatch(n) for n in planner.usable if n not in matched}
     return [
-        f'{name}: the model has no place for this part of a layer that is restored: build the'
-        f' layer with it, or say skip={re.escape(name)!r}.'
+        f'{name}: the model has no place for this part of a layer that is restored:'
+        f' {_how_to_hold(name)}, or say skip={re.escape(name)!r}.'
         for name, part in parts.items()
         if part and part[1] in scopes
     ]
+
+
+def _how_to_hold(name: str) -> str:
+    return 'call its `enable_lora(rank)`' if 'lora_' in name else 'build the layer with it'
 
 
 def _layer(row: dict) -> str:
@@ -698,19 +728,43 @@ def _layer(row: dict) -> str:
 def propose(planner: _Planner) -> list:  # one line, or none
     missing = _missing(planner)
     trials = (_Trial(planner, *one) for one in _candidates(planner)) if missing else ()
-    found = [trial for trial in trials if trial.is_better()] or [*_by_position(planner)]
+    found = _found_by(trials) or [*_by_position(planner)]
     if not found:
-        return _say_position(planner)
+        return _say_position(planner) + _say_library(planner)
     best = min(found, key=_Trial.cost)
     count = len(missing) - best.left
     what = 'everything that is' if not best.left else f'{count} of {len(missing)} that are'
     return [f'{best.words} would find {what} missing{best.caution()}.']
 
 
+def _found_by(trials: Iterable) -> list:  # up to the first that nothing can be better than
+    found = []
+    for trial in trials:
+        if trial.is_better():
+            found.append(trial)
+            if trial.cost() == (0, 0):
+                break
+    return found
+
+# %% ../../nbs/weights/80_planning.ipynb #d156ac8b
 def _missing(planner) -> dict:  # path to row
     return {row['path']: row for row in planner.rows if row['status'] == 'missing'}
 
 
+def _say_library(planner) -> list:
+    "Where names show a library, and which layer is which nobody can tell."
+    library = None if planner.asked.transform else library_of(list(planner.usable))
+    if not library or planner.asked.by != 'name' or not _missing(planner):
+        return []
+    theirs = dict.fromkeys(n.rpartition('/')[0] for n in read_layers(list(planner.usable), library))
+    mine = dict.fromkeys(p.rpartition('/')[0] for p in _missing(planner))
+    return [
+        f'The names are those of {library}, and nothing tells which layer is which: say'
+        f' transform={library!r} and rename={{...}}, from layers of the file ({some(theirs)}) to'
+        f' those of the model ({some(mine)}).'
+    ]
+
+# %% ../../nbs/weights/80_planning.ipynb #19c0fbb4
 def _say_position(planner) -> list:
     used = used_names(planner)
     nameless = any(w.positional for n, w in planner.usable.items() if n not in used)
@@ -860,10 +914,10 @@ def _caution(added: list, moved: list) -> str:
     "Where names alone do not tell, what does."
     if any(isinstance(rule, Mapping) for rule in added):
         return ', told by shapes alone: see that the layers are the same'
+    if 'scope' not in added:
+        return ''
     scopes = dict.fromkeys(map(_outermost, moved))
-    if 'scope' in added and len(scopes) > 1:
-        return ', where ' + ', '.join(scopes)
-    return ''
+    return ', where ' + ', '.join(scopes) if len(scopes) > 1 else ''
 
 
 def _outermost(layer: _Layer) -> str:
@@ -951,7 +1005,7 @@ def make_plan(
 ) -> Made:
     "Raises ValueError for a mistaken argument; what does not fit is a problem of the plan."
     asked.check()
-    with layers_known(model):
+    with model_known(model):
         planner = _Planner(model, weights, asked)
         problems = find_problems(planner)
         if problems:

@@ -14,7 +14,7 @@ from inspect import signature
 import keras
 
 from ..formats import Weights, named_layers
-from .matching import is_auto_named, layer_paths
+from .matching import is_auto_named, known_once, layer_paths
 
 # %% auto #0
 __all__ = ['model_settings', 'differing_settings']
@@ -46,6 +46,7 @@ def _axis(value, ndim: int | None):  # counted from the front, where that can be
     return value % ndim if ndim and isinstance(value, int) else value
 
 # %% ../../nbs/weights/30_settings.ipynb #110d0b00
+@known_once
 def model_settings(
     model: keras.Model,  # any built model
 ) -> dict:  # `d/activation` to (layer, value)

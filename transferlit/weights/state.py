@@ -20,6 +20,7 @@ from transferlit.weights.matching import (
     align_names,
     apply_rules,
     is_renumbered,
+    known_once,
     layer_paths,
     rules_of,
 )
@@ -46,8 +47,9 @@ def layer_state(layer) -> dict:  # name to numbers and texts, as JSON takes them
     found = {}
     if hasattr(layer, 'get_vocabulary') and hasattr(layer, 'set_vocabulary'):
         found |= _words(layer)
-    if isinstance(layer, keras.layers.Discretization) and layer.bin_boundaries is not None:
-        found[BINS] = [float(edge) for edge in layer.bin_boundaries]
+    if isinstance(layer, keras.layers.Discretization):
+        edges = () if layer.bin_boundaries is None else layer.bin_boundaries  # not yet adapted
+        found[BINS] = [float(edge) for edge in edges]
     if seeds := getattr(layer, '_seed_generators', None):
         found[SEED] = [host(seed.state).tolist() for seed in seeds]
     if getattr(layer, 'lora_enabled', False) and adapter_scale(layer) != layer.lora_rank:
@@ -73,6 +75,7 @@ def _plain(word):
     return int(word) if isinstance(word, (int, np.integer)) else str(word)
 
 # %% ../../nbs/weights/40_state.ipynb #caa2db0e
+@known_once
 def model_state(
     model: keras.Model,  # any built model
 ) -> dict:  # `words/vocabulary` to (layer, value)
@@ -100,7 +103,7 @@ def put_state(layer, name: str, value) -> None:
     if name == VOCABULARY:
         _put_words(layer, *value) if isinstance(value, tuple) else _put_words(layer, value)
     elif name == BINS:
-        layer.bin_boundaries = list(value)
+        layer.bin_boundaries = list(value) or None
     elif name == SEED:
         for generator, state in zip(layer._seed_generators, value):
             generator.state.assign(np.asarray(state, 'uint32'))

@@ -188,6 +188,8 @@ def layer_kind(layer) -> str:  # its class, or the one of these that it derives 
 # %% ../../nbs/weights/70_transforms.ipynb #4f92c462
 def _torch(layer, variable: str, path: str) -> Recipe | list | None:  # None: not known
     kind = layer_kind(layer)
+    if variable.startswith('lora_'):
+        return _torch_adapter(variable)
     if kind in (*_KERNELS, *_TRANSPOSED):
         return _torch_kernel(variable, kind in _TRANSPOSED)
     if kind in _DEPTHWISE:
@@ -198,7 +200,7 @@ def _torch(layer, variable: str, path: str) -> Recipe | list | None:  # None: no
     if kind in NORMS:
         return _TORCH_NORM.get(variable)
     if kind == 'Embedding':
-        return {'embeddings': _as_is('weight')}.get(variable)
+        return [_as_is('weight'), _as_is('base_layer/weight')] if variable == 'embeddings' else None
     if kind == 'PReLU':
         return _spread('weight', layer)
     if kind == 'EinsumDense':
@@ -224,7 +226,7 @@ def _is_backward(path: str) -> bool:  # `both/backward_lstm/lstm_cell`
 def _torch_kernel(variable: str, transposed: bool) -> Recipe | list | None:
     "A plain kernel, or what weight and spectral normalization keep instead of it."
     if variable == 'bias':
-        return _as_is('bias')
+        return [_as_is('bias'), _as_is('base_layer/bias')]
     if variable != 'kernel':
         return None
     normed = lambda g, v: _transpose(_of_length(g, v), None)
@@ -232,6 +234,7 @@ def _torch_kernel(variable: str, transposed: bool) -> Recipe | list | None:
     now = 'parametrizations/weight/'
     return [
         _turned('weight'),
+        _turned('base_layer/weight'),
         Recipe(('weight_g', 'weight_v'), normed, _NORMED),
         Recipe((f'{now}original0', f'{now}original1'), normed, _NORMED),
         Recipe(('weight_orig', 'weight_u', 'weight_v'), spectral, _SPECTRAL),
@@ -241,7 +244,7 @@ def _torch_kernel(variable: str, transposed: bool) -> Recipe | list | None:
 
 _NORMED, _SPECTRAL = 'brought to its length, transposed', 'by its spectral norm, transposed'
 
-
+# %% ../../nbs/weights/70_transforms.ipynb #65586c72
 def _of_length(lengths: np.ndarray, directions: np.ndarray) -> np.ndarray:
     axes = tuple(i for i in range(directions.ndim) if lengths.ndim == 0 or lengths.shape[i] == 1)
     with np.errstate(invalid='ignore'):
@@ -252,6 +255,17 @@ def _of_norm_one(array, left, right, transposed: bool) -> np.ndarray:
     rows = np.swapaxes(array, 0, 1) if transposed else array
     with np.errstate(invalid='ignore'):
         return array / (left @ rows.reshape(len(left), -1) @ right)
+
+# %% ../../nbs/weights/70_transforms.ipynb #e3c4d30d
+def _torch_adapter(variable: str) -> list:
+    "`lora_kernel_a` as PEFT and others keep it, (rank, in)."
+    end = variable[-1]
+    one, other = f'lora_{end.upper()}', {'a': 'lora_down', 'b': 'lora_up'}[end]
+    if 'embeddings' in variable:
+        one = f'lora_embedding_{end.upper()}'
+    names = f'{one}/weight', f'{one}/default/weight', one, f'{one}/default', f'{other}/weight'
+    flat = lambda a: _transpose(a, None).reshape(a.shape[1], a.shape[0])  # of a convolution, too
+    return [Recipe((n,), flat, 'transposed') if end == 'b' else _turned(n) for n in names]
 
 # %% ../../nbs/weights/70_transforms.ipynb #8ff821f1
 _DEPTHS = 'depthwise', 'conv_dw', 'dw', 'conv1', '0'

@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import zipfile
+from collections.abc import Iterable
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -200,6 +201,8 @@ def _put(file, path: str, array) -> None:
 
 # %% ../../nbs/weights/10_writing.ipynb #ae73795a
 def _write_keras(model, path, chosen, state) -> Path:
+    for layer in model._flatten_layers():
+        _check_words(layer)
     names = _without_adapters(model, chosen)
     return replace_file(path, partial(_put_keras, model, chosen), names)
 
@@ -221,6 +224,28 @@ def _put_keras(model, chosen, part) -> None:
 def _copy_member(archive: zipfile.ZipFile, to: Path) -> None:
     with archive.open(to.name) as source, open(to, 'wb') as target:
         shutil.copyfileobj(source, target, 1 << 20)
+
+# %% ../../nbs/weights/10_writing.ipynb #5ede9927
+def _check_words(layer) -> None:
+    "Raises ValueError for words that Keras would not find again in its own file."
+    inner = getattr(layer, '_lookup_layer', layer)
+    if not hasattr(inner, 'input_vocabulary'):
+        return
+    words = [str(word) for word in inner.get_vocabulary(include_special_tokens=False)]
+    given, why = inner.get_config()['vocabulary'], ''
+    if given is None and (re.search('[\r\n]', ''.join(words)) or words[-1:] == ['']):
+        why = 'with a line break in a word, or an empty word at the end'
+    elif isinstance(given, (list, tuple)) and _texts(given)[len(given) - len(words) :] != words:
+        why = 'with other words than it was made with'
+    if why:
+        raise ValueError(
+            'A `.keras` file keeps words line by line, and of a layer that was made with words'
+            f' only these. Save as `.safetensors`. Received: {layer.name!r}, {why}.'
+        )
+
+
+def _texts(words: Iterable) -> list:
+    return [word.decode() if isinstance(word, bytes) else str(word) for word in words]
 
 # %% ../../nbs/weights/10_writing.ipynb #d05bc77f
 def _write_safetensors(model, path, chosen, state) -> Path:
@@ -260,7 +285,7 @@ def optimizer_variables(
     if optimizer is None:
         return {}
     path = {id(v): p for p, v in by_path(model).items()}
-    owners = [v for v in optimizer._trainable_variables if id(v) in path]
+    owners = _by_flat_name(v for v in optimizer._trainable_variables if id(v) in path)
     held = _held(optimizer, [path.get(id(v)) for v in optimizer._trainable_variables])
     found = {}
     for v in optimizer.variables:
@@ -271,15 +296,22 @@ def optimizer_variables(
     return found
 
 # %% ../../nbs/weights/10_writing.ipynb #df714352
-def _owners(slot, owners: list) -> list:  # pairs of a variable of the model and a slot's name
+def _by_flat_name(variables: Iterable) -> dict:  # `hidden1_kernel` to variables
+    found = {}
+    for v in variables:
+        found.setdefault(v.path.replace('/', '_'), []).append(v)
+    return found
+
+
+def _owners(slot, owners: dict) -> list:  # pairs of a variable of the model and a slot's name
     "Whose slot it may be: the variables with the longest name that it begins with."
-    name, fitting = slot.path.rpartition('/')[2], {}
-    for v in owners:
-        flat = v.path.replace('/', '_')
-        if name.startswith(f'{flat}_') and tuple(slot.shape) == tuple(v.shape):
-            fitting.setdefault(flat, []).append(v)
-    longest = max(fitting, key=len, default='')
-    return [(v, name[len(longest) + 1 :]) for v in fitting.get(longest, ())]
+    begin, name = slot.path.rpartition('/')[2], ''
+    while '_' in begin:
+        begin, _, last = begin.rpartition('_')
+        name = f'{last}_{name}' if name else last
+        if found := [v for v in owners.get(begin, ()) if tuple(v.shape) == tuple(slot.shape)]:
+            return [(v, name) for v in found]
+    return []
 
 # %% ../../nbs/weights/10_writing.ipynb #8b6a3c7c
 def _held(optimizer, paths: list) -> dict:  # id of a variable to its name
