@@ -137,6 +137,17 @@ def _orders_to_come(pipeline: Pipeline, one: _Pass, two: _Pass) -> Callable | No
     places = np.concatenate(one.places)
     return lambda: (two.sizes, rng.permutation(places))
 
+# %% ../../nbs/rows/40_streams.ipynb #366852d2
+def _is_whole(batch) -> bool:
+    "Are its arrays of different lengths, so that it cannot be taken apart into rows?"
+    return len({t.shape[0] for t in flat(batch)}) > 1
+
+
+def _are_alike(batch, other) -> bool:
+    "Can the rows of two batches lie in one tensor?"
+    shapes = [[t.shape[1:] for t in flat(one)] for one in (batch, other)]
+    return shapes[0] == shapes[1] and not (_is_whole(batch) or _is_whole(other))
+
 # %% ../../nbs/rows/40_streams.ipynb #30de9947
 _SECONDS, _BYTES = 0.25, 1 << 24  # of the batches that are trained in one go, at most
 
@@ -152,7 +163,7 @@ def _groups(batches, together: int = 1) -> Iterator[list]:
     "Batches of one shape that came within a short time: as many as make whole calls of Keras'."
     held, began, nbytes = [], time.perf_counter(), 0
     for batch in batches:
-        other = held and [t.shape[1:] for t in flat(batch)] != [t.shape[1:] for t in flat(held[0])]
+        other = held and not _are_alike(batch, held[0])
         full = nbytes > _BYTES or time.perf_counter() - began > _SECONDS
         if held and (other or full and len(held) % together == 0):
             yield held
@@ -335,7 +346,9 @@ class Stream:
         "Nothing is held open between epochs."
 
     def epoch(self) -> Iterator:
-        "The next epoch: (tensors, order, first step, step after the last)."
+        """The next epoch: (tensors, order, first step, step after the last); no order where the
+        tensors are one batch as it is.
+        """
         if self._draw is not None and self.pipeline.state() != self._state:
             self._draw = None
             self._drop('a variable or attribute that it reads was changed')
@@ -390,6 +403,9 @@ class Stream:
     def _sought(self, batches: Iterator) -> Iterator:
         "A pass, all or some, as it is drawn; rows that came before are not made again."
         for group in _groups(batches, self.pipeline.together):
+            if _is_whole(group[0]):
+                yield self._alone(group[0])
+                continue
             sizes = [flat(batch)[0].shape[0] for batch in group]
             leaves, places = self._look_up(group) or self._flowing(group, sizes)
             yield leaves, loose_order(sizes, places), 0, len(sizes)
@@ -432,6 +448,8 @@ class Stream:
 
     def _stretch(self, group: list, seen: _Pass) -> tuple:
         "What the steps of these batches take."
+        if _is_whole(group[0]):
+            return self._alone(group[0])
         sizes = [flat(batch)[0].shape[0] for batch in group]
         marks = [self._mark(batch) for batch in group] if self._keeps else []
         found = self._found.places(np.concatenate(marks)) if self._found and marks else None
@@ -446,6 +464,13 @@ class Stream:
             seen.marks += marks
             seen.places += np.split(start + places, ends[:-1])
         return leaves, loose_order(sizes, places), 0, len(sizes)
+
+    def _alone(self, batch) -> tuple:
+        "A batch whose arrays have no rows in common, for a step of its own."
+        self._again = None
+        if self._keeps:
+            self._drop('the arrays of its batches differ in length')
+        return self._run(batch), None, 0, 1
 
     def _make(self, group: list, sizes: list) -> tuple:
         leaves, places = self._flowing(group, sizes)

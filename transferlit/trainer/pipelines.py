@@ -89,6 +89,7 @@ def feed_pipeline(model, job: Job, x, passes: int, **draws) -> tuple | None:
     kind = 'train' if draws else 'test'
     flow = _Flow(pipeline, passes, kind)
     make = partial(_streamed, model, flow=flow, job=job)
-    cut = make_cutter(model, job, bool(draws), rows_of_batch(x))
+    given = keras.utils.unpack_x_y_sample_weight(pipeline.form)[0]
+    cut = make_cutter(model, job, given, bool(draws), rows_of_batch(x))
     build = partial(loop.build, model, pipeline.form)
     return Feed(model, cut, make, build=build), pipeline.steps
