@@ -536,6 +536,19 @@ def rows_without_labels_beside_others(fit):
     return made
 
 
+class PerRow(keras.Model):
+    """It reports a number for each row of the batch."""
+
+    def train_step(self, data):
+        made = super().train_step(data)
+        return {**made, "rows": tf.reduce_sum(self(data[0]), -1), "some": tf.boolean_mask(data[0], data[0] > 0)[:3]}
+
+
+@program
+def a_step_that_reports_on_each_row(fit):
+    return [fit(network(PerRow), X, Y, epochs=2, **{**QUIET, "batch_size": size}).history for size in (16, 20)]
+
+
 class Twins(keras.Model):
     """Its step is given two pictures of each row in one array."""
 

@@ -152,19 +152,30 @@ def _logs(model, one: Callable, kind: str, signature: list):
     return traced.get_concrete_function(order, i, *leaves).structured_outputs
 
 
+def _blank(log):  # of its kind and shape, as far as that is known
+    return tf.zeros([n or 0 for n in log.shape] if log.shape.rank else [], log.dtype)
+
+# %% ../../nbs/loop/20_steps.ipynb #468252ab
 def _loop(ref, one: Callable, kind: str, form, jit: bool):
     "A compiled function: the steps `start` to `stop` over all rows, and the logs of the last."
     signature = [tf.TensorSpec([None], tf.int32), *[tf.TensorSpec([], tf.int32)] * 2]
     signature += flat(form)
     carried = _logs(ref(), one, kind, signature)
+    logged = tf.nest.flatten(carried) if carried else []
+    shapes = [t.shape for t in logged]
+    jit = jit and all(shape.is_fully_defined() for shape in shapes)
 
     def loop(order, start, stop, *leaves):
         def body(i, *_):
             logs = one(order, i, leaves)
             return i + 1, *(tf.nest.flatten(logs) if carried else ())
 
-        zeros = [tf.zeros(t.shape, t.dtype) for t in tf.nest.flatten(carried)] if carried else ()
-        _, *last = tf.while_loop(lambda i, *_: i < stop, body, (start, *zeros))
+        _, *last = tf.while_loop(
+            lambda i, *_: i < stop,
+            body,
+            (start, *map(_blank, logged)),
+            shape_invariants=(start.shape, *shapes),
+        )
         return tf.nest.pack_sequence_as(carried, last) if carried else ref().get_metrics_result()
 
     return compile_graph(loop, input_signature=signature, jit_compile=jit)
