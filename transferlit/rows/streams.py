@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import time
 import warnings
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
@@ -34,6 +35,7 @@ class Made:
 
     lower: keras.Model | None = None  # runs once on every row; None where nothing is frozen
     beside: bool = False  # does a step look at x beside the features?
+    traced: dict = field(default_factory=dict)  # what was compiled of `lower` and still holds
 
     def form(self, batch) -> tuple:
         "The specification of what a step takes, from that of a batch."
@@ -53,18 +55,24 @@ class Made:
         if self.lower is None:
             return flat
         x = keras.utils.unpack_x_y_sample_weight(batch)[0]
-        lower, inputs = self.lower, [open_spec(t) for t in by_input(x, self.lower)]
-
-        def lowered(*x):
-            return flat(lower(pack_inputs(list(x), lower), training=False))
-
-        features = compile_graph(lowered, input_signature=inputs)
+        features = self._features([open_spec(t) for t in by_input(x, self.lower)])
 
         def run(batch):
             x = keras.utils.unpack_x_y_sample_weight(batch)[0]
-            return flat(self._packed(batch, _one(features(*by_input(x, lower)))))
+            return flat(self._packed(batch, _one(features(*by_input(x, self.lower)))))
 
         return run
+
+    def _features(self, inputs: list) -> Callable:
+        "`lower`, compiled for tensors of these kinds, where it was not yet."
+        kind, part = f'batches of {inputs}', weakref.ref(self.lower)
+
+        def lowered(*x):
+            return flat(part()(pack_inputs(list(x), part()), training=False))
+
+        if kind not in self.traced:
+            self.traced[kind] = compile_graph(lowered, input_signature=inputs)
+        return self.traced[kind]
 
 # %% ../../nbs/rows/40_streams.ipynb #d0b0c691
 def _one(items):

@@ -17,7 +17,8 @@ import numpy as np
 from .. import loop
 from ..rows import Made, Stored, Stream, free_memory
 from ..data import Pipeline, flat, rows_of_batch
-from ..features import precompute, row_marks
+from ..cut import open_ended
+from ..features import functions_of, precompute, row_marks
 from .checks import check_batch, check_form
 from .cuts import make_cutter
 from .feeds import Feed
@@ -71,7 +72,8 @@ def _streamed(model, cut, flow: _Flow, job: Job) -> Stream:
         stored = _stored(cut, pipeline, job.folder)
     lower = cut.lower if cut else None
     passes = 1 if job.cache is False else flow.passes  # one pass: nothing is kept
-    return Stream(pipeline, Made(lower, beside=own), passes, most, stored)
+    traced = {} if cut is None or open_ended(lower) else functions_of(cut)
+    return Stream(pipeline, Made(lower, own, traced), passes, most, stored)
 
 # %% ../../nbs/trainer/65_pipelines.ipynb #fd9acbff
 def feed_pipeline(model, job: Job, x, passes: int, **draws) -> tuple | None:
