@@ -512,6 +512,34 @@ def unmeasured(cls):
     return model
 
 
+class Calls(keras.callbacks.Callback):
+    """Notes for which batches it is called, and with what."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.seen.append(batch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen += [batch, logs["loss"]]
+
+
+@program
+def several_steps_a_call_where_rows_do_not_lie_together(fit):
+    model, seen = of_graphs(), Calls()
+    model.compile("sgd", SPARSE, steps_per_execution=3)
+    inputs = keras.Input((None, 6))
+    wide = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(layers.Dense(4, trainable=False)(inputs))))
+    wide.compile("sgd", SPARSE, steps_per_execution=2)
+    of_widths = tf.data.Dataset.from_generator(
+        lambda: ((np.ones((4, n, 6)) * n, np.arange(4) % 3) for n in (2, 3, 3, 3, 5)),
+        output_signature=(tf.TensorSpec((None, None, 6)), tf.TensorSpec((None,), tf.int64)))
+    made = fit(model, Graphs(), epochs=2, callbacks=[seen], verbose=0).history, fit(wide, of_widths, epochs=2, callbacks=[seen], verbose=0).history
+    return made, seen.seen, state(model), state(wide)
+
+
 class Halved(keras.Model):
     """Its step is given some rows without labels, and fewer or more with them."""
 
