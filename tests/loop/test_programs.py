@@ -467,6 +467,136 @@ def missing_labels_that_a_loss_leaves_out(fit):
     return made
 
 
+class Graphs(keras.utils.PyDataset):
+    """Graphs joined to one a batch: more nodes than graphs, and in one batch as many."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        sizes = [(3, 2), (1, 1), (2, 4), (5, 1)][i]
+        nodes = np.repeat([0, 1], sizes)
+        return {"nodes": X[10 * i : 10 * i + len(nodes)], "graph": nodes}, Y[2 * i : 2 * i + 2], np.array([1.0, 0.5 + i], "float32")
+
+
+class Sums(layers.Layer):
+    """The sum of the nodes of each graph."""
+
+    def call(self, nodes, graph):
+        return ops.segment_sum(nodes, graph, 2)
+
+
+def of_graphs():
+    nodes, graph = keras.Input((6,), name="nodes"), keras.Input((), dtype="int32", name="graph")
+    h = layers.Dense(5, "tanh", name="body", trainable=False)(nodes)
+    model = keras.Model({"nodes": nodes, "graph": graph}, layers.Dense(3)(Sums()(layers.Dense(4)(h), graph)))
+    model.compile(keras.optimizers.Adam(0.01), SPARSE, metrics=["accuracy"])
+    return model
+
+
+@program
+def batches_whose_arrays_differ_in_length(fit):
+    model = of_graphs()
+    return fit(model, Graphs(), epochs=4, validation_data=Graphs(), verbose=0).history, state(model)
+
+
+@program
+def batches_whose_arrays_differ_in_length_in_one_epoch(fit):
+    model = of_graphs()
+    return fit(model, Graphs(), verbose=0).history, fit(model, Graphs(), steps_per_epoch=2, epochs=3, shuffle=False, verbose=0).history, state(model)
+
+
+def unmeasured(cls):
+    whole = network()
+    model = cls(whole.inputs, whole.outputs)
+    model.compile("sgd", SPARSE)
+    return model
+
+
+class Calls(keras.callbacks.Callback):
+    """Notes for which batches it is called, and with what."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.seen.append(batch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen += [batch, logs["loss"]]
+
+
+@program
+def several_steps_a_call_where_rows_do_not_lie_together(fit):
+    model, seen = of_graphs(), Calls()
+    model.compile("sgd", SPARSE, steps_per_execution=3)
+    inputs = keras.Input((None, 6))
+    wide = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(layers.Dense(4, trainable=False)(inputs))))
+    wide.compile("sgd", SPARSE, steps_per_execution=2)
+    of_widths = tf.data.Dataset.from_generator(
+        lambda: ((np.ones((4, n, 6)) * n, np.arange(4) % 3) for n in (2, 3, 3, 3, 5)),
+        output_signature=(tf.TensorSpec((None, None, 6)), tf.TensorSpec((None,), tf.int64)))
+    made = fit(model, Graphs(), epochs=2, callbacks=[seen], verbose=0).history, fit(wide, of_widths, epochs=2, callbacks=[seen], verbose=0).history
+    return made, seen.seen, state(model), state(wide)
+
+
+class Halved(keras.Model):
+    """Its step is given some rows without labels, and fewer or more with them."""
+
+    def train_step(self, data):
+        unknown, (x, y) = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True)) + tf.reduce_mean(self(unknown, training=True) ** 2)
+        self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+        return {"loss": loss, "rows": tf.shape(unknown)[0]}
+
+    def test_step(self, data):
+        return {"loss": self.compute_loss(*data, self(data[0]))}
+
+
+@program
+def rows_without_labels_beside_others(fit):
+    made = []
+    for size in 3, 14:
+        model = unmeasured(Halved)
+        pairs = tf.data.Dataset.zip((tf.data.Dataset.from_tensor_slices(X).batch(size), dataset(10)))
+        made.append((fit(model, pairs, epochs=3, validation_data=dataset(), verbose=0).history, state(model)))
+    return made
+
+
+class PerRow(keras.Model):
+    """It reports a number for each row of the batch."""
+
+    def train_step(self, data):
+        made = super().train_step(data)
+        return {**made, "rows": tf.reduce_sum(self(data[0]), -1), "some": tf.boolean_mask(data[0], data[0] > 0)[:3]}
+
+
+@program
+def a_step_that_reports_on_each_row(fit):
+    return [fit(network(PerRow), X, Y, epochs=2, **{**QUIET, "batch_size": size}).history for size in (16, 20)]
+
+
+class Twins(keras.Model):
+    """Its step is given two pictures of each row in one array."""
+
+    def train_step(self, data):
+        both, *_ = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((self(both[0], training=True) - self(both[1], training=True)) ** 2) + 1.0
+        self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+        return {"loss": loss}
+
+
+@program
+def a_step_that_takes_its_x_apart(fit):
+    pairs = tf.data.Dataset.from_tensor_slices((X.reshape(4, 2, 5, 6),))
+    of_dataset, of_arrays = unmeasured(Twins), unmeasured(Twins)
+    made = fit(of_dataset, pairs, epochs=3, verbose=0).history, fit(of_arrays, X.reshape(8, 5, 6), epochs=2, shuffle=False, batch_size=2, verbose=0).history
+    return made, state(of_dataset), state(of_arrays)
+
+
 def outcome(fit, function):
     keras.utils.set_random_seed(5)
     with warnings.catch_warnings(record=True) as said:

@@ -9,7 +9,9 @@ from keras import layers
 
 import transferlit as tl
 from transferlit.data import Pipeline
+from transferlit.features import functions_of
 from transferlit.rows import Made, Stored, Stream
+from transferlit.trainer.cuts import find_cut
 
 rng = np.random.default_rng(0)
 ROWS = 24
@@ -445,3 +447,30 @@ def test_a_step_of_its_own_may_renumber_labels(form):
         fit(model, **data, epochs=2, batch_size=8 if form == "arrays" else None, shuffle=False, verbose=0)
     for ours, theirs in zip(models[1].weights, models[0].weights):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def twin_of(model):
+    """Another model that stands where it stands."""
+    twin = keras.models.clone_model(model)
+    twin.compile("adam", SPARSE)
+    tl.freeze(twin, "body")
+    twin.get_layer("body").activation = model.get_layer("body").activation
+    twin.set_weights(model.get_weights())
+    twin.optimizer.build(twin.trainable_variables)
+    for a, b in zip(twin.optimizer.variables, model.optimizer.variables, strict=True):
+        a.assign(b)
+    return twin
+
+
+def test_the_frozen_part_is_compiled_once_for_all_fits_and_anew_where_it_changed():
+    model, data = network(), dict(x=pairs().batch(8), epochs=2, verbose=0)
+    tl.fit(model, **data)
+    compiled = dict(functions_of(find_cut(model)))
+    assert compiled
+    tl.fit(model, validation_data=pairs().batch(5), **data)
+    assert functions_of(find_cut(model)) == compiled
+    for activation in keras.activations.tanh, keras.activations.softplus:
+        model.get_layer("body").activation = activation
+        twin = twin_of(model)
+        theirs, ours = twin.fit(**data).history, tl.fit(model, **data).history
+        np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-5)

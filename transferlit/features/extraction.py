@@ -36,15 +36,15 @@ from .ray_workers import Target, fields_of
 from ..files import atomic_path, content_hash
 
 # %% auto #0
-__all__ = ['UNSTEADY', 'forget_compiled', 'compile_lower', 'guess_batch_size', 'choose_batch_size', 'check_inputs', 'Pass',
-           'lay_out', 'progress_bar', 'keep_in_memory', 'Unlike', 'write_to_store']
+__all__ = ['UNSTEADY', 'functions_of', 'forget_compiled', 'compile_lower', 'guess_batch_size', 'choose_batch_size',
+           'check_inputs', 'Pass', 'lay_out', 'progress_bar', 'keep_in_memory', 'Unlike', 'write_to_store']
 
 # %% ../../nbs/features/60_extraction.ipynb #0ae36ed1
 # A lower part to (its recipe, what was compiled from it by kind of data).
 _FUNCTIONS = weakref.WeakKeyDictionary()
 
 
-def _functions(cut: Split) -> dict:  # those that still hold: what a trace read is baked into it
+def functions_of(cut: Split) -> dict:  # those that still hold: what a trace read is baked into it
     if _FUNCTIONS.get(cut.lower, (None,))[0] != cut.recipe:
         _FUNCTIONS[cut.lower] = cut.recipe, {}
     return _FUNCTIONS[cut.lower][1]
@@ -58,7 +58,7 @@ def _on_device(cut: Split, x):
     "As `compile_lower`, on Keras' other backends."
     dtypes = [tensor_dtype(a) for a in tree.flatten(x)]
     made, kind = (
-        _functions(cut),
+        functions_of(cut),
         (keras.backend.backend(), str(dtypes), str(tree.map_structure(lambda a: 0, x))),
     )
     if kind not in made:
@@ -103,7 +103,7 @@ def compile_lower(cut: Split, x):
     if not on_tensorflow():
         return _on_device(cut, x)
     specs = [tf.TensorSpec((None, *a.shape[1:]), tensor_dtype(a)) for a in tree.flatten(x)]
-    made, kind = _functions(cut), str(specs)
+    made, kind = functions_of(cut), str(specs)
     if kind not in made:
         part, structure = weakref.ref(cut.lower), tree.map_structure(lambda a: 0, x)
 

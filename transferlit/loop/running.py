@@ -7,6 +7,7 @@ Docs: https://transferlit.github.io/transferlit/loop/running.html.md"""
 # %% ../../nbs/loop/60_running.ipynb #65b19d4d
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -95,12 +96,14 @@ class _Hooks:
     callbacks: keras.callbacks.CallbackList
     kind: str  # 'train' or 'test'
     each: int | None  # steps between two calls, where one of them wants every batch
+    coming: int = 0  # number of the batch to come
 
     def begin(self, step: int) -> None:
         getattr(self.callbacks, f'on_{self.kind}_batch_begin')(step)
 
     def end(self, step: int, logs) -> None:
         getattr(self.callbacks, f'on_{self.kind}_batch_end')(step, logs)
+        self.coming = step + 1
 
     @property
     def most(self) -> int | None:
@@ -114,19 +117,26 @@ class _Hooks:
 
 # %% ../../nbs/loop/60_running.ipynb #e7784024
 def _steps(program: Program, source, hooks: _Hooks) -> dict:
-    """The steps of one epoch, with the callbacks' batch hooks around each call; returns the last
-    logs.
+    """The steps of one epoch, with the callbacks' batch hooks around each call of Keras', which may
+    begin in some rows and end in the next; returns the last logs.
     """
     seen, logs = 0, {}
     for rows, order, step, stop in source.epoch():
         while step < stop:
-            count = _pace(program, stop - step, hooks.most)
-            hooks.begin(seen)
+            size = hooks.most
+            begun = seen % size if size else 0
+            count = _pace(program, stop - step, size and size - begun)
+            if not begun:
+                hooks.begin(seen)
             logs = _call(program, rows, order, step, step + count)
-            step, seen = step + count, seen + (hooks.each or count)
+            step, seen = step + count, seen + count
+            if size and seen % size:
+                continue
             hooks.end(seen - 1, logs)
             if hooks.stopped:
                 return logs
+    if hooks.each and seen % hooks.each:
+        hooks.end(math.ceil(seen / hooks.each) * hooks.each - 1, logs)
     return logs
 
 # %% ../../nbs/loop/60_running.ipynb #9e75f80f
@@ -248,6 +258,7 @@ def _take(side: _Side, source, hooks: _Hooks) -> dict:
     logs = _steps(side.program, source, hooks)
     overruns = isinstance(source, Stream) and source.overruns and not hooks.stopped
     if overruns:
+        hooks.begin(hooks.coming)
         _overrun(side, source.pipeline)
     moved = overruns or hooks.each  # callbacks between batches may reset metrics
     return dict(side.model._get_metrics_result_or_logs(logs)) if logs and moved else logs

@@ -22,8 +22,8 @@ from ..data import by_input, flat, map_flat, pack_inputs
 from ..keras_internals import is_fresh, keeps_call, shows_sizes, try_call, view_as
 
 # %% auto #0
-__all__ = ['are_same', 'own_step', 'Work', 'Layout', 'one_step', 'first_shows', 'first_size', 'spans', 'Program', 'build',
-           'was_fresh', 'build_for', 'compiled', 'forget']
+__all__ = ['are_same', 'own_step', 'Work', 'Layout', 'one_step', 'first_shows', 'first_size', 'spans', 'Program', 'fits_inputs',
+           'build', 'was_fresh', 'build_for', 'compiled', 'forget']
 
 # %% ../../nbs/loop/20_steps.ipynb #3b0880ff
 def are_same(some: list, others: list) -> bool:
@@ -152,19 +152,30 @@ def _logs(model, one: Callable, kind: str, signature: list):
     return traced.get_concrete_function(order, i, *leaves).structured_outputs
 
 
+def _blank(log):  # of its kind and shape, as far as that is known
+    return tf.zeros([n or 0 for n in log.shape] if log.shape.rank else [], log.dtype)
+
+# %% ../../nbs/loop/20_steps.ipynb #468252ab
 def _loop(ref, one: Callable, kind: str, form, jit: bool):
     "A compiled function: the steps `start` to `stop` over all rows, and the logs of the last."
     signature = [tf.TensorSpec([None], tf.int32), *[tf.TensorSpec([], tf.int32)] * 2]
     signature += flat(form)
     carried = _logs(ref(), one, kind, signature)
+    logged = tf.nest.flatten(carried) if carried else []
+    shapes = [t.shape for t in logged]
+    jit = jit and all(shape.is_fully_defined() for shape in shapes)
 
     def loop(order, start, stop, *leaves):
         def body(i, *_):
             logs = one(order, i, leaves)
             return i + 1, *(tf.nest.flatten(logs) if carried else ())
 
-        zeros = [tf.zeros(t.shape, t.dtype) for t in tf.nest.flatten(carried)] if carried else ()
-        _, *last = tf.while_loop(lambda i, *_: i < stop, body, (start, *zeros))
+        _, *last = tf.while_loop(
+            lambda i, *_: i < stop,
+            body,
+            (start, *map(_blank, logged)),
+            shape_invariants=(start.shape, *shapes),
+        )
         return tf.nest.pack_sequence_as(carried, last) if carried else ref().get_metrics_result()
 
     return compile_graph(loop, input_signature=signature, jit_compile=jit)
@@ -214,7 +225,7 @@ class Program:
         self._ref = weakref.ref(work.model)  # what is compiled lives no longer than the model
         self._step = _step(self._ref, work.parts, work.kind)
         self._layout = Layout(rows.form, rows.batch_size, rows.even)
-        self._loops = {}
+        self._loops, self._alone = {}, None
         self.rate, self.ready = None, False  # steps a second, once known; run before
 
     def loop(self, size: int) -> Callable:
@@ -228,10 +239,24 @@ class Program:
         return self._loops[jit, shown]
 
     def __call__(self, leaves: list, order, start: int, stop: int) -> dict:  # logs of the last step
+        if order is None:
+            return self.alone(leaves)
         logs = {}
         for size, first, last in self._spans(order, start, stop):
             logs = self.loop(size)(order, first, last, *leaves)
         return logs
+
+    def alone(self, leaves: list) -> dict:
+        "One step on a batch as it is, whose arrays may have no rows in common."
+        if self._alone is None:
+            step, form = self._step, self._layout.form
+
+            def one(*leaves):
+                given = iter(leaves)
+                return step(*map_flat(lambda _: next(given), form))
+
+            self._alone = compile_graph(one, input_signature=flat(form))
+        return self._alone(*leaves)
 
     def _spans(self, order, start: int, stop: int):
         odd = self.jit and not self._layout.even
@@ -272,6 +297,30 @@ def _agree(shape, other) -> bool:  # but for what is open
         return True
     pairs = list(zip(shape, other))
     return len(shape) == len(other) and all(None in pair or pair[0] == pair[1] for pair in pairs)
+
+# %% ../../nbs/loop/20_steps.ipynb #8da3bb73
+def fits_inputs(
+    model: keras.Model,  # any
+    x,  # of a batch: tensors, arrays or specifications
+) -> bool:  # False where a step of the model's own must make something else of `x` first
+    "Can the model be called on `x` as it is?"
+    inputs = getattr(model, 'inputs', None) or ()
+    own = own_step(model) or own_step(model, 'test')
+    if not (inputs and own):
+        return True
+    given = by_input(x, model)
+    named = isinstance(x, dict) and len(x) > len(inputs)
+    alike = all(_agree(_places(a), _places(i)) for a, i in zip(given, inputs))
+    return alike and len(given) == (len(inputs) if named else len(flat(x)))
+
+
+def _places(a):  # the shape of a row, without ones at its end; None where it is open
+    if getattr(a.shape, 'rank', 1) is None:
+        return tf.TensorShape(None)
+    shape = tuple(a.shape[1:])
+    while shape[-1:] == (1,):
+        shape = shape[:-1]
+    return shape
 
 # %% ../../nbs/loop/20_steps.ipynb #154d090f
 def _graph(model):  # a sequential model keeps the graph of its layers beside it

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import time
 import warnings
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
@@ -34,6 +35,7 @@ class Made:
 
     lower: keras.Model | None = None  # runs once on every row; None where nothing is frozen
     beside: bool = False  # does a step look at x beside the features?
+    traced: dict = field(default_factory=dict)  # what was compiled of `lower` and still holds
 
     def form(self, batch) -> tuple:
         "The specification of what a step takes, from that of a batch."
@@ -53,18 +55,24 @@ class Made:
         if self.lower is None:
             return flat
         x = keras.utils.unpack_x_y_sample_weight(batch)[0]
-        lower, inputs = self.lower, [open_spec(t) for t in by_input(x, self.lower)]
-
-        def lowered(*x):
-            return flat(lower(pack_inputs(list(x), lower), training=False))
-
-        features = compile_graph(lowered, input_signature=inputs)
+        features = self._features([open_spec(t) for t in by_input(x, self.lower)])
 
         def run(batch):
             x = keras.utils.unpack_x_y_sample_weight(batch)[0]
-            return flat(self._packed(batch, _one(features(*by_input(x, lower)))))
+            return flat(self._packed(batch, _one(features(*by_input(x, self.lower)))))
 
         return run
+
+    def _features(self, inputs: list) -> Callable:
+        "`lower`, compiled for tensors of these kinds, where it was not yet."
+        kind, part = f'batches of {inputs}', weakref.ref(self.lower)
+
+        def lowered(*x):
+            return flat(part()(pack_inputs(list(x), part()), training=False))
+
+        if kind not in self.traced:
+            self.traced[kind] = compile_graph(lowered, input_signature=inputs)
+        return self.traced[kind]
 
 # %% ../../nbs/rows/40_streams.ipynb #d0b0c691
 def _one(items):
@@ -137,6 +145,17 @@ def _orders_to_come(pipeline: Pipeline, one: _Pass, two: _Pass) -> Callable | No
     places = np.concatenate(one.places)
     return lambda: (two.sizes, rng.permutation(places))
 
+# %% ../../nbs/rows/40_streams.ipynb #366852d2
+def _is_whole(batch) -> bool:
+    "Are its arrays of different lengths, so that it cannot be taken apart into rows?"
+    return len({t.shape[0] for t in flat(batch)}) > 1
+
+
+def _are_alike(batch, other) -> bool:
+    "Can the rows of two batches lie in one tensor?"
+    shapes = [[t.shape[1:] for t in flat(one)] for one in (batch, other)]
+    return shapes[0] == shapes[1] and not (_is_whole(batch) or _is_whole(other))
+
 # %% ../../nbs/rows/40_streams.ipynb #30de9947
 _SECONDS, _BYTES = 0.25, 1 << 24  # of the batches that are trained in one go, at most
 
@@ -152,7 +171,7 @@ def _groups(batches, together: int = 1) -> Iterator[list]:
     "Batches of one shape that came within a short time: as many as make whole calls of Keras'."
     held, began, nbytes = [], time.perf_counter(), 0
     for batch in batches:
-        other = held and [t.shape[1:] for t in flat(batch)] != [t.shape[1:] for t in flat(held[0])]
+        other = held and not _are_alike(batch, held[0])
         full = nbytes > _BYTES or time.perf_counter() - began > _SECONDS
         if held and (other or full and len(held) % together == 0):
             yield held
@@ -335,7 +354,9 @@ class Stream:
         "Nothing is held open between epochs."
 
     def epoch(self) -> Iterator:
-        "The next epoch: (tensors, order, first step, step after the last)."
+        """The next epoch: (tensors, order, first step, step after the last); no order where the
+        tensors are one batch as it is.
+        """
         if self._draw is not None and self.pipeline.state() != self._state:
             self._draw = None
             self._drop('a variable or attribute that it reads was changed')
@@ -390,6 +411,9 @@ class Stream:
     def _sought(self, batches: Iterator) -> Iterator:
         "A pass, all or some, as it is drawn; rows that came before are not made again."
         for group in _groups(batches, self.pipeline.together):
+            if _is_whole(group[0]):
+                yield self._alone(group[0])
+                continue
             sizes = [flat(batch)[0].shape[0] for batch in group]
             leaves, places = self._look_up(group) or self._flowing(group, sizes)
             yield leaves, loose_order(sizes, places), 0, len(sizes)
@@ -432,6 +456,8 @@ class Stream:
 
     def _stretch(self, group: list, seen: _Pass) -> tuple:
         "What the steps of these batches take."
+        if _is_whole(group[0]):
+            return self._alone(group[0])
         sizes = [flat(batch)[0].shape[0] for batch in group]
         marks = [self._mark(batch) for batch in group] if self._keeps else []
         found = self._found.places(np.concatenate(marks)) if self._found and marks else None
@@ -446,6 +472,13 @@ class Stream:
             seen.marks += marks
             seen.places += np.split(start + places, ends[:-1])
         return leaves, loose_order(sizes, places), 0, len(sizes)
+
+    def _alone(self, batch) -> tuple:
+        "A batch whose arrays have no rows in common, for a step of its own."
+        self._again = None
+        if self._keeps:
+            self._drop('the arrays of its batches differ in length')
+        return self._run(batch), None, 0, 1
 
     def _make(self, group: list, sizes: list) -> tuple:
         leaves, places = self._flowing(group, sizes)

@@ -15,6 +15,7 @@ import keras
 
 from ..cut import fingerprint, split
 from ..features import Features
+from ..loop import fits_inputs
 from .job import Job
 
 # %% auto #0
@@ -54,13 +55,15 @@ def _cut_of(model, kept: Features):
     return split(model, at=cut, inference=cut.inference)
 
 # %% ../../nbs/trainer/40_cuts.ipynb #b6a6ccdc
-def _warn_uncached(model) -> None:
+def _warn_uncached(model, fits: bool) -> None:
     "Say why nothing is cached of a model that has a frozen part."
     layers = model._flatten_layers()
     if not model.built or all(layer.trainable or not layer.weights for layer in layers):
         return
     reasons = ['its layers cannot be seen']
-    if model in _SPLITS:
+    if not fits:
+        reasons = ['its step is given other data than its inputs take']
+    elif model in _SPLITS:
         reasons = [f'{row["layer"]} {row["reason"]}' for row in _SPLITS[model][2].reasons]
     warnings.warn(
         'Nothing of the frozen part can be cached, so all of the model runs in every step:'
@@ -68,17 +71,18 @@ def _warn_uncached(model) -> None:
         stacklevel=2,
     )
 
-
-def make_cutter(model, job: Job, train: bool = True, size: int = 0) -> Callable:
-    "A function that says where the model is cut now, for batches of `size` rows."
+# %% ../../nbs/trainer/40_cuts.ipynb #e4fd814d
+def make_cutter(model, job: Job, x, train: bool = True, size: int = 0) -> Callable:
+    "A function that says where the model is cut now, for batches of `size` rows like `x`."
     most = max(size, job.batch_size or 0, job.validation_batch_size or 0)
 
     def cut():
         if job.features is not None:
             return _cut_of(model, job.features)
-        found = find_cut(model, most) if job.cache else None
+        fits = fits_inputs(model, x)
+        found = find_cut(model, most) if job.cache and fits else None
         if found is None and job.cache and train:
-            _warn_uncached(model)
+            _warn_uncached(model, fits)
         return found
 
     return cut

@@ -155,7 +155,7 @@ def feed_arrays(model, job: Job, side: Side, train: bool) -> tuple:
     if model.loss is not None and not loop.own_step(model, kind):
         check_numbers(model, rows.x)
     kept = job.features if train else None
-    cut = make_cutter(model, job, train, side.batch_size)
+    cut = make_cutter(model, job, rows.x, train, side.batch_size)
     make = partial(_hold_rows, model, side=side, job=job, kind=kind)
     steps = math.ceil(len(rows) / side.batch_size)
     return Feed(model, cut, make, kept, fits), steps

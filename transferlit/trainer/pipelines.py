@@ -17,7 +17,8 @@ import numpy as np
 from .. import loop
 from ..rows import Made, Stored, Stream, free_memory
 from ..data import Pipeline, flat, rows_of_batch
-from ..features import precompute, row_marks
+from ..cut import open_ended
+from ..features import functions_of, precompute, row_marks
 from .checks import check_batch, check_form
 from .cuts import make_cutter
 from .feeds import Feed
@@ -71,7 +72,8 @@ def _streamed(model, cut, flow: _Flow, job: Job) -> Stream:
         stored = _stored(cut, pipeline, job.folder)
     lower = cut.lower if cut else None
     passes = 1 if job.cache is False else flow.passes  # one pass: nothing is kept
-    return Stream(pipeline, Made(lower, beside=own), passes, most, stored)
+    traced = {} if cut is None or open_ended(lower) else functions_of(cut)
+    return Stream(pipeline, Made(lower, own, traced), passes, most, stored)
 
 # %% ../../nbs/trainer/65_pipelines.ipynb #fd9acbff
 def feed_pipeline(model, job: Job, x, passes: int, **draws) -> tuple | None:
@@ -89,6 +91,7 @@ def feed_pipeline(model, job: Job, x, passes: int, **draws) -> tuple | None:
     kind = 'train' if draws else 'test'
     flow = _Flow(pipeline, passes, kind)
     make = partial(_streamed, model, flow=flow, job=job)
-    cut = make_cutter(model, job, bool(draws), rows_of_batch(x))
+    given = keras.utils.unpack_x_y_sample_weight(pipeline.form)[0]
+    cut = make_cutter(model, job, given, bool(draws), rows_of_batch(x))
     build = partial(loop.build, model, pipeline.form)
     return Feed(model, cut, make, build=build), pipeline.steps
