@@ -47,7 +47,15 @@ from transferlit.tf1.inference import (
     use_moving_averages,
 )
 from .keras2 import load_old
-from .limits import Limits, bounded, check_loops, check_sizes, try_in_child
+from transferlit.tf1.limits import (
+    Limits,
+    TooLarge,
+    bounded,
+    check_loops,
+    check_sizes,
+    run_within,
+    try_in_child,
+)
 from .leftovers import Tangled, piece_unit
 from transferlit.tf1.outputs import (
     SOURCES,
@@ -69,10 +77,11 @@ from .view import View, observe
 __all__ = ['rehearse', 'Revived', 'RevivedKeras']
 
 # %% ../../nbs/tf1/80_revived.ipynb #96928394
-def _original(meta, values, fed: dict, outputs: list, feeds: dict) -> list:
+def _original(old, read, outputs: list, feeds: dict) -> list:
     """Run the graph as it is in the file, with nothing folded or replaced. Raises what TensorFlow
-    raises, and UnsafeFile.
+    raises, UnsafeFile and TooLarge.
     """
+    meta, values, fed = old.meta, old.values, read.fed
     named = {n.name: n for n in meta.graph_def.node}
     given = {r: a for r, a in fed.items() if r[0] in named and named[r[0]].op not in VARIABLES}
     feed = given | {r: a for r, a in feeds.items() if r[0] in named}
@@ -83,7 +92,8 @@ def _original(meta, values, fed: dict, outputs: list, feeds: dict) -> list:
     wanted = [to_text(_cut(named, feed, r)) for r in outputs]
     with _session_of(safe(graph), meta) as session:
         _fill(session, graph, values, fed)
-        return session.run(wanted, {to_text(r): a for r, a in taken.items() if r[0] in there})
+        given = {to_text(r): a for r, a in taken.items() if r[0] in there}
+        return run_within(session, wanted, given, read.limits)
 
 
 @contextmanager
@@ -215,8 +225,19 @@ def _read(old, outputs: tuple, inputs: tuple | None = None) -> _Reading:
     """Decide the switches, find the inputs and run a sample. Raises ValueError where the outputs
     depend on no input, UnsafeFile as `_check`.
     """
-    if (outputs, inputs) in old.readings:
-        return old.readings[outputs, inputs]
+    key = outputs, inputs
+    if key not in old.readings:
+        try:
+            old.readings[key] = _read_anew(old, outputs, inputs)
+        except TooLarge as error:  # nobody waits for it twice
+            old.readings[key] = TooLarge(*error.args)
+            raise
+    if isinstance(old.readings[key], TooLarge):
+        raise TooLarge(*old.readings[key].args)
+    return old.readings[key]
+
+# %% ../../nbs/tf1/80_revived.ipynb #81158cba
+def _read_anew(old, outputs: tuple, inputs: tuple | None) -> _Reading:
     _check(old, outputs, inputs or ())
     _try_first(old, outputs, inputs)
     fixed = switches(old.nodes, old.values, list(outputs), old.feeds)
@@ -235,10 +256,11 @@ def _read(old, outputs: tuple, inputs: tuple | None = None) -> _Reading:
             if counts and rest
             else None
         )
+    except TooLarge:
+        raise
     except ValueError:
         found = None  # what it counts is something else
-    old.readings[outputs, inputs] = found or _sampled(old, view, fixed, [])
-    return old.readings[outputs, inputs]
+    return found or _sampled(old, view, fixed, [])
 
 # %% ../../nbs/tf1/80_revived.ipynb #1144dd16
 def _try_first(old, outputs: tuple, inputs: tuple | None) -> None:
@@ -247,7 +269,7 @@ def _try_first(old, outputs: tuple, inputs: tuple | None) -> None:
         return  # this is the child
     needed = _above(old.nodes, outputs, {r[0] for r in inputs or ()})
     reasons = check_sizes(needed, old.limits)
-    if reasons + check_loops(needed, old.meta.graph_def.library):
+    if reasons + check_loops(needed, old.meta.graph_def.library, old.limits):
         arguments = old.path, old.options, outputs, inputs
         try_in_child('transferlit.tf1.revived.rehearse', arguments, old.limits)
 
@@ -275,7 +297,7 @@ def rehearse(
 def _view(old, nodes, fed, outputs, inputs) -> View:
     "The graph between its inputs and `outputs`."
     graph = old.meta.graph_def
-    limits = old.limits or Limits()
+    limits = old.limits or Limits(seconds=np.inf)  # a child is ended from outside
     asked = _above(nodes, [*outputs, *(inputs or ())])  # nothing else is computed
     read = Inference(asked, old.values, fed, graph.library, graph.versions, limits)
     sources = list(inputs) if inputs else _sources(read, outputs)
@@ -481,18 +503,17 @@ def _listed(found) -> list:
 
 def _run_graph(old, reading, outputs: tuple) -> tuple:
     view = reading.view
-    fed, feeds = (
-        reading.read.fed,
-        dict(zip(view.inputs, reading.declared))
-        | {r: np.int64(len(reading.declared[0])) for r in reading.counts},
-    )
+    feeds = dict(zip(view.inputs, reading.declared))
+    feeds |= {r: np.int64(len(reading.declared[0])) for r in reading.counts}
     if settled := sorted(old.settled & set(view.order)):
         why = f'moving averages took the place of batch statistics ({", ".join(settled[:3])})'
     elif reading.read.dropouts:
         why = f'dropout that is always on was taken out ({", ".join(reading.read.dropouts)})'
     else:
         try:
-            return _original(old.meta, old.values, fed, list(outputs), feeds), 'the original graph'
+            return _original(old, reading.read, list(outputs), feeds), 'the original graph'
+        except TooLarge:
+            raise
         except (ValueError, KeyError, tf.errors.OpError) as error:
             why = f'the graph as it is does not run here: {brief(error, 200)}'
     return reading.runner.run(view.outputs, reading.declared), f'the pruned graph, since {why}'
