@@ -356,6 +356,36 @@ def test_a_graph_that_cannot_be_one_is_refused_in_words(text, said, tmp_path):
     with pytest.raises(ValueError, match=said): tl.revive(tmp_path/"m.pbtxt")
 
 
+def of(graph, op): return next(n for n in [*graph.node, *(n for f in graph.library.function for n in f.node_def)] if n.op == op)
+
+
+FAULTS = {  # what is done to a graph, and what is said of it
+    "an input that is not there": (lambda g: of(g, "MatMul").input.__setitem__(1, "gone"), "gone"),
+    "an output that a node has not": (lambda g: of(g, "Relu").input.__setitem__(0, "Tanh:7"), "Relu"),
+    "an input too few": (lambda g: of(g, "MatMul").input.pop(), "MatMul"),
+    "a type that there is not": (lambda g: setattr(of(g, "Relu").attr["T"], "type", 97), "97"),
+    "a type in a number's place": (lambda g: of(g, "MatMul").attr["transpose_a"].CopyFrom(of(g, "Relu").attr["T"]), "transpose_a"),
+    "another type": (lambda g: setattr(of(g, "Relu").attr["T"], "type", 3), "int32"),
+    "a circle": (lambda g: of(g, "MatMul").input.__setitem__(1, "out"), "cycle"),
+    "a constant of another size": (lambda g: of(g, "Const").attr["value"].tensor.tensor_shape.dim.add(size=5), "rank 3"),
+    "a constant that is cut short": (lambda g: setattr(of(g, "Const").attr["value"].tensor, "tensor_content", bytes(8)), "reshape|size|elements"),
+    "a function that gives nothing": (lambda g: g.library.function[0].ret.clear(), "Error"),
+    "a function without a node": (lambda g: g.library.function[0].node_def.pop(0), "Error"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_graph_that_is_not_whole_says_what_is_wrong(fault, tmp_path):
+    """What was damaged, or put together by hand, fails somewhere deep inside of what reads it."""
+    def build(x): return tf.function(lambda t: tf.math.softplus(t)*2.)(tf.nn.relu(tf.tanh(x)))
+    path, (change, said) = write(tmp_path, build), FAULTS[fault]
+    np.testing.assert_allclose(tl.revive(path).to_keras(outputs="out")(X).shape, (2, 2))
+    graph = read_graph(path).graph_def
+    change(graph)
+    path.write_bytes(graph.SerializeToString())
+    with pytest.raises(ValueError, match=f"must be one that TensorFlow loads.*'graph.pb'.*{said}"): tl.revive(path).to_keras(outputs="out")
+
+
 def test_a_graph_writes_nothing_to_the_terminal(tmp_path, capfd):
     """`Print` in the graph and in a function: codes in its text would be obeyed."""
     @tf.function

@@ -29,6 +29,7 @@ from transferlit.tf1.graph_files import (
     brief,
     check_nodes,
     find_graph,
+    loading_error,
     read_collections,
     read_graph,
     safe,
@@ -74,7 +75,7 @@ from .sample_inputs import count_rows, counts_rows, find_samples, input_shape
 from .view import View, observe
 
 # %% auto #0
-__all__ = ['rehearse', 'Revived', 'RevivedKeras']
+__all__ = ['loads', 'rehearse', 'Revived', 'RevivedKeras']
 
 # %% ../../nbs/tf1/80_revived.ipynb #96928394
 def _original(old, read, outputs: list, feeds: dict) -> list:
@@ -220,6 +221,28 @@ def _in_file(name: str, named: dict) -> str:
         name = name.rpartition('/')[0]
     return name
 
+# %% ../../nbs/tf1/80_revived.ipynb #a02790e0
+_MISSHAPEN = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)
+
+
+@contextmanager
+def loads(
+    meta,  # a MetaGraphDef
+    path: Path,  # of its file
+):
+    "A block in which errors name what is wrong with a graph, if it is one that cannot be loaded."
+    try:
+        yield
+    except (*_MISSHAPEN, tf.errors.OpError) as error:
+        said = 'Received: ' in str(error) or isinstance(error, TooLarge)
+        fault = None if said else loading_error(meta)
+        if fault is None:
+            raise
+        raise ValueError(
+            'A graph must be one that TensorFlow loads. Export it anew. Received:'
+            f' {path.name!r}, of which TensorFlow says: {fault}'
+        ) from error
+
 # %% ../../nbs/tf1/80_revived.ipynb #efff75e4
 def _read(old, outputs: tuple, inputs: tuple | None = None) -> _Reading:
     """Decide the switches, find the inputs and run a sample. Raises ValueError where the outputs
@@ -228,7 +251,8 @@ def _read(old, outputs: tuple, inputs: tuple | None = None) -> _Reading:
     key = outputs, inputs
     if key not in old.readings:
         try:
-            old.readings[key] = _read_anew(old, outputs, inputs)
+            with loads(old.meta, old.path):
+                old.readings[key] = _read_anew(old, outputs, inputs)
         except TooLarge as error:  # nobody waits for it twice
             old.readings[key] = TooLarge(*error.args)
             raise
@@ -591,6 +615,20 @@ def _held_bytes(source) -> int:
         found += [p for p in prefix.parent.iterdir() if p.name.startswith(prefix.name)]
     return sum(p.stat().st_size for p in found if p and p.is_file())
 
+# %% ../../nbs/tf1/80_revived.ipynb #7b117b2c
+def _find_parts(old, averages: bool) -> None:
+    "Nodes, values, collections and likely outputs of what was read."
+    meta = old.meta
+    nodes = normalize_graph(unfold(meta.graph_def))
+    old.nodes, old.settled = read_constant_texts(nodes), set()
+    if averages:
+        old.nodes, old.settled = use_moving_averages(old.nodes)
+    old.values = Values(old.nodes, old.source.checkpoint, averages)
+    old.lists, old.broken = read_collections(meta)
+    old.origins = Origins(old.nodes)
+    found = rank(old.origins, old.lists, dict(meta.signature_def))
+    old.candidates = sorted(found, key=lambda c: _lacks(old, c))
+
 # %% ../../nbs/tf1/80_revived.ipynb #face07c3
 class Revived:
     """A graph found in a file. Show it to see inputs, layers, outputs and what is training
@@ -614,16 +652,8 @@ class Revived:
         self.path, self.source, self.meta, self.notes = Path(path), source, meta, list(source.notes)
         self.options = dict(averages=averages, feeds=feeds, shapes=shapes, sample=sample)
         self.limits = limits
-        nodes = normalize_graph(unfold(meta.graph_def))
-        self.nodes, self.settled = read_constant_texts(nodes), set()
-        if averages:
-            self.nodes, self.settled = use_moving_averages(self.nodes)
-        self.values = Values(self.nodes, source.checkpoint, averages)
-        self.lists, self.broken = read_collections(meta)
-        self.origins = Origins(self.nodes)
-        self.candidates = sorted(
-            rank(self.origins, self.lists, dict(meta.signature_def)), key=lambda c: _lacks(self, c)
-        )
+        with loads(meta, self.path):
+            _find_parts(self, averages)
         self.feeds, self.shapes, self.sample = {}, {}, {}
         self.made, self.names, self.readings, self.kept = [], {}, {}, {}
         self.feeds = {
@@ -644,7 +674,7 @@ class Revived:
         """The graph as a Keras model, compared with the graph. Raises ValueError for a name that is
         not there, FileNotFoundError for missing values.
         """
-        with bounded(self.limits, _held_bytes(self.source)):
+        with loads(self.meta, self.path), bounded(self.limits, _held_bytes(self.source)):
             return _to_keras(self, outputs, inputs, name)
 
     def as_layer(
@@ -654,7 +684,7 @@ class Revived:
         name: str | None = None,  # of the layer
     ) -> keras.layers.Layer:  # frozen, saved in `.keras` files
         "Any part of the graph that TensorFlow can still run, as one layer. Raises as `to_keras`."
-        with bounded(self.limits, _held_bytes(self.source)):
+        with loads(self.meta, self.path), bounded(self.limits, _held_bytes(self.source)):
             return _as_layer(self, outputs, inputs, name)
 
 # %% ../../nbs/tf1/80_revived.ipynb #75b28c20
