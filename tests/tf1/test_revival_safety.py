@@ -386,6 +386,36 @@ def test_a_graph_that_is_not_whole_says_what_is_wrong(fault, tmp_path):
     with pytest.raises(ValueError, match=f"must be one that TensorFlow loads.*'graph.pb'.*{said}"): tl.revive(path).to_keras(outputs="out")
 
 
+def test_an_output_that_a_node_has_not_is_refused_in_words(tmp_path):
+    """Named by whoever calls, and by the signature of a SavedModel."""
+    old = tl.revive(write(tmp_path, lambda x: x))
+    for asked in (dict(outputs="out:9"), dict(outputs="out", inputs="x:9")):
+        with pytest.raises(ValueError, match="that its node gives.*:9"): old.to_keras(**asked)
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 3], "x")
+        signature = v1.saved_model.predict_signature_def({"x": x}, {"y": tf.matmul(x, tf.constant(KERNEL))})
+        signature.outputs["y"].name = "MatMul:9"
+        builder = v1.saved_model.builder.SavedModelBuilder(str(tmp_path/"export"))
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
+        builder.save()
+    assert repr(tl.revive(tmp_path/"export"))
+    with pytest.raises(ValueError, match="that its node gives.*MatMul:9"): tl.revive(tmp_path/"export").to_keras()
+
+
+def test_a_collection_of_numbers_in_place_of_variables_is_no_fault(tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 3], "x")
+        tf.matmul(x, v1.get_variable("kernel", initializer=KERNEL), name="out")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"m.ckpt"))
+    meta = read_graph(tmp_path/"m.ckpt.meta")
+    meta.collection_def["trainable_variables"].int64_list.value.append(-1)
+    (tmp_path/"m.ckpt.meta").write_bytes(meta.SerializeToString())
+    old = tl.revive(tmp_path/"m.ckpt.meta")
+    assert "kernel" in repr(old)
+    np.testing.assert_allclose(old.to_keras(outputs="out")(X), X @ KERNEL, rtol=1e-5)
+
+
 def test_a_graph_writes_nothing_to_the_terminal(tmp_path, capfd):
     """`Print` in the graph and in a function: codes in its text would be obeyed."""
     @tf.function

@@ -260,9 +260,21 @@ def _read(old, outputs: tuple, inputs: tuple | None = None) -> _Reading:
         raise TooLarge(*old.readings[key].args)
     return old.readings[key]
 
+# %% ../../nbs/tf1/80_revived.ipynb #b973ce04
+def _check_there(old, refs: list) -> None:
+    "Raises ValueError for an output that a node has not, as a signature or a caller may name one."
+    for name, number in refs:
+        node = old.nodes[name]
+        if number and numpy_dtype(node) and numpy_dtype(node, number) is None:
+            raise ValueError(
+                'A tensor must be one that its node gives. Choose another; likely ones:'
+                f' {_likely(old)}. Received: {to_text((name, number))!r} of a {node.op}.'
+            )
+
 # %% ../../nbs/tf1/80_revived.ipynb #81158cba
 def _read_anew(old, outputs: tuple, inputs: tuple | None) -> _Reading:
     _check(old, outputs, inputs or ())
+    _check_there(old, [*outputs, *(inputs or ())])
     _try_first(old, outputs, inputs)
     fixed = switches(old.nodes, old.values, list(outputs), old.feeds)
     fed = {**old.feeds, **{r: v for r, (v, _) in fixed.items()}}
@@ -489,11 +501,17 @@ def _constant_kind(old, ref) -> str:
     return 'a constant' if op == 'Const' else 'computed from constants and variables alone'
 
 # %% ../../nbs/tf1/80_revived.ipynb #e201c07c
+def _trainable(old) -> set:
+    "Nodes of the variables that the graph calls trainable; a collection may hold anything."
+    held = old.lists.get('trainable_variables', [])
+    return {v.partition(':')[0] for v in held if isinstance(v, str)}
+
+
 def _scopes(old) -> set:
     """Scopes of the variables that are weights, so that a layer is called the same whatever is
     asked for.
     """
-    trainable = {v.partition(':')[0] for v in old.lists.get('trainable_variables', [])}
+    trainable = _trainable(old)
     kinds = roles(old.nodes, old.values.names, set(), trainable)
     return {
         name.rpartition('/')[0]
@@ -501,7 +519,7 @@ def _scopes(old) -> set:
         if kinds[node].startswith(('weight', 'unused'))
     }
 
-
+# %% ../../nbs/tf1/80_revived.ipynb #39fe937f
 def _layers(old) -> list:
     "The units of the likeliest outputs; none where the graph cannot be run."
     if 'layers' not in old.kept:
@@ -883,7 +901,7 @@ def _output_table(old) -> Table:
 
 # %% ../../nbs/tf1/80_revived.ipynb #25c554f9
 def _variable_table(old) -> Table:
-    trainable = {v.partition(':')[0] for v in old.lists.get('trainable_variables', [])}
+    trainable = _trainable(old)
     try:
         used = {
             n
