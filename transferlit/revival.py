@@ -24,8 +24,8 @@ def revive(
     shapes=None,  # shapes of inputs, by name, where the graph does not say them
     sample=None,  # arrays for inputs, by name, where made-up numbers do not fit
     custom_objects=None,  # for Keras files: name to class or function, where the file only names it
-    seconds: float = 20,  # that a graph whose end cannot be read off may take, in a child process
-    gigabytes: float = 4,  # that it may take there
+    seconds: float = 20,  # that one run of the graph may take, here or in a child process
+    gigabytes: float = 4,  # that it may take
 ) -> Revived:  # show it, then `to_keras` or `as_layer`
     """Find a model in an old file.
 

@@ -10,7 +10,7 @@ import transferlit as tl
 from transferlit.tf1 import Limits, assembly, read_graph, revived
 from transferlit.formats import UnsafeFile
 from transferlit.tf1.inference import Inference, read_constant_texts
-from transferlit.tf1.limits import TooLarge, check_loops, check_sizes
+from transferlit.tf1.limits import TooLarge, check_loops, check_sizes, try_in_child
 
 v1, raw = tf.compat.v1, tf.raw_ops
 
@@ -214,6 +214,108 @@ def test_a_loop_without_an_end(tmp_path):
         go, stay = (tf.function(f).get_concrete_function(spec) for f in (lambda i: i < 1., lambda i: i*1.))
         return tf.matmul(x, kernel()) + tf.raw_ops.While(input=[tf.constant(0.)], cond=go, body=stay)[0]
     with pytest.raises(TooLarge, match="seconds="): tl.revive(frozen(tmp_path, build), seconds=1).to_keras()
+
+
+def turned(stop, start=0, step=1, go=tf.less):
+    """A loop around a product that counts from `start` to `stop`."""
+    def build(x):
+        return tf.while_loop(lambda i, h: go(i, stop(x)), lambda i, h: (i + step, tf.tanh(h)), [tf.constant(start, tf.int64), tf.matmul(x, kernel())])[1]
+    return build
+
+
+def passed_on(x):
+    return tf.while_loop(lambda i, n, h: n > i, lambda i, n, h: (i + 1, n, tf.tanh(h)), [0, 10**9, tf.matmul(x, kernel())])[2]
+
+
+def at_most(x):
+    return tf.while_loop(lambda i, h: i < 2*10**9, lambda i, h: (i + 1, tf.tanh(h)), (0, tf.matmul(x, kernel())), maximum_iterations=10**9)[1]
+
+
+LONG = dict(up=turned(lambda x: 10**9), down=turned(lambda x: 0, 2*10**9, -2, tf.greater), either=turned(lambda x: 3*10**9, step=3, go=lambda i, n: tf.greater_equal(n, i)),
+            passed_on=passed_on, at_most=at_most)
+
+
+@pytest.fixture(params=["new", "old"])
+def ways(request):
+    """Loops as functions, and as nodes of the graph itself."""
+    if request.param == "old": v1.disable_control_flow_v2()
+    yield request.param
+    v1.enable_control_flow_v2()
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_turns_that_are_written_down_are_refused_at_once(name, ways, tmp_path, monkeypatch):
+    monkeypatch.setattr(revived, "try_in_child", lambda *_: pytest.fail("was run"))
+    with pytest.raises(TooLarge, match="has 1,000,000,000 turns.*seconds="): tl.revive(frozen(tmp_path, LONG[name])).to_keras(outputs="out")
+
+
+def test_a_long_loop_that_is_not_entered_is_no_fault(ways, tmp_path):
+    """Behind a fork that goes the other way, and one that ends before it begins."""
+    def build(x):
+        taken = tf.cond(tf.reduce_sum(x*0.) > 1., lambda: turned(lambda x: 10**9)(x), lambda: tf.matmul(x, kernel()))
+        return taken + tf.matmul(x, kernel())*turned(lambda x: -10**9)(x)
+    path, data = frozen(tmp_path, build), np.ones((2, 3), "float32")
+    assert np.allclose(tl.revive(path).to_keras(outputs="out")(data), 12.)
+
+
+def doubled(x, times=50):
+    """Sums of sums: three million turns and more in a few hundred bytes, and a walk that takes both ways doubles, too."""
+    stop = raw.Shape(input=x, out_type=tf.int64)[0]
+    for _ in range(times): stop = raw.AddV2(x=stop, y=stop)
+    return stop
+
+
+def listed(x):
+    shape = tf.constant([], tf.int32)
+    held = raw.TensorListReserve(element_shape=shape, num_elements=1, element_dtype=tf.int64)
+    held = raw.TensorListSetItem(input_handle=held, index=0, item=tf.constant(10**9, tf.int64))
+    return tf.reduce_max(raw.TensorListStack(input_handle=held, element_shape=shape, element_dtype=tf.int64))
+
+
+STOPS = dict(doubled=doubled, twenty=lambda x: doubled(x, 20), listed=listed, table=lambda x: tf.gather(tf.constant([10**9]*100, tf.int64), 3),
+             sliced=lambda x: raw.StridedSlice(input=tf.constant([10**9]*100, tf.int64), begin=[0], end=[1], strides=[1], shrink_axis_mask=1))
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_a_stop_that_may_be_far_is_tried_in_a_child(name, ways, tmp_path):
+    graph = read_graph(frozen(tmp_path, turned(STOPS[name]))).graph_def
+    assert check_loops({n.name: n for n in graph.node}, graph.library, Limits())
+
+
+def test_circles_among_functions_and_conditions_that_double_are_walked_once(tmp_path):
+    def build(x):
+        def go(i, h):
+            found = i < 5
+            for _ in range(60): found = tf.logical_and(found, found)
+            return found
+        return tf.while_loop(go, lambda i, h: (i + 1, tf.tanh(h)), [0, tf.matmul(x, kernel())])[1]
+    graph = read_graph(frozen(tmp_path, build)).graph_def
+    nodes = {n.name: n for n in graph.node}
+    assert not check_loops(nodes, graph.library)
+    for function in graph.library.function:
+        for key in function.ret: function.ret[key] = "round:output:0"
+        function.node_def.add(name="round", op="Identity", input=["square:output:0"])
+        function.node_def.add(name="square", op="Identity", input=["round:output:0"])
+    assert check_loops(nodes, graph.library)
+
+
+def test_a_loop_has_no_more_time_in_this_process(ways, tmp_path, monkeypatch):
+    """As many turns as the shape of a tensor says that holds nothing: it takes no memory, and no child was asked."""
+    monkeypatch.setattr(revived, "try_in_child", lambda *_: pytest.fail("was asked"))
+    path = frozen(tmp_path, turned(lambda x: raw.Shape(input=raw.Reshape(tensor=x[:0], shape=[10**9, 0]), out_type=tf.int64)[0]))
+    old = tl.revive(path, seconds=1)
+    for _ in range(2):
+        with pytest.raises(TooLarge, match="within 1 seconds"): old.to_keras(outputs="out")
+
+
+def test_nobody_waits_twice_for_a_graph_that_does_not_end(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(revived, "try_in_child", lambda *a: asked.append(a) or try_in_child("time.sleep", (60,), a[-1]))
+    old = tl.revive(frozen(tmp_path, turned(lambda x: tf.cast(tf.reduce_sum(x)*0. + 1e9, tf.int64))), seconds=0.5)
+    repr(old)
+    for _ in range(2):
+        with pytest.raises(TooLarge, match="seconds="): old.to_keras(outputs="out")
+    assert len(asked) == 1
 
 
 def column(x): return tf.reshape(tf.fill([1 << 16], tf.reduce_sum(x)), [-1, 1])

@@ -356,6 +356,66 @@ def test_a_graph_that_cannot_be_one_is_refused_in_words(text, said, tmp_path):
     with pytest.raises(ValueError, match=said): tl.revive(tmp_path/"m.pbtxt")
 
 
+def of(graph, op): return next(n for n in [*graph.node, *(n for f in graph.library.function for n in f.node_def)] if n.op == op)
+
+
+FAULTS = {  # what is done to a graph, and what is said of it
+    "an input that is not there": (lambda g: of(g, "MatMul").input.__setitem__(1, "gone"), "gone"),
+    "an output that a node has not": (lambda g: of(g, "Relu").input.__setitem__(0, "Tanh:7"), "Relu"),
+    "an input too few": (lambda g: of(g, "MatMul").input.pop(), "MatMul"),
+    "a type that there is not": (lambda g: setattr(of(g, "Relu").attr["T"], "type", 97), "97"),
+    "a type in a number's place": (lambda g: of(g, "MatMul").attr["transpose_a"].CopyFrom(of(g, "Relu").attr["T"]), "transpose_a"),
+    "another type": (lambda g: setattr(of(g, "Relu").attr["T"], "type", 3), "int32"),
+    "a circle": (lambda g: of(g, "MatMul").input.__setitem__(1, "out"), "cycle"),
+    "a constant of another size": (lambda g: of(g, "Const").attr["value"].tensor.tensor_shape.dim.add(size=5), "rank 3"),
+    "a constant that is cut short": (lambda g: setattr(of(g, "Const").attr["value"].tensor, "tensor_content", bytes(8)), "reshape|size|elements"),
+    "a function that gives nothing": (lambda g: g.library.function[0].ret.clear(), "Error"),
+    "a function without a node": (lambda g: g.library.function[0].node_def.pop(0), "Error"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_graph_that_is_not_whole_says_what_is_wrong(fault, tmp_path):
+    """What was damaged, or put together by hand, fails somewhere deep inside of what reads it."""
+    def build(x): return tf.function(lambda t: tf.math.softplus(t)*2.)(tf.nn.relu(tf.tanh(x)))
+    path, (change, said) = write(tmp_path, build), FAULTS[fault]
+    np.testing.assert_allclose(tl.revive(path).to_keras(outputs="out")(X).shape, (2, 2))
+    graph = read_graph(path).graph_def
+    change(graph)
+    path.write_bytes(graph.SerializeToString())
+    with pytest.raises(ValueError, match=f"must be one that TensorFlow loads.*'graph.pb'.*{said}"): tl.revive(path).to_keras(outputs="out")
+
+
+def test_an_output_that_a_node_has_not_is_refused_in_words(tmp_path):
+    """Named by whoever calls, and by the signature of a SavedModel."""
+    old = tl.revive(write(tmp_path, lambda x: x))
+    for asked in (dict(outputs="out:9"), dict(outputs="out", inputs="x:9")):
+        with pytest.raises(ValueError, match="that its node gives.*:9"): old.to_keras(**asked)
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 3], "x")
+        signature = v1.saved_model.predict_signature_def({"x": x}, {"y": tf.matmul(x, tf.constant(KERNEL))})
+        signature.outputs["y"].name = "MatMul:9"
+        builder = v1.saved_model.builder.SavedModelBuilder(str(tmp_path/"export"))
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
+        builder.save()
+    assert repr(tl.revive(tmp_path/"export"))
+    with pytest.raises(ValueError, match="that its node gives.*MatMul:9"): tl.revive(tmp_path/"export").to_keras()
+
+
+def test_a_collection_of_numbers_in_place_of_variables_is_no_fault(tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 3], "x")
+        tf.matmul(x, v1.get_variable("kernel", initializer=KERNEL), name="out")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"m.ckpt"))
+    meta = read_graph(tmp_path/"m.ckpt.meta")
+    meta.collection_def["trainable_variables"].int64_list.value.append(-1)
+    (tmp_path/"m.ckpt.meta").write_bytes(meta.SerializeToString())
+    old = tl.revive(tmp_path/"m.ckpt.meta")
+    assert "kernel" in repr(old)
+    np.testing.assert_allclose(old.to_keras(outputs="out")(X), X @ KERNEL, rtol=1e-5)
+
+
 def test_a_graph_writes_nothing_to_the_terminal(tmp_path, capfd):
     """`Print` in the graph and in a function: codes in its text would be obeyed."""
     @tf.function

@@ -7,6 +7,7 @@ Docs: https://transferlit.github.io/transferlit/tf1/graph_files.html.md"""
 # %% ../../nbs/tf1/10_graph_files.ipynb #da9d4ad7
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.framework import graph_pb2, variable_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow.python.framework import op_def_registry
+from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 
 from ..errors import see
 from ..formats import UnsafeFile, locate_graph, open_weights, read_index
@@ -28,7 +30,8 @@ from ..files import printable, readable
 
 # %% auto #0
 __all__ = ['COMPUTES', 'VARIABLES', 'ASSIGN', 'GraphFile', 'find_graph', 'read_graph', 'read_collections', 'brief', 'to_ref',
-           'to_text', 'op_def', 'attr', 'check_nodes', 'computes', 'safe', 'unfold', 'restores', 'Values']
+           'to_text', 'op_def', 'loading_error', 'attr', 'check_nodes', 'computes', 'safe', 'unfold', 'restores',
+           'Values']
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #47e484ef
 @dataclass
@@ -200,6 +203,37 @@ def op_def(
     library=(),  # OpDefs that came with the file
 ):  # its OpDef, or None where neither TensorFlow nor the file knows it
     return op_def_registry.get(op) or next((o for o in library if o.name == op), None)
+
+# %% ../../nbs/tf1/10_graph_files.ipynb #4dd9fe1f
+def loading_error(
+    meta,  # a MetaGraphDef
+) -> str | None:
+    "What TensorFlow says where it does not load a graph or a function of it. Nothing is run."
+    graph, ops = meta.graph_def, meta.meta_info_def.stripped_op_list
+    producer = ops if ops.op else None
+    try:
+        with tf.Graph().as_default():
+            tf.graph_util.import_graph_def(graph, name='', producer_op_list=producer)
+        for function in graph.library.function:
+            body, _ = function_def_to_graph_def(function)
+            body.library.CopyFrom(graph.library)
+            with tf.Graph().as_default():
+                tf.graph_util.import_graph_def(body, name='', producer_op_list=producer)
+        for node in graph.node:
+            _check_constant(node)
+    except Exception as error:  # of whatever kind: it is about a file
+        return f'{type(error).__name__}: {brief(error)}'
+    return None
+
+
+def _check_constant(node) -> None:
+    "Raises ValueError where a constant has more values than its shape, or a size below zero."
+    tensor = node.attr['value'].tensor if node.op == 'Const' else None
+    if tensor is not None and math.prod(d.size for d in tensor.tensor_shape.dim) < _UNPACKED:
+        tf.make_ndarray(tensor)  # one value in the file may stand for all
+
+
+_UNPACKED = 1 << 24  # values
 
 # %% ../../nbs/tf1/10_graph_files.ipynb #32d41375
 def attr(

@@ -18,7 +18,7 @@ from tensorflow.core.framework import graph_pb2, node_def_pb2
 
 from .fused_cells import write_out
 from .graph_files import VARIABLES, attr, computes, op_def, safe, to_ref, to_text
-from .limits import Limits, check_shapes, folded_bytes, too_large
+from .limits import Limits, check_shapes, folded_bytes, run_within, too_large
 
 # %% auto #0
 __all__ = ['SAME', 'SHAPES', 'NOISE', 'LOOP', 'CONTROL', 'UNARY', 'constant', 'normalize_graph', 'order', 'moving',
@@ -1012,9 +1012,8 @@ class Runner:
 
     def run(self, refs: list, arrays: list) -> list:  # arrays for the inputs, in their order
         feed = {f'{name}:0': array for name, array in self.piece.weights.items()}
-        return self.session.run(
-            [self.tensor(r) for r in refs], feed | dict(zip(self.piece.inputs, arrays))
-        )
+        feed |= dict(zip(self.piece.inputs, arrays))
+        return run_within(self.session, [self.tensor(r) for r in refs], feed, self.read.limits)
 
     def close(self):
         self.session.close()

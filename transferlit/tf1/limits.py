@@ -14,7 +14,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 
 import numpy as np
 import tensorflow as tf
@@ -27,7 +27,7 @@ from .graph_files import attr
 
 # %% auto #0
 __all__ = ['SIZED', 'MANY', 'TooLarge', 'Limits', 'too_large', 'declared_size', 'largest_size', 'check_sizes', 'check_shapes',
-           'folded_bytes', 'has_bound', 'check_loops', 'bounded', 'try_in_child']
+           'folded_bytes', 'check_loops', 'run_within', 'bounded', 'try_in_child']
 
 # %% ../../nbs/tf1/15_limits.ipynb #e895c534
 class TooLarge(ValueError):
@@ -112,10 +112,17 @@ def _item_size(node) -> int:
 
 
 def _sizes_in(node) -> int:
-    "The product of the whole numbers in a small constant."
-    if not attr(node, 'dtype').is_integer or declared_size(node) > 64:
+    "The product of the whole numbers in a small constant; the largest of many, of which one is taken."
+    size = declared_size(node)
+    if not attr(node, 'dtype').is_integer or not 0 < size <= _LONG:
         return 1
-    return prod(max(1, abs(int(v))) for v in np.ravel(tf.make_ndarray(node.attr['value'].tensor)))
+    values = np.ravel(tf.make_ndarray(node.attr['value'].tensor))
+    if size > 64:
+        return max(abs(int(values.max())), abs(int(values.min())))
+    return prod(max(1, abs(int(v))) for v in values)
+
+
+_LONG = 1 << 16  # numbers; a longer constant is a table, no list of sizes
 
 # %% ../../nbs/tf1/15_limits.ipynb #58322076
 def largest_size(node, nodes: dict) -> int:
@@ -318,9 +325,11 @@ def _einsum_size(equation: str, shapes: list) -> int:
     for labels, shape in zip(left.split(','), shapes):
         head, _, tail = labels.partition('...')
         last = len(shape) - len(tail)
-        sizes |= dict(zip(head, shape)) | dict(zip(tail, shape[last:]))
+        sizes.update(zip(head, shape))
+        sizes.update(zip(tail, shape[last:]))
         between = max(between, prod(shape[len(head) : last]))
-    return prod(sizes.get(label, 1) for label in right) * (between if '...' in right else 1)
+    result = prod(sizes.get(label, 1) for label in right)
+    return result * between if '...' in right else result
 
 # %% ../../nbs/tf1/15_limits.ipynb #98612635
 def _made_size(op: str, inputs: list) -> int:
@@ -330,9 +339,12 @@ def _made_size(op: str, inputs: list) -> int:
         return int(abs(limit - start) / max(abs(delta), 1e-30))
     if op in ('Pad', 'PadV2', 'MirrorPad'):
         both = np.sum(np.asarray(inputs[1], float), 1)
-        return int(prod(d + b for d, b in zip(np.shape(inputs[0]), both)))
-    size = prod(said) if op != 'LinSpace' else said[0]
-    return int(size * (np.size(inputs[0]) if op in _MULTIPLIES else 1))
+        padded = [size + more for size, more in zip(np.shape(inputs[0]), both)]
+        return int(prod(padded))
+    size = said[0] if op == 'LinSpace' else prod(said)
+    if op in _MULTIPLIES:
+        size *= np.size(inputs[0])
+    return int(size)
 
 # %% ../../nbs/tf1/15_limits.ipynb #db190fb7
 def _folded_letters(node, inputs: list) -> int:
@@ -357,96 +369,189 @@ _PASS_ON = {
     'Squeeze',
     'Reshape',
     'Slice',
-    'Exit',
     'Max',
     'Min',
 }
 _TURNS = 10_000  # a loop that counts up to this many is no danger
+_SIZE = 100  # what a size that is known only as it runs counts as: samples are small
+_DEPTH = 60  # of computed sizes that are followed
 
 # %% ../../nbs/tf1/15_limits.ipynb #a43726bb
-def has_bound(text: str, nodes: dict, depth: int = 0) -> bool:
-    "Is a whole number a small constant, or one that comes from the shape of something?"
-    node = nodes.get(_through(text, nodes))
-    if node is None or depth > 60:
-        return False
-    ins = _ins(node)
-    if node.op in ('Shape', 'ShapeN', 'Size', 'Rank'):
-        return True
-    if node.op == 'Const':
-        return attr(node, 'dtype').is_integer and _sizes_in(node) <= _TURNS
-    if node.op in _PASS_ON | {'TensorArraySizeV3', 'TensorListLength', 'TensorArrayV3'}:
-        return has_bound(ins[0], nodes, depth + 1)
-    if node.op == 'TensorListReserve':
-        return has_bound(ins[1], nodes, depth + 1)
-    if node.op in ('TensorListFromTensor', 'TensorListStack'):
-        return True
-    found = (has_bound(i, nodes, depth + 1) for i in ins)
-    if node.op == 'Minimum':
-        return any(found)
-    return node.op in ('Maximum', 'Add', 'AddV2', 'Sub', 'Pack') and all(found)
+class _Bounds:
+    "How large whole numbers of a graph become at most; infinite where that cannot be read off."
+
+    def __init__(self, nodes: dict):
+        self.nodes, self.found = nodes, {}
+
+    def of(self, text: str, depth: int = 0) -> float:
+        name = _through(text, self.nodes)
+        if name not in self.found:
+            self.found[name] = inf  # where a circle comes back to it, and where it is too deep
+            if name in self.nodes and depth < _DEPTH:
+                self.found[name] = self._compute(self.nodes[name], depth + 1)
+        return self.found[name]
+
+    def _compute(self, node, depth: int) -> float:
+        ins = _ins(node)
+        if node.op in ('Shape', 'ShapeN', 'Size', 'Rank', 'TensorListFromTensor'):
+            return _SIZE
+        if node.op == 'Const':
+            known = attr(node, 'dtype').is_integer and declared_size(node) <= _LONG
+            return _sizes_in(node) if known else inf
+        if node.op in _PASS_ON | {'TensorArraySizeV3', 'TensorListLength', 'TensorArrayV3'}:
+            return self.of(ins[0], depth) if ins else inf
+        if node.op == 'TensorListReserve':
+            return self.of(ins[1], depth) if len(ins) > 1 else inf
+        parts = [self.of(i, depth) for i in ins]
+        if node.op == 'Minimum':
+            return min(parts, default=inf)
+        return sum(parts) if node.op in ('Maximum', 'Add', 'AddV2', 'Sub', 'Pack') else inf
 
 # %% ../../nbs/tf1/15_limits.ipynb #42767b1a
 def _through(text: str, nodes: dict) -> str:
     "The node behind what only passes on."
-    name, number = _node_of(text), text.rpartition(':')[2]
-    while name in nodes and nodes[name].op in _SAME and nodes[name].input:
-        of_many = nodes[name].op == 'IdentityN' and number.isdigit()
-        text = nodes[name].input[int(number) if of_many else 0]
+    name, number, seen = _node_of(text), text.rpartition(':')[2], set()
+    while name in nodes and name not in seen:
+        node = nodes[name]
+        of_many = node.op == 'IdentityN' and number.isdigit()
+        which = int(number) if of_many else 0
+        if node.op not in _SAME or which >= len(node.input):
+            break
+        seen.add(name)
+        text = node.input[which]
         name, number = _node_of(text), text.rpartition(':')[2]
     return name
 
-
-def _adds_one(text: str, counter: str, nodes: dict) -> bool:
-    "Is a node `counter` and a constant that is not less than 1?"
+# %% ../../nbs/tf1/15_limits.ipynb #d5c1cd0f
+def _number(text: str, nodes: dict) -> float | None:
+    "A number that is written into the graph and stands there by itself."
     node = nodes.get(_through(text, nodes))
-    if node is None or node.op not in ('Add', 'AddV2'):
-        return False
-    ends = [_through(i, nodes) for i in _ins(node)]
-    others = [nodes.get(e) for e in ends if e != counter]
-    if len(others) != 1 or others[0] is None or others[0].op != 'Const':
-        return False
-    return bool(np.all(tf.make_ndarray(others[0].attr['value'].tensor) >= 1))
+    if node is None or node.op != 'Const' or declared_size(node) != 1:
+        return None
+    value = tf.make_ndarray(node.attr['value'].tensor)
+    return float(value.item()) if value.dtype.kind in 'iuf' else None
+
+
+def _step(text: str, counter: str, nodes: dict) -> float | None:
+    "The constant by which a node is more than `counter`."
+    node = nodes.get(_through(text, nodes))
+    if node is None or node.op not in ('Add', 'AddV2', 'Sub') or len(_ins(node)) != 2:
+        return None
+    first, second = _ins(node)
+    if _through(first, nodes) == counter:
+        step = _number(second, nodes)
+        return -step if step is not None and node.op == 'Sub' else step
+    adds = node.op != 'Sub' and _through(second, nodes) == counter
+    return _number(first, nodes) if adds else None
 
 # %% ../../nbs/tf1/15_limits.ipynb #d254bfd4
+@dataclass(frozen=True)
+class _Count:
+    "What counts in a loop until a comparison ends it."
+
+    start: str  # a tensor outside of the loop
+    step: float  # added each turn
+    up: int  # 1: it ends when the count has grown to the stop, -1: when it has shrunk to it
+    stop: str  # a tensor outside of the loop, or inside the function that compares
+    inside: dict | None = None  # the nodes of that function
+
+    def is_short(self, bounds: _Bounds) -> bool:  # no danger
+        if self.up * self.step < 1:
+            return False
+        there = bounds if self.inside is None else _Bounds(self.inside)
+        turns = bounds.of(self.start) + there.of(self.stop)
+        return turns <= 2 * _TURNS
+
+    def turns(self, nodes: dict) -> float | None:  # None where that is not written down
+        start = _number(self.start, nodes)
+        stop = _number(self.stop, nodes if self.inside is None else self.inside)
+        if start is None or stop is None or self.up * self.step <= 0:
+            return None  # one that counts away from its stop wraps around, or never ends
+        return max(0, (stop - start) / self.step)
+
+# %% ../../nbs/tf1/15_limits.ipynb #cfe42e73
+_TOWARDS = {'Less': 1, 'LessEqual': 1, 'Greater': -1, 'GreaterEqual': -1}
+
+
 def _conditions(text: str, nodes: dict) -> list:
-    "The comparisons of which each alone ends a loop."
-    node = nodes.get(_through(text, nodes))
-    if node is None:
-        return []
-    if node.op == 'LogicalAnd':
-        return [c for i in _ins(node) for c in _conditions(i, nodes)]
-    return [node] if node.op == 'Less' else []
-
-
-def _old_loop_ends(cond, nodes: dict) -> bool:
-    "Does a loop of `Switch` and `Merge` count up to a bound?"
-    for less in _conditions(_ins(cond)[0], nodes):
-        counter, stop = _ins(less)
-        counter = _through(counter, nodes)
-        if counter not in nodes or nodes[counter].op != 'Merge':
+    "The comparisons, or whatever it is, of which each alone ends a loop."
+    found, waiting = {}, [text]
+    while waiting:
+        name = _through(waiting.pop(), nodes)
+        if name in found or name not in nodes:
             continue
-        start, back = _ins(nodes[counter])
-        turn = nodes.get(_node_of(back))
-        grows = turn is not None and turn.op == 'NextIteration'
-        grows = grows and _adds_one(_ins(turn)[0], counter, nodes)
-        begins = has_bound(start, nodes)
-        if grows and begins and has_bound(stop, nodes):
-            return True
-    return False
+        found[name] = nodes[name]
+        if nodes[name].op == 'LogicalAnd':
+            waiting += _ins(nodes[name])
+    return [node for node in found.values() if node.op != 'LogicalAnd']
+
+
+def _sides(node):
+    "(what counts, where it stops, whether upwards) of a comparison, read either way."
+    ins, up = _ins(node), _TOWARDS.get(node.op)
+    if up and len(ins) == 2:
+        yield *ins, up
+        yield *reversed(ins), -up
+
+# %% ../../nbs/tf1/15_limits.ipynb #a9e151da
+def _old_counts(cond, nodes: dict) -> list:
+    "For each condition of a loop of `Switch` and `Merge` what it compares, or None."
+    tests = _conditions(_ins(cond)[0], nodes) if _ins(cond) else []
+    return [next(_old_count(test, nodes), None) for test in tests]
+
+
+def _old_count(test, nodes: dict):
+    for here, there, up in _sides(test):
+        counter = _through(here, nodes)
+        start, after = _turn(counter, nodes)
+        step = _step(after, counter, nodes)
+        if step is not None:
+            yield _Count(start, step, up, _before_loop(there, nodes))
+
+# %% ../../nbs/tf1/15_limits.ipynb #11c38aba
+def _turn(name: str, nodes: dict) -> tuple:
+    "What a `Merge` of a loop is at first, and after a turn."
+    merge = nodes.get(name)
+    if merge is None or merge.op != 'Merge' or len(_ins(merge)) != 2:
+        return '', ''
+    first, back = _ins(merge)
+    turn = nodes.get(_node_of(back))
+    if turn is None or turn.op != 'NextIteration' or not _ins(turn):
+        return '', ''
+    return first, _ins(turn)[0]
+
+
+def _before_loop(text: str, nodes: dict) -> str:
+    "Where a value comes from that a loop hands on as it is."
+    name = _through(text, nodes)
+    start, after = _turn(name, nodes)
+    return start if after and _through(after, nodes) == name else text
 
 # %% ../../nbs/tf1/15_limits.ipynb #cee9576b
-def _is_nested(node, nodes: dict) -> bool:
-    "Does a loop take something from inside another one?"
-    waiting, seen = _ins(node), set()
+def _begin_within(nodes: dict) -> list:
+    "Names of what takes something from inside a loop into another one."
+    users = {}
+    for name, node in nodes.items():
+        for text in _ins(node):
+            users.setdefault(_node_of(text), []).append(name)
+    waiting, inside = [n for n in nodes if _comes_back(n, nodes)], set()
     while waiting:
-        name = _node_of(waiting.pop())
-        if name in seen or name not in nodes or nodes[name].op == 'Exit':
-            continue
-        seen.add(name)
-        before = [nodes.get(_node_of(i)) for i in _ins(nodes[name])]
-        if nodes[name].op == 'Merge' and any(b and b.op == 'NextIteration' for b in before):
+        name = waiting.pop()
+        if name not in inside and nodes[name].op != 'Exit':
+            inside.add(name)
+            waiting += users.get(name, [])
+    entries = (n for n in nodes if nodes[n].op == 'Enter')
+    return [n for n in entries if any(_node_of(i) in inside for i in _ins(nodes[n]))]
+
+
+def _comes_back(name: str, nodes: dict) -> bool:
+    "Is it where the turns of a loop begin?"
+    if nodes[name].op != 'Merge':
+        return False
+    for text in _ins(nodes[name]):
+        before = nodes.get(_node_of(text))
+        if before is not None and before.op == 'NextIteration':
             return True
-        waiting += _ins(nodes[name])
     return False
 
 # %% ../../nbs/tf1/15_limits.ipynb #fdc01b87
@@ -454,59 +559,108 @@ def _body_nodes(function) -> dict:
     "The nodes of a function, with its arguments as placeholders."
     nodes = {n.name: n for n in function.node_def}
     for arg in function.signature.input_arg:
-        nodes[arg.name] = type(function.node_def[0])(name=arg.name, op='Arg') if nodes else None
+        nodes[arg.name] = tf.compat.v1.NodeDef(name=arg.name, op='Arg')
     return nodes
 
 
-def _new_loop_ends(node, library: dict, nodes: dict) -> bool:
-    "Does a `While` with functions count up to a bound?"
+def _new_counts(node, library: dict) -> list:
+    "For each condition of a `While` with functions what it compares, or None."
     cond, body = (library.get(attr(node, key)) for key in ('cond', 'body'))
-    if cond is None or body is None or not cond.node_def or not body.node_def:
-        return False
-    inside, names = _body_nodes(cond), [a.name for a in cond.signature.input_arg]
-    (result,) = cond.ret.values()
-    for less in _conditions(result, inside):
-        counter, stop = (_through(i, inside) for i in _ins(less))
-        if counter not in names or not _grows(names.index(counter), body):
-            continue
-        if not has_bound(node.input[names.index(counter)], nodes):
-            continue
-        if stop not in names:
-            return has_bound(stop, inside)
-        if _stays(names.index(stop), body):
-            return has_bound(node.input[names.index(stop)], nodes)
-    return False
+    if cond is None or body is None or len(cond.ret) != 1:
+        return []
+    inside, (result,) = _body_nodes(cond), cond.ret.values()
+    tests = _conditions(result, inside)
+    return [next(_new_count(test, node, _Loop(cond, body, inside)), None) for test in tests]
 
 # %% ../../nbs/tf1/15_limits.ipynb #0d67d94c
-def _result(number: int, body) -> str:
-    return body.ret[body.signature.output_arg[number].name]
+@dataclass(frozen=True)
+class _Loop:
+    "The functions of a `While`."
+
+    cond: object
+    body: object
+    inside: dict  # the nodes of `cond`
+
+    def number(self, text: str) -> int | None:  # of the loop's values, where it is one
+        names = [a.name for a in self.cond.signature.input_arg]
+        name = _through(text, self.inside)
+        return names.index(name) if name in names else None
+
+    def turned(self, number: int) -> tuple:
+        "The name that the value has in the body, what it is after a turn, and the nodes there."
+        signature = self.body.signature
+        if number >= min(len(signature.input_arg), len(signature.output_arg)):
+            return '', '', {}
+        after = self.body.ret[signature.output_arg[number].name]
+        return signature.input_arg[number].name, after, _body_nodes(self.body)
+
+# %% ../../nbs/tf1/15_limits.ipynb #acf4a816
+def _new_count(test, node, loop: _Loop):
+    ins = _ins(node)
+    for here, there, up in _sides(test):
+        number, other = loop.number(here), loop.number(there)
+        if number is None or max(number, other or 0) >= len(ins):
+            continue
+        name, after, nodes = loop.turned(number)
+        step = _step(after, name, nodes)
+        if step is not None and other is None:
+            yield _Count(ins[number], step, up, there, loop.inside)
+        elif step is not None and _stays(other, loop):
+            yield _Count(ins[number], step, up, ins[other])
 
 
-def _grows(number: int, body) -> bool:
-    "Is the value number `number` of a loop larger by at least 1 after each turn?"
-    argument = body.signature.input_arg[number].name
-    return _adds_one(_result(number, body), argument, _body_nodes(body))
+def _stays(number: int, loop: _Loop) -> bool:
+    name, after, nodes = loop.turned(number)
+    return _through(after, nodes) == name
+
+# %% ../../nbs/tf1/15_limits.ipynb #6e4483a3
+_FAST = 1e6  # turns a second, of an empty loop; a fifth of that is usual
 
 
-def _stays(number: int, body) -> bool:
-    nodes, argument = _body_nodes(body), body.signature.input_arg[number].name
-    return _through(_result(number, body), nodes) == argument
+def _check_turns(node, counts: list, nodes: dict, limits: Limits) -> None:
+    "Raises TooLarge for a loop that surely runs, until a number that is written down."
+    turns = [count and count.turns(nodes) for count in counts]
+    if not turns or None in turns or min(turns) <= limits.seconds * _FAST:
+        return
+    if not _depends_on_switch(node, nodes):
+        raise too_large(f'the loop {node.name!r} has {min(turns):,.0f} turns')
+
+
+def _depends_on_switch(node, nodes: dict) -> bool:
+    "Does a loop lie behind a fork, of which perhaps nothing is run?"
+    waiting, seen = [node.name], set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in nodes:
+            continue
+        seen.add(name)
+        befores = [_node_of(i.lstrip('^')) for i in nodes[name].input]
+        last = nodes.get(befores[-1]) if befores else None
+        if nodes[name].op == 'Switch' and (last is None or last.op != 'LoopCond'):
+            return True
+        waiting += befores
+    return False
 
 # %% ../../nbs/tf1/15_limits.ipynb #94c0210d
 def check_loops(
     nodes: dict,  # name to NodeDef: all that may be run
     library,  # FunctionDefLibrary of the file
+    limits: Limits | None = None,
 ) -> list:  # reasons, in words, to try it in a child process
-    "Loops whose end cannot be read off."
+    "Loops whose end cannot be read off. Raises TooLarge for one that surely passes the limits."
     functions = {f.signature.name: f for f in library.function} if library else {}
-    reasons = []
+    reasons, bounds, nested = [], _Bounds(nodes), _begin_within(nodes)
     for node in nodes.values():
-        if node.op == 'LoopCond' and not _old_loop_ends(node, nodes):
+        if node.op == 'LoopCond':
+            counts = _old_counts(node, nodes)
+        elif node.op in ('While', 'StatelessWhile'):
+            counts = _new_counts(node, functions)
+        else:
+            continue
+        _check_turns(node, counts, nodes, limits or Limits(seconds=inf))
+        if not any(count and count.is_short(bounds) for count in counts):
             reasons.append(f'the end of the loop {node.name!r} cannot be read off')
-        elif node.op == 'Enter' and _is_nested(node, nodes):
-            reasons.append(f'{node.name!r} begins a loop within a loop')
-        elif node.op in ('While', 'StatelessWhile') and not _new_loop_ends(node, functions, nodes):
-            reasons.append(f'the end of the loop {node.name!r} cannot be read off')
+    reasons += [f'{name!r} begins a loop within a loop' for name in nested]
     return reasons + _within(nodes, functions)
 
 # %% ../../nbs/tf1/15_limits.ipynb #de96e98b
@@ -526,8 +680,33 @@ def _within(nodes: dict, functions: dict) -> list:
 
 
 def _functions_of(nodes) -> list:
-    found = [v for n in nodes for v in n.attr.values()]
-    return [f.name for v in found for f in (v.func, *v.list.func) if f.name]
+    found = []
+    for node in nodes:
+        for value in node.attr.values():
+            found += [f.name for f in (value.func, *value.list.func) if f.name]
+    return found
+
+# %% ../../nbs/tf1/15_limits.ipynb #4a513aa8
+_LONGEST = 10**6  # seconds; TensorFlow counts milliseconds
+
+
+def run_within(
+    session,  # that runs it
+    wanted: list,  # tensors, or their names
+    fed: dict,  # tensors, or their names, to arrays
+    limits: Limits,
+) -> list:  # arrays
+    "Run a graph for as long as the limits allow. Raises TooLarge."
+    milliseconds = int(1000 * min(limits.seconds, _LONGEST))
+    options = tf.compat.v1.RunOptions(timeout_in_ms=max(1, milliseconds))
+    try:
+        return session.run(wanted, fed, options=options)
+    except tf.errors.DeadlineExceededError as error:
+        raise _late(limits) from error
+
+
+def _late(limits: Limits) -> TooLarge:
+    return too_large(f'it did not end within {limits.seconds:g} seconds')
 
 # %% ../../nbs/tf1/15_limits.ipynb #6aadee9d
 _COPIES = 8  # of the weights: as read, fed, in variables, in layers, compared
@@ -623,9 +802,9 @@ def _wait(child, data: bytes, limits: Limits) -> None:
     child.stdin.close()
     child.stdout.readline()  # it has imported TensorFlow
     try:
-        code = child.wait(limits.seconds)
+        code = child.wait(min(limits.seconds, _LONGEST))
     except subprocess.TimeoutExpired:
-        raise too_large(f'it did not end within {limits.seconds:g} seconds') from None
+        raise _late(limits) from None
     if code == 3 or code < 0:
         raise too_large(f'it needs more than {limits.gigabytes:g} GB of memory')
     if code:

@@ -29,6 +29,7 @@ from transferlit.tf1.graph_files import (
     brief,
     check_nodes,
     find_graph,
+    loading_error,
     read_collections,
     read_graph,
     safe,
@@ -47,7 +48,15 @@ from transferlit.tf1.inference import (
     use_moving_averages,
 )
 from .keras2 import load_old
-from .limits import Limits, bounded, check_loops, check_sizes, try_in_child
+from transferlit.tf1.limits import (
+    Limits,
+    TooLarge,
+    bounded,
+    check_loops,
+    check_sizes,
+    run_within,
+    try_in_child,
+)
 from .leftovers import Tangled, piece_unit
 from transferlit.tf1.outputs import (
     SOURCES,
@@ -66,13 +75,14 @@ from .sample_inputs import count_rows, counts_rows, find_samples, input_shape
 from .view import View, observe
 
 # %% auto #0
-__all__ = ['rehearse', 'Revived', 'RevivedKeras']
+__all__ = ['loads', 'rehearse', 'Revived', 'RevivedKeras']
 
 # %% ../../nbs/tf1/80_revived.ipynb #96928394
-def _original(meta, values, fed: dict, outputs: list, feeds: dict) -> list:
+def _original(old, read, outputs: list, feeds: dict) -> list:
     """Run the graph as it is in the file, with nothing folded or replaced. Raises what TensorFlow
-    raises, and UnsafeFile.
+    raises, UnsafeFile and TooLarge.
     """
+    meta, values, fed = old.meta, old.values, read.fed
     named = {n.name: n for n in meta.graph_def.node}
     given = {r: a for r, a in fed.items() if r[0] in named and named[r[0]].op not in VARIABLES}
     feed = given | {r: a for r, a in feeds.items() if r[0] in named}
@@ -83,7 +93,8 @@ def _original(meta, values, fed: dict, outputs: list, feeds: dict) -> list:
     wanted = [to_text(_cut(named, feed, r)) for r in outputs]
     with _session_of(safe(graph), meta) as session:
         _fill(session, graph, values, fed)
-        return session.run(wanted, {to_text(r): a for r, a in taken.items() if r[0] in there})
+        given = {to_text(r): a for r, a in taken.items() if r[0] in there}
+        return run_within(session, wanted, given, read.limits)
 
 
 @contextmanager
@@ -210,14 +221,60 @@ def _in_file(name: str, named: dict) -> str:
         name = name.rpartition('/')[0]
     return name
 
+# %% ../../nbs/tf1/80_revived.ipynb #a02790e0
+_MISSHAPEN = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)
+
+
+@contextmanager
+def loads(
+    meta,  # a MetaGraphDef
+    path: Path,  # of its file
+):
+    "A block in which errors name what is wrong with a graph, if it is one that cannot be loaded."
+    try:
+        yield
+    except (*_MISSHAPEN, tf.errors.OpError) as error:
+        said = 'Received: ' in str(error) or isinstance(error, TooLarge)
+        fault = None if said else loading_error(meta)
+        if fault is None:
+            raise
+        raise ValueError(
+            'A graph must be one that TensorFlow loads. Export it anew. Received:'
+            f' {path.name!r}, of which TensorFlow says: {fault}'
+        ) from error
+
 # %% ../../nbs/tf1/80_revived.ipynb #efff75e4
 def _read(old, outputs: tuple, inputs: tuple | None = None) -> _Reading:
     """Decide the switches, find the inputs and run a sample. Raises ValueError where the outputs
     depend on no input, UnsafeFile as `_check`.
     """
-    if (outputs, inputs) in old.readings:
-        return old.readings[outputs, inputs]
+    key = outputs, inputs
+    if key not in old.readings:
+        try:
+            with loads(old.meta, old.path):
+                old.readings[key] = _read_anew(old, outputs, inputs)
+        except TooLarge as error:  # nobody waits for it twice
+            old.readings[key] = TooLarge(*error.args)
+            raise
+    if isinstance(old.readings[key], TooLarge):
+        raise TooLarge(*old.readings[key].args)
+    return old.readings[key]
+
+# %% ../../nbs/tf1/80_revived.ipynb #b973ce04
+def _check_there(old, refs: list) -> None:
+    "Raises ValueError for an output that a node has not, as a signature or a caller may name one."
+    for name, number in refs:
+        node = old.nodes[name]
+        if number and numpy_dtype(node) and numpy_dtype(node, number) is None:
+            raise ValueError(
+                'A tensor must be one that its node gives. Choose another; likely ones:'
+                f' {_likely(old)}. Received: {to_text((name, number))!r} of a {node.op}.'
+            )
+
+# %% ../../nbs/tf1/80_revived.ipynb #81158cba
+def _read_anew(old, outputs: tuple, inputs: tuple | None) -> _Reading:
     _check(old, outputs, inputs or ())
+    _check_there(old, [*outputs, *(inputs or ())])
     _try_first(old, outputs, inputs)
     fixed = switches(old.nodes, old.values, list(outputs), old.feeds)
     fed = {**old.feeds, **{r: v for r, (v, _) in fixed.items()}}
@@ -235,10 +292,11 @@ def _read(old, outputs: tuple, inputs: tuple | None = None) -> _Reading:
             if counts and rest
             else None
         )
+    except TooLarge:
+        raise
     except ValueError:
         found = None  # what it counts is something else
-    old.readings[outputs, inputs] = found or _sampled(old, view, fixed, [])
-    return old.readings[outputs, inputs]
+    return found or _sampled(old, view, fixed, [])
 
 # %% ../../nbs/tf1/80_revived.ipynb #1144dd16
 def _try_first(old, outputs: tuple, inputs: tuple | None) -> None:
@@ -247,7 +305,7 @@ def _try_first(old, outputs: tuple, inputs: tuple | None) -> None:
         return  # this is the child
     needed = _above(old.nodes, outputs, {r[0] for r in inputs or ()})
     reasons = check_sizes(needed, old.limits)
-    if reasons + check_loops(needed, old.meta.graph_def.library):
+    if reasons + check_loops(needed, old.meta.graph_def.library, old.limits):
         arguments = old.path, old.options, outputs, inputs
         try_in_child('transferlit.tf1.revived.rehearse', arguments, old.limits)
 
@@ -275,7 +333,7 @@ def rehearse(
 def _view(old, nodes, fed, outputs, inputs) -> View:
     "The graph between its inputs and `outputs`."
     graph = old.meta.graph_def
-    limits = old.limits or Limits()
+    limits = old.limits or Limits(seconds=np.inf)  # a child is ended from outside
     asked = _above(nodes, [*outputs, *(inputs or ())])  # nothing else is computed
     read = Inference(asked, old.values, fed, graph.library, graph.versions, limits)
     sources = list(inputs) if inputs else _sources(read, outputs)
@@ -443,11 +501,17 @@ def _constant_kind(old, ref) -> str:
     return 'a constant' if op == 'Const' else 'computed from constants and variables alone'
 
 # %% ../../nbs/tf1/80_revived.ipynb #e201c07c
+def _trainable(old) -> set:
+    "Nodes of the variables that the graph calls trainable; a collection may hold anything."
+    held = old.lists.get('trainable_variables', [])
+    return {v.partition(':')[0] for v in held if isinstance(v, str)}
+
+
 def _scopes(old) -> set:
     """Scopes of the variables that are weights, so that a layer is called the same whatever is
     asked for.
     """
-    trainable = {v.partition(':')[0] for v in old.lists.get('trainable_variables', [])}
+    trainable = _trainable(old)
     kinds = roles(old.nodes, old.values.names, set(), trainable)
     return {
         name.rpartition('/')[0]
@@ -455,7 +519,7 @@ def _scopes(old) -> set:
         if kinds[node].startswith(('weight', 'unused'))
     }
 
-
+# %% ../../nbs/tf1/80_revived.ipynb #39fe937f
 def _layers(old) -> list:
     "The units of the likeliest outputs; none where the graph cannot be run."
     if 'layers' not in old.kept:
@@ -481,18 +545,17 @@ def _listed(found) -> list:
 
 def _run_graph(old, reading, outputs: tuple) -> tuple:
     view = reading.view
-    fed, feeds = (
-        reading.read.fed,
-        dict(zip(view.inputs, reading.declared))
-        | {r: np.int64(len(reading.declared[0])) for r in reading.counts},
-    )
+    feeds = dict(zip(view.inputs, reading.declared))
+    feeds |= {r: np.int64(len(reading.declared[0])) for r in reading.counts}
     if settled := sorted(old.settled & set(view.order)):
         why = f'moving averages took the place of batch statistics ({", ".join(settled[:3])})'
     elif reading.read.dropouts:
         why = f'dropout that is always on was taken out ({", ".join(reading.read.dropouts)})'
     else:
         try:
-            return _original(old.meta, old.values, fed, list(outputs), feeds), 'the original graph'
+            return _original(old, reading.read, list(outputs), feeds), 'the original graph'
+        except TooLarge:
+            raise
         except (ValueError, KeyError, tf.errors.OpError) as error:
             why = f'the graph as it is does not run here: {brief(error, 200)}'
     return reading.runner.run(view.outputs, reading.declared), f'the pruned graph, since {why}'
@@ -570,6 +633,20 @@ def _held_bytes(source) -> int:
         found += [p for p in prefix.parent.iterdir() if p.name.startswith(prefix.name)]
     return sum(p.stat().st_size for p in found if p and p.is_file())
 
+# %% ../../nbs/tf1/80_revived.ipynb #7b117b2c
+def _find_parts(old, averages: bool) -> None:
+    "Nodes, values, collections and likely outputs of what was read."
+    meta = old.meta
+    nodes = normalize_graph(unfold(meta.graph_def))
+    old.nodes, old.settled = read_constant_texts(nodes), set()
+    if averages:
+        old.nodes, old.settled = use_moving_averages(old.nodes)
+    old.values = Values(old.nodes, old.source.checkpoint, averages)
+    old.lists, old.broken = read_collections(meta)
+    old.origins = Origins(old.nodes)
+    found = rank(old.origins, old.lists, dict(meta.signature_def))
+    old.candidates = sorted(found, key=lambda c: _lacks(old, c))
+
 # %% ../../nbs/tf1/80_revived.ipynb #face07c3
 class Revived:
     """A graph found in a file. Show it to see inputs, layers, outputs and what is training
@@ -593,16 +670,8 @@ class Revived:
         self.path, self.source, self.meta, self.notes = Path(path), source, meta, list(source.notes)
         self.options = dict(averages=averages, feeds=feeds, shapes=shapes, sample=sample)
         self.limits = limits
-        nodes = normalize_graph(unfold(meta.graph_def))
-        self.nodes, self.settled = read_constant_texts(nodes), set()
-        if averages:
-            self.nodes, self.settled = use_moving_averages(self.nodes)
-        self.values = Values(self.nodes, source.checkpoint, averages)
-        self.lists, self.broken = read_collections(meta)
-        self.origins = Origins(self.nodes)
-        self.candidates = sorted(
-            rank(self.origins, self.lists, dict(meta.signature_def)), key=lambda c: _lacks(self, c)
-        )
+        with loads(meta, self.path):
+            _find_parts(self, averages)
         self.feeds, self.shapes, self.sample = {}, {}, {}
         self.made, self.names, self.readings, self.kept = [], {}, {}, {}
         self.feeds = {
@@ -623,7 +692,7 @@ class Revived:
         """The graph as a Keras model, compared with the graph. Raises ValueError for a name that is
         not there, FileNotFoundError for missing values.
         """
-        with bounded(self.limits, _held_bytes(self.source)):
+        with loads(self.meta, self.path), bounded(self.limits, _held_bytes(self.source)):
             return _to_keras(self, outputs, inputs, name)
 
     def as_layer(
@@ -633,7 +702,7 @@ class Revived:
         name: str | None = None,  # of the layer
     ) -> keras.layers.Layer:  # frozen, saved in `.keras` files
         "Any part of the graph that TensorFlow can still run, as one layer. Raises as `to_keras`."
-        with bounded(self.limits, _held_bytes(self.source)):
+        with loads(self.meta, self.path), bounded(self.limits, _held_bytes(self.source)):
             return _as_layer(self, outputs, inputs, name)
 
 # %% ../../nbs/tf1/80_revived.ipynb #75b28c20
@@ -832,7 +901,7 @@ def _output_table(old) -> Table:
 
 # %% ../../nbs/tf1/80_revived.ipynb #25c554f9
 def _variable_table(old) -> Table:
-    trainable = {v.partition(':')[0] for v in old.lists.get('trainable_variables', [])}
+    trainable = _trainable(old)
     try:
         used = {
             n

@@ -18,7 +18,7 @@ import tensorflow as tf
 from .graph_files import attr, brief, to_text
 from .inference import SAME, Runner, numpy_dtype, order
 from .formulas import ELEMENTWISE
-from .limits import too_large
+from .limits import TooLarge, too_large
 from .view import View
 
 # %% auto #0
@@ -139,12 +139,14 @@ def _static_shape(read, ref) -> list | None:
     for cut in ({}, above):
         try:
             runner = Runner(read, cut, [ref])
+        except TooLarge:
+            raise
         except (ValueError, tf.errors.OpError):
             continue
         with runner.session:
             return runner.shape(ref)
 
-
+# %% ../../nbs/tf1/60_sample_inputs.ipynb #267a68c4
 def input_shape(
     view: View,
     runner: Runner,  # of the same graph, with inputs of open shapes
@@ -340,6 +342,8 @@ class _Trial:
         "Does the graph run, row by row? None: it does not run."
         try:
             found = self.runner.run(self.view.outputs, arrays)
+        except TooLarge:
+            raise
         except (tf.errors.OpError, ValueError) as error:
             if isinstance(error, tf.errors.ResourceExhaustedError) and not self.ran:
                 raise  # other samples would only take longer to say so
