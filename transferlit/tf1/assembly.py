@@ -211,7 +211,7 @@ def _apart(unit, layer, sample: dict) -> float:
     found = found if isinstance(found, (list, tuple)) else [found]
     return max(difference(f, sample[r]) for f, r in zip(found, unit.outputs))
 
-
+# %% ../../nbs/tf1/58_assembly.ipynb #c20a1a32
 def _made(view, unit) -> keras.layers.Layer:
     "A layer with its weights that agrees with the graph on the sample. Raises _Refused."
     float_type = next(

@@ -239,7 +239,7 @@ def observe(
         if ref in other and np.array_equal(view.sample[ref], other[ref]):
             view.fixed[ref] = np.asarray(view.sample[ref])
 
-
+# %% ../../nbs/tf1/45_view.ipynb #a40e66d4
 def _count(arrays) -> int:
     "The rows of a sample."
     return len(arrays[0]) if np.ndim(arrays[0]) else 0
