@@ -166,6 +166,15 @@ def test_whole_parts_of_a_quotient(tmp_path):
     assert np.array_equal(tl.revive(write(operation("compat.v1.floor_div", y=2.), tmp_path/"m.h5")).to_keras()(x), x//2)
 
 
+@pytest.mark.parametrize("name, sign", [("__operators__.add", 1), ("math.subtract", -1)])
+@pytest.mark.parametrize("numbers", [[1., 2., 4.], [[1., 2., 4.]], [1, 2, 4]])
+def test_numbers_in_a_row_are_added(name, sign, numbers, tmp_path):
+    "As a mean per channel is taken away, or positions are added."
+    x = np.float32([[-3, 1, 5], [0, 2, 2]])
+    model = tl.revive(write(operation(name, y=numbers), tmp_path/"m.h5")).to_keras()
+    np.testing.assert_allclose(model(x), x + sign*np.float32(numbers))
+
+
 @pytest.mark.parametrize("name, reason", [("__operators__.eq", "must name what it is called with"), ("io.read_file", "must be known to compute")])
 def test_an_operation_is_refused_with_its_own_reason(name, reason, tmp_path):
     with pytest.raises(ValueError, match=reason): tl.revive(write(operation(name), tmp_path/"m.h5"))

@@ -730,3 +730,33 @@ def test_a_sample_that_fills_the_memory_is_not_drawn(tmp_path):
         tf.reduce_sum(x, [1, 2], name="out")
     (tmp_path / "g.pb").write_bytes(graph.as_graph_def().SerializeToString())
     with pytest.raises(TooLarge, match="a sample of the input 'x:0'"): tl.revive(tmp_path / "g.pb").to_keras()
+
+
+def test_a_number_of_rows_that_fits_the_output_by_chance_is_no_batch(tmp_path):
+    "The sequence comes first in what comes out; a batch as long as the sequence would look like rows of it."
+    def build():
+        steps = tf.reshape(tf.matmul(tf.reshape(placed("x", None, 8, 3), [-1, 3]), held("kernel", 3, 2)), [-1, 8, 2])
+        tf.transpose(steps, [1, 0, 2], name="steps")
+    model = saved(tmp_path, build).to_keras("steps")
+    assert model.input.shape[0] is None
+    x = np.random.default_rng(0).normal(size=(3, *model.input.shape[1:])).astype("float32")
+    with tf.Graph().as_default(), v1.Session() as session:
+        v1.train.import_meta_graph(str(tmp_path/"m.ckpt.meta")).restore(session, str(tmp_path/"m.ckpt"))
+        truth = session.run("steps:0", {"x:0": x})
+    np.testing.assert_allclose(model(x), truth, atol=1e-5)
+
+
+def test_a_sample_is_not_smaller_than_the_kernels_of_a_graph(tmp_path):
+    "TensorFlow computes something for an image of 2 pixels and a kernel of 3; a U-Net without padding meets that."
+    def build():
+        h = x = placed("x", None, None, None, 3)
+        for i in range(4): h = tf.nn.relu(tf.nn.conv2d(h, held(f"kernel_{i}", 3, 3, 3, 3), 1, "VALID"))
+        up = tf.nn.conv2d_transpose(tf.nn.max_pool2d(h, 2, 2, "SAME"), held("up", 2, 2, 3, 3), tf.shape(h)*[1, 1, 1, 1], 2)
+        tf.nn.conv2d(up, held("end_kernel", 5, 5, 3, 2), 1, "VALID", name="end")
+    old = saved(tmp_path, build)
+    model = old.to_keras("end:0")
+    x = np.random.default_rng(0).normal(size=(2, 22, 30, 3)).astype("float32")
+    with tf.Graph().as_default(), v1.Session() as session:
+        v1.train.import_meta_graph(str(tmp_path/"m.ckpt.meta")).restore(session, str(tmp_path/"m.ckpt"))
+        truth = session.run("end:0", {"x:0": x})
+    np.testing.assert_allclose(model(x), truth, atol=1e-4)

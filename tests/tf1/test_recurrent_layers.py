@@ -430,3 +430,21 @@ def test_a_loop_that_starts_from_a_given_state(build, kinds, tmp_path):
     assert [type(l).__name__ for l in model.layers if isinstance(l, keras.layers.RNN)] == kinds and old.report["made"][-1]["native"]
     model.save(tmp_path/"new.keras")
     np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(arrays), truth, atol=1e-5)
+
+
+def test_a_loop_that_starts_from_variables(tmp_path):
+    "As language models kept the state from one batch to the next; it is part of what the file holds."
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [4, 6, 3], "x")
+        h = v1.dtypes.cast(held("memory", 4, 4), tf.float32)
+        found, (h, c) = v1.nn.dynamic_rnn(Cell(lstm, (4, 4)), x, initial_state=(h, tf.zeros([4, 4])))
+        tf.concat([found[:, 2], c], 1, name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        truth = session.run("y:0", {"x:0": X})
+    old = tl.revive(tmp_path/"rnn.ckpt")
+    model = old.to_keras("y:0")
+    np.testing.assert_allclose(model(X), truth, atol=1e-5)
+    assert "LSTM" in [type(l).__name__ for l in model.layers] and old.report["made"][-1]["native"]
+    model.save(tmp_path/"new.keras")
+    np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(X), truth, atol=1e-5)

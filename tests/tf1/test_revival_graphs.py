@@ -654,7 +654,7 @@ def test_graph(name, tmp_path):
     assert by_path(again).keys() == by_path(model).keys()
 
 
-@case(native=False)
+@case()
 def cropped_to_what_is_below(): # of two sizes that differ by one pooling makes the same
     x = place("x", None, None, None, 1)
     low = tf.nn.max_pool2d(x, 2, 2, "VALID")
@@ -662,6 +662,63 @@ def cropped_to_what_is_below(): # of two sizes that differ by one pooling makes 
     size = tf.shape(up)
     tf.add(tf.slice(x, [0, 0, 0, 0], [-1, size[1], size[2], -1]), up, name="out")
     return {"x": floats(2, 21, 21, 1)}, "out"
+
+
+@case()
+def enlarged_to_the_size_of_its_input(): # as heads of segmentation are
+    x = place("x", None, None, None, 3)
+    h = conv(tf.nn.avg_pool2d(x, 2, 2, "SAME"), 2, "conv")
+    v1.image.resize_bilinear(h, tf.shape(x)[1:3], align_corners=True, name="out")
+    return {"x": floats(2, 13, 10, 3)}, "out"
+
+
+@case()
+def steps_in_their_places_again(): # sequences of any length, laid out as rows for one product
+    x = place("x", None, None, 4)
+    rows, steps, _ = tf.unstack(tf.shape(x))
+    y = dense(tf.reshape(x, [-1, 4]), 3, "tags")
+    inside = tf.cast(tf.tile(tf.range(steps)[None], [rows, 1]) < steps - 1, tf.float32)
+    scores = tf.reshape(y, [rows, steps, 3])*inside[:, :, None]
+    tf.divide(tf.reduce_sum(scores, 1), tf.cast(steps, tf.float32), name="out")
+    return {"x": floats(2, 7, 4)}, "out"
+
+
+@case()
+def padded_up_to_a_multiple():
+    x = place("x", None, None, 3)
+    more = tf.math.floormod(-tf.shape(x)[1], 4)
+    y = tf.pad(x, [[0, 0], [0, more], [0, 0]])
+    y = tf.reshape(y, [tf.shape(x)[0], tf.shape(y)[1]//4, 12])
+    tf.identity(tf.concat([y, tf.fill([tf.shape(y)[0], tf.shape(y)[1], 1], 2.)], 2)*get("scale"), name="out")
+    return {"x": floats(2, 9, 3)}, "out"
+
+
+@case()
+def the_middle_of_what_is_there():
+    x = place("x", None, None, 3)
+    half = tf.shape(x)[1]//2
+    tf.multiply(x[:, half - 1:half + 2] + tf.reduce_mean(x[:, half:], 1, keepdims=True), get("scale"), name="out")
+    return {"x": floats(3, 8, 3)}, "out"
+
+
+@case()
+def enlarged_to_the_size_of_what_it_came_from(): # of 7 pixels a pooling makes 4, and its transpose 7 again or 8
+    x = place("x", None, None, None, 2)
+    low = tf.nn.relu(conv(tf.nn.avg_pool2d(x, 2, 2, "SAME"), 3, "conv"))
+    size = tf.shape(x)
+    up = tf.nn.conv2d_transpose(low, get("up", 4, 4, 2, 3), tf.stack([size[0], size[1], size[2], 2]), 2, "SAME")
+    tf.add(up, x, name="out")
+    return {"x": floats(2, 13, 10, 2)}, "out"
+
+
+@case()
+def states_in_one_placeholder(): # whose first sizes are no rows
+    x, states = place("x", None, 5, 3), place("states", 2, 2, None, 3)
+    below, above = tf.unstack(states)
+    for name, (first, second) in (("below", tf.unstack(below)), ("above", tf.unstack(above))):
+        x = tf.tanh(tf.tensordot(x, get(name, 3, 3), 1) + (first*second)[:, None])
+    tf.identity(x, name="out")
+    return {"x": floats(4, 5, 3), "states": floats(2, 2, 4, 3)}, "out"
 
 
 @case(native=False)

@@ -73,6 +73,15 @@ def rows_asked_for():
 
 
 @case
+def rows_asked_for_beside_a_slice(): # what counts the rows is not called as a node of the graph is
+    x, rows = fed("x", None, 4, 3), v1.placeholder(tf.int32, [], "batch_size")
+    state = tf.zeros(tf.stack([rows, 5]))
+    out = dense(tf.concat([x[:, -1], state], 1), 2, "out")
+    loss(out)
+    return {"x": numbers(3, 4, 3), "batch_size": 3}, "out/add"
+
+
+@case
 def batch_written_into_the_graph():
     x = fed("x", None, 4)
     out = dense(tf.concat([x, tf.zeros([7, 2])], 1), 3, "out")

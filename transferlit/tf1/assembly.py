@@ -31,7 +31,7 @@ from transferlit.tf1.recurrent import (
 from .view import Fresh, View, scope_of
 
 # %% auto #0
-__all__ = ['MANY_OPERATIONS', 'recognise', 'name_layers', 'difference', 'assemble', 'lift']
+__all__ = ['CANNOT_BE', 'MANY_OPERATIONS', 'recognise', 'name_layers', 'difference', 'assemble', 'lift']
 
 # %% ../../nbs/tf1/58_assembly.ipynb #8dab38fc
 def _loops(view, refused) -> list:
@@ -49,7 +49,8 @@ def _loops(view, refused) -> list:
 # %% ../../nbs/tf1/58_assembly.ipynb #db076dec
 def recognise(
     view: View,  # observed
-    refused=(),  # nodes that must stay as they are
+    refused=(),  # nodes that are no layers
+    foreign=(),  # nodes of which not even a formula agrees
 ) -> list:  # units, in the order of the graph
     """The layers that patterns find, and the nodes that they leave as formulas or pieces of the
     graph.
@@ -68,7 +69,7 @@ def recognise(
             units.append(unit)
             done |= unit.nodes
     rest = [n for n in view.order if n in refused or not any(n in u.nodes for u in units)]
-    return _needed(view, units + Leftovers(view, rest, set(refused), units).units())
+    return _needed(view, units + Leftovers(view, rest, set(foreign), units).units())
 
 # %% ../../nbs/tf1/58_assembly.ipynb #12629e0b
 def _needed(view, units: list) -> list:
@@ -192,29 +193,39 @@ class _Refused(Exception):
     "A unit that does not give what the graph gives."
 
 # %% ../../nbs/tf1/58_assembly.ipynb #84abe1f0
-_CANNOT_BE = (
+CANNOT_BE = (  # what Keras and TensorFlow raise for what a layer does not take
     *(ValueError, TypeError, NotImplementedError, AttributeError, IndexError),
     tf.errors.OpError,
 )
 
 # %% ../../nbs/tf1/58_assembly.ipynb #6d5acdac
+def _samples(view, unit) -> list:
+    "The samples that hold all that a unit takes and gives."
+    refs = {*unit.inputs, *unit.outputs}
+    return [sample for sample in (view.sample, view.other) if refs <= sample.keys()]
+
+
+def _apart(unit, layer, sample: dict) -> float:
+    "How far a layer is from the graph."
+    found = unit.call(layer, [tf.constant(sample[r]) for r in unit.inputs])
+    found = found if isinstance(found, (list, tuple)) else [found]
+    return max(difference(f, sample[r]) for f, r in zip(found, unit.outputs))
+
+# %% ../../nbs/tf1/58_assembly.ipynb #c20a1a32
 def _made(view, unit) -> keras.layers.Layer:
     "A layer with its weights that agrees with the graph on the sample. Raises _Refused."
-    arrays = [tf.constant(view.sample[r]) for r in unit.inputs]
     float_type = next(
         (str(view.sample[r].dtype) for r in unit.outputs if view.sample[r].dtype.kind == 'f'), None
     )
     for choice in unit.choices:
         try:
             layer = unit.make({**choice, **({'dtype': float_type} if float_type else {})})
-            unit.call(layer, arrays)
+            unit.call(layer, [tf.constant(view.sample[r]) for r in unit.inputs])
             layer.set_weights(unit.arrays)
-            found = unit.call(layer, arrays)
-        except _CANNOT_BE as error:
+            worst = max(_apart(unit, layer, sample) for sample in _samples(view, unit))
+        except CANNOT_BE as error:
             unit.note = brief(error, 200)
             continue
-        found = found if isinstance(found, (list, tuple)) else [found]
-        worst = max(difference(f, view.sample[r]) for f, r in zip(found, unit.outputs))
         unit.off, unit.note = worst, f'differs by {worst:.2g}' if worst > view.tolerance else ''
         if worst <= view.tolerance or getattr(layer, 'deterministic', True) is False:
             return layer
@@ -225,7 +236,7 @@ def _called(unit, layer, tensors: list):
     "What a layer gives for tensors of a model. Raises _Refused where it cannot take them."
     try:
         return unit.call(layer, tensors)
-    except _CANNOT_BE as error:
+    except CANNOT_BE as error:
         unit.note = brief(error, 200)
         raise _Refused(unit) from None
 
@@ -291,14 +302,14 @@ def lift(
     scopes=(),  # scopes of all variables of the graph
     refused=(),  # nodes that must stay as they are
 ) -> tuple:  # the model, its units, and what was thought to be a layer and is not
-    """Keras layers for a graph. Where a layer differs from the graph, its part of the graph takes
-    its place.
+    """Keras layers for a graph. Where a layer differs from the graph, a formula takes its place, or
+    its part of the graph.
     """
-    refused, why = set(refused), []
+    refused, foreign, why = set(refused), set(refused), []
     while True:
         try:
             _check_count(view)
-            units = recognise(view, refused)
+            units = recognise(view, refused, foreign)
             name_layers(units, scopes, names)
             model = assemble(view, units, names, shapes)
         except Tangled as error:  # the whole graph, in one piece
@@ -312,6 +323,8 @@ def lift(
                     f'A piece of the graph must give what the graph gives. {unit.note}. Received:'
                     f' {unit.name!r}.'
                 ) from None
+            if refused >= unit.nodes:
+                foreign |= unit.nodes
             refused |= unit.nodes
             why.append(f'{unit.name} is no {unit.kind.__name__}: {unit.note}')
             continue

@@ -17,7 +17,7 @@ from .layers import RAW
 from .view import View, has_variables, origin
 
 # %% auto #0
-__all__ = ['ELEMENTWISE', 'HANGS', 'TRANSLATED', 'counted', 'FormulaWriter', 'Untranslated']
+__all__ = ['ELEMENTWISE', 'TRANSLATED', 'counted', 'FormulaWriter', 'Untranslated']
 
 # %% ../../nbs/tf1/50_formulas.ipynb #fe031b05
 _SAME_OP = {
@@ -237,7 +237,7 @@ def _padded(view, node, ins, arg):
     pads = view.static(ins[1])
     value = view.static(ins[2]) if node.op == 'PadV2' else np.float32(0)
     if pads is None or value is None:
-        return None
+        return _raw(view, node, ins, arg)
     mode = {'Pad': 'constant', 'PadV2': 'constant', 'MirrorPad': str(attr(node, 'mode')).lower()}[
         node.op
     ]
@@ -264,20 +264,20 @@ def _hot(view, node, ins, arg):
 
 # %% ../../nbs/tf1/50_formulas.ipynb #50989d9c
 def _shaped(view, node, ins, arg):
-    "A reshape to what the sample shows: fixed sizes, the rows, at most one open size."
+    "A reshape to what the sample shows: fixed sizes, the rows, one open size; else as the graph has it."
     before, after = view.shape(ins[0]), view.shape((node.name, 0))
     if not before or after is None:
-        return None
+        return _raw(view, node, ins, arg)
     if after and after[0] == 'rows' == before[0] and after.count('rows') == 1:
         target = [-1 if d is None else d for d in after[1:]]
-        return ['reshape_rows', [arg(ins[0]), target]] if target.count(-1) < 2 else None
+        if target.count(-1) < 2:
+            return ['reshape_rows', [arg(ins[0]), target]]
     target = [-1 if d in (None, 'rows') else d for d in after]
-    return ['reshape', [arg(ins[0]), target]] if target.count(-1) < 2 else None
+    if target.count(-1) < 2:
+        return ['reshape', [arg(ins[0]), target]]
+    return _raw(view, node, ins, arg)
 
 # %% ../../nbs/tf1/50_formulas.ipynb #9f433dd1
-HANGS = {'Fill', 'Range', 'Tile', 'BroadcastTo'}  # may ask how many rows there are
-
-
 def counted(
     view: View,  # observed
 ) -> tuple:  # an input of the view
@@ -290,7 +290,7 @@ def _filled(view, node, ins, arg):
     "A constant with as many rows as the input of the model."
     shape, value = view.shape((node.name, 0)), view.static(ins[1])
     if value is None or not shape or None in shape:
-        return None
+        return _raw(view, node, ins, arg)
     return ['filled', [arg(counted(view)), shape, value.item(), value.dtype.name]]
 
 
@@ -299,7 +299,7 @@ def _range(view, node, ins, arg):
     start, _, step = map(view.static, ins)
     shape = view.shape((node.name, 0))
     if start is None or step is None or not shape or None in shape:
-        return None
+        return _raw(view, node, ins, arg)
     numbers = [start.item(), step.item(), start.dtype.name]
     return ['range', [arg(counted(view)), *shape, *numbers]]
 
@@ -311,10 +311,10 @@ def _tiled(view, node, ins, arg):
         before = view.shape(ins[0]) or list(np.shape(view.static(ins[0])))
         after = view.shape((node.name, 0))
         if not after or len(before) != len(after):
-            return None
+            return _raw(view, node, ins, arg)
         numbers = [_times(*pair) for pair in zip(before, after)]
     if None in numbers:
-        return None
+        return _raw(view, node, ins, arg)
     return ['tile_rows', [arg(counted(view)), arg(ins[0]), numbers]]
 
 
@@ -331,7 +331,7 @@ def _times(before, after) -> int | str | None:
 def _broadcast(view, node, ins, arg):
     shape = view.shape((node.name, 0))
     if not shape or None in shape:
-        return None
+        return _raw(view, node, ins, arg)
     return ['broadcast_rows', [arg(counted(view)), arg(ins[0]), shape]]
 
 # %% ../../nbs/tf1/50_formulas.ipynb #f5c92a8f
@@ -341,11 +341,19 @@ def _raw(view, node, ins, arg):
     options = {name: attr(node, name) for name in settings}
     return [node.op, [arg(r) for r in ins], options]
 
+
+def _size(name):
+    "The shape of a tensor, or how many numbers it holds, while the model runs."
+    return lambda view, node, ins, arg: [
+        name,
+        [arg(ins[0]), attr(node, 'out_type', tf.int32).name],
+    ]
+
 # %% ../../nbs/tf1/50_formulas.ipynb #70ba82df
 def _sliced(view, node, ins, arg):
     begin, size = (_ints(view, r) for r in ins[1:])
     if begin is None or size is None:
-        return None
+        return _raw(view, node, ins, arg)
     return [
         'item',
         [arg(ins[0])],
@@ -357,7 +365,7 @@ def _strided(view, node, ins, arg):
     "`x[...]` with numbers: the masks say which of them count."
     begin, end, step = (_ints(view, r) for r in ins[1:])
     if None in (begin, end, step):
-        return None
+        return _raw(view, node, ins, arg)
     bit = lambda key, i: bool(attr(node, key, 0) >> i & 1)
     spec = []
     for i, (b, e, s) in enumerate(zip(begin, end, step)):
@@ -410,7 +418,7 @@ def _resize(view, node, ins, arg):
     "An image in another size, by one of the ways of TensorFlow 1."
     size, ways = _ints(view, ins[1]), ('align_corners', 'half_pixel_centers')
     if size is None:
-        return None
+        return _raw(view, node, ins, arg)
     options = {w: bool(attr(node, w, False)) for w in ways}
     return ['resize', [arg(ins[0])], dict(way=node.op.removeprefix('Resize'), size=size, **options)]
 
@@ -451,7 +459,7 @@ _SPECIAL = {
     'Tile': _tiled,
     'BroadcastTo': _broadcast,
     'Range': _range,
-    **dict.fromkeys(RAW, _raw),
+    **dict.fromkeys((*RAW, 'Conv2DBackpropInput', 'Conv3DBackpropInputV2'), _raw),
     'Squeeze': _squeeze,
     'Pad': _padded,
     'PadV2': _padded,
@@ -459,6 +467,8 @@ _SPECIAL = {
     'OneHot': _hot,
     'Reshape': _shaped,
     'Fill': _filled,
+    'Shape': _size('shape'),
+    'Size': _size('size'),
     'Slice': _sliced,
     'StridedSlice': _strided,
     'Split': _parts,
@@ -498,11 +508,17 @@ class FormulaWriter:
 
     def arg(self, ref):
         "The symbol or value of a tensor."
-        if self.view.is_shape(ref):
-            raise Untranslated(ref)
-        if ref not in self.known:
+        if ref not in self.known and self.view.is_shape(ref):
+            self._add_size(ref)
+        elif ref not in self.known:
             self.known[ref] = self._static(ref) if self.view.is_static(ref) else self._input(ref)
         return self.known[ref]
+
+    def _add_size(self, ref):
+        "Write down how a size is computed while the model runs."
+        name, number = ref
+        if self.view.inside(name) or not self.add(self.view.node(name), number + 1):
+            raise Untranslated(ref)
 
     def _input(self, ref):
         self.inputs.append(ref)
@@ -528,12 +544,11 @@ class FormulaWriter:
         self.arrays[name] = array
         return f'w{list(self.arrays).index(name)}'
 
-    def add(self, node) -> bool:  # False: this operation is not understood
+    def add(self, node, outputs: int = 1) -> bool:  # False: this operation is not understood
         step = _operation(self.view, node, self.arg)
         if step is None:
             return False
-        outputs = max(self.view.widths.get(node.name, 1), 1)
-        for i in range(outputs):
+        for i in range(max(self.view.widths.get(node.name, 1), outputs)):
             own = _output_of(step, i)
             self.steps.append(own)
             self.known[node.name, i] = f's{len(self.steps) - 1}'

@@ -456,6 +456,14 @@ def _as_entry(entry, layer: keras.layers.Layer, tensors: list) -> dict:
     }
 
 # %% ../../nbs/tf1/70_keras2.ipynb #098350ca
+def _operand(name: str, value):
+    "An argument of a call; numbers that are added and the like stand in an array."
+    if name != 'y' or not isinstance(value, list) or _is_tensor(value):
+        return value
+    dtype = np.asarray(value).dtype
+    return {'array': value, 'dtype': 'float32' if dtype.kind == 'f' else dtype.name}
+
+# %% ../../nbs/tf1/70_keras2.ipynb #a632c310
 def _formula_layer(entry, first, given: dict) -> dict | None:
     "As a formula, where the function is in the table and its other arguments are plain."
     known = _FUNCTIONS.get(entry['config'].get('function'))
@@ -469,7 +477,7 @@ def _formula_layer(entry, first, given: dict) -> dict | None:
     for name in order[1:]:
         if name not in given:
             return None
-        value = given.pop(name)
+        value = _operand(name, given.pop(name))
         if _is_tensor(value):
             tensors.append(value[:3])
             value = f'x{len(tensors) - 1}'

@@ -24,7 +24,7 @@ from ..formats import UnsafeFile
 from .graph_files import op_def, safe
 
 # %% auto #0
-__all__ = ['RAW', 'OPS', 'AUGMENTATIONS', 'Formula', 'specs', 'Compute', 'tensorflow_function', 'TensorFlowFunction',
+__all__ = ['RAW', 'SIZED', 'OPS', 'AUGMENTATIONS', 'Formula', 'specs', 'Compute', 'tensorflow_function', 'TensorFlowFunction',
            'CenterResize', 'LocalResponseNormalization', 'GraphLayer', 'rename_functions', 'packed']
 
 # %% ../../nbs/tf1/40_layers.ipynb #b697b05b
@@ -98,6 +98,9 @@ RAW = """CropAndResize GatherNd ScatterNd ExtractImagePatches MatrixBandPart Rev
 FakeQuantWithMinMaxVars FakeQuantWithMinMaxVarsPerChannel FakeQuantWithMinMaxArgs MatrixDiag
 MatrixDiagPart MaxPoolWithArgmax SpaceToBatchND BatchToSpaceND Bucketize Lgamma
 AudioSpectrogram Mfcc""".split()  # computed by TensorFlow itself: Keras has none of them
+# With sizes that are computed while the graph runs: Keras wants to know them before.
+SIZED = """Reshape Slice StridedSlice Fill Range Tile BroadcastTo Pad PadV2 MirrorPad ResizeBilinear
+ResizeNearestNeighbor ResizeBicubic Conv2DBackpropInput Conv3DBackpropInputV2""".split()
 
 
 def _raw(op: str, *args, i: int = 0, **options):
@@ -118,7 +121,9 @@ OPS = {name: getattr(ops, name) for name in _PLAIN} | {
     'tile_rows': _tiled,
     'broadcast_rows': lambda rows, x, shape: ops.broadcast_to(x, _sizes(rows, shape)),
     'range': _range,
-    **{name: partial(_raw, name) for name in RAW},
+    **{name: partial(_raw, name) for name in RAW + SIZED},
+    'shape': lambda x, dtype: tf.shape(x, tf.as_dtype(dtype)),
+    'size': lambda x, dtype: tf.size(x, tf.as_dtype(dtype)),
     'reshape_rows': _row_shape,
     'product': _product,
     'argmax': _extreme(ops.argmax),

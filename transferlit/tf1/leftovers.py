@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from .formulas import HANGS, FormulaWriter, Untranslated, counted
+from .formulas import FormulaWriter, Untranslated
 from .inference import numpy_dtype
 from .layers import Compute, Formula, GraphLayer, packed, specs
 from .view import Fresh, Unit
@@ -29,6 +29,7 @@ class Leftovers:
             for n in u.nodes
             for r in [(n, k) for k in range(view.widths.get(n, 1))]
         }
+        self.takes = {}  # what each node that is translated takes
         self.known, self.foreign = (
             units,
             {n for n in names if n in refused or not self.translates(n)},
@@ -42,10 +43,13 @@ class Leftovers:
     def translates(self, name) -> bool:
         if self.view.inside(name) or self.view.read.kind.get(name) == 'noise':
             return False
+        writer = FormulaWriter(self.view)
         try:
-            return FormulaWriter(self.view).add(self.view.node(name))
+            understood = writer.add(self.view.node(name))
         except Untranslated:
             return False
+        self.takes[name] = writer.inputs
+        return understood
 
     def find(self, name):  # the group that a node is in
         while self.home[name] != name:
@@ -94,6 +98,8 @@ class Leftovers:
 
     def needs(self, name) -> list:
         "Tensors that a node takes from others; a piece of the graph also asks for shapes."
+        if name not in self.foreign:
+            return self.takes[name]
         found, stack, seen = [], list(self.view.ins(name)), set()
         while stack:
             ref = stack.pop()
@@ -102,12 +108,8 @@ class Leftovers:
             seen.add(ref)
             if self.view.is_data(ref):
                 found.append(ref)
-            elif name in self.foreign and (
-                self.view.read.kind_of(ref) == 'shape' or not self.view.is_static(ref)
-            ):
+            elif self.view.read.kind_of(ref) == 'shape' or not self.view.is_static(ref):
                 stack += self.view.ins(ref[0])
-        if name not in self.foreign and self.view.op(name) in HANGS:
-            found.append(counted(self.view))
         return found
 
 # %% ../../nbs/tf1/57_leftovers.ipynb #52042e7d

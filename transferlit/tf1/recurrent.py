@@ -14,7 +14,7 @@ import numpy as np
 from keras import layers
 
 from .graph_files import VARIABLES, attr
-from .layers import Compute, Formula
+from .layers import Compute, Formula, specs
 from .view import Fresh, Unit, View, origin
 
 # %% auto #0
@@ -30,7 +30,7 @@ def _users(view, ref) -> dict:
     "The names of the nodes that use a tensor, in their order."
     return dict.fromkeys(user for user, _ in view.users.get(ref, []))
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #b94cfa46
 @dataclass
 class Loop:
     "A loop of a graph, with what goes in and what comes out."
@@ -48,6 +48,23 @@ class Loop:
                 takers = _users(view, (name, 0))
                 found.append((ref, list(takers)))
         return found
+
+    def held(self) -> list:
+        "States that the file holds, as variables or constants, where they are not all zeros."
+        view, found = self.view, {}
+        for name in self.nodes:
+            if view.op(name) != 'Enter':
+                continue
+            ref = view.ins(name)[0]
+            array = view.static(ref)
+            takers = _users(view, (name, 0))
+            turning = [view.op(n) for n in takers] == ['Merge']
+            if not turning or np.ndim(array) != 2:
+                continue
+            if array.dtype.kind == 'f':
+                found[ref] = array
+        given = any(map(np.any, found.values()))
+        return list(found) if given else []
 
     def exits(self) -> list:
         inside = set(self.nodes)
@@ -657,7 +674,15 @@ def recurrent_units(loop: Loop) -> list:
     cells = find_cells(loop, view.sample[feed.x].shape[-1])
     if entry.lengths is not None:
         units += _mask(view, feed, entry.lengths, len(cells))
-    agreed = _agreeing(loop, cells, feed, entry.states)
+    states = entry.states
+    held = loop.held()
+    if held and states:
+        raise NotRecurrent('some of its states are given and others are variables')
+    for ref in held:
+        unit = _held_state(view, ref, feed.x)
+        units.append(unit)
+        states += unit.outputs
+    agreed = _agreeing(loop, cells, feed, states)
     x = feed.x
     for number, placed in enumerate(_place(loop, cells, agreed.results, agreed.places)):
         unit = _unit(view, placed, x, agreed.of(number, placed.sequences))
@@ -667,6 +692,23 @@ def recurrent_units(loop: Loop) -> list:
     return units
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #d67baaee
+def _held_state(view, ref, x) -> Unit:
+    "A state that the file holds, as a unit: it keeps the array, and hangs on the sequence."
+    array = view.static(ref)
+    variable = origin(view, ref)
+    name = f'{ref[0]}/held'
+    shape = list(array.shape)
+    new = _virtual(view, name, array, shape)
+    unit = _formula_unit(new, [x], _HELD)
+    unit.config['held'] = specs({variable: array})
+    unit.arrays = [array]
+    unit.origins = [variable]
+    return unit
+
+
+_HELD = ['multiply', ['w0', 1.0]]
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #b5a19e59
 def _feed(loop, entry: _Entry) -> tuple:
     "The sequence that the layers read, and from which end; the unit that swaps time and rows."
     view, steps = loop.view, entry.steps
@@ -810,7 +852,7 @@ def _after(wanted: dict, unit) -> list:
 def _claim(loop, units, handing, places) -> None:
     "Give the last layer the nodes of the loop, and what nothing else uses any more."
     view = loop.view
-    layer = next(u for u in units if u.arrays)
+    layer = next(u for u in units if isinstance(u, RecurrentUnit))
     mine = {*loop.nodes, *handing, *loop.exits()}
     mine |= {name for name, _ in places}
     needed = {r for u in units for r in u.inputs}

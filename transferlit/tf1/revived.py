@@ -21,7 +21,7 @@ from tensorflow.core.framework import graph_pb2
 from ..errors import see
 from ..files import printable
 from ..tables import Table
-from .assembly import difference, lift, name_layers, recognise
+from .assembly import CANNOT_BE, difference, lift, name_layers, recognise
 from transferlit.tf1.graph_files import (
     VARIABLES,
     Values,
@@ -352,13 +352,17 @@ def _sampled(old, view, fixed, counts) -> _Reading:
     given = {r: a for r, a in old.sample.items() if r in view.inputs}
     shapes, first, second = find_samples(view, runner, said, given, bool(old.shapes))
     observe(view, runner, first, second)
-    rows = next((s[0] for s in said if s and s[0] is not None), None)
-    declared = (
-        first
-        if rows is None
-        else [np.resize(a, (rows, *a.shape[1:])) if a.ndim else a for a in first]
-    )
+    declared = _with_declared_rows(said, shapes, first)
     return _Reading(view.read, fixed, view, shapes, runner, first, declared, counts)
+
+
+def _with_declared_rows(said: list, shapes: list, arrays: list) -> list:
+    "The arrays with as many rows as the graph declares, where the model takes any number."
+    free = [bool(s) and s[0] is None for s in shapes]
+    rows = next((s[0] for s, f in zip(said, free) if f and s and s[0] is not None), None)
+    if rows is None:
+        return arrays
+    return [np.resize(a, (rows, *a.shape[1:])) if f else a for a, f in zip(arrays, free)]
 
 # %% ../../nbs/tf1/80_revived.ipynb #65937575
 def _written(refs) -> str:
@@ -574,7 +578,7 @@ def _mixed(view, layers) -> list:
         part = [tf.constant(view.sample[r][:1]) for r in unit.inputs]
         try:
             alone = unit.call(layer, part)
-        except (ValueError, tf.errors.OpError):
+        except CANNOT_BE:
             continue
         alone = alone if isinstance(alone, (list, tuple)) else [alone]
         if any(difference(a, view.sample[r][:1]) > 1e-3 for a, r in zip(alone, unit.outputs)):

@@ -207,8 +207,10 @@ def count_rows(
     for name, _ in counts:
         out = attr(nodes[name], 'dtype')
         with tf.Graph().as_default() as graph:
-            fed = tf.compat.v1.placeholder(dtype, None, f'{name}/of')
-            tf.identity(tf.shape(fed, out_type=out, name=f'{name}/shape')[0], name=name)
+            with tf.name_scope(f'{name}/'):  # the graph has names of its own
+                fed = tf.compat.v1.placeholder(dtype, None, 'of')
+                first = tf.shape(fed, out_type=out, name='shape')[0]
+            tf.identity(first, name=name)
         new = {n.name: n for n in graph.as_graph_def().node}
         del new[f'{name}/of']
         new[f'{name}/shape'].input[:] = [to_text(source)]
@@ -350,9 +352,19 @@ class _Trial:
             self.reason = brief(error)
             return None
         self.ran = True
-        return all(
-            np.ndim(f) == 0 or np.ndim(arrays[0]) == 0 or len(f) == len(arrays[0]) for f in found
-        )
+        rows = len(arrays[0]) if np.ndim(arrays[0]) else None
+        # What is too small for a kernel gives nothing, without an error.
+        return all(np.size(f) and (np.ndim(f) == 0 or rows in (None, len(f))) for f in found)
+
+    def is_sized(self, arrays) -> bool:
+        "Do the sizes fit as TensorFlow infers them? Its kernels compute on what is too small."
+        known = {r: list(a.shape) for r, a in zip(self.view.inputs, arrays)}
+        try:
+            Runner(self.view.read, known, self.view.outputs).session.close()
+        except ValueError as error:
+            self.reason = brief(error)
+            return False
+        return True
 
 # %% ../../nbs/tf1/60_sample_inputs.ipynb #6efe1887
 def _whole(shape, rows: int, size: int) -> list:
@@ -369,7 +381,7 @@ def _counts_steps(view, ref) -> bool:
     while waiting:
         for name, number in view.users.get(waiting.pop(), []):
             op = view.node(name).op
-            if op in ('GreaterEqual', 'Less') or (op, number) == ('ReverseSequence', 1):
+            if op in _COMPARES or (op, number) == ('ReverseSequence', 1):
                 return True
             if op in _COUNTING and name not in seen:
                 waiting.append((name, 0))
@@ -377,6 +389,7 @@ def _counts_steps(view, ref) -> bool:
     return False
 
 
+_COMPARES = 'GreaterEqual', 'Less', 'LessEqual'  # with the number of the turn
 _COUNTING = SAME | {'Cast', 'Enter', 'ExpandDims', 'Max', 'Min', 'Maximum', 'Minimum', 'Reshape'}
 
 
@@ -417,12 +430,15 @@ def _tries(view, runner, shapes):
         if any(d is None for s in shapes for d in s[1:])
         else [1]
     )
+    beside = said and len(said) < len(shapes)  # one of a kind, beside rows of something
     for size in sizes:
         yield free, (3, 5), size
-        if said and len(said) < len(shapes):  # one of a kind, beside rows of something
+        if beside:
             yield shapes, (3, 5), size
-        if said:
+        elif said:
             yield shapes, (said[0],) * 2, size
+    for size in sizes if beside else ():
+        yield shapes, (said[0],) * 2, size
     for n in parts:  # rows that are divided, as among several devices
         for size in sizes[:6]:
             yield free, (2 * n, 4 * n), size
@@ -437,7 +453,8 @@ def _settle(trial, shapes, first, rows: int, size: int) -> tuple:
     """
     aligned = trial.takes(first)
     open_dims = any(d is None for s in shapes for d in s[1:])
-    for other in (2 * size, size + 2, size + 1) if open_dims else ():
+    # An odd one first: with both sizes even, what pads to an even size would seem to do nothing.
+    for other in (2 * size + 1, 2 * size, size + 2, size + 1) if open_dims else ():
         if trial.takes(second := trial.draw(shapes, rows, other)) == aligned:
             return shapes, first, second
     fixed = [[s[0], *(size if d is None else d for d in s[1:])] if s else s for s in shapes]
@@ -462,12 +479,16 @@ def find_samples(
         aligned = trial.takes(first := trial.draw(free, batches[0], size))
         if aligned is None or loose and not aligned and free is not shapes:
             continue
+        if any(None in s[1:] for s in free) and not trial.is_sized(first):
+            continue
         found = _settle(trial, free, first, batches[1], size)
         *_, second = found
         by_chance = size == batches[0] and any(None in s[1:] for s in free)
+        # Where any number of rows is taken, one that happens to be a size of the output is not it.
+        by_chance |= bool(loose and loose[-1] and not second)
         if aligned and not by_chance and (second or not declared) or free is shapes:
             return found
-        loose = found  # its rows are not those of the input; better than nothing
+        loose = loose or found  # its rows are not those of the input; better than nothing
     if loose:
         return loose
     raise ValueError(_no_sample(trial, shapes, bool(said or given)))

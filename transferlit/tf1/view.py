@@ -98,6 +98,7 @@ class View:
         self.users = {}  # tensor to the nodes that take it, and at which place
         self.shapes = {}
         self.sample = {}
+        self.other = {}  # the same at other sizes, where some are open
         self.fixed = {}
         self.widths = {}  # node to the number of its outputs that are used
         self.reasons = {}  # frame of a loop to why it is no layer
@@ -220,7 +221,7 @@ def observe(
     first: list,  # arrays for the inputs
     # arrays with other batch and free sizes; None where the graph takes only one size
     second: list | None,
-) -> None:  # fills `view.sample` and `view.shapes`
+) -> None:  # fills `view.sample`, `view.other` and `view.shapes`
     "Run the samples and keep every tensor's value and shape."
     refs = _observable(view)
     sizes = _sizes(view, set(refs))
@@ -232,11 +233,13 @@ def observe(
     rows = _count(first), _count(second or first)
     for ref in kept:
         view.shapes[ref] = _shape_of(view.sample[ref], other[ref], rows)
+    if any(None in (view.shapes.get(r) or ())[1:] for r in view.inputs):
+        view.other = other
     for ref in sizes:
         if ref in other and np.array_equal(view.sample[ref], other[ref]):
             view.fixed[ref] = np.asarray(view.sample[ref])
 
-
+# %% ../../nbs/tf1/45_view.ipynb #a40e66d4
 def _count(arrays) -> int:
     "The rows of a sample."
     return len(arrays[0]) if np.ndim(arrays[0]) else 0
