@@ -474,3 +474,23 @@ def test_the_frozen_part_is_compiled_once_for_all_fits_and_anew_where_it_changed
         twin = twin_of(model)
         theirs, ours = twin.fit(**data).history, tl.fit(model, **data).history
         np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-5)
+
+
+def of_widths():
+    for width in (3, 4, 3, 4):
+        yield np.ones((6, width, 5), "float32"), np.zeros(6, "int64")
+
+
+@pytest.mark.parametrize("way, dataset", [
+    ("Pad or crop", tf.data.Dataset.from_generator(
+        of_widths, output_signature=(tf.TensorSpec((None, None, 5)), tf.TensorSpec((None,), tf.int64)))),
+    ("Take random steps out", tf.data.Dataset.from_tensor_slices((np.repeat(X[:, None], 3, 1), Y)).map(
+        lambda x, y: (x + tf.random.normal(tf.shape(x)), y)).batch(6)),
+])
+def test_what_is_not_cached_names_the_way_that_fits_the_reason(way, dataset):
+    inputs = keras.Input((None, 5))
+    head = layers.Dense(3)(layers.Dense(8, name="body", trainable=False)(inputs))
+    model = keras.Model(inputs, layers.GlobalAveragePooling1D()(head))
+    model.compile("adam", SPARSE)
+    with pytest.warns(UserWarning, match=way):
+        tl.fit(model, dataset, epochs=3, verbose=0)

@@ -344,3 +344,22 @@ def test_a_single_number_goes_in(shape, x, tmp_path):
         v1.train.Saver().save(session, str(tmp_path/"line.ckpt"))
     model = tl.revive(tmp_path/"line.ckpt").to_keras()
     np.testing.assert_allclose(np.ravel(model(x)), [.7], rtol=1e-6)
+
+
+def test_a_signature_may_give_constants_too(tmp_path):
+    """A weight and a temperature beside what the model computes."""
+    module = tf.Module()
+    module.k = tf.Variable(np.ones((3, 2), "float32"), name="k")
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], name="x")])
+    def serve(x):
+        return {"probs": tf.nn.softmax(x @ module.k), "scale": tf.identity(module.k), "heat": tf.constant([0.5])}
+
+    tf.saved_model.save(module, str(tmp_path), signatures=serve)
+    model = tl.revive(tmp_path).to_keras()
+    x = np.random.default_rng(0).random((4, 3)).astype("float32")
+    np.testing.assert_allclose(model(x), serve(tf.constant(x))["probs"], atol=1e-6)
+    assert any("no input reaches it" in note for note in model.notes)
+    ends = [f"StatefulPartitionedCall:{i}" for i in range(3)]
+    with pytest.raises(ValueError, match="An output must depend on an input. Ask for .* alone"):
+        tl.revive(tmp_path).to_keras(outputs=ends)

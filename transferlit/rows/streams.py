@@ -258,9 +258,9 @@ class _Kept:
         "Why these tensors cannot be kept; None where they can."
         shapes = [tuple(t.shape[1:]) for t in leaves]
         if self.arrays and [a.shape[1:] for a in self.arrays] != shapes:
-            return 'its batches differ in shape'
+            return _SHAPES
         full = self.rows + leaves[0].shape[0] > self.limit(leaves)
-        return 'what it gives does not fit in memory' if full else None
+        return _FULL if full else None
 
     def add(self, leaves: list, expected: int) -> None:  # rows of a pass, as far as is known
         end = self.rows + leaves[0].shape[0]
@@ -477,7 +477,7 @@ class Stream:
         "A batch whose arrays have no rows in common, for a step of its own."
         self._again = None
         if self._keeps:
-            self._drop('the arrays of its batches differ in length')
+            self._drop(_LENGTHS)
         return self._run(batch), None, 0, 1
 
     def _make(self, group: list, sizes: list) -> tuple:
@@ -511,11 +511,21 @@ class Stream:
         self._keeps, self._leaves, self._found = False, None, None
         self._kept.arrays = []
         if self.made.lower is not None:
-            warnings.warn(_UNCACHED.format(why), stacklevel=2)
+            warnings.warn(_UNCACHED.format(why, _WAYS.get(why, _STEADY)), stacklevel=2)
 
 # %% ../../nbs/rows/40_streams.ipynb #335b5f47
 _UNCACHED = (
-    'The frozen part runs on every batch of every epoch, drawn anew from the dataset: {}.'
-    ' Take random steps out of the'
-    ' dataset; `precompute(views=, augment=)` keeps several passes of augmentation.'
+    'The frozen part runs on every batch of every epoch, drawn anew from the dataset: {}. {}'
 )
+_STEADY = (
+    'Take random steps out of the dataset; `precompute(views=, augment=)` keeps several passes of'
+    ' augmentation.'
+)
+_SHAPES = 'its batches differ in shape'
+_LENGTHS = 'the arrays of its batches differ in length'
+_FULL = 'what it gives does not fit in memory'
+_WAYS = {  # out of it, by why
+    _SHAPES: 'Pad or crop all rows to one shape.',
+    _LENGTHS: 'Give each batch arrays of one length, a row of each for an example.',
+    _FULL: 'Name a folder for what it gives: `cache=`.',
+}

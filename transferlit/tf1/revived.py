@@ -75,7 +75,7 @@ from .sample_inputs import count_rows, counts_rows, find_samples, input_shape
 from .view import View, observe
 
 # %% auto #0
-__all__ = ['loads', 'rehearse', 'Revived', 'RevivedKeras']
+__all__ = ['loads', 'rehearse', 'ConstantOutput', 'Revived', 'RevivedKeras']
 
 # %% ../../nbs/tf1/80_revived.ipynb #96928394
 def _original(old, read, outputs: list, feeds: dict) -> list:
@@ -223,6 +223,7 @@ def _in_file(name: str, named: dict) -> str:
 
 # %% ../../nbs/tf1/80_revived.ipynb #a02790e0
 _MISSHAPEN = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)
+_UNREAD = (ValueError, KeyError, OSError, Tangled, tf.errors.OpError)
 
 
 @contextmanager
@@ -342,7 +343,19 @@ def _view(old, nodes, fed, outputs, inputs) -> View:
             f'An output must depend on an input. Choose another; likely ones: {_likely(old)}.'
             f' Received: {_written(outputs)}.'
         )
+    still = [] if inputs else [r for r in outputs if not _sources(read, [r])]
+    if still:
+        raise ConstantOutput(still, [r for r in outputs if r not in still])
     return View(read, sources, list(outputs))
+
+
+class ConstantOutput(ValueError):
+    "Outputs that depend on no input, beside some that do."
+
+    def __init__(self, refs: list, others: list):
+        rule = f'An output must depend on an input. Ask for {_written(others)} alone.'
+        super().__init__(f'{rule} Received: {_written(refs)}, too.')
+        self.refs = refs
 
 # %% ../../nbs/tf1/80_revived.ipynb #3ae6645c
 def _sampled(old, view, fixed, counts) -> _Reading:
@@ -435,13 +448,28 @@ def _default(old) -> tuple:
     if not name:
         return (best.ref,)  # `_wanted` asks where others are as likely
     alike = [c for c in old.candidates if signature_of(c) == name]
-    signed = [c.ref for c in alike if c.score == best.score]
+    signed = [c.ref for c in alike if c.score == best.score and old.origins.of(c.ref)]
     floats = [
         r
         for r in signed
         if numpy_dtype(old.nodes[r[0]], r[1]) and numpy_dtype(old.nodes[r[0]], r[1]).is_floating
     ]
-    return tuple(dict.fromkeys(floats or signed))
+    found = tuple(dict.fromkeys(floats or signed or [best.ref]))
+    return tuple(r for r in found if r not in _still(old, found))
+
+
+def _still(old, refs: tuple) -> list:
+    "Those of a signature that depend on no input: a temperature, names of classes."
+    if len(refs) > 1 and 'still' not in old.kept:
+        old.kept['still'] = []
+        try:
+            _read(old, refs)
+        except ConstantOutput as found:
+            old.kept['still'] = found.refs
+            old.notes.append(f'left out, as no input reaches it: {_written(found.refs)}')
+        except _UNREAD:
+            pass  # said where the outputs are asked for
+    return old.kept.get('still', [])
 
 # %% ../../nbs/tf1/80_revived.ipynb #1c58c973
 def _wanted(old, names) -> tuple:
@@ -531,7 +559,7 @@ def _layers(old) -> list:
             view = _read(old, _default(old)).view
             old.kept['layers'] = recognise(view)
             name_layers(old.kept['layers'], _scopes(old), _input_names(view))
-        except (ValueError, KeyError, OSError, Tangled, tf.errors.OpError) as error:
+        except _UNREAD as error:
             old.kept['layers'] = []
             old.notes.append(f'the layers could not be read: {brief(error)}')
     return old.kept['layers']
