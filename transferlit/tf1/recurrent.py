@@ -101,26 +101,67 @@ class _Entry:
     steps: tuple  # the tensor, time first, of which the loop takes a step each turn
     handing: set  # names of the nodes that hand it over
     lengths: tuple | None  # how many steps of each row count; None where all do
+    mask: tuple | None  # which steps count, time first, where a mask tells
+    zeros: bool  # are results zeros where a step does not count? Else those of the step before
     states: list  # what the states begin with; empty where that is zeros
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #1b0a5eeb
+def _handed(loop) -> tuple:
+    """The sequence of which the loop takes a step each turn; a mask of it, with the choices that it
+    makes; what hands them over. Raises NotRecurrent where there are others.
+    """
+    view, steps, masks, handing = loop.view, set(), {}, set()
+    for ref, takers in loop.entering():
+        node = view.node(ref[0])
+        if node.op not in _UNPACK:
+            continue
+        source = view.ins(node.name)[_UNPACK[node.op]]
+        handing.add(node.name)
+        if chosen := _chosen_by(view, takers):
+            masks[source] = chosen
+        else:
+            steps.add(source)
+    if len(steps) != 1 or len(masks) > 1:
+        raise NotRecurrent(f'it takes {len(steps)} sequences and {len(masks)} masks')
+    mask = next(iter(masks.items()), None)
+    return steps.pop(), mask, handing
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #a5f835b1
+def _chosen_by(view, takers) -> list:
+    "The choices that a mask makes, the one of the result first; empty where it is no mask."
+    found = [pair for name in takers for pair in _through_tiles(view, name)]
+    for name, place in found:
+        chooses = view.op(name) in _CHOOSE and place == 0
+        if not chooses or not _keeps(view, name, 2):
+            return []
+    return [name for name, _ in found]
+
+
+def _through_tiles(view, name: str) -> list:
+    "What uses a step of a mask, at which place; a mask is laid out for all numbers of a row."
+    found = []
+    for user, place in view.users.get((name, 0), []):
+        wider = view.op(user) in ('Tile', 'ExpandDims', 'BroadcastTo') and place == 0
+        found += _through_tiles(view, user) if wider else [(user, place)]
+    return found
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #fe8ee0e7
 def _entry(loop) -> _Entry:
     "Raises NotRecurrent where something goes in that a layer does not take."
-    view, steps, handing, states = loop.view, set(), set(), []
+    view, states = loop.view, []
+    steps, mask, handing = _handed(loop)
     lengths = _lengths(loop)
     for ref, takers in loop.entering():
-        node = view.node(ref[0])
-        if node.op in _UNPACK:
-            steps.add(view.ins(node.name)[_UNPACK[node.op]])
-            handing.add(node.name)
-        elif _is_state(view, ref, takers):
+        if ref[0] in handing:
+            continue
+        if _is_state(view, ref, takers):
             states.append(ref)
         elif ref != lengths and not _is_bound(view, ref, takers, lengths):
             _check_empty(view, ref)
-    if len(steps) != 1:
-        raise NotRecurrent(f'it takes {len(steps)} sequences')
     given = any(np.any(view.sample[ref]) for ref in states)
-    return _Entry(steps.pop(), handing, lengths, states if given else [])
+    source, chosen = mask or (None, [])
+    zeros = all(view.op(view.ins(name)[2][0]) == 'Enter' for name in chosen[:1])
+    return _Entry(steps, handing, lengths, source, zeros, states if given else [])
 
 
 def _is_state(view, ref, takers) -> bool:
@@ -163,9 +204,9 @@ def _ends_rows(view, name: str) -> bool:
 _CHOOSE = 'Select', 'SelectV2'
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #06929ac8
-def _keeps(view, name: str) -> bool:
+def _keeps(view, name: str, place: int = 1) -> bool:  # of what stays, among the operands
     "Does a choice keep the state as it was, or give what enters the loop?"
-    _, (old, _), _ = view.ins(name)
+    old, _ = view.ins(name)[place]
     users = _users(view, (name, 0))
     following = [u for u in users if view.op(u) == 'NextIteration']
     if not following:
@@ -439,11 +480,13 @@ class _Feed:
     x: tuple  # the sequence, rows first
     backwards: bool = False  # does the first layer read it from the end?
     masks: list = field(default_factory=list)  # for each layer, where rows are of different lengths
+    zeros: bool = True  # what it gives where a step does not count; else what it gave before
     states: list = field(default_factory=list)  # for each layer, what its states begin with
 
     def config(self, number: int, sequences: bool) -> dict:
         found = dict(go_backwards=self.backwards and number == 0, return_sequences=sequences)
-        zeros = dict(zero_output_for_mask=True) if self.masks and sequences else {}
+        gives_zeros = self.masks and sequences and self.zeros
+        zeros = dict(zero_output_for_mask=True) if gives_zeros else {}
         return found | zeros
 
     def more(self, number: int) -> list:
@@ -636,6 +679,37 @@ _SWAP = ['transpose', ['x0'], {'axes': [1, 0, 2]}]
 _FLIP = ['flip', ['x0'], {'axis': 1}]
 _EXPAND = ['expand_dims', ['x0'], {'axis': 0}]
 
+# %% ../../nbs/tf1/56_recurrent.ipynb #41bf1da2
+def _given_mask(view, feed: _Feed, ref) -> tuple:
+    "The mask that a graph has, time first, with rows first, and the units that turn it."
+    turned = _reverses(view, ref, 0)
+    if turned != feed.backwards:
+        raise NotRecurrent('its mask is read from the other end')
+    ref = view.ins(ref[0])[0] if turned else ref
+    if (known := _flat_mask(view, ref)) is not None:
+        return known, []
+    steps, rows, *rest = view.shape(ref)
+    if rest != [1]:
+        raise NotRecurrent('its mask is no number for each step')
+    value = np.swapaxes(view.sample[ref][..., 0], 0, 1)
+    mask = _virtual(view, f'{ref[0]}/rows_first', value, [rows, steps])
+    return mask, [_formula_unit(mask, [ref], *_ROWS_FIRST)]
+
+
+_ROWS_FIRST = [
+    ['item', ['x0', [[None] * 3, [None] * 3, 0]]],
+    ['transpose', ['s0'], {'axes': [1, 0]}],
+]
+
+
+def _flat_mask(view, ref) -> tuple | None:
+    "The mask of rows and steps that another was laid out from, where the graph has it."
+    for op in ('Transpose', 'ExpandDims'):
+        if view.op(ref[0]) != op:
+            return None
+        ref = view.ins(ref[0])[0]
+    return ref if view.is_data(ref) and np.ndim(view.sample[ref]) == 2 else None
+
 # %% ../../nbs/tf1/56_recurrent.ipynb #e96ecc20
 _SAME = ['multiply', ['x0', 1.0]]  # a tensor of its own: a mask hangs on the tensor
 _ADD = ['add', ['x0', 'x1']]
@@ -672,8 +746,7 @@ def recurrent_units(loop: Loop) -> list:
     view, entry = loop.view, _entry(loop)
     feed, units = _feed(loop, entry)
     cells = find_cells(loop, view.sample[feed.x].shape[-1])
-    if entry.lengths is not None:
-        units += _mask(view, feed, entry.lengths, len(cells))
+    units += _mask(view, feed, entry, len(cells))
     states = entry.states
     held = loop.held()
     if held and states:
@@ -726,13 +799,12 @@ def _feed(loop, entry: _Entry) -> tuple:
     return _Feed(x, backwards), units
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #14aa0de5
-def _mask(view, feed: _Feed, lengths, count: int) -> list:
+def _mask(view, feed: _Feed, entry: _Entry, count: int) -> list:
     "Units for the steps that count; behind a layer that reads from the end, the last come first."
-    sample = view.sample[lengths]
-    if np.ndim(sample) != 1 or np.max(sample) < 2:
-        raise NotRecurrent('the sample has no rows of two steps or more')
-    mask, unit = _mask_unit(view, feed.x, lengths)
-    units, feed.masks = [unit], [mask] * count
+    if entry.lengths is None and entry.mask is None:
+        return []
+    mask, units = _mask_of(view, feed, entry)
+    feed.masks, feed.zeros = [mask] * count, entry.zeros
     if feed.backwards and count > 1:
         name, _ = mask
         value = np.flip(view.sample[mask], 1)
@@ -740,6 +812,17 @@ def _mask(view, feed: _Feed, lengths, count: int) -> list:
         units.append(_formula_unit(turned, [mask], _FLIP))
         feed.masks[1:] = [turned] * (count - 1)
     return units
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #6b988b16
+def _mask_of(view, feed: _Feed, entry: _Entry) -> tuple:
+    "The mask of the steps that count, rows first, and the units that compute it."
+    if entry.lengths is None:
+        return _given_mask(view, feed, entry.mask)
+    sample = view.sample[entry.lengths]
+    if np.ndim(sample) != 1 or np.max(sample) < 2:
+        raise NotRecurrent('the sample has no rows of two steps or more')
+    mask, unit = _mask_unit(view, feed.x, entry.lengths)
+    return mask, [unit]
 
 
 def _place(loop, cells, results, places) -> list:

@@ -330,7 +330,7 @@ def rehearse(
     _expected(old, reading, outputs)
     _lifted(old, reading, outputs)
 
-
+# %% ../../nbs/tf1/80_revived.ipynb #414ba581
 def _view(old, nodes, fed, outputs, inputs) -> View:
     "The graph between its inputs and `outputs`."
     graph = old.meta.graph_def
@@ -457,7 +457,7 @@ def _default(old) -> tuple:
     found = tuple(dict.fromkeys(floats or signed or [best.ref]))
     return tuple(r for r in found if r not in _still(old, found))
 
-
+# %% ../../nbs/tf1/80_revived.ipynb #5c014459
 def _still(old, refs: tuple) -> list:
     "Those of a signature that depend on no input: a temperature, names of classes."
     if len(refs) > 1 and 'still' not in old.kept:
