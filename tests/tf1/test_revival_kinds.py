@@ -363,3 +363,28 @@ def test_a_signature_may_give_constants_too(tmp_path):
     ends = [f"StatefulPartitionedCall:{i}" for i in range(3)]
     with pytest.raises(ValueError, match="An output must depend on an input. Ask for .* alone"):
         tl.revive(tmp_path).to_keras(outputs=ends)
+
+
+@pytest.mark.parametrize("shape, scale, center", [((9, 4), True, True), ((7,), True, False), ((5, 6, 3), False, True)], ids=str)
+def test_a_layer_normalization_by_the_operation_of_another(shape, scale, center, tmp_path):
+    """As Keras 2 computes it: rows are the channels of a batch of one."""
+    module, width, rng = tf.Module(), shape[-1], np.random.default_rng(0)
+    module.gamma = tf.Variable(rng.random(width).astype("float32"), name="gamma")
+    module.beta = tf.Variable(rng.random(width).astype("float32"), name="beta")
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *shape], name="x")])
+    def serve(x):
+        count = tf.reduce_prod(tf.shape(x)[:-1])
+        laid = tf.reshape(x, [1, count, width, 1])
+        made, *_ = tf.compat.v1.nn.fused_batch_norm(
+            laid, tf.ones([count]), tf.zeros([count]), epsilon=0.01, data_format="NCHW")
+        made = tf.reshape(made, tf.shape(x))
+        made = made * module.gamma if scale else made
+        return made + module.beta if center else made
+
+    tf.saved_model.save(module, str(tmp_path), signatures=serve)
+    model = tl.revive(tmp_path).to_keras()
+    x = rng.normal(size=(5, *shape)).astype("float32")
+    np.testing.assert_allclose(model(x), serve(tf.constant(x)), atol=1e-5)
+    (layer,) = [found for found in model.layers if found.variables]
+    assert (type(layer), layer.scale, layer.center) == (keras.layers.LayerNormalization, scale, center)

@@ -18,7 +18,7 @@ from .graph_files import VARIABLES, attr
 from .view import Unit, origin
 
 # %% auto #0
-__all__ = ['match_fused', 'match_first', 'match_written']
+__all__ = ['match_fused', 'match_first', 'match_layer_norm', 'match_written']
 
 # %% ../../nbs/tf1/53_normalization.ipynb #e443ea82
 @dataclass
@@ -79,6 +79,49 @@ def match_first(
     epsilon = at.attr('variance_epsilon')
     norm = _Norm(arrays, refs, epsilon)
     return _unit(x, [at], norm)
+
+# %% ../../nbs/tf1/53_normalization.ipynb #b34043d1
+def match_layer_norm(
+    at: Anchor,  # what lays the rows out
+) -> Unit:
+    "A layer normalization as Keras 2 computes it. Raises NoMatch."
+    anchors = [at]
+    for op in ('Transpose', 'FusedBatchNormV3', 'Transpose', 'Reshape'):
+        anchors.append(anchors[-1].next(op))
+    norm = anchors[2]
+    (x, _), (_, scale, offset, *_) = at.inputs, norm.inputs
+    width = at.shape(x)[-1]
+    need(norm.attr('is_training', True))
+    need(at.shape(anchors[-1].output) == at.shape(x))
+    need(_known_shape(at)[:1] + _known_shape(at)[2:] == (1, width, 1))
+    need(_are_all(at.view, scale, 1) and _are_all(at.view, offset, 0))
+    config, weights = dict(epsilon=float(norm.attr('epsilon'))), []
+    for key, ops in dict(scale=['Mul'], center=['Add', 'AddV2']).items():
+        following = _with_vector(anchors[-1], ops, width)
+        config[key] = following is not None
+        if following is not None:
+            anchors.append(following[0])
+            weights.append(following[1])
+    return unit_of(layers.LayerNormalization, x, anchors, config, weights)
+
+# %% ../../nbs/tf1/53_normalization.ipynb #449fcfdb
+def _known_shape(at: Anchor) -> tuple:
+    "The shape of what a node gives on the sample."
+    return np.shape(at.view.sample.get(at.output))
+
+
+def _are_all(view, ref, number) -> bool:
+    array = view.static(ref) if view.is_static(ref) else view.sample.get(ref)
+    return array is not None and bool(np.all(array == number))
+
+
+def _with_vector(at: Anchor, ops: list, width: int) -> tuple | None:
+    "The operation that follows with a number a channel: (its anchor, (array, name))."
+    node = at.view.only(at.output, *ops)
+    others = [r for r in at.view.ins(node.name) if r != at.output] if node else []
+    if len(others) != 1 or np.shape(at.view.static(others[0])) != (width,):
+        return None
+    return Anchor(at.view, node), Anchor(at.view, node).weights(others[0])
 
 # %% ../../nbs/tf1/53_normalization.ipynb #12ead3d9
 _DO = {

@@ -14,7 +14,7 @@ from .activations import add_activation, find_activation
 from .anchors import Anchor, NoMatch, need, unit_of, with_bias
 from .formulas import ELEMENTWISE
 from .layers import Compute, Formula, LocalResponseNormalization
-from .normalization import match_first, match_fused, match_written
+from .normalization import match_first, match_fused, match_layer_norm, match_written
 from .view import Fresh, Unit, origin, scope_of
 
 # %% auto #0
@@ -371,7 +371,7 @@ def _concat(at) -> Unit:
 # %% ../../nbs/tf1/54_patterns.ipynb #d4ffbae7
 _ANCHORS = {
     **dict.fromkeys(('MatMul', 'BatchMatMul', 'BatchMatMulV2', 'BatchMatMulV3'), (_dense,)),
-    'Reshape': (_tensordot, _reshape),
+    'Reshape': (_tensordot, match_layer_norm, _reshape),
     'Transpose': (_tensordot, _permute),
     'Conv2D': (_conv,),
     'Conv3D': (_conv,),
