@@ -388,3 +388,39 @@ def test_a_layer_normalization_by_the_operation_of_another(shape, scale, center,
     np.testing.assert_allclose(model(x), serve(tf.constant(x)), atol=1e-5)
     (layer,) = [found for found in model.layers if found.variables]
     assert (type(layer), layer.scale, layer.center) == (keras.layers.LayerNormalization, scale, center)
+
+
+def by_moments(x, gamma, beta, small):
+    mean, variance = tf.nn.moments(x, [-1], keepdims=True)
+    return tf.nn.batch_normalization(x, mean, variance, beta, gamma, small)
+
+
+def by_hand(x, gamma, beta, small):
+    mean = tf.reduce_mean(x, -1, keepdims=True)
+    variance = tf.reduce_mean(tf.square(x - mean), -1, keepdims=True)
+    return gamma * (x - mean) / tf.sqrt(variance + small) + beta
+
+
+def beside_the_root(x, gamma, beta, small):
+    mean = tf.reduce_mean(x, -1, keepdims=True)
+    variance = tf.reduce_mean(tf.square(x - mean), -1, keepdims=True)
+    return gamma * (x - mean) / (tf.sqrt(variance) + small) + beta
+
+
+@pytest.mark.parametrize("way, layer", [(by_moments, True), (by_hand, True), (beside_the_root, False)])
+def test_a_layer_normalization_written_out(way, layer, tmp_path):
+    """What is added beside the root is another function, though nobody sees it in most rows: one of no variance tells."""
+    rng = np.random.default_rng(0)
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 6], "x")
+        gamma, beta = (v1.get_variable(n, initializer=rng.random(6).astype("float32")) for n in ("gamma", "beta"))
+        y = tf.identity(way(x, gamma, beta, 1e-6), "y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "model"))
+        rows = rng.normal(size=(5, 6)).astype("float32")
+        rows[2] = 3.0
+        rows[3] = 3.0 + 1e-4 * rows[4]
+        wanted = session.run(y, {x: rows})
+    model = tl.revive(tmp_path / "model.meta").to_keras(outputs="y")
+    np.testing.assert_allclose(model(rows), wanted, rtol=1e-2, atol=1e-4)
+    assert any(isinstance(found, keras.layers.LayerNormalization) for found in model.layers) == layer

@@ -18,7 +18,7 @@ from .graph_files import VARIABLES, attr
 from .view import Unit, origin
 
 # %% auto #0
-__all__ = ['match_fused', 'match_first', 'match_layer_norm', 'match_written']
+__all__ = ['match_fused', 'match_first', 'match_layer_norm', 'match_written_layer_norm', 'match_written']
 
 # %% ../../nbs/tf1/53_normalization.ipynb #e443ea82
 @dataclass
@@ -93,15 +93,19 @@ def match_layer_norm(
     width = at.shape(x)[-1]
     need(norm.attr('is_training', True))
     need(at.shape(anchors[-1].output) == at.shape(x))
-    need(_known_shape(at)[:1] + _known_shape(at)[2:] == (1, width, 1))
-    need(_are_all(at.view, scale, 1) and _are_all(at.view, offset, 0))
-    config, weights = dict(epsilon=float(norm.attr('epsilon'))), []
+    one, _, *laid = _known_shape(at)
+    need([one, *laid] == [1, width, 1])
+    need(_are_all(at.view, scale, 1))
+    need(_are_all(at.view, offset, 0))
+    epsilon = norm.attr('epsilon')
+    config, weights = dict(epsilon=float(epsilon)), []
     for key, ops in dict(scale=['Mul'], center=['Add', 'AddV2']).items():
         following = _with_vector(anchors[-1], ops, width)
         config[key] = following is not None
-        if following is not None:
-            anchors.append(following[0])
-            weights.append(following[1])
+        if following:
+            anchor, weight = following
+            anchors.append(anchor)
+            weights.append(weight)
     return unit_of(layers.LayerNormalization, x, anchors, config, weights)
 
 # %% ../../nbs/tf1/53_normalization.ipynb #449fcfdb
@@ -111,17 +115,131 @@ def _known_shape(at: Anchor) -> tuple:
 
 
 def _are_all(view, ref, number) -> bool:
-    array = view.static(ref) if view.is_static(ref) else view.sample.get(ref)
+    array = view.static(ref)
+    if array is None:
+        array = view.sample.get(ref)
     return array is not None and bool(np.all(array == number))
 
 
 def _with_vector(at: Anchor, ops: list, width: int) -> tuple | None:
     "The operation that follows with a number a channel: (its anchor, (array, name))."
     node = at.view.only(at.output, *ops)
-    others = [r for r in at.view.ins(node.name) if r != at.output] if node else []
-    if len(others) != 1 or np.shape(at.view.static(others[0])) != (width,):
+    if node is None:
         return None
-    return Anchor(at.view, node), Anchor(at.view, node).weights(others[0])
+    following = Anchor(at.view, node)
+    others = [r for r in following.inputs if r != at.output]
+    arrays = [at.view.static(r) for r in others]
+    if [np.shape(a) for a in arrays] != [(width,)]:
+        return None
+    return following, following.weights(others[0])
+
+# %% ../../nbs/tf1/53_normalization.ipynb #09a14938
+_NEAR = 100  # nodes after the mean among which the rest is looked for
+_STEPS = {'StopGradient', 'Identity', 'SquaredDifference', 'Square', 'Mean', 'Rsqrt', 'Sqrt', 'Neg'}
+
+
+def match_written_layer_norm(
+    at: Anchor,  # the mean
+) -> Unit:
+    "A layer normalization written out. Raises NoMatch."
+    x, axes = at.inputs
+    need(at.attr('keep_dims') and at.are_floats(x) and not at.view.inside(at.name))
+    last = at.rank(x) - 1
+    need([int(a) % (last + 1) for a in np.ravel(at.array(axes))] == [last])
+    nodes = _gathered(at, x)
+    for count in range(len(nodes), 3, -1):
+        if unit := _layer_norm_of(at, x, nodes[:count]):
+            return unit
+    need(False)
+
+# %% ../../nbs/tf1/53_normalization.ipynb #ebd80da5
+def _gathered(at: Anchor, x) -> list:
+    "The operations from a mean on that compute with it, with `x` and with static tensors alone."
+    view, found = at.view, {at.name: at.node}
+    begin = view.place[at.name] + 1
+    for name in view.order[begin : begin + _NEAR]:
+        op, refs = view.op(name), view.ins(name)
+        data = {r for r in refs if not view.is_static(r)}
+        known = {r for r in data if r[0] in found}
+        computes = op in _STEPS or op in _DO
+        if computes and known and data - known <= {x}:
+            found[name] = view.node(name)
+    return list(found.values())
+
+# %% ../../nbs/tf1/53_normalization.ipynb #72b4de28
+def _layer_norm_of(at: Anchor, x, nodes: list) -> Unit | None:
+    "These operations as a layer normalization of `x`, if they are one."
+    view = at.view
+    *inner, end = nodes
+    whole = view.shape((end.name, 0)) == view.shape(x)
+    epsilon = _added_to_variance(view, nodes)
+    if not whole or epsilon is None or _leak(view, inner, nodes):
+        return None
+    for parts in _gammas_and_betas(at, x, nodes):
+        given = [None if p is None else view.static(p) for p in parts]
+        if _is_norm(view, x, end, given, epsilon):
+            gamma, beta = parts
+            scale, center = gamma is not None, beta is not None
+            config = dict(epsilon=epsilon, scale=scale, center=center)
+            weights = [at.weights(p) for p in parts if p is not None]
+            anchors = [Anchor(view, n) for n in nodes]
+            return unit_of(layers.LayerNormalization, x, anchors, config, weights)
+
+# %% ../../nbs/tf1/53_normalization.ipynb #666c96d1
+def _gammas_and_betas(at: Anchor, x, nodes: list) -> list:
+    "Pairs that take in all arrays of these operations; none where one is no number a channel."
+    view, refs = at.view, set()
+    for node in nodes:
+        refs.update(filter(view.is_static, view.ins(node.name)))
+    width = at.shape(x)[-1]
+    arrays = [r for r in refs if view.static(r).size > 1]
+    floats = [r for r in arrays if view.static(r).dtype.kind == 'f']
+    shapes = {view.static(r).shape for r in floats}
+    pairs = itertools.permutations([*floats, None, None], 2)
+    fitting = shapes <= {(width,)}
+    return [p for p in pairs if fitting and set(floats) <= set(p)]
+
+# %% ../../nbs/tf1/53_normalization.ipynb #48de3ac9
+def _added_to_variance(view, nodes: list) -> float | None:
+    "What is added to a mean; 0 where nothing is, None where other numbers take part."
+    found = [0.0]
+    for node in nodes:
+        refs = view.ins(node.name)
+        for ref in filter(view.is_static, refs):
+            array = view.static(ref)
+            if array.dtype.kind != 'f' or array.size > 1:
+                continue
+            others = [name for name, _ in refs if (name, 0) != ref]
+            adds = node.op in ('Add', 'AddV2')
+            if not adds or [view.op(n) for n in others] != ['Mean'] or len(found) > 1:
+                return None
+            found.append(float(array.item()))
+    return found[-1]
+
+# %% ../../nbs/tf1/53_normalization.ipynb #80a19325
+def _leak(view, inner: list, nodes: list) -> bool:
+    "Does something else use what is computed on the way?"
+    names = {n.name for n in nodes}
+    for node in inner:
+        ref = node.name, 0
+        users = {user for user, _ in view.users.get(ref, [])}
+        if ref in view.outputs or not users <= names:
+            return True
+    return False
+
+# %% ../../nbs/tf1/53_normalization.ipynb #5ab14b4a
+def _is_norm(view, x, end, given: list, epsilon: float) -> bool:
+    "Is the result the normalization of `x`, with this gamma and beta, on the sample?"
+    value = view.sample[x].astype(float)
+    gamma, beta = (n if g is None else g for g, n in zip(given, _NEUTRAL))
+    mean = value.mean(-1, keepdims=True)
+    variance = value.var(-1, keepdims=True)
+    spread = np.sqrt(variance + epsilon)
+    with np.errstate(all='ignore'):
+        wanted = (value - mean) / spread * gamma + beta
+    result = view.sample[end.name, 0]
+    largest = np.abs(result).max()
+    return np.allclose(result, wanted, rtol=1e-4, atol=1e-5 * largest)
 
 # %% ../../nbs/tf1/53_normalization.ipynb #12ead3d9
 _DO = {

@@ -14,7 +14,13 @@ from .activations import add_activation, find_activation
 from .anchors import Anchor, NoMatch, need, unit_of, with_bias
 from .formulas import ELEMENTWISE
 from .layers import Compute, Formula, LocalResponseNormalization
-from .normalization import match_first, match_fused, match_layer_norm, match_written
+from transferlit.tf1.normalization import (
+    match_first,
+    match_fused,
+    match_layer_norm,
+    match_written,
+    match_written_layer_norm,
+)
 from .view import Fresh, Unit, origin, scope_of
 
 # %% auto #0
@@ -382,7 +388,7 @@ _ANCHORS = {
     'Squeeze': (_reshape,),
     'Pad': (_pad,),
     'PadV2': (_pad,),
-    'Mean': (_global_pool,),
+    'Mean': (match_written_layer_norm, _global_pool),
     'Max': (_global_pool,),
     'Gather': (_embedding,),
     'GatherV2': (_embedding,),
