@@ -424,3 +424,29 @@ def test_a_layer_normalization_written_out(way, layer, tmp_path):
     model = tl.revive(tmp_path / "model.meta").to_keras(outputs="y")
     np.testing.assert_allclose(model(rows), wanted, rtol=1e-2, atol=1e-4)
     assert any(isinstance(found, keras.layers.LayerNormalization) for found in model.layers) == layer
+
+
+L = keras.layers
+MASKED = {
+    "last": [L.LSTM, {}],
+    "whole": [L.GRU, dict(return_sequences=True)],
+    "zeros": [L.SimpleRNN, dict(return_sequences=True, zero_output_for_mask=True)],
+    "backwards": [L.LSTM, dict(return_sequences=True, go_backwards=True)],
+    "both ways": [L.GRU, dict(return_sequences=True)],
+}
+
+
+@pytest.mark.parametrize("kind", MASKED)
+def test_a_loop_with_a_mask_is_a_layer_with_a_mask(kind, tmp_path):
+    """Padding at the end, a gap, and a row that is all padding; the sample of the revival has hardly a masked step."""
+    cell, config = MASKED[kind]
+    layer = cell(5, **config)
+    layer = L.Bidirectional(layer) if kind == "both ways" else layer
+    old = keras.Sequential([keras.Input((None,)), L.Embedding(500, 4, mask_zero=True), layer, L.Dense(2)])
+    old.export(tmp_path, verbose=False)
+    ids = np.random.default_rng(0).integers(1, 500, (5, 9)).astype("float32")
+    ids[:2, 6:] = ids[3, 1] = ids[4] = 0
+    new, saved = tl.revive(tmp_path).to_keras(), tf.saved_model.load(str(tmp_path))
+    np.testing.assert_allclose(new(ids), saved.serve(tf.constant(ids)), atol=1e-6)
+    assert any(type(found) is type(layer) for found in new.layers)
+    assert not any(type(found).__name__ == "GraphLayer" for found in new.layers)
