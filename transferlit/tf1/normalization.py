@@ -207,6 +207,8 @@ def _added_to_variance(view, nodes: list) -> float | None:
         refs = view.ins(node.name)
         for ref in filter(view.is_static, refs):
             array = view.static(ref)
+            if array is None:  # it could not be worked out
+                return None
             if array.dtype.kind != 'f' or array.size > 1:
                 continue
             others = [name for name, _ in refs if (name, 0) != ref]
