@@ -171,9 +171,11 @@ def _layer_norm_of(at: Anchor, x, nodes: list) -> Unit | None:
     "These operations as a layer normalization of `x`, if they are one."
     view = at.view
     *inner, end = nodes
+    names = [n.name for n in nodes]
     whole = view.shape((end.name, 0)) == view.shape(x)
     epsilon = _added_to_variance(view, nodes)
-    if not whole or epsilon is None or _leak(view, inner, nodes):
+    leaks = any(view.leaves((n.name, 0), names) for n in inner)
+    if leaks or not whole or epsilon is None:
         return None
     for parts in _gammas_and_betas(at, x, nodes):
         given = [None if p is None else view.static(p) for p in parts]
@@ -217,17 +219,6 @@ def _added_to_variance(view, nodes: list) -> float | None:
                 return None
             found.append(float(array.item()))
     return found[-1]
-
-# %% ../../nbs/tf1/53_normalization.ipynb #80a19325
-def _leak(view, inner: list, nodes: list) -> bool:
-    "Does something else use what is computed on the way?"
-    names = {n.name for n in nodes}
-    for node in inner:
-        ref = node.name, 0
-        users = {user for user, _ in view.users.get(ref, [])}
-        if ref in view.outputs or not users <= names:
-            return True
-    return False
 
 # %% ../../nbs/tf1/53_normalization.ipynb #5ab14b4a
 def _is_norm(view, x, end, given: list, epsilon: float) -> bool:

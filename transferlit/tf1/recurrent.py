@@ -686,29 +686,27 @@ def _given_mask(view, feed: _Feed, ref) -> tuple:
     if turned != feed.backwards:
         raise NotRecurrent('its mask is read from the other end')
     ref = view.ins(ref[0])[0] if turned else ref
-    if (known := _flat_mask(view, ref)) is not None:
-        return known, []
-    steps, rows, *rest = view.shape(ref)
+    rows_first, units = _swapped(view, ref, f'{ref[0]}/rows_first')
+    rows, steps, *rest = view.shape(rows_first)
     if rest != [1]:
         raise NotRecurrent('its mask is no number for each step')
-    value = np.swapaxes(view.sample[ref][..., 0], 0, 1)
-    mask = _virtual(view, f'{ref[0]}/rows_first', value, [rows, steps])
-    return mask, [_formula_unit(mask, [ref], *_ROWS_FIRST)]
+    value = view.sample[rows_first][..., 0]
+    if (known := _without_last(view, rows_first, value)) is not None:
+        return known, units
+    mask = _virtual(view, f'{ref[0]}/mask', value, [rows, steps])
+    return mask, [*units, _formula_unit(mask, [rows_first], _LAST)]
 
 
-_ROWS_FIRST = [
-    ['item', ['x0', [[None] * 3, [None] * 3, 0]]],
-    ['transpose', ['s0'], {'axes': [1, 0]}],
-]
+_LAST = ['item', ['x0', [[None] * 3, [None] * 3, 0]]]
 
 
-def _flat_mask(view, ref) -> tuple | None:
-    "The mask of rows and steps that another was laid out from, where the graph has it."
-    for op in ('Transpose', 'ExpandDims'):
-        if view.op(ref[0]) != op:
-            return None
-        ref = view.ins(ref[0])[0]
-    return ref if view.is_data(ref) and np.ndim(view.sample[ref]) == 2 else None
+def _without_last(view, ref, value) -> tuple | None:
+    "The tensor of the graph to which a last axis was added, where it is this value."
+    if ref[0] not in view.read.nodes or view.op(ref[0]) != 'ExpandDims':
+        return None
+    before = view.ins(ref[0])[0]
+    same = np.array_equal(view.sample.get(before), value)
+    return before if view.is_data(before) and same else None
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #e96ecc20
 _SAME = ['multiply', ['x0', 1.0]]  # a tensor of its own: a mask hangs on the tensor
@@ -1269,10 +1267,6 @@ def _region(row, states: dict) -> set:
     return found | {view.ins(name)[0][0] for name in products}
 
 
-def _leaves(view, region: set, ref) -> bool:
-    return ref in view.outputs or bool(set(_users(view, ref)) - region)
-
-
 def _used_states(written, inside: set) -> dict:
     """The states of a cell that something behind the cells that are `inside` uses. Raises
     NotRecurrent where it uses more.
@@ -1280,7 +1274,7 @@ def _used_states(written, inside: set) -> dict:
     view, found = written.row.view, {}
     for name in written.region:
         for ref in [(name, i) for i in range(view.widths.get(name, 1))]:
-            if _leaves(view, inside, ref):
+            if view.leaves(ref, inside):
                 if ref not in written.states:
                     raise NotRecurrent('something else than its states is used')
                 found[written.states[ref]] = ref

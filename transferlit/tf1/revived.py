@@ -455,7 +455,8 @@ def _default(old) -> tuple:
         if numpy_dtype(old.nodes[r[0]], r[1]) and numpy_dtype(old.nodes[r[0]], r[1]).is_floating
     ]
     found = tuple(dict.fromkeys(floats or signed or [best.ref]))
-    return tuple(r for r in found if r not in _still(old, found))
+    still = _still(old, found)
+    return tuple(r for r in found if r not in still)
 
 # %% ../../nbs/tf1/80_revived.ipynb #5c014459
 def _still(old, refs: tuple) -> list:

@@ -163,6 +163,15 @@ class View:
         node = self.node(name)
         return node if node.op in ops and not self.inside(name) else None
 
+    def leaves(self, ref, names) -> bool:
+        "Does something else than the nodes of these names use `ref`?"
+        if ref in self.outputs:
+            return True
+        for user, _ in self.users.get(ref, []):
+            if user not in names:
+                return True
+        return False
+
     def shape(self, ref) -> list | None:  # ints, 'rows' for the batch, None for what varies
         return self.shapes.get(self.read.resolve(ref))
 
