@@ -30,7 +30,8 @@ class Barrier(keras.layers.Layer):
 # %% ../nbs/32_barrier.ipynb #a1a4cf9b
 def stop_after(
     model: keras.Model,  # functional or sequential
-    at: str | Iterable,  # name of the layer after which gradients stop, or several
+    # name of the layer after which gradients stop, or several; `base/conv5` in a nested model
+    at: str | Iterable,
 ) -> keras.Model:  # not compiled; shares every layer with `model`
     """A model that computes what `model` does, through which no gradient passes below `at`.
 
@@ -39,16 +40,21 @@ def stop_after(
     unknown layer, one that has a barrier, or a subclassed model.
     """
     names = list(at) if isinstance(at, Iterable) and not isinstance(at, str) else [at]
+    nested = _by_model(names)
     _check(model, names)
     if isinstance(model, keras.Sequential):
         graph = model._functional
         model = keras.Model(graph.input, graph.output, name=model.name)
 
+    def same(layer):
+        inside = nested.get(layer.name)
+        return stop_after(layer, inside) if inside else layer
+
     def call(layer, *args, **kwargs):
         outputs = layer(*args, **kwargs)
         return Barrier(name=f'stop_after_{layer.name}')(outputs) if layer.name in names else outputs
 
-    return keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
+    return keras.models.clone_model(model, clone_function=same, call_function=call)
 
 # %% ../nbs/32_barrier.ipynb #69da77fb
 def _check(model, names: list) -> None:
@@ -62,7 +68,7 @@ def _check(model, names: list) -> None:
             f' {see("barrier")} Received: {getattr(model, "name", model)!r}.'
         )
     known = [layer.name for layer in model.layers]
-    if unknown := [name for name in names or [names] if name not in known]:
+    if unknown := [n for n in names or [names] if str(n).partition('/')[0] not in known]:
         raise ValueError(
             f'A barrier must follow a layer of the model. Choose among {", ".join(known)}. '
             f'Received: at={unknown[0]!r}.'
@@ -72,3 +78,12 @@ def _check(model, names: list) -> None:
             'A layer takes one barrier. Use the model as it is: no gradient passes there.'
             f' Received: at={again[0]!r}, which has one.'
         )
+
+
+def _by_model(names: list) -> dict:  # name of a nested model to names of layers in it
+    found = {}
+    for name in names:
+        model, _, inside = str(name).partition('/')
+        if inside:
+            found.setdefault(model, []).append(inside)
+    return found

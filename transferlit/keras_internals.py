@@ -29,8 +29,8 @@ from .tables import Table
 # %% auto #0
 __all__ = ['INTERNALS', 'Internal', 'missing', 'internals', 'draw_as_fit', 'try_call', 'draws_by_epoch', 'numbers_by_epoch',
            'mask_of', 'connect', 'has_adapter_scale', 'adapter_scale', 'add_adapter', 'shows_sizes', 'keras_version',
-           'is_fresh', 'keeps_call', 'view_as', 'all_layers', 'statistics', 'parts', 'rebuild', 'put_back', 'set_flags',
-           'rates', 'limit_values']
+           'is_fresh', 'keeps_call', 'view_as', 'all_layers', 'statistics', 'parts', 'rebuild', 'settings_of', 'remake',
+           'take_over', 'use_optimizer', 'compile_alike', 'put_back', 'set_flags', 'rates', 'limit_values']
 
 # %% ../nbs/floor/65_keras_internals.ipynb #897ba2ce
 _ALL = ('3.7', '3.10', '3.12', '3.15', '3.16 nightly')
@@ -79,7 +79,7 @@ INTERNALS = (
         needed=False,
     ),
     Internal('adapter', '_epoch', 'the number by which it shuffles', seen=_ALL[4:], needed=False),
-    Internal('model', '_compile_config', 'what it was compiled with', needed=False),
+    Internal('model', '_compile_config', 'what it was compiled with'),
     Internal('callback', '_should_trace', 'whether it wants every batch'),
     Internal('lookup', '_frozen_vocab_size', 'words that it was built for'),
     Internal('lookup', '_token_start_index', 'where its own words begin'),
@@ -379,6 +379,81 @@ def _forget(optimizer, kept: int) -> None:
         optimizer._untrack_variable(variable)
     optimizer._trainable_variables_indices = {}  # a new one: another may hold the old
     optimizer.built = False
+
+# %% ../nbs/floor/65_keras_internals.ipynb #d26b5342
+def settings_of(optimizer) -> set:  # names of arguments; empty where it holds several optimizers
+    "What `remake` can set."
+    if hasattr(optimizer, 'optimizers'):
+        return set()
+    names = {name for part in parts(optimizer) for name in _config_of(part)}
+    return names - {'name', 'inner_optimizer'}
+
+
+def _config_of(optimizer) -> dict:
+    try:
+        return optimizer.get_config()
+    except NotImplementedError as error:
+        raise ValueError(
+            'An optimizer can be made anew where its configuration tells all. Give classes of your'
+            f' own a `get_config`. Received: {error}'
+        ) from error
+
+
+def remake(
+    optimizer: keras.optimizers.Optimizer,
+    settings: dict,  # argument to value, of it or of the optimizer inside
+) -> keras.optimizers.Optimizer:  # not built
+    "An optimizer like another, with other settings. Raises what its constructor raises."
+    config, inner = _config_of(optimizer), getattr(optimizer, 'inner_optimizer', None)
+    if inner is None:
+        if not isinstance(optimizer._learning_rate, keras.Variable):
+            config['learning_rate'] = optimizer._learning_rate  # a schedule, of any class
+        return type(optimizer).from_config(config | settings)
+    del config['inner_optimizer']
+    own = {name: value for name, value in settings.items() if name in config}
+    rest = {name: value for name, value in settings.items() if name not in config}
+    return type(optimizer)(remake(inner, rest), **config | own)
+
+# %% ../nbs/floor/65_keras_internals.ipynb #9a5e859b
+def take_over(optimizer, old) -> None:
+    "Build an optimizer for what `old` trains, in the state that both have: momentum, steps."
+    optimizer.build(list(parts(old)[-1]._trainable_variables))
+    for new, was in zip(parts(optimizer), parts(old)):
+        new._variables[0].assign(was._variables[0])
+        slots, singles = _slots(was)
+        _recall(new, (slots, {n: v for n, v in singles.items() if hasattr(new, n)}))
+
+
+def use_optimizer(model, optimizer) -> None:
+    "Let a compiled model train with this one, also where it is built anew from its configuration."
+    compiled = getattr(model, '_compile_config', None)
+    if compiled is not None:
+        # Keras itself wraps what a model of mixed precision was compiled with.
+        wrapped = compiled.config.get('optimizer') is not model.optimizer
+        inner = getattr(optimizer, 'inner_optimizer', optimizer)
+        compiled.config['optimizer'] = inner if wrapped else optimizer
+    model.optimizer = optimizer
+    model.train_function = None
+
+# %% ../nbs/floor/65_keras_internals.ipynb #159af6c7
+def compile_alike(
+    model: keras.Model,  # to compile
+    other: keras.Model,  # compiled
+) -> None:
+    """Compile with what `other` was compiled with: the same loss, a new optimizer and new metrics
+    of the same settings. A metric of a class of one's own is the same, too: its configuration may
+    not say all.
+    """
+    given = dict(other._compile_config.config)
+    for name in 'metrics', 'weighted_metrics':
+        given[name] = keras.tree.map_structure(_another, given.get(name))
+    model.compile(**given | {'optimizer': remake(other.optimizer, {})})
+
+
+def _another(metric):
+    known = isinstance(metric, keras.metrics.Metric)
+    known = known and type(metric).__module__.startswith('keras.')
+    return type(metric).from_config(metric.get_config()) if known else metric
 
 # %% ../nbs/floor/65_keras_internals.ipynb #296cbc3d
 _FUNCTIONS = ('train_function', 'test_function', 'predict_function', '_compiled_trainable_state')

@@ -31,7 +31,7 @@ def graft(
     _check_names(layers, [layer.name for layer in body.layers])
     h = body.output
     for layer in layers:
-        h = layer(h)
+        h = _put_on(layer, h)
     return keras.Model(body.input, h, name=f'{model.name}_grafted')
 
 # %% ../nbs/22_surgery.ipynb #30975ee5
@@ -59,3 +59,23 @@ def _check_names(layers, taken: list) -> None:
                 f' `name="new_{layer.name}"`. {see("graft")} Received: {layer.name!r}, which is taken.'
             )
         seen.add(layer.name)
+
+
+def _put_on(layer, h):
+    "Raises ValueError where the layer cannot take what is below."
+    try:
+        return layer(h)
+    except (ValueError, TypeError) as error:
+        several = isinstance(h, (list, tuple))
+        fix = _SEVERAL if several else 'Give another layer, or one between.'
+        shapes = [tuple(t.shape) for t in keras.tree.flatten(h)]
+        raise ValueError(
+            f'A new layer must take what the one below makes. {fix} {see("graft")}'
+            f' Received: {layer.name!r} on {", ".join(map(str, shapes))}: {error}'
+        ) from error
+
+
+_SEVERAL = (
+    'Where a layer is used twice, name one call, as `shared#2`; of several tensors let a'
+    ' `keras.layers.Lambda` pick one.'
+)

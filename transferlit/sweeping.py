@@ -10,6 +10,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 
 import keras
@@ -18,6 +20,8 @@ import numpy as np
 from . import loop
 from .rows import Rows, free_memory
 from .data import gather, is_pipeline, refuse
+from .keras_internals import compile_alike, remake, settings_of, take_over
+from .keras_internals import use_optimizer
 from .tables import Table
 from .trainer import Job, check, check_rows, prepare
 
@@ -25,6 +29,21 @@ from .trainer import Job, check, check_rows, prepare
 __all__ = ['Sweep', 'sweep']
 
 # %% ../nbs/guides/40_sweep.ipynb #1d917d26
+@dataclass(frozen=True, eq=False)
+class _Trained:
+    "A model, the optimizer of one setting, and the values of their variables after training."
+
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    state: list
+
+    def put(self) -> keras.Model:
+        if self.model.optimizer is not self.optimizer:
+            use_optimizer(self.model, self.optimizer)
+        _put(self.model, self.state)
+        return self.model
+
+
 class Sweep(Table):
     "A row for each setting, best first; `put` brings the model of a row back."
 
@@ -32,10 +51,8 @@ class Sweep(Table):
         self,
         row: int = 0,  # of the table
     ) -> keras.Model:  # the model that was given, or with heads the model of that head
-        "Put weights and optimizer state of a row into its model."
-        model, state = self.rows[row]['trained']
-        _put(model, state)
-        return model
+        "Put weights and optimizer of a row, with its settings and state, into its model."
+        return self.rows[row]['trained'].put()
 
     @property
     def columns(self) -> list:
@@ -57,23 +74,65 @@ def _put(model, state: list) -> None:
     for variable, value in zip(_all(model), state, strict=True):
         variable.assign(value)
 
-# %% ../nbs/guides/40_sweep.ipynb #a0b60f84
-def _set(model, name: str, value) -> None:
-    "Set `optimizer.learning_rate` or the like."
-    owner, _, attribute = name.rpartition('.')
-    if owner != 'optimizer' or not hasattr(model.optimizer, attribute):
-        refuse(
-            'A sweep goes over `head` or an attribute of the optimizer.',
-            "Name it as in 'optimizer.learning_rate'.",
-            repr(name),
-        )
-    if not _varies(model, name):
-        loop.forget(model)  # a constant in the compiled loop
-    setattr(model.optimizer, attribute, value)
-
-
+# %% ../nbs/guides/40_sweep.ipynb #eae0b60d
 def _varies(model, name: str) -> bool:
+    "Is this setting of the optimizer a variable? Any other is what the optimizer is made with."
     return isinstance(getattr(model.optimizer, f'_{name.rpartition(".")[2]}', None), keras.Variable)
+
+
+def _check_names(model, names: list) -> None:
+    "Raises ValueError for what is no setting of the optimizer."
+    known = settings_of(model.optimizer)
+    for name in names:
+        owner, _, attribute = name.rpartition('.')
+        if owner == 'optimizer' and (attribute in known or _varies(model, name)):
+            continue
+        rule = 'A sweep goes over `head` or an attribute of the optimizer.'
+        choice = ', '.join(f'optimizer.{n}' for n in sorted(known | {'learning_rate'}))
+        refuse(rule, f'Choose among: {choice}.', repr(name))
+
+
+_SCHEDULE = keras.optimizers.schedules.LearningRateSchedule
+
+
+def _split(model, settings: dict) -> tuple:  # two of argument to value
+    "What the optimizer is made with, and what is a variable of it."
+    constants, varying = {}, {}
+    for name, value in settings.items():
+        moves = _varies(model, name) and not isinstance(value, _SCHEDULE)
+        kind = varying if moves else constants
+        kind[name.rpartition('.')[2]] = value
+    return constants, varying
+
+# %% ../nbs/guides/40_sweep.ipynb #a99ab8c8
+@contextmanager
+def _set(model, settings: dict) -> Iterator:  # such as {'optimizer.learning_rate': 0.1}
+    "Within: the model has an optimizer with these settings, in the state of its own. Then all is as it was."
+    own, start = model.optimizer, _state(model)
+    constants, varying = _split(model, settings)
+    try:
+        if constants:
+            use_optimizer(model, remake(own, constants))
+            if own.built:
+                take_over(model.optimizer, own)
+        for attribute, value in varying.items():
+            setattr(model.optimizer, attribute, value)
+        yield
+    finally:
+        if model.optimizer is not own:
+            use_optimizer(model, own)
+        _put(model, start)
+
+
+def _name(value):  # of a setting, in the table
+    if not isinstance(value, _SCHEDULE):
+        return value
+    try:
+        config = value.get_config()
+    except NotImplementedError:
+        config = {}
+    told = ', '.join(f'{n}={v}' for n, v in config.items() if n != 'name' and v is not None)
+    return f'{type(value).__name__}({told})'
 
 # %% ../nbs/guides/40_sweep.ipynb #f5344397
 @dataclass(frozen=True, eq=False)
@@ -94,7 +153,7 @@ def _with_head(model, parts, head) -> _Head:
     at = lower.outputs[0]
     enters = keras.Input(batch_shape=at.shape, dtype=at.dtype)
     whole, upper = keras.Model(lower.input, head(at)), keras.Model(enters, head(enters))
-    whole.compile_from_config(model.get_compile_config())
+    compile_alike(whole, model)
     return _Head(whole, (lower, upper), {'head': head.name})
 
 
@@ -159,8 +218,9 @@ def _rank(row: dict, by: str) -> float:  # NaN last
     return math.inf if math.isnan(value) else value
 
 
-def _row(settings, logs, model, state) -> dict:
-    return {**settings, **logs, 'trained': (model, state)}
+def _row(head: _Head, settings: dict, logs: dict, state: list) -> dict:
+    told = head.label | {name: _name(value) for name, value in settings.items()}
+    return {**told, **logs, 'trained': _Trained(head.model, head.model.optimizer, state)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,16 +239,12 @@ class _Trial:
 def _one_by_one(group: list, settings: list, trial: _Trial) -> list:
     "Each setting of each head trained from where it is."
     made = []
-    for head in group:
-        start = _state(head.model)
-        for values in settings:
-            for name, value in values.items():
-                _set(head.model, name, value)
+    for head, values in itertools.product(group, settings):
+        with _set(head.model, values):
             given = head.model, trial.rows, trial.valid, head.parts
             history = loop.run(*given, **trial.plan()).history
             last = {k: v[-1] for k, v in history.items()}
-            made.append(_row(head.label | values, last, head.model, _state(head.model)))
-            _put(head.model, start)
+            made.append(_row(head, values, last, _state(head.model)))
     return made
 
 # %% ../nbs/guides/40_sweep.ipynb #de5d58c2
@@ -221,13 +277,10 @@ def _together(group: list, settings: list, trial: _Trial) -> bool:
 def _starts(group: list, settings: list) -> list:
     "(head, its state, settings, state with these settings) for each candidate."
     made = []
-    for head in group:
+    for head, values in itertools.product(group, settings):
         start = _state(head.model)
-        for values in settings:
-            for name, value in values.items():
-                _set(head.model, name, value)
+        with _set(head.model, values):
             made.append((head, start, values, _state(head.model)))
-        _put(head.model, start)
     return made
 
 # %% ../nbs/guides/40_sweep.ipynb #e64154c8
@@ -251,8 +304,7 @@ def _at_once(group: list, settings: list, trial: _Trial) -> list:
     made = []
     for (head, start, values, _), after, log in zip(starts, *ran):
         state = [after.get(i, was) for i, was in zip(ids, start)]
-        row = _row(head.label | values, log, head.model, state)
-        made.append(row)
+        made.append(_row(head, values, log, state))
     return made
 
 # %% ../nbs/guides/40_sweep.ipynb #e4bd50a9
@@ -281,7 +333,20 @@ def _check_over(over) -> None:
                 f'Values of {name!r} must be {kind}.', 'Correct them.', f'{name!r}: {wrong[0]!r}'
             )
 
-# %% ../nbs/guides/40_sweep.ipynb #e4db926c
+# %% ../nbs/guides/40_sweep.ipynb #2cafc950
+def _settings(model, over: dict) -> list:  # of name to value
+    "Every combination. Raises ValueError for what the optimizer cannot be made with."
+    names = [name for name in over if name != 'head']
+    _check_names(model, names)
+    every = itertools.product(*(over[name] for name in names))
+    made = [dict(zip(names, values)) for values in every]
+    for settings in made:
+        constants, _ = _split(model, settings)
+        if constants:
+            remake(model.optimizer, constants)
+    return made
+
+
 def _job(x, y, jit, more: dict) -> Job:
     if unknown := more.keys() - {f.name for f in fields(Job)} | more.keys() & {'cache'}:
         names = ', '.join(sorted(unknown))
@@ -325,6 +390,9 @@ def _trained(group: list, settings: list, trial: _Trial) -> list:
         if head.label:
             check_rows(head.model, trial.rows)
         loop.build_for(head.model, head.parts, trial.rows)
+        optimizer = head.model.optimizer
+        if head.model.built and not optimizer.built:  # a step of the model's own builds it late
+            optimizer.build(head.model.trainable_variables)
     together = _together(group, settings, trial)
     return (_at_once if together else _one_by_one)(group, settings, trial)
 
@@ -350,10 +418,8 @@ def sweep(
     _check_over(over)
     job = _job(x, y, jit, more)
     check(model, job)
+    settings = _settings(model, over)
     trial, parts = _trial(model, _in_memory(job.cap()))
-    names = [n for n in over if n != 'head']
-    every = itertools.product(*(over[n] for n in names))
-    settings = [dict(zip(names, values)) for values in every]
     made = []
     for group in _groups(_heads(model, parts, over.get('head'))):
         made += _trained(group, settings, trial)

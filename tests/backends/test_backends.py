@@ -288,7 +288,7 @@ def test_settings_are_compared_as_one_by_one(kind, monkeypatch):
     for a, b in zip(together.rows, alone.rows, strict=True):
         for name in b.keys() - {"trained"}:
             np.testing.assert_allclose(a[name], b[name], rtol=1e-4)
-        for v, w in zip(a["trained"][1], b["trained"][1], strict=True):
+        for v, w in zip(a["trained"].state, b["trained"].state, strict=True):
             np.testing.assert_allclose(v, w, atol=1e-5)
     assert together.rows[0]["val_loss"] <= together.rows[1]["val_loss"]
 

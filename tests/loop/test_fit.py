@@ -431,7 +431,7 @@ def test_swept_together_as_one_by_one(case):
     for a, b in zip(together.rows, alone.rows, strict=True):
         for name in alone.columns:
             np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=1e-5)
-        for v, w in zip(a["trained"][1], b["trained"][1], strict=True):
+        for v, w in zip(a["trained"].state, b["trained"].state, strict=True):
             np.testing.assert_allclose(v, w, rtol=1e-3, atol=1e-5)
 
 
