@@ -5,8 +5,8 @@
     python tools/notebooks.py check [NOTEBOOK ...]
     python tools/notebooks.py mend [NOTEBOOK ...]
 
-`mend` puts in what a notebook needs to run in Colab and without TensorFlow's log, writes callouts as Jupyter shows
-them, and folds in JupyterLab what the page folds or hides.
+`mend` puts in what a notebook needs to run in Colab, without TensorFlow's log, and to be read in one language, writes
+callouts as Jupyter shows them, and folds in JupyterLab what the page folds or hides.
 
 A notebook whose code reads `TRANSFERLIT_BENCH` has a long form, whose outputs it keeps: only `bench` stores them, or
 `run --save` with that variable set to `full`. In its short form it runs as a test and leaves what is stored alone.
@@ -199,7 +199,7 @@ def faults(path: Path) -> list[str]:
     if before != nbformat.writes(nb, sort_keys=True):
         found.append("metadata or execution counts are left (run `nbdev-clean`)")
     if lacks_start(nb, path) or any(GITHUB.search(c.source) for c in nb.cells if c.cell_type == "markdown"):
-        found.append("no cells that install in Colab and import TensorFlow quietly, or a callout that Jupyter can't show (run `python tools/notebooks.py mend`)")
+        found.append("no cells that install in Colab, import TensorFlow quietly and choose a language, or a callout that Jupyter can't show (run `python tools/notebooks.py mend`)")
     if unfolded(nb, path):
         found.append("JupyterLab shows cells that the page hides or folds (run `python tools/notebooks.py mend`)")
     for number, cell in enumerate(nb.cells):
@@ -221,6 +221,12 @@ QUIET = """#| hide
 from transferlit.quiet import load_tensorflow
 
 load_tensorflow()"""
+# The one cell of these that Jupyter shows: a reader of one language finds here how to hide the other.
+LANGUAGE = """#| hide
+# 한국어만 읽으려면 · To read English only: remove the # of its line, and run the cell
+# from transferlit.quiet import show_language; show_language('ko')
+# from transferlit.quiet import show_language; show_language('en')"""
+START = [COLAB, QUIET, LANGUAGE]
 FOLDED = re.compile(r"^#\|\s*(?:hide|default_exp .*|code-fold:\s*true|echo:\s*false)\s*$|^#\| export\nfrom __future__ ", re.M)
 GITHUB = re.compile(r"^> *\[!(NOTE|TIP|IMPORTANT|WARNING|CAUTION)\] *\n", re.M)
 KINDS = {"NOTE": "참고 · Note", "TIP": "도움말 · Tip", "IMPORTANT": "중요 · Important", "WARNING": "경고 · Warning", "CAUTION": "주의 · Caution"}
@@ -232,20 +238,20 @@ def is_for_readers(path: Path) -> bool:
 
 
 def lacks_start(nb, path: Path) -> bool:
-    """Whether the cells that install in Colab and keep TensorFlow quiet are not where they belong."""
-    return is_for_readers(path) and [c.source for c in nb.cells[1:3]] != [COLAB, QUIET]
+    """Whether the cells that install in Colab, keep TensorFlow quiet and choose a language are not where they belong."""
+    return is_for_readers(path) and [c.source for c in nb.cells[1 : 1 + len(START)]] != START
 
 
 def put_start(nb, path: Path) -> None:
-    nb.cells = [c for c in nb.cells if c.source not in (COLAB, QUIET)]
-    for text in (QUIET, COLAB):
-        name = zlib.crc32((shown(path) + text * (text == QUIET)).encode())
+    nb.cells = [c for c in nb.cells if c.source not in START]
+    for text in reversed(START):
+        name = zlib.crc32((shown(path) + text * (text != COLAB)).encode())
         nb.cells.insert(1, new_code_cell(text, id=f"{name:08x}"))
 
 
 def unfolded(nb, path: Path) -> list:
     """The cells for readers that a page hides or folds, and JupyterLab does not."""
-    code = [c for c in nb.cells if c.cell_type == "code" and is_for_readers(path)]
+    code = [c for c in nb.cells if c.cell_type == "code" and is_for_readers(path) and c.source != LANGUAGE]
     return [c for c in code if FOLDED.search(c.source) and not c.metadata.get("jupyter", {}).get("source_hidden")]
 
 

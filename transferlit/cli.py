@@ -274,4 +274,9 @@ def _cache_prune(
     "Remove stored features, and show what was removed."
     from transferlit.store import open_store
 
+    if keep is None and older_than is None and limit is None:
+        raise ValueError(
+            'Say what may stay: --keep, --older-than or --limit; `--keep 0` removes all. Received:'
+            ' none of them.'
+        )
     _show(open_store(folder).prune(keep, older_than, limit), as_json)

@@ -284,7 +284,8 @@ _ENDINGS = {'.bmp', '.gif', '.jfif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '
 
 
 def _folders(folder: Path) -> list:  # those in it, in order, without hidden ones
-    return sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != '.')
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(p for p in found if p.is_dir() and p.name[0] != '.')
 
 
 def _classes(folder: Path) -> dict:  # folder to its pictures, in order, where it has some

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 # %% auto #0
-__all__ = ['without_log', 'load_keras', 'load_tensorflow']
+__all__ = ['without_log', 'load_keras', 'load_tensorflow', 'show_language']
 
 # %% ../nbs/floor/12_quiet.ipynb #23e69d9d
 @contextmanager
@@ -49,3 +49,30 @@ def load_keras() -> None:
 def load_tensorflow() -> None:
     "Import TensorFlow and Keras without their log. Where they are imported already, do nothing."
     _load('tensorflow', 'keras')
+
+# %% ../nbs/floor/12_quiet.ipynb #f1887bdb
+_CHOOSE = """<script>
+(() => {
+  document.getElementById('transferlit-language')?.remove();
+  const style = document.createElement('style');
+  style.id = 'transferlit-language';
+  style.textContent = `%s`;
+  document.head.append(style);
+})();
+</script>"""
+_OTHER = {'ko': 'en', 'en': 'ko', 'both': ''}
+
+# %% ../nbs/floor/12_quiet.ipynb #68497b68
+def show_language(language: str) -> None:  # 'ko', 'en' or 'both'
+    """In Jupyter, show the prose of a notebook in one language, or in both again.
+
+    Raises ValueError for another language.
+    """
+    from IPython.display import HTML, display
+
+    if language not in _OTHER:
+        raise ValueError(f"language must be 'ko', 'en' or 'both'. Received: {language!r}.")
+    # In the head, not in the output: Jupyter takes an output that is scrolled away off the page.
+    part = f'div[lang="{_OTHER[language]}"]'
+    rule = f'.jp-MarkdownCell:has({part}), {part} {{ display: none }}'
+    display(HTML(_CHOOSE % rule))

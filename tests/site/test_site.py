@@ -255,6 +255,17 @@ def test_what_code_printed_can_be_read_on_a_phone(browser):
     browser.wait(lambda: not browser.all(".stacked .transferlit-table") and not browser.all(".wide-picture"))
 
 
+@pytest.mark.parametrize("page", ["checkpoint", "guides/weights_from_elsewhere", "guides/sweep"])
+def test_no_printed_table_scrolls_on_a_phone(browser, page):
+    """A little too wide, it takes smaller letters, and its rows can still be compared; on a desktop it has its own."""
+    browser.open(f"{page}.html", size=PHONE)
+    browser.wait(lambda: browser.all(".small .transferlit-table"))
+    assert browser.js("""return [...document.querySelectorAll('.cell-output-display:has(.transferlit-table)')]
+        .filter(box => box.scrollWidth > box.clientWidth).map(box => box.innerText.slice(0, 50))""") == []
+    browser.look(DESK)
+    browser.wait(lambda: not browser.all(".small"))
+
+
 def test_opening_page_fits_one_screen(browser):
     """What it is, the ten lines, the plan, the speed and the cut: at one glance."""
     for lang in ("ko", "en"):

@@ -56,6 +56,33 @@ def test_a_name_with_a_slash_is_told_and_found(tmp_path):
     np.testing.assert_array_equal(old.to_keras().get_layer("out_put").kernel, array("out/put", name, shape, dtype))
 
 
+@keras.saving.register_keras_serializable("tests")
+class Written(keras.Model):
+    "A model whose layers are connected by its code alone."
+    def __init__(self, **more):
+        super().__init__(**more)
+        self.body, self.head = keras.layers.Dense(3, name="body"), keras.layers.Dense(2, name="head")
+
+    def call(self, x):
+        return self.head(self.body(x))
+
+
+def test_a_part_that_cannot_be_had_is_told(tmp_path):
+    shared = keras.layers.Dense(4, name="shared")
+    x = keras.Input((4,), name="X")
+    keras.Model(x, keras.layers.Dense(2, name="head")(shared(shared(x)))).save(tmp_path / "graph.keras")
+    written = Written()
+    written(np.zeros((1, 4), "float32"))
+    written.save(tmp_path / "written.keras")
+    graph, code = (tl.revive(tmp_path / f"{name}.keras") for name in ("graph", "written"))
+    for asked in ("haed", "head/kernel", 3, ["head", "nowhere"]):
+        with pytest.raises(ValueError, match="Choose among: X, shared, head"): graph.to_keras(outputs=asked)
+    with pytest.raises(ValueError, match="Choose among"): graph.to_keras(inputs="Y")
+    for old, name in ((graph, "shared"), (code, "body")):
+        with pytest.raises(ValueError, match=f"one place in a graph .*cut that.* Received: '{name}'"): old.to_keras(outputs=name)
+    assert graph.to_keras(outputs="head").name and code.to_keras().name
+
+
 class Gained(keras.layers.Layer):
     "A layer of one's own, called otherwise here than in its file."
     def build(self, shape): self.gain = self.add_weight(name="gain", shape=(shape[-1],))

@@ -1054,6 +1054,19 @@ def _one(items):
     "The one of a list of one; else the list."
     return items if len(items) > 1 else items[0]
 
+
+def _called_again(model) -> set:
+    "Names of layers with several places in the graph: which one is meant is not known."
+    if isinstance(model, keras.Sequential):  # it may have been built twice
+        return set()
+    return {layer.name for layer in model.layers if len(layer._inbound_nodes) > 1}
+
+
+def _names(given) -> list:
+    if given is None:
+        return []
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
 # %% ../../nbs/tf1/80_revived.ipynb #dd975ea9
 class RevivedKeras(Revived):
     "A Keras model found in a file; `to_keras` and `as_layer` as for a graph."
@@ -1066,21 +1079,22 @@ class RevivedKeras(Revived):
         self.path, self.made, self.custom = Path(path), [], custom_objects
         self.model, mender, self.names = load_old(path, custom_objects)
         self.renamed = mender.renamed
+        self.shared = _called_again(self.model)
         self.notes = [*mender.changes, *mender.left_out]
 
     def to_keras(self, outputs=None, inputs=None, name=None):
         """The model, or the part of it up to the layers named by `outputs`. Raises ValueError for
-        an unknown layer.
+        an unknown layer, and for one with several places in the graph.
         """
-        wanted = [outputs] if isinstance(outputs, str) else outputs
+        wanted = _names(outputs)
         whole = not wanted and not inputs and not name
         model = self.model if whole else self._part(wanted, inputs, name)
-        self.made.append(self._entry(wanted or [], len(model.layers)))
+        self.made.append(self._entry(wanted, len(model.layers)))
         return model
 
     def _part(self, wanted, inputs, name) -> keras.Model:
-        ends = self._tensors(wanted) or self.model.outputs
-        begin = self._tensors([inputs] if isinstance(inputs, str) else inputs) or self.model.inputs
+        ends = [self._tensor(name) for name in wanted] or self.model.outputs
+        begin = [self._tensor(name) for name in _names(inputs)] or self.model.inputs
         return keras.Model(_one(begin), _one(ends), name=name)
 
     def _entry(self, outputs: list, count: int) -> dict:
@@ -1097,9 +1111,20 @@ class RevivedKeras(Revived):
             'weights': self.names,
         }
 
-    def _tensors(self, names) -> list:
-        "What layers give, by their names in the file or in the model."
-        return [self.model.get_layer(self.renamed.get(n, n)).output for n in names or ()]
+    def _tensor(self, name):
+        "What a layer gives, by its name in the file or in the model."
+        layers = {layer.name: layer for layer in self.model.layers}
+        found = layers.get(self.renamed.get(name, name))
+        if found is None:
+            rule = f'A name must be that of a layer. Choose among: {", ".join(layers)}.'
+        elif not getattr(self.model, 'inputs', None) or found.name in self.shared:
+            rule = (
+                'A layer must have one place in a graph of layers for the model to end or begin'
+                ' there. Take the whole by `to_keras()`, and cut that.'
+            )
+        else:
+            return found.output
+        raise ValueError(f'{rule} {see("outputs")} Received: {name!r}.')
 
     def as_layer(self, inputs=None, outputs=None, name=None):
         "The same as `to_keras`, with weights of its own, frozen."
