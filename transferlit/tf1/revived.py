@@ -52,6 +52,7 @@ from transferlit.tf1.limits import (
     Limits,
     TooLarge,
     bounded,
+    check_kernels,
     check_loops,
     check_sizes,
     run_within,
@@ -305,8 +306,9 @@ def _try_first(old, outputs: tuple, inputs: tuple | None) -> None:
     if old.limits is None:
         return  # this is the child
     needed = _above(old.nodes, outputs, {r[0] for r in inputs or ()})
-    reasons = check_sizes(needed, old.limits)
-    if reasons + check_loops(needed, old.meta.graph_def.library, old.limits):
+    library = old.meta.graph_def.library
+    reasons = check_sizes(needed, old.limits) + check_loops(needed, library, old.limits)
+    if reasons + check_kernels(needed, library):
         arguments = old.path, old.options, outputs, inputs
         try_in_child('transferlit.tf1.revived.rehearse', arguments, old.limits)
 
