@@ -77,6 +77,12 @@ def path_text(
 def _check_text(path: Path) -> None:  # the system reads a path up to its first NUL
     if '\0' in str(path):
         raise ValueError(f'A path must not hold a NUL. Leave it out. Received: {str(path)!r}.')
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ValueError(
+            f'A path must be text. Leave out half letters. Received: {str(path)!r}.'
+        ) from None
 
 # %% ../nbs/floor/10_files.ipynb #9c85bed7
 def _missing(path: Path) -> str:
@@ -314,10 +320,16 @@ def _acquire(place: Path, timeout: float):
     except (NotImplementedError, OSError) as error:
         missing = isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS
         if not missing:
-            raise
+            raise _as_forbidden(error) from error
         lock = filelock.SoftFileLock(f'{place}.held')
         lock.acquire(timeout=timeout)
     return lock
+
+
+def _as_forbidden(error: OSError) -> OSError:  # Python has no class for a disk that is read only
+    if error.errno == errno.EROFS:
+        return PermissionError(error.errno, error.strerror)
+    return error
 
 # %% ../nbs/floor/10_files.ipynb #6ae8af4a
 @contextmanager
@@ -338,6 +350,12 @@ def locked(
             f'Another process holds {str(path)!r}. Wait for it, or give a longer timeout. '
             f'Received: timeout={timeout}.'
         ) from None
+    except PermissionError as error:
+        said = (
+            'A lock is written beside what it locks, in a folder that is writable. Change its'
+            f' permissions, or choose another place. Received: {str(place)!r}'
+        )
+        raise PermissionError(error.errno, said) from None
     except IsADirectoryError as error:
         said = f'A lock must be a file. Remove the folder in its place. Received: {str(place)!r}'
         raise IsADirectoryError(error.errno, said) from None

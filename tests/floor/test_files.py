@@ -368,3 +368,27 @@ def test_a_file_system_without_locks_lets_one_in_at_a_time(tmp_path, monkeypatch
     with locked(tmp_path / "m", timeout=0):
         tl.save(model(3), tmp_path / "m.ckpt")
     assert held(tmp_path / "m.ckpt") == {3}
+
+
+def test_a_lock_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+    """A shared folder on a disk that is read only."""
+    import filelock
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refusing(errno.EROFS, None))
+    with pytest.raises(PermissionError, match="beside what it locks.*Received") as raised:
+        tl.share(model(), tmp_path / "shared")
+    assert raised.value.errno == errno.EROFS
+
+
+def test_half_a_letter_in_a_path_is_refused_in_words(tmp_path):
+    with pytest.raises(ValueError, match="must be text"):
+        tl.save(model(), f"{tmp_path}/\ud800.keras")
+
+
+def test_a_store_that_cannot_be_a_folder_is_refused_in_words(tmp_path):
+    from transferlit.features import precompute
+
+    (tmp_path / "file").touch()
+    for place in tmp_path / "file" / "store", tmp_path / ("s" * 300):
+        with pytest.raises(OSError, match="must be a folder.*Name another"):
+            precompute(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, trainable=False), keras.layers.Dense(2)]), np.ones((9, 4)), store=place, verbose=False)

@@ -397,6 +397,7 @@ BEYOND = {  # no allocator asks, and nothing ends it: this process would die, or
     "a vocabulary": lambda x: raw.ThreadUnsafeUnigramCandidateSampler(true_classes=tf.constant([[1]], tf.int64), num_true=1, num_sampled=5, unique=False, range_max=2_000_000_000)[0],
     "boxes": lambda x: tf.image.non_max_suppression(tf.random.uniform([200_000, 4]), tf.random.uniform([200_000]), 200_000, iou_threshold=1.),
     "slow numbers": lambda x: tf.random.gamma([many(x)], 1.),
+    "numbers that are drawn again": lambda x: raw.RandomPoissonV2(shape=[3], rate=[1e30], seed=1),
 }
 WITHIN = {  # ordinary ones need no child, which takes seconds
     "a list with a place for each row": lambda x: length(raw.TensorListReserve(element_shape=[3], num_elements=tf.shape(x)[0], element_dtype=tf.float32)),

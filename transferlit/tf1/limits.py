@@ -391,10 +391,16 @@ _PASS_ON = {
     'StridedSlice',
     'Squeeze',
     'Reshape',
+    'GatherV2',
     'Slice',
     'Max',
     'Min',
 }
+_MEASURES = set(  # what says how large something is that is there
+    '''
+    ParseExample ParseExampleV2 ParseSingleExample Rank Shape ShapeN Size StringSplit
+    StringSplitV2 TensorListFromTensor Where'''.split()
+)
 _TURNS = 10_000  # a loop that counts up to this many is no danger
 _SIZE = 100  # what a size that is known only as it runs counts as: samples are small
 _DEPTH = 60  # of computed sizes that are followed
@@ -416,7 +422,7 @@ class _Bounds:
 
     def _compute(self, node, depth: int) -> float:
         ins = _ins(node)
-        if node.op in ('Shape', 'ShapeN', 'Size', 'Rank', 'TensorListFromTensor'):
+        if node.op in _MEASURES:
             return _SIZE
         if node.op == 'Const':
             known = attr(node, 'dtype').is_integer and declared_size(node) <= _LONG
@@ -428,6 +434,8 @@ class _Bounds:
         parts = [self.of(i, depth) for i in ins]
         if node.op == 'Minimum':
             return min(parts, default=inf)
+        if node.op in ('Mul', 'Prod', 'ConcatV2', 'SparseReshape'):
+            return prod(parts[1:] if node.op == 'SparseReshape' else parts)
         return sum(parts) if node.op in ('Maximum', 'Add', 'AddV2', 'Sub', 'Pack') else inf
 
 # %% ../../nbs/tf1/15_limits.ipynb #42767b1a
@@ -728,9 +736,11 @@ _LENGTHS = {  # which inputs say how long a list is that an operation keeps, or 
     **dict.fromkeys('TensorListReserve TensorListResize TensorListScatter'.split(), (1,)),
     'TensorListScatterV2': (1, 3),
     'TensorListScatterIntoExistingList': (2,),
-    **dict.fromkeys('RandomGamma RandomPoisson RandomPoissonV2'.split(), (0,)),  # slow ones
-    **dict.fromkeys('StatelessRandomGammaV2 StatelessRandomPoisson'.split(), (0,)),
-    **dict.fromkeys('StatelessRandomBinomial ParameterizedTruncatedNormal'.split(), (0,)),
+    **dict.fromkeys(['RandomGamma', 'StatelessRandomGammaV2'], (0,)),
+    **dict.fromkeys('SparseFillEmptyRows RaggedFillEmptyRows SetSize'.split(), (2,)),
+    **dict.fromkeys('SparseCountSparseOutput SparseReduceSumSparse'.split(), (2,)),
+    'SparseReduceMaxSparse': (2,),
+    'SparseSplit': (3,),
 }
 _PLACES = {  # which input says where it is written, in a list that grows
     **dict.fromkeys('TensorListSetItem TensorArrayWrite TensorArrayWriteV2'.split(), 1),
@@ -741,13 +751,13 @@ _GROWS = 'dynamic_size', 'resize_if_index_out_of_bounds'  # attributes that let 
 _BY_VALUE = set(  # what takes memory or time as values say, sizes of sparse tensors among them
     '''
     CTCBeamSearchDecoder CTCLoss CTCLossV2 CombinedNonMaxSuppression DenseToSparseSetOperation
-    EditDistance GenerateBoundingBoxProposals KmeansPlusPlusInitialization NonMaxSuppression
-    NonMaxSuppressionV2 NonMaxSuppressionV3 NonMaxSuppressionV4 NonMaxSuppressionV5
-    NonMaxSuppressionWithOverlaps ParseTensor RaggedFillEmptyRows SampleDistortedBoundingBox
-    SampleDistortedBoundingBoxV2 SetSize SparseConcat SparseCountSparseOutput SparseCross
-    SparseCrossHashed SparseCrossV2 SparseFillEmptyRows SparseReduceMaxSparse
-    SparseReduceSumSparse SparseSplit SparseToSparseSetOperation
-    StatelessSampleDistortedBoundingBox StringFormat StringNGrams'''.split()
+    EditDistance GenerateBoundingBoxProposals KmeansPlusPlusInitialization Mfcc
+    NonMaxSuppression NonMaxSuppressionV2 NonMaxSuppressionV3 NonMaxSuppressionV4
+    NonMaxSuppressionV5 NonMaxSuppressionWithOverlaps ParameterizedTruncatedNormal ParseTensor
+    RandomPoisson RandomPoissonV2 SampleDistortedBoundingBox SampleDistortedBoundingBoxV2
+    SparseConcat SparseCross SparseCrossHashed SparseCrossV2 SparseToSparseSetOperation
+    StatefulRandomBinomial StatelessParameterizedTruncatedNormal StatelessRandomBinomial
+    StatelessRandomPoisson StatelessSampleDistortedBoundingBox StringFormat StringNGrams'''.split()
 )
 
 # %% ../../nbs/tf1/15_limits.ipynb #9444d97f

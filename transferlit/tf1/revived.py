@@ -7,9 +7,11 @@ Docs: https://transferlit.github.io/transferlit/tf1/revived.html.md"""
 # %% ../../nbs/tf1/80_revived.ipynb #b912c44c
 from __future__ import annotations
 
+import binascii
 import html
 import re
-from contextlib import contextmanager
+import zlib
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +20,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
+from google.protobuf.message import DecodeError
 from ..errors import see
 from ..files import printable
+from ..formats import KerasFile
 from ..tables import Table
 from .assembly import CANNOT_BE, difference, lift, name_layers, recognise
 from transferlit.tf1.graph_files import (
@@ -48,6 +52,7 @@ from transferlit.tf1.inference import (
     use_moving_averages,
 )
 from .keras2 import load_old
+from .layers import unpacked
 from transferlit.tf1.limits import (
     Limits,
     TooLarge,
@@ -76,7 +81,7 @@ from .sample_inputs import count_rows, counts_rows, find_samples, input_shape
 from .view import View, observe
 
 # %% auto #0
-__all__ = ['loads', 'rehearse', 'ConstantOutput', 'Revived', 'RevivedKeras']
+__all__ = ['loads', 'rehearse', 'ConstantOutput', 'Revived', 'import_pieces', 'RevivedKeras']
 
 # %% ../../nbs/tf1/80_revived.ipynb #96928394
 def _original(old, read, outputs: list, feeds: dict) -> list:
@@ -1056,6 +1061,39 @@ def _one(items):
     "The one of a list of one; else the list."
     return items if len(items) > 1 else items[0]
 
+# %% ../../nbs/tf1/80_revived.ipynb #b44e4bb3
+def _try_pieces(path: Path, limits: Limits) -> None:
+    "Try the pieces of graphs in a Keras file as a graph is tried. Raises TooLarge, UnsafeFile."
+    doubtful, (config, *_) = [], KerasFile(path).config()
+    for text in dict.fromkeys(_graphs_in(config)):
+        with suppress(binascii.Error, zlib.error, DecodeError):  # no graph: Keras says so
+            graph = unpacked(text)
+            nodes, library = {n.name: n for n in graph.node}, graph.library
+            reasons = check_sizes(nodes, limits) + check_loops(nodes, library, limits)
+            doubtful += [text] if reasons + check_kernels(nodes, library) else []
+    if doubtful:
+        try_in_child('transferlit.tf1.revived.import_pieces', (doubtful,), limits)
+
+
+def _graphs_in(config):
+    "The texts that stand for graphs in a configuration, at any depth."
+    if isinstance(config, dict):
+        text = config.get('graph')
+        yield from [text] if isinstance(text, str) else []
+        config = list(config.values())
+    if isinstance(config, list):
+        for item in config:
+            yield from _graphs_in(item)
+
+
+def import_pieces(
+    texts: list,  # graphs as a configuration holds them
+) -> None:
+    "All that TensorFlow computes of pieces of graphs when they become layers."
+    for text in texts:
+        with tf.Graph().as_default():
+            tf.import_graph_def(unpacked(text), name='')
+
 # %% ../../nbs/tf1/80_revived.ipynb #dd975ea9
 class RevivedKeras(Revived):
     "A Keras model found in a file; `to_keras` and `as_layer` as for a graph."
@@ -1064,9 +1102,12 @@ class RevivedKeras(Revived):
         self,
         path,  # of the file
         custom_objects=None,  # as for `revive`
+        limits=Limits(),  # of what pieces of graphs in it may take
     ):
         self.path, self.made, self.custom = Path(path), [], custom_objects
-        self.model, mender, self.names = load_old(path, custom_objects)
+        _try_pieces(self.path, limits)
+        with bounded(limits, self.path.stat().st_size):
+            self.model, mender, self.names = load_old(path, custom_objects)
         self.renamed = mender.renamed
         self.notes = [*mender.changes, *mender.left_out]
 
