@@ -454,7 +454,7 @@ def _read_copy(reading, value, name):
     parts = [list(p) if hasattr(p, '__next__') else p for p in made[1:]]
     return reading.read(parts, name)
 
-
+# %% ../../nbs/cut/30_values.ipynb #c2680d1b
 def attributes_of(value) -> dict | None:
     "What an object holds, without what was worked out from it; None where it has no attributes."
     slots = [n for c in type(value).__mro__ for n in _slots(c)]
@@ -475,7 +475,7 @@ def _derived(kind) -> dict:
         named |= vars(base)
     return {n: v for n, v in named.items() if isinstance(v, functools.cached_property)}
 
-
+# %% ../../nbs/cut/30_values.ipynb #68ffada5
 def _is_overwritten(value, derived, kept) -> bool:  # where that can be told
     if not _is_data(kept):
         return False
@@ -573,7 +573,7 @@ def is_foreign(value) -> bool:
     home = getattr(value, '__module__', None) or type(value).__module__
     return is_users(value) or not home.startswith('keras.')
 
-
+# %% ../../nbs/cut/30_values.ipynb #975b335e
 def held_by(layer) -> dict:
     """Attributes that a layer computes with and that neither variables nor settings may tell: of
     Keras' own layers plain values, tensors and foreign code, of others everything.
@@ -586,7 +586,7 @@ def held_by(layer) -> dict:
     own = {'dtype_policy': layer.dtype_policy.name} if isinstance(layer, keras.Layer) else {}
     return held | own | _modes(layer)
 
-
+# %% ../../nbs/cut/30_values.ipynb #25dd89c7
 _TRACKING = '_self_setattr_', '_self_unconditional_', '_self_update_uid', '_self_saveable_object_'
 
 

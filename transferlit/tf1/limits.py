@@ -707,7 +707,7 @@ def _within(nodes: dict, functions: dict) -> list:
             reasons.append(f'the function {name!r} holds a loop or a fork')
     return reasons
 
-
+# %% ../../nbs/tf1/15_limits.ipynb #ef81da7d
 def _bodies(nodes: dict, functions: dict) -> dict:
     "By name of a function, the graph's own being '': its nodes, and whether a loop runs them."
     found, waiting = {}, [('', False)]
@@ -776,7 +776,7 @@ def check_kernels(
         reasons += _unlimited(body)
     return reasons
 
-
+# %% ../../nbs/tf1/15_limits.ipynb #6f470687
 def _unlimited(nodes: dict) -> list:
     bounds, reasons = _Bounds(nodes), []
     for name, node in nodes.items():

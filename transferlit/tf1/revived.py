@@ -1074,7 +1074,7 @@ def _try_pieces(path: Path, limits: Limits) -> None:
     if doubtful:
         try_in_child('transferlit.tf1.revived.import_pieces', (doubtful,), limits)
 
-
+# %% ../../nbs/tf1/80_revived.ipynb #c4d69411
 def _graphs_in(config):
     "The texts that stand for graphs in a configuration, at any depth."
     if isinstance(config, dict):
@@ -1085,7 +1085,7 @@ def _graphs_in(config):
         for item in config:
             yield from _graphs_in(item)
 
-
+# %% ../../nbs/tf1/80_revived.ipynb #6d93c283
 def import_pieces(
     texts: list,  # graphs as a configuration holds them
 ) -> None:
