@@ -13,6 +13,7 @@ import functools
 import inspect
 import io
 import json
+import operator
 import re
 import sys
 import sysconfig
@@ -406,11 +407,21 @@ def _read_class(reading, kind, name):
 
 
 def _read_members(reading, kind):
-    told, library = [], is_library(kind.__module__)
-    for n, value in sorted(vars(kind).items()):
-        if _is_patch(value) if library else _is_member(n, value):
-            told.append([n, reading.read(value, n)])
-    return told
+    held = vars(kind)
+    names = _patches(kind) if is_library(kind.__module__) else sorted(held)
+    return [[n, reading.read(held[n], n)] for n in names if _is_member(n, held[n])]
+
+# %% ../../nbs/cut/30_values.ipynb #fafd4e4e
+_LOOKED_AT = weakref.WeakKeyDictionary()  # a library's class to its members and the patches found
+
+
+def _patches(kind) -> list:
+    "Names of what the user has put into a library's class."
+    held, known = list(vars(kind).values()), _LOOKED_AT.get(kind, ((), []))
+    if len(held) != len(known[0]) or not all(map(operator.is_, held, known[0])):
+        names = sorted(n for n, value in vars(kind).items() if _is_patch(value))
+        known = _LOOKED_AT[kind] = held, names
+    return known[1]
 
 
 def _is_member(name, value) -> bool:  # rather than Python's own bookkeeping
