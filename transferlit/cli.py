@@ -8,6 +8,7 @@ Docs: https://transferlit.github.io/transferlit/guides/cli.html.md"""
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -246,17 +247,22 @@ _Folder = Annotated[
 @_cache.command('list')
 def _cache_list(folder: _Folder = None, as_json: _Json = False) -> None:
     "Show what is stored, last used first."
-    from transferlit.store import open_store
-
-    _show(open_store(folder).listing(), as_json)
+    _show(_store(folder).listing(), as_json)
 
 
 @_cache.command('size')
 def _cache_size(folder: _Folder = None) -> None:
     "Print the bytes on disk."
+    print(_store(folder).size())
+
+
+def _store(folder: Path | None):
+    "A store that somebody names must be there; the user's own may still be empty."
+    from transferlit.files import readable
     from transferlit.store import open_store
 
-    print(open_store(folder).size())
+    url = folder is not None and re.match(r'\w[\w+.-]+:/', str(folder))
+    return open_store(folder if folder is None or url else readable(folder))
 
 # %% ../nbs/guides/90_cli.ipynb #aa7c80d3
 @_cache.command('prune')
@@ -272,11 +278,9 @@ def _cache_prune(
     as_json: _Json = False,
 ) -> None:
     "Remove stored features, and show what was removed."
-    from transferlit.store import open_store
-
     if keep is None and older_than is None and limit is None:
         raise ValueError(
             'Say what may stay: --keep, --older-than or --limit; `--keep 0` removes all. Received:'
             ' none of them.'
         )
-    _show(open_store(folder).prune(keep, older_than, limit), as_json)
+    _show(_store(folder).prune(keep, older_than, limit), as_json)

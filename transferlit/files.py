@@ -23,7 +23,8 @@ import filelock
 import numpy as np
 
 # %% auto #0
-__all__ = ['printable', 'readable', 'path_text', 'writable', 'sync', 'atomic_path', 'content_hash', 'file_hash', 'locked']
+__all__ = ['printable', 'readable', 'path_text', 'writable', 'sync', 'copy_mode', 'move_into_place', 'atomic_path',
+           'content_hash', 'file_hash', 'locked']
 
 # %% ../nbs/floor/10_files.ipynb #a1f0c0d3
 def printable(
@@ -76,6 +77,12 @@ def path_text(
 def _check_text(path: Path) -> None:  # the system reads a path up to its first NUL
     if '\0' in str(path):
         raise ValueError(f'A path must not hold a NUL. Leave it out. Received: {str(path)!r}.')
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ValueError(
+            f'A path must be text. Leave out half letters. Received: {str(path)!r}.'
+        ) from None
 
 # %% ../nbs/floor/10_files.ipynb #9c85bed7
 def _missing(path: Path) -> str:
@@ -179,11 +186,45 @@ def sync(
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
+        except OSError as error:
+            if error.errno not in _UNKNOWN:
+                raise
         finally:
             os.close(handle)
 
+
+_UNKNOWN = errno.EINVAL, errno.ENOTSUP, errno.ENOSYS  # what a network's or FUSE's has not
+_NO_LOCKS = *_UNKNOWN, errno.ENOLCK
+
+
+def copy_mode(
+    source: Path,  # an existing file
+    target: Path,  # another one
+) -> None:
+    "Give `target` the permissions of `source`, where the file system has any."
+    with suppress(OSError):
+        shutil.copymode(source, target)
+
 # %% ../nbs/floor/10_files.ipynb #e1fc62d3
 _FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG  # no more space, for this user, for one file
+
+
+def move_into_place(
+    new: Path,  # whole, on the same file system
+    path: Path,  # whose place it takes
+) -> None:
+    "Raises OSError where something keeps the old file in its place."
+    try:
+        os.replace(new, path)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        said = (
+            'A new file must be able to take the place of the old one, which is as it was. Choose'
+            ' another name or folder; a file that is mounted, or open elsewhere, keeps its place.'
+            f' Received: {error.strerror}'
+        )
+        raise OSError(error.errno, said, str(path)) from error
 
 # %% ../nbs/floor/10_files.ipynb #7793962d
 @contextmanager
@@ -205,8 +246,8 @@ def atomic_path(
         yield part / path.name
         sync(part / path.name)
         if path.exists():
-            shutil.copymode(path, part / path.name)
-        os.replace(part / path.name, path)
+            copy_mode(path, part / path.name)
+        move_into_place(part / path.name, path)
         sync(path.parent)
     except OSError as error:
         if error.errno not in _FULL:
@@ -270,6 +311,26 @@ def file_hash(
     with open(readable(path), 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
+# %% ../nbs/floor/10_files.ipynb #689540cc
+def _acquire(place: Path, timeout: float):
+    "The lock of the system; where a file system has none, a file that is there while it is held."
+    lock = filelock.FileLock(place)
+    try:
+        lock.acquire(timeout=timeout)
+    except (NotImplementedError, OSError) as error:
+        missing = isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS
+        if not missing:
+            raise _as_forbidden(error) from error
+        lock = filelock.SoftFileLock(f'{place}.held')
+        lock.acquire(timeout=timeout)
+    return lock
+
+
+def _as_forbidden(error: OSError) -> OSError:  # Python has no class for a disk that is read only
+    if error.errno == errno.EROFS:
+        return PermissionError(error.errno, error.strerror)
+    return error
+
 # %% ../nbs/floor/10_files.ipynb #6ae8af4a
 @contextmanager
 def locked(
@@ -281,18 +342,22 @@ def locked(
     seconds.
     """
     path = Path(path)
-    lock = filelock.FileLock(path.parent / f'{_stem(path.name)}.lock')
+    place = path.parent / f'{_stem(path.name)}.lock'
     try:
-        lock.acquire(timeout=timeout)
+        lock = _acquire(place, timeout)
     except filelock.Timeout:
         raise TimeoutError(
             f'Another process holds {str(path)!r}. Wait for it, or give a longer timeout. '
             f'Received: timeout={timeout}.'
         ) from None
-    except IsADirectoryError as error:
+    except PermissionError as error:
         said = (
-            f'A lock must be a file. Remove the folder in its place. Received: {lock.lock_file!r}'
+            'A lock is written beside what it locks, in a folder that is writable. Change its'
+            f' permissions, or choose another place. Received: {str(place)!r}'
         )
+        raise PermissionError(error.errno, said) from None
+    except IsADirectoryError as error:
+        said = f'A lock must be a file. Remove the folder in its place. Received: {str(place)!r}'
         raise IsADirectoryError(error.errno, said) from None
     try:
         yield

@@ -34,12 +34,11 @@ def revive(
     (`tf.train.import_meta_graph`). Raises FileNotFoundError where there is nothing, ValueError
     where what is there is no model, or where it passes the limits.
     """
-    source = find_graph(path)
+    source, limits = find_graph(path), Limits(seconds, gigabytes)
     if source.kind in ('hdf5', 'keras'):
-        return RevivedKeras(source.graph, custom_objects)
+        return RevivedKeras(source.graph, custom_objects, limits)
     if source.graph is None:
         raise ValueError(_arrays_only(path))
-    limits = Limits(seconds, gigabytes)
     graph = read_graph(source.graph)
     return Revived(path, source, graph, averages, feeds, shapes, sample, limits)
 

@@ -17,7 +17,15 @@ import keras
 
 from .checkpoint import restore, save
 from .errors import see
-from .files import atomic_path, file_hash, locked, printable, readable, writable
+from transferlit.files import (
+    atomic_path,
+    file_hash,
+    locked,
+    move_into_place,
+    printable,
+    readable,
+    writable,
+)
 from .formats import limit_model
 from .paths import by_path
 
@@ -127,7 +135,7 @@ def _write(model, folder: Path, about: str, license: str | None) -> None:
     new = new.replace(folder / _by_fingerprint(config['sha256']))
     with atomic_path(folder / 'config.json') as part:
         part.write_text(json.dumps(config, indent=1) + '\n', encoding='utf-8')
-    os.replace(new, folder / _WEIGHTS)
+    move_into_place(new, folder / _WEIGHTS)
     with atomic_path(folder / 'README.md') as part:
         part.write_text(card, encoding='utf-8')
     _clear_unfinished(folder)
@@ -140,7 +148,7 @@ def _clear_unfinished(folder: Path) -> None:
     except (OSError, ValueError):
         weights = None
     if weights is not None and weights.name != _WEIGHTS:
-        weights.replace(folder / _WEIGHTS)
+        move_into_place(weights, folder / _WEIGHTS)
     for left in folder.iterdir():
         if left.name == '.new.safetensors' or _UNFINISHED.fullmatch(left.name):
             left.unlink(missing_ok=True)

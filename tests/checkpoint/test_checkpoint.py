@@ -1,7 +1,7 @@
 """Saving under ill treatment, old files as people have them, and the article's own checkpoint.
 
 TRANSFERLIT_KILLS sets how many times a save is killed, and how many times one is interrupted (4); TRANSFERLIT_PAIRS how many
-pairs of rivals save to one path (5).
+pairs of rivals save to one path (5); TRANSFERLIT_SEED makes the draws others.
 """
 import io
 import json
@@ -28,6 +28,7 @@ from transferlit.keras_internals import keras_version
 layers, v1 = keras.layers, tf.compat.v1
 KILLS = int(os.environ.get("TRANSFERLIT_KILLS", 4))
 PAIRS = int(os.environ.get("TRANSFERLIT_PAIRS", 5))
+SEED = os.environ.get("TRANSFERLIT_SEED", "")
 ENDS = pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 SUFFIXES = ".keras", ".weights.h5", ".safetensors", ".ckpt"
 ROOT = Path(os.environ.get("TRANSFERLIT_CHECKPOINTS", ""))
@@ -89,7 +90,7 @@ def end(child, how):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_killed_in_the_middle_of_a_save(tmp_path, suffix, how):
     """The old file or the new one, each whole; what is left behind is hidden, taken for no model, and cleared."""
-    path, model, rng = tmp_path / f"m{suffix}", wide(1), random.Random(suffix)
+    path, model, rng = tmp_path / f"m{suffix}", wide(1), random.Random(SEED + suffix)
     tl.save(model, path)
     started = time.perf_counter()
     tl.save(model, path)
@@ -138,7 +139,7 @@ def value_of(path):
 @pytest.mark.parametrize("name", WRITERS)
 def test_killed_in_the_middle_of_what_writes(tmp_path, name, how, capfd):
     """The old one or the new one, for a shared folder, a file that is converted, and the command line."""
-    write, model, rng = WRITERS[name], wide(1), random.Random(name)
+    write, model, rng = WRITERS[name], wide(1), random.Random(SEED + name)
     path, source = tmp_path / name, tmp_path / "source.safetensors"
     write(model, source, path)
     started = time.perf_counter()

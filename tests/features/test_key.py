@@ -84,6 +84,63 @@ class Held(L.Layer):
         return t * float(sum(work)) if isinstance(work, set) else work(t)
 
 
+class Worked:
+    @functools.cached_property
+    def by(self):
+        return 2.0
+
+    def __call__(self, t):
+        return t * self.by
+
+
+class Descriptor:
+    value = 2.0
+
+    def __get__(self, instance, owner=None):
+        return self.value
+
+    def __set__(self, instance, value):
+        self.value = value
+
+
+class Described:
+    by = Descriptor()
+
+    def __call__(self, t):
+        return t * self.by
+
+
+class Named(L.Layer):
+    """A private name that begins as TensorFlow's own do."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._self_attention_scale = 2.0
+
+    def call(self, t):
+        return t * self._self_attention_scale
+
+
+def calling(by):
+    """An object whose call is compiled; the code is another, the name of its class is not."""
+    class Compiled:
+        @tf.function
+        def __call__(self, t):
+            return t * 2.0 if by == 2.0 else t * 3.0
+
+    class Partial:
+        def scale(self, t, by):
+            return t * by
+        __call__ = functools.partialmethod(scale, by=by)
+    return Compiled(), Partial()
+
+
+def put_into(place, name, value):
+    """As `setattr`, until the test is over."""
+    PUT.append((place, name, getattr(place, name)))
+    setattr(place, name, value)
+
+
 def multiply(t, *, by=2.0):
     return t * by
 
@@ -115,6 +172,10 @@ FILE, OPENED = Path(__file__), open(__file__)
 OWN.by, builtins.somebodys_factor, NAMED = 2.0, 2.0, "by"
 WEAK, PROXY, TABLES = weakref.ref(SCALE), weakref.proxy(SCALE), weakref.WeakKeyDictionary({SCALE: 2.0})
 MASKED, OBJECTS, FRAME = np.ma.masked_array([2.0, 3.0], [False, True]), np.array([SCALE]), pandas.DataFrame({"by": [2.0]})
+PACKED = FRAME.copy()
+PUT, STATE, VIEWED = [], {"by": 2.0}, {"by": 2.0}
+VIEW = types.MappingProxyType(VIEWED)
+helpers.__getattr__ = lambda name: STATE[name] if name in STATE else getattr(None, name)
 np.somebodys, BY_ITEMS, BY_ITSELF, PART = 2.0, with_attribute(Weights()), with_attribute(Measured()), with_attribute(functools.partial(len))
 KINDS = {  # a layer, and what changes behind it
     "keyword-only default": (lambda: L.Lambda(lambda t, *, by=2.0: t * by), lambda l: l.function.__kwdefaults__.update(by=3.0)),
@@ -156,6 +217,17 @@ KINDS = {  # a layer, and what changes behind it
     "a value put into a library": (lambda: L.Lambda(lambda t: t * np.somebodys), lambda l: setattr(np, "somebodys", 3.0)),
     "a name that is worked out": (lambda: L.Lambda(lambda t: t * getattr(helpers, NAMED.upper())), lambda l: setattr(helpers, "BY", 3.0)),
     "a value that settings do not tell": (lambda: L.ELU(), lambda l: setattr(l, "alpha", 3.0)),
+    "a function in a library's place": (lambda: L.Lambda(lambda t: keras.ops.tanh(t)), lambda l: put_into(keras.ops, "tanh", lambda t: t * 3.0)),
+    "a function of a library's part": (lambda: L.Lambda(lambda t: tf.nn.relu(t)), lambda l: put_into(tf.nn, "relu", lambda t: t * 3.0)),
+    "a ufunc": (lambda: L.Lambda(lambda t: t * np.float32(np.tanh(1.0))), lambda l: put_into(np, "tanh", lambda t: 3.0)),
+    "a method in a library's place": (lambda: L.Lambda(lambda t: t * float(PACKED["by"].iloc[0])), lambda l: put_into(pandas.DataFrame, "__getitem__", lambda self, n: pandas.Series([3.0]))),
+    "a property that is worked out once": (lambda: Held(Worked()), lambda l: setattr(l.work, "by", 3.0)),
+    "a descriptor": (lambda: Held(Described()), lambda l: setattr(l.work, "by", 3.0)),
+    "a module's names that are worked out": (lambda: L.Lambda(lambda t: t * helpers.by), lambda l: STATE.update(by=3.0)),
+    "a compiled call": (lambda: Held(calling(2.0)[0]), lambda l: setattr(l, "work", calling(3.0)[0])),
+    "a call with an argument given": (lambda: Held(calling(2.0)[1]), lambda l: setattr(l, "work", calling(3.0)[1])),
+    "a name like TensorFlow's": (Named, lambda l: setattr(l, "_self_attention_scale", 3.0)),
+    "a view of a dictionary": (lambda: L.Lambda(lambda t: t * VIEW["by"]), lambda l: VIEWED.update(by=3.0)),
     "a method of one layer": (lambda: L.Dense(6), lambda l: setattr(l, "call", types.MethodType(lambda self, t, training=None: t * 3.0, l))),
 }
 
@@ -163,6 +235,10 @@ KINDS = {  # a layer, and what changes behind it
 @pytest.fixture(autouse=True)
 def as_it_was():
     yield
+    while PUT:
+        setattr(*PUT.pop())
+    STATE["by"] = VIEWED["by"] = 2.0
+    Described.by = Descriptor()
     globals().update(FACTOR=2.0, TABLE={"by": 2.0}, WORDS={2}, MODE=[Mode.LOW])
     multiply.__kwdefaults__["by"] = helpers.BY = 2.0
     Scale.by, SCALE.own, OWN.by, Kind.by, MASKED.mask, builtins.somebodys_factor = 1.0, 2.0, 2.0, 2.0, [False, True], 2.0

@@ -1,4 +1,5 @@
 """Files under ill treatment: rival savers, clocks that jump, links, permissions, pipes, long names and names with control codes."""
+import errno
 import json
 import os
 import stat
@@ -320,3 +321,74 @@ def test_a_revived_model_prints_no_control_codes(tmp_path):
     old = tl.revive(tmp_path / f"{EVIL}.h5")
     for shown in repr(old), old._repr_html_():
         assert clean(shown) and "\\x1b" in shown
+
+
+def refusing(error, real, when=lambda *given: True):
+    """A call of the system that says no."""
+    def call(*given, **more):
+        if when(*given):
+            raise OSError(error, os.strerror(error))
+        return real(*given, **more)
+    return call
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_system_without_sync_and_permissions_serves(tmp_path, monkeypatch, suffix):
+    """As those of networks and USB sticks are: what cannot be asked for is left."""
+    path = tmp_path / f"m{suffix}"
+    tl.save(model(1), path)
+    monkeypatch.setattr(os, "fsync", refusing(errno.EINVAL, os.fsync))
+    monkeypatch.setattr(os, "chmod", refusing(errno.EPERM, os.chmod))
+    tl.save(model(2), path)
+    assert held(path) == {2}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("error", [errno.EBUSY, errno.ESTALE, errno.EIO])
+def test_a_file_that_keeps_its_place_is_said(tmp_path, monkeypatch, suffix, error):
+    """Mounted by itself, as containers have it, or gone on a server; the old one is as it was, and nothing is left."""
+    path = tmp_path / f"m{suffix}"
+    tl.save(model(1), path)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    monkeypatch.setattr(os, "replace", refusing(error, os.replace))
+    with pytest.raises(OSError, match="take the place of the old one.*Choose another.*Received"):
+        tl.save(model(2), path)
+    assert held(path) == {1} and sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_file_system_without_locks_lets_one_in_at_a_time(tmp_path, monkeypatch, error):
+    fcntl = pytest.importorskip("fcntl")
+    with locked(tmp_path / "m"):
+        pass
+    monkeypatch.setattr(fcntl, "flock", refusing(error, fcntl.flock))
+    with locked(tmp_path / "m"):
+        with pytest.raises(TimeoutError, match="Another process holds"), locked(tmp_path / "m", timeout=0):
+            pass
+    with locked(tmp_path / "m", timeout=0):
+        tl.save(model(3), tmp_path / "m.ckpt")
+    assert held(tmp_path / "m.ckpt") == {3}
+
+
+def test_a_lock_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+    """A shared folder on a disk that is read only."""
+    import filelock
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refusing(errno.EROFS, None))
+    with pytest.raises(PermissionError, match="beside what it locks.*Received") as raised:
+        tl.share(model(), tmp_path / "shared")
+    assert raised.value.errno == errno.EROFS
+
+
+def test_half_a_letter_in_a_path_is_refused_in_words(tmp_path):
+    with pytest.raises(ValueError, match="must be text"):
+        tl.save(model(), f"{tmp_path}/\ud800.keras")
+
+
+def test_a_store_that_cannot_be_a_folder_is_refused_in_words(tmp_path):
+    from transferlit.features import precompute
+
+    (tmp_path / "file").touch()
+    for place in tmp_path / "file" / "store", tmp_path / ("s" * 300):
+        with pytest.raises(OSError, match="must be a folder.*Name another"):
+            precompute(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, trainable=False), keras.layers.Dense(2)]), np.ones((9, 4)), store=place, verbose=False)

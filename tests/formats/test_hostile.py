@@ -1,6 +1,7 @@
 """Damaged and hostile weight files: the right arrays or an error of ours, never a crash, a hang or a half-written model.
 
-TRANSFERLIT_MUTATIONS sets how many mutations of each kind of file are tried (40; the full proof is 1000).
+TRANSFERLIT_MUTATIONS sets how many mutations of each kind of file are tried (40; the full proof is 1000); TRANSFERLIT_SEED draws
+others.
 """
 import io
 import json
@@ -28,6 +29,7 @@ import transferlit as tl
 from transferlit.formats.entries import BadFile, MissingPart, UnsafeFile
 
 MUTATIONS = int(os.environ.get("TRANSFERLIT_MUTATIONS", 40))
+FIRST = int(os.environ.get("TRANSFERLIT_SEED", 0)) * 100_000
 KINDS = {  # file, or the file of it that is mutated; and whether every byte of the arrays is under a checksum
     "m.keras": True, "m.safetensors": True, "m.npz": True, "packed.npz": True, "v1.ckpt": True, "v2.ckpt.index": True,
     "v2.ckpt.data-00000-of-00001": True, "objects.index": True, "m.weights.h5": False, "m.h5": False, "chunks.h5": False,
@@ -108,7 +110,7 @@ def test_mutations(files, tmp_path, kind):
     right, model = read_all(files / kind), network()
     variables = tl.by_path(model)
     refused, count = 0, MUTATIONS // 5 if kind == "newer.h5" else MUTATIONS  # that one is read in a process of its own
-    for seed in range(count):
+    for seed in range(FIRST, FIRST + count):
         target.write_bytes(mutated(whole, random.Random(seed)))
         for v in variables.values():
             v.assign(np.full(v.shape, 7.0))
@@ -164,8 +166,8 @@ def test_small_files_cost_little(tmp_path):
 def restructured(files, kind, folder):
     """Files of one kind with something of their structure changed, each beside the others that were there."""
     count = MUTATIONS // 20 + 1 if kind == "newer.h5" else MUTATIONS
-    whole, paths = (files / kind).read_bytes(), [folder / f"{kind}{seed}" / kind for seed in range(count)]
-    for seed, path in enumerate(paths):
+    whole, paths = (files / kind).read_bytes(), [folder / f"{kind}{seed}" / kind for seed in range(FIRST, FIRST + count)]
+    for seed, path in enumerate(paths, FIRST):
         shutil.copytree(files, path.parent, copy_function=os.link)
         path.unlink()
         path.write_bytes(hostile_files.changed(kind, whole, seed, folder))

@@ -1,7 +1,8 @@
 """Stores under ill treatment: killed and rival writers, damaged and swapped files, clocks that are wrong, full disks,
 threads and forks; a folder of this machine, and a remote store whose far side is one.
 
-TRANSFERLIT_ROUNDS says how often (3 by default, of each kind; results/20_promises says how often for its figures).
+TRANSFERLIT_ROUNDS says how often (3 by default, of each kind; results/20_promises says how often for its figures);
+TRANSFERLIT_SEED makes the draws others.
 """
 import contextlib
 import errno
@@ -26,6 +27,7 @@ from transferlit.files import locked
 from transferlit.store import Damaged, RemoteStore, local as disk, open_store, remote as far
 
 ROUNDS = int(os.environ.get("TRANSFERLIT_ROUNDS", 3))
+SEED = int(os.environ.get("TRANSFERLIT_SEED", 0))
 ENV = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
 ONE, TWO = "1" * 64, "2" * 64
 SHARD = 960  # bytes; of an entry of 300 rows of 24 bytes
@@ -418,7 +420,7 @@ def kill(pid, how=signal.SIGKILL):
 @pytest.mark.parametrize("kind", ["local", "remote"])
 def test_killed_at_any_moment_it_is_whole_or_absent(kind, how, tmp_path, writers):
     """A shard that was whole is never lost, and nothing but rows of this key is ever read."""
-    store, rng, kept, killed, whole = machine(kind, tmp_path), random.Random(0), 0, 0, 0
+    store, rng, kept, killed, whole = machine(kind, tmp_path), random.Random(SEED), 0, 0, 0
     url = f"file://{store.real}" if kind == "remote" else store.real
     for i in itertools.count():
         before = names(folder(store, ONE))
@@ -479,7 +481,7 @@ def damage(store, kind, rng):
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "unfinished"])
 def test_damage_gives_no_wrong_row(store, whole):
     """Read, gone on with, listed, pruned: an error that says so, or the right rows."""
-    rng, found = random.Random(0), 0
+    rng, found = random.Random(SEED), 0
     first = ROUNDS * (2 * isinstance(store, RemoteStore) + whole)  # a short run of the four has each kind once
     for i in range(first, first + ROUNDS):
         for key in (ONE, TWO):
@@ -507,7 +509,7 @@ def test_rivals_leave_one_whole_entry(tmp_path, writers):
     """Two writers of one remote entry, as on two machines, with other shards; one of them is killed now and then, and
     somebody reads meanwhile.
     """
-    store, rng, killed, read = machine("remote", tmp_path), random.Random(0), 0, 0
+    store, rng, killed, read = machine("remote", tmp_path), random.Random(SEED), 0, 0
     for i in range(ROUNDS):
         pair = [writers(f"file://{store.real}", tmp_path / f"cache{n}", ONE, 2 * i + n) for n in range(2)]
         deadline = time.monotonic() + 120
@@ -527,7 +529,7 @@ def test_rivals_leave_one_whole_entry(tmp_path, writers):
 @linux
 def test_rivals_of_a_folder_write_once(tmp_path, writers):
     """Local writers take turns by a lock, also where clocks jump."""
-    store, rng = machine("local", tmp_path), random.Random(0)
+    store, rng = machine("local", tmp_path), random.Random(SEED)
     for i in range(ROUNDS):
         pair = [writers(store.real, tmp_path, ONE, 2 * i + n) for n in range(2)]
         while any(map(runs, pair)):

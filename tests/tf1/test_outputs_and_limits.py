@@ -2,6 +2,7 @@
 import re
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,7 +11,7 @@ import transferlit as tl
 from transferlit.tf1 import Limits, assembly, read_graph, revived
 from transferlit.formats import UnsafeFile
 from transferlit.tf1.inference import Inference, read_constant_texts
-from transferlit.tf1.limits import TooLarge, check_loops, check_sizes, try_in_child
+from transferlit.tf1.limits import TooLarge, check_kernels, check_loops, check_sizes, try_in_child
 
 v1, raw = tf.compat.v1, tf.raw_ops
 
@@ -362,6 +363,69 @@ def test_a_long_text_is_refused_before_it_is_made(name, tmp_path):
     with pytest.raises(TooLarge, match="would need"):
         read = Inference(nodes, {}, limits=Limits(gigabytes=0.01))
         for n in nodes: read.value((n, 0))
+
+
+def many(x): return tf.cast(x[0, 0]*0. + 1e9, tf.int32)
+def a_list(x): return raw.TensorListPushBack(input_handle=raw.EmptyTensorList(element_shape=[-1], max_num_elements=-1, element_dtype=tf.float32), tensor=x[0])
+def twice(handle): return raw.TensorListConcatLists(input_a=handle, input_b=handle, element_dtype=tf.float32)
+def length(handle): return raw.TensorListLength(input_handle=handle)
+def repeated(start, turn, times=40):
+    for _ in range(times): start = turn(start)
+    return start
+
+
+def in_a_loop(start, turn): return tf.while_loop(lambda i, t: i < 40, lambda i, t: (i + 1, turn(t)), [0, start])[1]
+def in_a_function(x):
+    @tf.function
+    def inner(x): return length(raw.TensorListResize(input_handle=a_list(x), size=many(x)))
+    return inner(x)
+
+
+BEYOND = {  # no allocator asks, and nothing ends it: this process would die, or wait
+    "a list as long as a value": lambda x: length(raw.TensorListResize(input_handle=a_list(x), size=many(x))),
+    "a list in a function": in_a_function,
+    "an array as long as a value": lambda x: tf.TensorArray(tf.float32, many(x)).size(),
+    "a place far off": lambda x: tf.TensorArray(tf.float32, 1, dynamic_size=True).write(1_500_000_000, x[0]).size(),
+    "an index far off": lambda x: length(raw.TensorListScatterV2(tensor=x[:1], indices=[2_000_000_000], element_shape=[3], num_elements=-1)),
+    "lists that double": lambda x: length(repeated(a_list(x), twice)),
+    "lists that double in a loop": lambda x: length(in_a_loop(a_list(x), twice)),
+    "texts that double in a loop": lambda x: tf.strings.length(in_a_loop(tf.strings.as_string(x[0, 0]), lambda t: tf.strings.join([t, t]))),
+    "texts in a form": lambda x: tf.strings.length(repeated(tf.strings.as_string(x[0]), lambda t: tf.strings.format("{}{}", [t, t]))),
+    "letters that widen": lambda x: tf.strings.length(repeated(tf.strings.as_string(x[0]), tf.io.encode_base64, 90)),
+    "digits": lambda x: tf.strings.length(tf.strings.as_string(x, precision=2_000_000_000)),
+    "rows of a sparse tensor": lambda x: tf.sparse.fill_empty_rows(tf.SparseTensor([[0, 0]], x[0, :1], [1 << 31, 3]), 1.)[0].values,
+    "a vocabulary": lambda x: raw.ThreadUnsafeUnigramCandidateSampler(true_classes=tf.constant([[1]], tf.int64), num_true=1, num_sampled=5, unique=False, range_max=2_000_000_000)[0],
+    "boxes": lambda x: tf.image.non_max_suppression(tf.random.uniform([200_000, 4]), tf.random.uniform([200_000]), 200_000, iou_threshold=1.),
+    "slow numbers": lambda x: tf.random.gamma([many(x)], 1.),
+    "numbers that are drawn again": lambda x: raw.RandomPoissonV2(shape=[3], rate=[1e30], seed=1),
+}
+WITHIN = {  # ordinary ones need no child, which takes seconds
+    "a list with a place for each row": lambda x: length(raw.TensorListReserve(element_shape=[3], num_elements=tf.shape(x)[0], element_dtype=tf.float32)),
+    "an array of a known size": lambda x: tf.TensorArray(tf.float32, 9).write(3, x[0]).size(),
+    "a recurrent layer": lambda x: keras.layers.LSTM(4)(tf.reshape(x, [-1, 3, 1])),
+    "some texts": lambda x: tf.strings.length(tf.strings.join([tf.strings.as_string(x[0]), "a"])),
+    "a loop": lambda x: in_a_loop(x, lambda t: t*2.),
+}
+
+
+@pytest.mark.parametrize("name", [*BEYOND, *WITHIN])
+def test_what_no_limit_reaches_is_tried_in_a_child(name, ways, tmp_path):
+    def build(x): return tf.matmul(x, kernel()) + 0.*tf.reduce_sum(tf.cast((BEYOND | WITHIN)[name](x), tf.float32))
+    graph = read_graph(frozen(tmp_path, build)).graph_def
+    nodes = {n.name: n for n in graph.node}
+    assert bool(check_sizes(nodes, Limits()) + check_kernels(nodes, graph.library)) == (name in BEYOND)
+
+
+def test_a_list_as_long_as_a_value_ends_the_child_alone(tmp_path):
+    path = frozen(tmp_path, lambda x: tf.matmul(x, kernel()) + tf.cast(BEYOND["a list as long as a value"](x), tf.float32))
+    with pytest.raises(TooLarge, match="needs more than 1 GB"): tl.revive(path, gigabytes=1).to_keras(outputs="out")
+
+
+@pytest.mark.parametrize("build", [lambda x: tf.dynamic_partition(x[0], [0, 1, 0], 200_000)[0], lambda x: tf.split(tf.tile(x[0], [100_000]), 300_000)[0]])
+def test_more_tensors_than_can_be_followed_are_refused(build, tmp_path):
+    """One number in the file, a tensor each."""
+    path = frozen(tmp_path, lambda x: tf.matmul(x, kernel()) + tf.reduce_sum(build(x)))
+    with pytest.raises(TooLarge, match="00,000 tensors"): tl.revive(path).to_keras(outputs="out")
 
 
 def test_what_the_model_does_not_need_is_not_computed(tmp_path):

@@ -17,6 +17,7 @@ import transferlit as tl
 from transferlit.tf1.graph_files import COMPUTES, check_nodes, read_graph, safe
 from transferlit.tf1.layers import GraphLayer, packed
 from transferlit.formats.entries import UnsafeFile
+from transferlit.tf1.limits import TooLarge
 
 v1, raw = tf.compat.v1, tf.raw_ops
 X = np.random.default_rng(0).normal(size=(2, 3)).astype("float32")
@@ -211,6 +212,41 @@ def changed(config, path):
     if isinstance(config, list): return [changed(c, path) for c in config]
     if not isinstance(config, dict): return config
     return {k: with_deed(v, path) if k == "graph" else changed(v, path) for k, v in config.items()}
+
+
+COSTS = {  # constants that TensorFlow computes when a graph is imported, for what they say of a size
+    "filled": lambda: tf.reduce_sum(tf.fill(tf.constant([40_000, 30_000]), tf.constant(1))),
+    "listed": lambda: raw.TensorListLength(input_handle=raw.TensorListResize(size=tf.constant(2_000_000_000), input_handle=raw.EmptyTensorList(
+        element_shape=tf.constant([3]), max_num_elements=tf.constant(-1), element_dtype=tf.float32))),
+    "written": lambda: tf.strings.length(tf.strings.as_string(tf.constant(1.), precision=2_000_000_000)),
+}
+
+
+@pytest.mark.parametrize("cost", COSTS)
+def test_a_piece_of_a_graph_in_a_keras_file_takes_no_more_than_a_graph(cost, tmp_path):
+    def build(x): return x + tf.cast(tf.size(tf.range(tf.constant(3, name="n"))), tf.float32)
+    layer, x = GraphLayer(packed(read_graph(write(tmp_path, build)).graph_def), ["x:0"], ["out:0"]), keras.Input((3,))
+    tl.save(keras.Model(x, layer(x)), tmp_path/"good.keras")
+    with tf.Graph().as_default() as graph: tf.identity(COSTS[cost](), name="n")
+    def put(config):
+        if isinstance(config, list): return [put(c) for c in config]
+        if not isinstance(config, dict): return config
+        return {k: costly(v) if k == "graph" else put(v) for k, v in config.items()}
+    def costly(text):
+        piece = graph_pb2.GraphDef.FromString(zlib.decompress(base64.b64decode(text)))
+        rest = [n for n in piece.node if n.name != "n"]
+        assert len(rest) < len(piece.node)
+        more = graph.as_graph_def()
+        for node in more.node:
+            if node.name != "n": node.name = f"more/{node.name}"
+            node.input[:] = [f"more/{i}" for i in node.input]
+        return packed(graph_pb2.GraphDef(node=[*more.node, *rest], versions=piece.versions, library=piece.library))
+    with zipfile.ZipFile(tmp_path/"good.keras") as old, zipfile.ZipFile(tmp_path/"bad.keras", "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, json.dumps(put(json.loads(data))) if name == "config.json" else data)
+    assert tl.revive(tmp_path/"good.keras").to_keras()(X).shape == (2, 2)
+    with pytest.raises(TooLarge): tl.revive(tmp_path/"bad.keras", seconds=5, gigabytes=1)
 
 
 def test_only_functions_that_are_called_are_kept(tmp_path):

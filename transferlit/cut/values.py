@@ -13,8 +13,10 @@ import functools
 import inspect
 import io
 import json
+import operator
 import re
 import sys
+import sysconfig
 import threading
 import types
 import weakref
@@ -34,6 +36,7 @@ __all__ = ['is_library', 'is_users', 'Reading', 'attributes_of', 'read_settings'
 # %% ../../nbs/cut/30_values.ipynb #ecc63fdf
 _LIBRARIES = 'builtins', 'keras', 'tensorflow', 'transferlit', 'numpy', 'jax', 'torch'
 _INSTALLED = 'site-packages', 'dist-packages'
+_STANDARD = sysconfig.get_paths()['stdlib']
 
 
 @functools.lru_cache(None)
@@ -72,6 +75,15 @@ def _is_library_function(function) -> bool:
     if home is None or function.__module__.partition('.')[0] in sys.stdlib_module_names:
         return True
     return function.__code__.co_filename.startswith(str(Path(home).parent))
+
+
+def _is_patch(value) -> bool:
+    "Is it a function that the user has put in the place of a library's?"
+    if not isinstance(value, types.FunctionType) or not is_users(value):
+        return False
+    file = value.__code__.co_filename
+    made = file.startswith(('<', _STANDARD)) or any(part in file for part in _INSTALLED)
+    return not (made and is_library(value.__module__))  # by a decorator of another library, say
 
 # %% ../../nbs/cut/30_values.ipynb #f59f745a
 _SCALARS = str, int, float, bool, type(None)
@@ -310,11 +322,12 @@ def _read_global(reading, value, name, attributes):
     top = value.__name__.partition('.')[0]
     if top in _OUTSIDE or attributes & _REACHING.get(top, set()):
         reading.note(f'what `{value.__name__}` gives')
-    if is_library(value.__name__):
-        return [value.__name__, _version(value.__name__), *_plain_values(value, attributes)]
     key = f'{value.__name__}: {sorted(attributes)}'
     if not reading.meets(key):
         return value.__name__
+    if is_library(value.__name__):
+        put = _read_put(reading, value, attributes)
+        return [value.__name__, _version(value.__name__), *put]
     told = []
     for n in _read_names(value, attributes):
         inner = _read_global(reading, vars(value)[n], n, attributes)
@@ -329,17 +342,32 @@ def _read_module(reading, value, name):
 def _read_names(module, attributes) -> list:  # all of them where a name may be worked out
     names = vars(module).keys()
     if not attributes & _BY_NAME:
-        return sorted(attributes & names)
+        return sorted((attributes | {'__getattr__'}) & names)
     return sorted(n for n in names if not n.startswith('__'))
 
 # %% ../../nbs/cut/30_values.ipynb #8b822d29
-def _plain_values(module, attributes) -> list:  # that a user may have set in a library
+def _read_put(reading, module, attributes) -> list:
+    "What a user may have put into a library: plain values, functions and objects of one's own."
     told = []
     for n in sorted(attributes & vars(module).keys()):
         value = vars(module)[n]
-        if type(value) in _SCALARS:
-            told.append([n, value])
+        if _is_part(value, module):
+            inner = _read_put(reading, value, attributes - {n})
+            told += [[n, *inner]] if inner else []
+        elif type(value) in _SCALARS or _is_put(value):
+            told.append([n, reading.read(value, n)])
     return told
+
+
+def _is_part(value, module) -> bool:  # `keras.ops` of `keras`
+    top = module.__name__.partition('.')[0]
+    return isinstance(value, types.ModuleType) and value.__name__.partition('.')[0] == top
+
+
+def _is_put(value) -> bool:
+    if isinstance(value, types.FunctionType):
+        return _is_patch(value)
+    return not isinstance(value, types.ModuleType) and is_users(value)
 
 # %% ../../nbs/cut/30_values.ipynb #e458ff25
 def _read_method(reading, method, name):
@@ -367,28 +395,41 @@ def _read_property(reading, made, name):
 
 # %% ../../nbs/cut/30_values.ipynb #0fe21415
 _PROPERTIES = property, functools.cached_property, staticmethod, classmethod
+_METHODS = types.FunctionType, functools.partialmethod, staticmethod, classmethod
 
 
 def _read_class(reading, kind, name):
     "Name of a class, and the code and data of those of its bases that are the user's own."
-    own = [c for c in kind.__mro__ if not is_library(c.__module__)]
     named = [f'{kind.__module__}.{kind.__qualname__}', _version(kind.__module__)]
+    members = [_read_members(reading, c) for c in kind.__mro__]
     above = [reading.read(type(kind), name)] if is_users(type(kind)) else []
-    return [named, [_read_members(reading, c) for c in own], *above]
+    return [named, [told for told in members if told], *above]
 
 
 def _read_members(reading, kind):
-    told = []
-    for n, value in sorted(vars(kind).items()):
-        if _is_member(n, value):
-            told.append([n, reading.read(value, n)])
-    return told
+    held = vars(kind)
+    names = _patches(kind) if is_library(kind.__module__) else sorted(held)
+    return [[n, reading.read(held[n], n)] for n in names if _is_member(n, held[n])]
+
+# %% ../../nbs/cut/30_values.ipynb #fafd4e4e
+_LOOKED_AT = weakref.WeakKeyDictionary()  # a library's class to its members and the patches found
+
+
+def _patches(kind) -> list:
+    "Names of what the user has put into a library's class."
+    held, known = list(vars(kind).values()), _LOOKED_AT.get(kind, ((), []))
+    if len(held) != len(known[0]) or not all(map(operator.is_, held, known[0])):
+        names = sorted(n for n, value in vars(kind).items() if _is_patch(value))
+        known = _LOOKED_AT[kind] = held, names
+    return known[1]
 
 
 def _is_member(name, value) -> bool:  # rather than Python's own bookkeeping
     if name.startswith('__') or name.startswith('_abc'):
-        return isinstance(value, types.FunctionType)
-    return isinstance(value, _PROPERTIES) or not inspect.isdatadescriptor(value)
+        return isinstance(value, _METHODS) or _wraps(value) or callable(value) and is_users(value)
+    if isinstance(value, _PROPERTIES) or is_users(value):
+        return True  # a descriptor of the user's own, too
+    return not inspect.isdatadescriptor(value)
 
 # %% ../../nbs/cut/30_values.ipynb #c60edbf2
 _QUIET = {'_thread', 'threading', 'logging', 'tqdm', 'concurrent'}
@@ -424,7 +465,7 @@ def _read_copy(reading, value, name):
     parts = [list(p) if hasattr(p, '__next__') else p for p in made[1:]]
     return reading.read(parts, name)
 
-
+# %% ../../nbs/cut/30_values.ipynb #c2680d1b
 def attributes_of(value) -> dict | None:
     "What an object holds, without what was worked out from it; None where it has no attributes."
     slots = [n for c in type(value).__mro__ for n in _slots(c)]
@@ -433,16 +474,38 @@ def attributes_of(value) -> dict | None:
     held = {n: getattr(value, n) for n in slots if hasattr(value, n)}
     held |= getattr(value, '__dict__', {})
     derived = _derived(type(value))
-    return {n: held[n] for n in sorted(held) if n not in derived}
+    kept = [n for n in held if n in derived and not _is_overwritten(value, derived[n], held[n])]
+    return {n: held[n] for n in sorted(held.keys() - kept)}
 
 
 @functools.lru_cache(1024)
-def _derived(kind) -> frozenset:
-    "Names of what objects of this class work out once and keep."
+def _derived(kind) -> dict:
+    "What objects of this class work out once and keep, by name."
     named = {}
     for base in reversed(kind.__mro__):
         named |= vars(base)
-    return frozenset(n for n, v in named.items() if isinstance(v, functools.cached_property))
+    return {n: v for n, v in named.items() if isinstance(v, functools.cached_property)}
+
+# %% ../../nbs/cut/30_values.ipynb #68ffada5
+def _is_overwritten(value, derived, kept) -> bool:  # where that can be told
+    if not _is_data(kept):
+        return False
+    with suppress(Exception):
+        fresh = derived.func(value)
+        return not _is_data(fresh) or _tell(fresh) != _tell(kept)
+    return True
+
+
+def _tell(value) -> str:
+    return json.dumps(Reading().read(value), default=str)
+
+
+def _is_data(value) -> bool:  # with nothing of the user's own in it
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_data, value))
+    return type(value) in _SCALARS or _is_eager(value) and not is_users(value)
 
 # %% ../../nbs/cut/30_values.ipynb #3d425264
 def _has_more(value, read) -> bool:  # attributes beside its items, as subclasses may
@@ -521,18 +584,26 @@ def is_foreign(value) -> bool:
     home = getattr(value, '__module__', None) or type(value).__module__
     return is_users(value) or not home.startswith('keras.')
 
-
+# %% ../../nbs/cut/30_values.ipynb #975b335e
 def held_by(layer) -> dict:
     """Attributes that a layer computes with and that neither variables nor settings may tell: of
     Keras' own layers plain values, tensors and foreign code, of others everything.
     """
     skip = _bookkeeping()
-    named = {n: v for n, v in attributes_of(layer).items() if n not in skip and n[:6] != '_self_'}
-    held = {n: v for n, v in named.items() if not _is_tracked(v)}
+    named = {n: v for n, v in attributes_of(layer).items() if n not in skip}
+    held = {n: v for n, v in named.items() if not (n.startswith(_TRACKING) or _is_tracked(v))}
     if type(layer).__module__.startswith('keras.'):
-        return {n: v for n, v in held.items() if _tells(v)}
+        return {n: v for n, v in held.items() if _tells(v)} | _modes(layer)
     own = {'dtype_policy': layer.dtype_policy.name} if isinstance(layer, keras.Layer) else {}
-    return held | own
+    return held | own | _modes(layer)
+
+# %% ../../nbs/cut/30_values.ipynb #25dd89c7
+_TRACKING = '_self_setattr_', '_self_unconditional_', '_self_update_uid', '_self_saveable_object_'
+
+
+def _modes(layer) -> dict:  # that no configuration tells
+    names = 'autocast', 'supports_masking'
+    return {n: getattr(layer, n) for n in names if isinstance(layer, keras.Layer)}
 
 
 def _tells(value) -> bool:  # what somebody may have set, after the settings were written down
@@ -556,7 +627,7 @@ def read_layer(reading, layer) -> list:
     return [
         _settings(reading, layer),
         reading.read(type(layer)),
-        [_patched(layer), _read_items(reading, held_by(layer), '')],
+        _read_items(reading, held_by(layer), ''),
         content_hash(words),
     ]
 
@@ -567,17 +638,6 @@ def _settings(reading, layer):  # or its plain attributes, where it has no confi
     except Exception:
         held = attributes_of(layer) or {}
         return {n: v for n, v in held.items() if isinstance(v, _SCALARS) and n != 'name'}
-
-
-def _patched(layer) -> list:  # methods of Keras' classes that were replaced
-    found = [(n, getattr(type(layer), n, None)) for n in ('__call__', 'call', 'compute_mask')]
-    patches = {n: f for n, f in found if _is_patch(layer, f)}
-    return [[n, _read_code(f.__code__)] for n, f in patches.items()]
-
-
-def _is_patch(layer, function) -> bool:
-    known = type(layer).__module__.startswith('keras.') and inspect.isfunction(function)
-    return known and not _is_library_function(function)
 
 
 def _read_layers(reading, layer, name):
@@ -636,7 +696,7 @@ _READERS = [  # the first that holds
     (_is(*_PROPERTIES), _read_property),
     (_wraps, _read_wrapper),
     (_is(keras.Layer), _read_layers),
-    (_is(dict), _read_items),
+    (_is(dict, types.MappingProxyType), _read_items),
     (_is(list, tuple), _read_list),
     (_is(set, frozenset), _read_set),
     (_is_table, _read_table),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -17,7 +16,16 @@ from pathlib import Path
 
 import numpy as np
 from ..errors import see
-from ..files import atomic_path, content_hash, locked, printable, sync, writable
+from transferlit.files import (
+    atomic_path,
+    content_hash,
+    copy_mode,
+    locked,
+    move_into_place,
+    printable,
+    sync,
+    writable,
+)
 from .reading import open_weights
 from .safetensors import write_safetensors
 from .tf_checkpoint import data_files, write_bundle
@@ -145,10 +153,10 @@ def _put_data(part: Path, path: Path, arrays: dict) -> None:
     data, index = write_bundle(part.parent, path.name, arrays, path.parent), Path(f'{path}.index')
     _check_names(part.parent / path.name, arrays)
     if index.exists():
-        shutil.copymode(index, part.parent / data)
+        copy_mode(index, part.parent / data)
     for written in (part.parent / data, part):
         sync(written)  # a full disk shows here at the latest
-    os.replace(part.parent / data, path.parent / data)
+    move_into_place(part.parent / data, path.parent / data)
     sync(path.parent)
 
 

@@ -1083,7 +1083,7 @@ class LocalStore:
     def locked(self, place: Path, timeout: float = -1):
         with ExitStack() as stack:
             try:
-                self.root.mkdir(parents=True, exist_ok=True)
+                _make_root(self.root)
                 stack.enter_context(locked(place, timeout))
             except OSError as error:  # a folder that can be read only: nobody writes there
                 if isinstance(error, TimeoutError) or error.errno not in _READ_ONLY:
@@ -1147,10 +1147,24 @@ class LocalStore:
 _REMEMBERED = 50  # entries that are looked at to say what differs
 
 
+def _make_root(root: Path) -> None:
+    "Raises OSError where no folder can be made."
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in _READ_ONLY:
+            raise
+        said = (
+            'A store must be a folder, or a path where one can be made. Name another. Received:'
+            f' {error.strerror}'
+        )
+        raise OSError(error.errno, said, str(root)) from error
+
+
 def _probe(root: Path) -> None:
     "Raises PermissionError where nothing can be written into a folder."
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        _make_root(root)
         with tempfile.TemporaryFile(dir=root):
             pass
     except OSError as error:

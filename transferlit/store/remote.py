@@ -114,7 +114,7 @@ class Files:
                 raise PermissionError(_say_unreached(self.url, error)) from error
             except Exception as error:  # what the client of a cloud raises is of many kinds
                 if getattr(error, 'errno', None) in _FULL:
-                    raise
+                    raise OSError(error.errno, _say_full(self.url)) from error
                 if pause is None:
                     raise OSError(_say_unreached(self.url, error)) from error
             time.sleep(pause)
@@ -161,6 +161,13 @@ def _send(files, path, content) -> None:
     files.call('pipe_file', path, data)
 
 # %% ../../nbs/store/30_remote.ipynb #fb42b091
+def _say_full(url) -> str:
+    return (
+        'A store must have room for what is added. Free some space, `prune` it, or name another'
+        f' store; what was whole is as it was. Received: a full disk at {url}'
+    )
+
+
 def _say_unreached(url, error) -> str:
     return (
         'A remote store must be reachable. Check the URL, the network and the rights. Received:'

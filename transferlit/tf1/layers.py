@@ -25,7 +25,7 @@ from .graph_files import op_def, safe
 
 # %% auto #0
 __all__ = ['RAW', 'SIZED', 'OPS', 'AUGMENTATIONS', 'Formula', 'specs', 'Compute', 'tensorflow_function', 'TensorFlowFunction',
-           'CenterResize', 'LocalResponseNormalization', 'GraphLayer', 'rename_functions', 'packed']
+           'CenterResize', 'LocalResponseNormalization', 'GraphLayer', 'unpacked', 'rename_functions', 'packed']
 
 # %% ../../nbs/tf1/40_layers.ipynb #b697b05b
 _PLAIN = '''abs add all any arccos arcsin arctan arctan2 argmax argmin broadcast_to ceil clip
@@ -454,7 +454,7 @@ class GraphLayer(_Holder):
     @classmethod
     def from_config(cls, config):
         # Here, since Keras hides what kind of error its own loading meets.
-        _unpacked(config['graph'])
+        unpacked(config['graph'])
         return super().from_config(config)
 
     def call(self, inputs):
@@ -473,7 +473,7 @@ class GraphLayer(_Holder):
         return found[0] if len(self.outs) == 1 else list(found)
 
 # %% ../../nbs/tf1/40_layers.ipynb #12e371a1
-def _unpacked(text: str):
+def unpacked(text: str):
     "The GraphDef in a configuration, which may come from anywhere. Raises UnsafeFile."
     data = base64.b64decode(text)
     most = max(_UNPACKED, 20 * len(data))
@@ -531,7 +531,7 @@ def _function(self, shapes):
     free = [tf.TensorShape([None, *s[1:]]) if s.rank else s for s in shapes]
     key = str(free)
     if key not in self.functions:
-        graph = rename_functions(_unpacked(self.graph))
+        graph = rename_functions(unpacked(self.graph))
         types = {
             n.name: tf.as_dtype(n.attr['dtype'].type) for n in graph.node if n.op == 'Placeholder'
         }

@@ -23,11 +23,11 @@ try:
     import resource
 except ImportError:
     resource = None  # Windows
-from .graph_files import attr
+from .graph_files import attr, op_def
 
 # %% auto #0
 __all__ = ['SIZED', 'MANY', 'TooLarge', 'Limits', 'too_large', 'declared_size', 'largest_size', 'check_sizes', 'check_shapes',
-           'folded_bytes', 'check_loops', 'run_within', 'bounded', 'try_in_child']
+           'folded_bytes', 'check_loops', 'check_kernels', 'run_within', 'bounded', 'try_in_child']
 
 # %% ../../nbs/tf1/15_limits.ipynb #e895c534
 class TooLarge(ValueError):
@@ -153,6 +153,7 @@ def check_sizes(
     "Raises TooLarge where a constant declares more than the limits allow."
     reasons = _growing_texts(nodes, limits) + _growing_sizes(nodes)
     _check_constants(nodes, limits)
+    _check_outputs(nodes)
     for node in nodes.values():
         if node.op not in SIZED:
             continue
@@ -182,6 +183,23 @@ def _check_constants(nodes: dict, limits: Limits) -> None:
             raise too_large(
                 f'{node.name!r} declares {declared_size(node):,} numbers, with others {more}'
             )
+
+
+_OUTPUTS = 1 << 15  # tensors that operations give by one number in the file
+
+
+def _check_outputs(nodes: dict) -> None:
+    "Raises TooLarge where a number stands for more tensors than can be followed."
+    counts = {name: _numbered_outputs(node) for name, node in nodes.items()}
+    most = max(counts, key=counts.get, default='')
+    if sum(counts.values()) > _OUTPUTS + len(nodes):
+        raise too_large(f'{most!r} ({nodes[most].op}) gives {counts[most]:,} tensors')
+
+
+def _numbered_outputs(node) -> int:
+    definition = op_def(node.op)
+    names = [arg.number_attr for arg in definition.output_arg] if definition else []
+    return sum(attr(node, name, 0) for name in names if name)
 
 # %% ../../nbs/tf1/15_limits.ipynb #39922b3e
 _JOINS_ARRAYS = {'Concat', 'ConcatV2', 'Pack', 'ParallelConcat'}
@@ -219,9 +237,10 @@ def _uncast(node, nodes):
     return nodes.get(_node_of(node.input[0])) if casts else node
 
 # %% ../../nbs/tf1/15_limits.ipynb #3a07ab71
-_JOINS = {'StringJoin', 'ReduceJoin', 'UnsortedSegmentJoin'}
+_JOINS = {'StringJoin', 'ReduceJoin', 'UnsortedSegmentJoin', 'StringFormat'}
 _REPLACES = {'RegexReplace', 'StaticRegexReplace'}
 _UNPACKS = {'DecodeCompressed', 'UnicodeDecode', 'UnicodeDecodeWithOffsets', 'StringNGrams'}
+_WIDENS = {'EncodeBase64': 2, 'UnicodeTranscode': 4, 'UnicodeEncode': 4, 'StringUpper': 2}
 
 
 def _least_letters(nodes: dict) -> int:
@@ -263,7 +282,11 @@ def _letters(node, nodes: dict) -> int:
         return 1 + _longest(node, nodes)
     if node.op in _UNPACKS:
         return 1024
-    return max(1, attr(node, 'width')) if node.op == 'AsString' else 1
+    return _digits(node) if node.op == 'AsString' else _WIDENS.get(node.op, 1)
+
+
+def _digits(node) -> int:  # of a number written out, at least
+    return max(1, attr(node, 'width'), attr(node, 'precision'))
 
 
 def _longest(node, nodes: dict) -> int:  # letters of a text that is put in or copied
@@ -350,7 +373,7 @@ def _made_size(op: str, inputs: list) -> int:
 def _folded_letters(node, inputs: list) -> int:
     "How long each text in the result may be; what is unpacked from a text counts as its letters."
     if node.op == 'AsString':
-        return max(0, attr(node, 'width'))
+        return _digits(node)
     texts = [np.ravel(i) for i in inputs if np.asarray(i).dtype.hasobject]
     longest = sum(max(map(len, t), default=0) for t in texts)
     if node.op == 'StaticRegexReplace':
@@ -368,10 +391,16 @@ _PASS_ON = {
     'StridedSlice',
     'Squeeze',
     'Reshape',
+    'GatherV2',
     'Slice',
     'Max',
     'Min',
 }
+_MEASURES = set(  # what says how large something is that is there
+    '''
+    ParseExample ParseExampleV2 ParseSingleExample Rank Shape ShapeN Size StringSplit
+    StringSplitV2 TensorListFromTensor Where'''.split()
+)
 _TURNS = 10_000  # a loop that counts up to this many is no danger
 _SIZE = 100  # what a size that is known only as it runs counts as: samples are small
 _DEPTH = 60  # of computed sizes that are followed
@@ -393,7 +422,7 @@ class _Bounds:
 
     def _compute(self, node, depth: int) -> float:
         ins = _ins(node)
-        if node.op in ('Shape', 'ShapeN', 'Size', 'Rank', 'TensorListFromTensor'):
+        if node.op in _MEASURES:
             return _SIZE
         if node.op == 'Const':
             known = attr(node, 'dtype').is_integer and declared_size(node) <= _LONG
@@ -405,6 +434,8 @@ class _Bounds:
         parts = [self.of(i, depth) for i in ins]
         if node.op == 'Minimum':
             return min(parts, default=inf)
+        if node.op in ('Mul', 'Prod', 'ConcatV2', 'SparseReshape'):
+            return prod(parts[1:] if node.op == 'SparseReshape' else parts)
         return sum(parts) if node.op in ('Maximum', 'Add', 'AddV2', 'Sub', 'Pack') else inf
 
 # %% ../../nbs/tf1/15_limits.ipynb #42767b1a
@@ -664,19 +695,32 @@ def check_loops(
     return reasons + _within(nodes, functions)
 
 # %% ../../nbs/tf1/15_limits.ipynb #de96e98b
+_LOOPS = {'While', 'StatelessWhile', 'LoopCond', 'For'}
+_FORKS = {'If', 'Case', 'StatelessIf', 'StatelessCase'}
+
+
 def _within(nodes: dict, functions: dict) -> list:
-    "Loops, large sizes and calls inside the functions that a graph uses."
-    called, waiting, reasons = set(), [*_functions_of(nodes.values())], []
-    while waiting:
-        name = waiting.pop()
-        if name in called or name not in functions:
-            continue
-        called.add(name)
-        inside = functions[name].node_def
-        if any(n.op in ('While', 'StatelessWhile', 'LoopCond', 'If', 'Case') for n in inside):
+    "Loops and forks inside the functions that a graph uses."
+    reasons = []
+    for name, (body, _) in _bodies(nodes, functions).items():
+        if name and any(n.op in _LOOPS | _FORKS for n in body.values()):
             reasons.append(f'the function {name!r} holds a loop or a fork')
-        waiting += _functions_of(inside)
     return reasons
+
+# %% ../../nbs/tf1/15_limits.ipynb #ef81da7d
+def _bodies(nodes: dict, functions: dict) -> dict:
+    "By name of a function, the graph's own being '': its nodes, and whether a loop runs them."
+    found, waiting = {}, [('', False)]
+    while waiting:
+        name, again = waiting.pop()
+        body, known = found.get(name) or (_body_nodes(functions[name]) if name else nodes, None)
+        again = again or any(n.op == 'LoopCond' for n in body.values())
+        if known is None or again > known:
+            found[name] = body, again
+            for node in body.values():
+                called = functions.keys() & _functions_of([node])
+                waiting += [(f, again or node.op in _LOOPS) for f in called]
+    return found
 
 
 def _functions_of(nodes) -> list:
@@ -685,6 +729,72 @@ def _functions_of(nodes) -> list:
         for value in node.attr.values():
             found += [f.name for f in (value.func, *value.list.func) if f.name]
     return found
+
+# %% ../../nbs/tf1/15_limits.ipynb #9fa664fd
+_LENGTHS = {  # which inputs say how long a list is that an operation keeps, or how much it draws
+    **dict.fromkeys('TensorArray TensorArrayV2 TensorArrayV3'.split(), (0,)),
+    **dict.fromkeys('TensorListReserve TensorListResize TensorListScatter'.split(), (1,)),
+    'TensorListScatterV2': (1, 3),
+    'TensorListScatterIntoExistingList': (2,),
+    **dict.fromkeys(['RandomGamma', 'StatelessRandomGammaV2'], (0,)),
+    **dict.fromkeys('SparseFillEmptyRows RaggedFillEmptyRows SetSize'.split(), (2,)),
+    **dict.fromkeys('SparseCountSparseOutput SparseReduceSumSparse'.split(), (2,)),
+    'SparseReduceMaxSparse': (2,),
+    'SparseSplit': (3,),
+}
+_PLACES = {  # which input says where it is written, in a list that grows
+    **dict.fromkeys('TensorListSetItem TensorArrayWrite TensorArrayWriteV2'.split(), 1),
+    **dict.fromkeys('TensorArrayWriteV3 TensorArrayScatter TensorArrayScatterV2'.split(), 1),
+    'TensorArrayScatterV3': 1,
+}
+_GROWS = 'dynamic_size', 'resize_if_index_out_of_bounds'  # attributes that let it
+_BY_VALUE = set(  # what takes memory or time as values say, sizes of sparse tensors among them
+    '''
+    CTCBeamSearchDecoder CTCLoss CTCLossV2 CombinedNonMaxSuppression DenseToSparseSetOperation
+    EditDistance GenerateBoundingBoxProposals KmeansPlusPlusInitialization Mfcc
+    NonMaxSuppression NonMaxSuppressionV2 NonMaxSuppressionV3 NonMaxSuppressionV4
+    NonMaxSuppressionV5 NonMaxSuppressionWithOverlaps ParameterizedTruncatedNormal ParseTensor
+    RandomPoisson RandomPoissonV2 SampleDistortedBoundingBox SampleDistortedBoundingBoxV2
+    SparseConcat SparseCross SparseCrossHashed SparseCrossV2 SparseToSparseSetOperation
+    StatefulRandomBinomial StatelessParameterizedTruncatedNormal StatelessRandomBinomial
+    StatelessRandomPoisson StatelessSampleDistortedBoundingBox StringFormat StringNGrams'''.split()
+)
+
+# %% ../../nbs/tf1/15_limits.ipynb #9444d97f
+def check_kernels(
+    nodes: dict,  # name to NodeDef: all that may be run
+    library,  # FunctionDefLibrary of the file
+) -> list:  # reasons, in words, to try it in a child process
+    "Operations for which TensorFlow keeps no limit, of memory or of time."
+    functions = {f.signature.name: f for f in library.function} if library else {}
+    reasons = []
+    for body, again in _bodies(nodes, functions).values():
+        joins = sum(n.op == 'TensorListConcatLists' for n in body.values())
+        grow = again and any(n.op in _JOINS | _REPLACES | {*_WIDENS} for n in body.values())
+        if joins > 8 or joins and again or grow:
+            reasons.append('lists or texts are joined again and again')
+        reasons += _unlimited(body)
+    return reasons
+
+# %% ../../nbs/tf1/15_limits.ipynb #6f470687
+def _unlimited(nodes: dict) -> list:
+    bounds, reasons = _Bounds(nodes), []
+    for name, node in nodes.items():
+        ins = _ins(node)
+        long = [i for i in _lengths(node, nodes) if i < len(ins) and bounds.of(ins[i]) > MANY]
+        large = attr(node, 'range_max', 0) > MANY  # of what draws from a vocabulary
+        if long or large or node.op in _BY_VALUE:
+            reasons.append(f'what {name!r} ({node.op}) takes cannot be read off')
+    return reasons
+
+
+def _lengths(node, nodes: dict) -> tuple:
+    "Numbers of the inputs that say how long a list becomes."
+    if node.op in _PLACES:
+        lists = [node, *(nodes.get(_node_of(i)) for i in _ins(node)[:1])]
+        grows = [attr(n, name) for n in lists if n is not None for name in _GROWS]
+        return (_PLACES[node.op],) if any(grows) else ()
+    return _LENGTHS.get(node.op, ())
 
 # %% ../../nbs/tf1/15_limits.ipynb #4a513aa8
 _LONGEST = 10**6  # seconds; TensorFlow counts milliseconds
@@ -806,6 +916,7 @@ def _wait(child, data: bytes, limits: Limits) -> None:
     except subprocess.TimeoutExpired:
         raise _late(limits) from None
     if code == 3 or code < 0:
-        raise too_large(f'it needs more than {limits.gigabytes:g} GB of memory')
+        ends = f', or a fault of TensorFlow ends the process (signal {-code})' if code < 0 else ''
+        raise too_large(f'it needs more than {limits.gigabytes:g} GB of memory{ends}')
     if code:
         raise RuntimeError(f'The child process that tries a graph failed. Received: code {code}.')

@@ -7,9 +7,11 @@ Docs: https://transferlit.github.io/transferlit/tf1/revived.html.md"""
 # %% ../../nbs/tf1/80_revived.ipynb #b912c44c
 from __future__ import annotations
 
+import binascii
 import html
 import re
-from contextlib import contextmanager
+import zlib
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +20,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
+from google.protobuf.message import DecodeError
 from ..errors import see
 from ..files import printable
+from ..formats import KerasFile
 from ..tables import Table
 from .assembly import CANNOT_BE, difference, lift, name_layers, recognise
 from transferlit.tf1.graph_files import (
@@ -48,10 +52,12 @@ from transferlit.tf1.inference import (
     use_moving_averages,
 )
 from .keras2 import load_old
+from .layers import unpacked
 from transferlit.tf1.limits import (
     Limits,
     TooLarge,
     bounded,
+    check_kernels,
     check_loops,
     check_sizes,
     run_within,
@@ -75,7 +81,7 @@ from .sample_inputs import count_rows, counts_rows, find_samples, input_shape
 from .view import View, observe
 
 # %% auto #0
-__all__ = ['loads', 'rehearse', 'ConstantOutput', 'Revived', 'RevivedKeras']
+__all__ = ['loads', 'rehearse', 'ConstantOutput', 'Revived', 'import_pieces', 'RevivedKeras']
 
 # %% ../../nbs/tf1/80_revived.ipynb #96928394
 def _original(old, read, outputs: list, feeds: dict) -> list:
@@ -305,8 +311,9 @@ def _try_first(old, outputs: tuple, inputs: tuple | None) -> None:
     if old.limits is None:
         return  # this is the child
     needed = _above(old.nodes, outputs, {r[0] for r in inputs or ()})
-    reasons = check_sizes(needed, old.limits)
-    if reasons + check_loops(needed, old.meta.graph_def.library, old.limits):
+    library = old.meta.graph_def.library
+    reasons = check_sizes(needed, old.limits) + check_loops(needed, library, old.limits)
+    if reasons + check_kernels(needed, library):
         arguments = old.path, old.options, outputs, inputs
         try_in_child('transferlit.tf1.revived.rehearse', arguments, old.limits)
 
@@ -1067,6 +1074,39 @@ def _names(given) -> list:
         return []
     return list(given) if isinstance(given, (list, tuple)) else [given]
 
+# %% ../../nbs/tf1/80_revived.ipynb #b44e4bb3
+def _try_pieces(path: Path, limits: Limits) -> None:
+    "Try the pieces of graphs in a Keras file as a graph is tried. Raises TooLarge, UnsafeFile."
+    doubtful, (config, *_) = [], KerasFile(path).config()
+    for text in dict.fromkeys(_graphs_in(config)):
+        with suppress(binascii.Error, zlib.error, DecodeError):  # no graph: Keras says so
+            graph = unpacked(text)
+            nodes, library = {n.name: n for n in graph.node}, graph.library
+            reasons = check_sizes(nodes, limits) + check_loops(nodes, library, limits)
+            doubtful += [text] if reasons + check_kernels(nodes, library) else []
+    if doubtful:
+        try_in_child('transferlit.tf1.revived.import_pieces', (doubtful,), limits)
+
+# %% ../../nbs/tf1/80_revived.ipynb #c4d69411
+def _graphs_in(config):
+    "The texts that stand for graphs in a configuration, at any depth."
+    if isinstance(config, dict):
+        text = config.get('graph')
+        yield from [text] if isinstance(text, str) else []
+        config = list(config.values())
+    if isinstance(config, list):
+        for item in config:
+            yield from _graphs_in(item)
+
+# %% ../../nbs/tf1/80_revived.ipynb #6d93c283
+def import_pieces(
+    texts: list,  # graphs as a configuration holds them
+) -> None:
+    "All that TensorFlow computes of pieces of graphs when they become layers."
+    for text in texts:
+        with tf.Graph().as_default():
+            tf.import_graph_def(unpacked(text), name='')
+
 # %% ../../nbs/tf1/80_revived.ipynb #dd975ea9
 class RevivedKeras(Revived):
     "A Keras model found in a file; `to_keras` and `as_layer` as for a graph."
@@ -1075,9 +1115,12 @@ class RevivedKeras(Revived):
         self,
         path,  # of the file
         custom_objects=None,  # as for `revive`
+        limits=Limits(),  # of what pieces of graphs in it may take
     ):
         self.path, self.made, self.custom = Path(path), [], custom_objects
-        self.model, mender, self.names = load_old(path, custom_objects)
+        _try_pieces(self.path, limits)
+        with bounded(limits, self.path.stat().st_size):
+            self.model, mender, self.names = load_old(path, custom_objects)
         self.renamed = mender.renamed
         self.shared = _called_again(self.model)
         self.notes = [*mender.changes, *mender.left_out]
