@@ -13,8 +13,9 @@ from functools import partial
 import keras
 import numpy as np
 
-from .matching import Hit, layer_paths, own_variables, variables_of
+from .matching import Hit, layer_paths, own_variables
 from .state import SCALE
+from .variables import paths_of
 from .writing import host
 from ..keras_internals import add_adapter
 
@@ -82,7 +83,7 @@ def merge_hits(
     usable: dict,  # name in the file to `Stored`
     state: dict,  # of the file: `d/lora_alpha` to its value
 ) -> dict:  # path to a list of `Hit`, with adapters added that the model has no place for
-    path = {id(v): p for p, v in variables_of(model).items()}
+    path = paths_of(model)
     found = dict(hits)
     for named in layer_paths(model):
         own = _open_variables(named.layer, path)

@@ -22,15 +22,14 @@ from transferlit.weights.matching import (
     Mapped,
     Named,
     apply_rules,
-    known_once,
     layer_paths,
     own_variables,
     pair_by_numbers,
     rename_all,
     rules_of,
-    variables_of,
     word_and_number,
 )
+from .variables import known_once, paths_of, variables_of
 from .transforms import CELLS, LIBRARIES, NORMS, Recipe, layer_kind
 
 # %% auto #0
@@ -110,8 +109,7 @@ class _Reading:
 # %% ../../nbs/weights/75_libraries.ipynb #64b32e09
 @known_once
 def _own_parts(model) -> list:  # of (path, layer, the variable's own name, shape)
-    path_of = {id(v): p for p, v in variables_of(model).items()}
-    found = []
+    path_of, found = paths_of(model), []
     for named in layer_paths(model):
         own = own_variables(named.layer).values()
         for v in [*own, *_adapter(named.layer)]:

@@ -33,14 +33,11 @@ from transferlit.weights.matching import (
     hits_by_name,
     hits_by_position,
     is_renumbered,
-    known_once,
     layer_paths,
     match_stored,
-    model_known,
     rename_all,
     some,
     suggest_mapping,
-    variables_of,
     word_and_number,
 )
 from .settings import differing_settings, model_settings
@@ -71,6 +68,7 @@ from transferlit.weights.transforms import (
     transformed,
     unknown_transform,
 )
+from .variables import model_known, variables_of
 from .writing import ADAPTER, adapted_layers, optimizer_variables
 from ..keras_internals import adapter_scale, has_adapter_scale
 from ..paths import match
@@ -347,9 +345,6 @@ def _check_transform(asked: Asked, variables: dict) -> None:
             raise ValueError(unknown_transform(rule))
 
 # %% ../../nbs/weights/80_planning.ipynb #85794834
-_adapted_layers = known_once(adapted_layers)
-
-
 class _Planner(_Sources):
     "The rows of a plan, and what each would write."
 
@@ -405,7 +400,7 @@ class _Planner(_Sources):
     def find_merged(self) -> dict:  # path of an adapter's variable to that of its kernel
         "Adapters that the file has no part of, while it has what they add to."
         found = {}
-        for kernel, (_, parts) in _adapted_layers(self.model).items():
+        for kernel, (_, parts) in adapted_layers(self.model).items():
             paths = [kernel, *parts]
             open_to = set(paths) <= self.wanted and not self.declared & set(paths)
             apart = any(self.hits.get(p) or self.is_elsewhere(p) for p in parts)
@@ -467,7 +462,7 @@ class _Planner(_Sources):
     def scales(self) -> list:  # of adapters whose variables come from the file
         "What the file does not say is Keras' own: the rank."
         theirs, written, rows = self.file_state, {pair.path for pair in self.pairs}, []
-        for kernel, (layer, parts) in _adapted_layers(self.model).items():
+        for kernel, (layer, parts) in adapted_layers(self.model).items():
             if self.library:
                 continue  # which says it elsewhere, or nowhere
             path, file = (
