@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 from ..files import printable
-from .adapters import merge_hits
+from .adapters import merge_hits, peft_scale
 from .assigning import Pair, is_castable, numpy_dtype
 from ..formats import Stored, Weights
 from transferlit.weights.matching import (
@@ -463,13 +463,14 @@ class _Planner(_Sources):
         "What the file does not say is Keras' own: the rank."
         theirs, written, rows = self.file_state, {pair.path for pair in self.pairs}, []
         for kernel, (layer, parts) in adapted_layers(self.model).items():
-            if self.library:
-                continue  # which says it elsewhere, or nowhere
-            path, file = (
-                f'{name.rpartition("/")[0]}/{SCALE}'.lstrip('/')
-                for name in (kernel, self.files.get(parts[0], kernel))
+            file, rank = self.files.get(parts[0], kernel), layer.lora_rank
+            path, named = (
+                f'{name.rpartition("/")[0]}/{SCALE}'.lstrip('/') for name in (kernel, file)
             )
-            scale = theirs.get(file, layer.lora_rank)
+            # Another library says it beside the file, or nowhere.
+            scale = theirs.get(named, rank)
+            if self.library:
+                scale = peft_scale(self.weights, file, rank) or adapter_scale(layer)
             if set(parts) <= written - set(self.merged) and scale != adapter_scale(layer):
                 rows.append(_scale_row(path, layer, scale))
         return rows
@@ -564,7 +565,8 @@ def _library_rows(planner: _Planner) -> list:
     restored, found = {row['path'].rpartition('/')[0] for row in _restored(planner)}, []
     for named in layer_paths(planner.model) if planner.library else ():
         for setting, why in _usual(planner.library, named.layer):
-            if why and named.path in restored:
+            said = setting == SCALE and planner.weights.about.get('adapter_config')
+            if why and named.path in restored and not said:
                 place = dict(path=f'{named.path}/{setting}', file=None)
                 found.append(place | dict(status='setting', shape=None, dtype='', why=why))
     return found
