@@ -311,3 +311,24 @@ def test_a_layer_beside_an_attention_is_not_taken_for_its_output(tmp_path):
     np.savez(tmp_path / "m.npz", **{f"m.{n}_lin.{e}": np.full((4,) * (2 - (e == "bias")), i, "float32") for i, n in enumerate(("q", "k", "v", "out")) for e in ("weight", "bias")}, **{"dense.weight": np.eye(4, dtype="float32"), "dense.bias": np.ones(4, "float32")})
     tl.restore(model, tmp_path / "m.npz", transform="torch")
     np.testing.assert_array_equal(np.reshape(model.get_layer("m").output_dense.kernel, (4, 4)), np.full((4, 4), 3))
+
+
+def test_the_last_normalization_of_a_file_is_none_before_the_blocks(tmp_path):
+    """As many of equal shapes on both sides, but the model's outer one comes first: order alone would shift them all."""
+    for i, v in enumerate((saved := blocks(("x{}a", "y{}b"), False)).weights):
+        v.assign(np.random.default_rng(i).normal(size=v.shape))
+    np.savez(tmp_path / "m.npz", **of_blocks(saved, "vit"))
+    model = blocks(("x{}a", "y{}b"), True)
+    arguments = proposal(tl.plan(model, tmp_path / "m.npz"))[0]
+    missing = {row["path"] for row in tl.plan(model, tmp_path / "m.npz", **arguments).of("missing")}
+    assert missing == {p for p in tl.by_path(model) if p.endswith(("gamma", "beta"))}
+
+
+def test_a_word_that_both_names_have_tells_layers_of_one_block_apart(tmp_path):
+    x = h = keras.Input((4,))
+    for i in range(2):
+        h = L.Multiply()([L.Dense(4, use_bias=False, name=f"{part}_{i}")(h) for part in ("up", "gate")])
+    model = keras.Model(x, h)
+    np.savez(tmp_path / "m.npz", **{f"layers.{i}.mlp.{part}_proj.weight": np.full((4, 4), 2 * i + k, "float32") for i in range(2) for k, part in enumerate(("gate", "up"))})
+    tl.restore(model, tmp_path / "m.npz", **proposal(tl.plan(model, tmp_path / "m.npz"))[0])
+    assert [float(model.get_layer(n).kernel[0, 0]) for n in ("gate_0", "up_0", "gate_1", "up_1")] == [0, 1, 2, 3]

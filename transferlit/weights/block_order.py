@@ -21,7 +21,7 @@ _PLACES = (  # the first that fits: what a word says of its place in a block, or
     ('cross|enc(?:oder)?_?(?:dec_?)?att|multihead_att', 2),
     ('att|(?:^|_)sa(?:_|$)', 1),
     ('mlp|ff|feed|inter|output|dense|fc', 4),
-    ('final|last|head|pool|class|(?:^|_)f$', _LAST),
+    ('final|last|head|pool|class|(?:^|_)f$|coder_norm$', _LAST),
     ('input|before|(?:^|_)pre(?:_|$)', 0),
     ('after|(?:^|_)post(?:_|$)', 3),
 )
@@ -110,10 +110,12 @@ def _known_order(one: str, two: str) -> int:
 # %% ../../nbs/weights/73_block_order.ipynb #3a52bb54
 def keeps_blocks(
     names: Iterable,  # of layers in a file, in a model's order
-) -> bool:  # False where a block comes back after the next one has begun
-    reached = {}
-    for steps in map(_steps, names):
-        words, numbers = _until_number(steps)
+) -> bool:  # False where a block comes back after the next one has begun, or the last is not last
+    names, reached = list(names), {}
+    for i, name in enumerate(names):
+        words, numbers = _until_number(_steps(name))
+        if not numbers and any(order_of(name, later) == 1 for later in names[i + 1 :]):
+            return False
         if numbers and numbers[0] < reached.setdefault(words, numbers[0]):
             return False
         reached |= {words: number for number in numbers[:1]}
