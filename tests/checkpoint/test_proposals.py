@@ -324,11 +324,12 @@ def test_the_last_normalization_of_a_file_is_none_before_the_blocks(tmp_path):
     assert missing == {p for p in tl.by_path(model) if p.endswith(("gamma", "beta"))}
 
 
-def test_a_word_that_both_names_have_tells_layers_of_one_block_apart(tmp_path):
+@pytest.mark.parametrize("theirs,mine", [(("gate", "up"), ("gate_", "up_")), (("k", "q"), ("key", "query")), (("k", "q"), ("wk_", "wq_"))])
+def test_a_word_that_both_names_have_tells_layers_of_one_block_apart(tmp_path, theirs, mine):
     x = h = keras.Input((4,))
     for i in range(2):
-        h = L.Multiply()([L.Dense(4, use_bias=False, name=f"{part}_{i}")(h) for part in ("up", "gate")])
+        h = L.Multiply()([L.Dense(4, use_bias=False, name=f"{part}{i}")(h) for part in mine[::-1]])
     model = keras.Model(x, h)
-    np.savez(tmp_path / "m.npz", **{f"layers.{i}.mlp.{part}_proj.weight": np.full((4, 4), 2 * i + k, "float32") for i in range(2) for k, part in enumerate(("gate", "up"))})
+    np.savez(tmp_path / "m.npz", **{f"layers.{i}.mlp.{part}_proj.weight": np.full((4, 4), 2 * i + k, "float32") for i in range(2) for k, part in enumerate(theirs)})
     tl.restore(model, tmp_path / "m.npz", **proposal(tl.plan(model, tmp_path / "m.npz"))[0])
-    assert [float(model.get_layer(n).kernel[0, 0]) for n in ("gate_0", "up_0", "gate_1", "up_1")] == [0, 1, 2, 3]
+    assert [float(model.get_layer(f"{part}{i}").kernel[0, 0]) for i in range(2) for part in mine] == [0, 1, 2, 3]

@@ -134,7 +134,7 @@ def open_safetensors(
         about = {k: v for k, v in about.items() if k != 'crc32'} | _beside_adapter(path, head)
     return Weights(path, 'safetensors', entries, about, [source])
 
-
+# %% ../../nbs/formats/20_safetensors.ipynb #0a5cb222
 def _beside_adapter(path, names: dict) -> dict:
     "What PEFT writes beside an adapter: its scale is not in the file."
     config = Path(path).with_name('adapter_config.json')

@@ -143,7 +143,7 @@ def pair_by_words(
         found |= {at: name for (_, at), (_, name) in zip(sorted(theirs[alike[0]]), ours)}
     return found if len(found) == sum(map(len, theirs.values())) else {}
 
-
+# %% ../../nbs/weights/73_block_order.ipynb #bbdab318
 def _by_words(names: Iterable) -> dict:  # steps without their numbers to pairs of numbers and name
     found = {}
     for name in names:
@@ -153,5 +153,14 @@ def _by_words(names: Iterable) -> dict:  # steps without their numbers to pairs 
     return found
 
 
+_ALIKE = {  # what projections of an attention are called
+    'q': {'q', 'wq', 'query'},
+    'k': {'k', 'wk', 'key'},
+    'v': {'v', 'wv', 'value'},
+    'o': {'o', 'wo', 'out'},
+}
+
+
 def _words(steps: tuple) -> set:  # `{'gate', 'proj'}` of `('gate_proj',)`
-    return {word for step in steps for word in step.split('_')}
+    found = {word for step in steps for word in step.split('_')}
+    return found | {one for one, words in _ALIKE.items() if words & found}

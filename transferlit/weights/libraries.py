@@ -517,7 +517,7 @@ def _pair(fitting: dict) -> dict:  # of layer of the model to those of the file 
         found |= pair_by_numbers(places, owners)
     return found
 
-
+# %% ../../nbs/weights/75_libraries.ipynb #c598fe96
 def _pair_in_blocks(model, fitting: dict, known: dict) -> dict:
     """What numbers do not tell, by words that both have, or by the order within blocks: where the
     model's graph says which layer comes first. No block of the file may come back.

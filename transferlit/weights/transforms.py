@@ -291,7 +291,7 @@ def _torch_out_adapter(layer, recipes: list, path: str) -> list:
         found += [Recipe((f'{n[:-3]}/{recipe.names[0]}',), make, recipe.words) for n in _OUT]
     return found
 
-
+# %% ../../nbs/weights/70_transforms.ipynb #e5f83689
 _DEPTHS = 'depthwise', 'conv_dw', 'dw', 'conv1', '0'
 _POINTS = 'pointwise', 'conv_pw', 'pw', '1'
 
@@ -317,7 +317,7 @@ def _torch_depthwise(array: np.ndarray, layer) -> np.ndarray:
     split = array.reshape(-1, layer.depth_multiplier, *array.shape[2:])
     return np.moveaxis(split, (0, 1), (-2, -1))
 
-
+# %% ../../nbs/weights/70_transforms.ipynb #97c30915
 _ATTENTION = {'query': 0, 'key': 1, 'value': 2}
 _FUSED = 'in_proj_{}', 'qkv/{}', 'c_attn/{}', 'qkv_proj/{}', 'Wqkv/{}'
 _APART = (
