@@ -1,4 +1,5 @@
 """State beside variables, adapters, optimizers, arrays changed on the way, and what is refused."""
+import json
 import os
 import re
 import warnings
@@ -664,3 +665,34 @@ def test_averages_beside_what_has_none(tmp_path):
     np.savez(tmp_path / "m.npz", **arrays, **averages)
     tl.restore(model, tmp_path / "m.npz", weights="ema")
     np.testing.assert_array_equal(model.get_weights(), [[9, 9], [9, 9], [3, 3], [4, 4]])
+
+
+@pytest.mark.skipif(keras_version() < (3, 10), reason="adapters have a scale since Keras 3.10")
+@pytest.mark.parametrize("said,scales", [({"lora_alpha": 12, "r": 3}, (4, 4)), ({"lora_alpha": 12, "use_rslora": True}, (12 / 3**0.5,) * 2), ({"lora_alpha": 12, "alpha_pattern": {"v": 6}}, (4, 2)), (None, (1, 1))])
+def test_the_scale_of_an_adapter_is_what_peft_says_beside_the_file(tmp_path, said, scales):
+    """Outputs equal the formula of PEFT; where nothing says the scale, a row of the plan does."""
+    rng = np.random.default_rng(0)
+    made = lambda *shape: rng.normal(size=shape).astype("float32")
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, name="q"), keras.layers.Dense(4, name="v")])
+    down, up = {"q": made(3, 6), "v": made(3, 5)}, {"q": made(5, 3), "v": made(4, 3)}
+    x = h = made(2, 6)
+    for layer, scale in zip(model.layers, scales):
+        h = h @ (layer.kernel.numpy() + scale * (up[layer.name] @ down[layer.name]).T)
+        layer.enable_lora(3)
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({f"{n}.lora_{end}.weight": np.ascontiguousarray(part[n]) for n in "qv" for end, part in (("A", down), ("B", up))}, path)
+    if said:
+        (tmp_path / "adapter_config.json").write_text(json.dumps(said))
+    plan = tl.restore(model, path, only=".*lora.*", transform="torch")
+    assert ("does not say" in str(plan.rows)) == (said is None)
+    np.testing.assert_allclose(model(x), h, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("said", ["[1]", "{", '{"lora_alpha": "x"}', "[" * 100_000, " " * (1 << 20) + "{}"])
+def test_what_lies_beside_an_adapter_and_is_no_configuration_is_refused_in_words(tmp_path, said):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, name="q")])
+    model.layers[0].enable_lora(3)
+    save_file({"q.lora_A.weight": np.ones((3, 6), "float32"), "q.lora_B.weight": np.ones((5, 3), "float32")}, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(said)
+    with pytest.raises(ValueError, match="adapter_config.json.* must"):
+        tl.restore(model, tmp_path / "adapter_model.safetensors", only=".*lora.*", transform="torch")

@@ -243,3 +243,93 @@ def test_a_plan_asks_its_model_once(tmp_path, monkeypatch):
     assert len(asked) <= 4 * 3  # of four questions, for the model and its two layers
     model.layers[0].enable_lora(2)
     assert len(tl.plan(model, path).of("missing")) == 6
+
+
+BLOCKS = {  # how a library calls what is in a block, and the normalization before or after all blocks
+    "bert": ("encoder.layer.{}.attention.output.LayerNorm", "encoder.layer.{}.output.LayerNorm", "encoder.layer.{}.intermediate.dense", "encoder.layer.{}.output.dense", "embeddings.LayerNorm"),
+    "vit": ("blocks.{}.norm1", "blocks.{}.norm2", "blocks.{}.mlp.fc1", "blocks.{}.mlp.fc2", "norm"),
+    "llama": ("layers.{}.input_layernorm", "layers.{}.post_attention_layernorm", "layers.{}.mlp.up", "layers.{}.mlp.down", "norm"),
+    "unknown": ("layers.{}.a", "layers.{}.b", "layers.{}.up", "layers.{}.down", "norm"),
+}
+
+
+def blocks(names, outer_first):
+    """Two normalizations in each block; `names` of both, or None for those that Keras gives."""
+    one, two = names or (None, None)
+    norm = lambda name, i, x: L.LayerNormalization(name=name and name.format(i))(x)
+    x = start = keras.Input((5, 4))
+    x = norm("first", 0, x) if outer_first else x
+    for i in range(2):
+        h = norm(one, i, x)
+        x = norm(two, i, L.Add()([x, L.MultiHeadAttention(2, 2, name=f"m{i}")(h, h)]))
+        x = L.Add()([x, L.Dense(4, name=f"down{i}")(L.Dense(6, name=f"up{i}")(x))])
+    return keras.Model(start, x if outer_first else norm("last", 0, x))
+
+
+def of_blocks(model, kind):
+    one, two, up, down, outer = BLOCKS[kind]
+    norms = [layer for layer in model.layers if isinstance(layer, L.LayerNormalization)]
+    inner = [name.format(i) for i in range(2) for name in (one, two)]
+    arrays = {}
+    for name, layer in zip([outer, *inner] if kind == "bert" else [*inner, outer], norms):
+        arrays |= {f"{name}.weight": layer.gamma.numpy(), f"{name}.bias": layer.beta.numpy()}
+    for i in range(2):
+        for name, layer in ((up, f"up{i}"), (down, f"down{i}")):
+            kernel, bias = (v.numpy() for v in model.get_layer(layer).weights)
+            arrays |= {f"{name.format(i)}.weight": np.ascontiguousarray(kernel.T), f"{name.format(i)}.bias": bias}
+        at = "encoder.layer.{}.attention.self.{}" if kind == "bert" else one.rpartition(".")[0] + ".attn.{}"
+        out = "encoder.layer.{}.attention.output.dense" if kind == "bert" else at.format("{}", "out_proj")
+        for v in model.get_layer(f"m{i}").weights:
+            part, leaf = v.path.split("/")[-2:]
+            name = out.format(i) if part == "attention_output" else at.format(i, part)
+            flat = v.numpy().reshape((4, 4) if leaf == "kernel" else (4,))
+            arrays[f"{name}.{leaf.replace('kernel', 'weight')}"] = np.ascontiguousarray(flat.T)
+    return arrays
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_two_normalizations_of_a_block_are_told_apart_by_their_order(tmp_path, kind):
+    """By numbers or words of the file and the graph of the model; where either does not tell, or numbers run against it, nothing is proposed."""
+    for names in (("n{}_1", "n{}_2"), ("before{}", "between{}"), None, ("n{}_2", "n{}_1")):
+        saved, model = blocks(names, kind == "bert"), blocks(names, kind == "bert")
+        for i, v in enumerate(saved.weights):
+            v.assign(np.random.default_rng(i).normal(size=v.shape))
+        np.savez(tmp_path / "m.npz", **of_blocks(saved, kind))
+        arguments = proposal(tl.plan(model, tmp_path / "m.npz"))[0]
+        plan = tl.plan(model, tmp_path / "m.npz", **arguments)
+        assert plan.ok == (kind != "unknown" and names != ("n{}_2", "n{}_1"))
+        if plan.ok:
+            tl.restore(model, tmp_path / "m.npz", **arguments)
+            for mine, theirs in zip(model.weights, saved.weights):
+                np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_layer_beside_an_attention_is_not_taken_for_its_output(tmp_path):
+    """`dense` is a name of an attention's output as well; what lies nearest is meant."""
+    x = keras.Input((3, 4))
+    model = keras.Model(x, L.Dense(4, name="dense")(L.MultiHeadAttention(2, 2, name="m")(x, x)))
+    np.savez(tmp_path / "m.npz", **{f"m.{n}_lin.{e}": np.full((4,) * (2 - (e == "bias")), i, "float32") for i, n in enumerate(("q", "k", "v", "out")) for e in ("weight", "bias")}, **{"dense.weight": np.eye(4, dtype="float32"), "dense.bias": np.ones(4, "float32")})
+    tl.restore(model, tmp_path / "m.npz", transform="torch")
+    np.testing.assert_array_equal(np.reshape(model.get_layer("m").output_dense.kernel, (4, 4)), np.full((4, 4), 3))
+
+
+def test_the_last_normalization_of_a_file_is_none_before_the_blocks(tmp_path):
+    """As many of equal shapes on both sides, but the model's outer one comes first: order alone would shift them all."""
+    for i, v in enumerate((saved := blocks(("x{}a", "y{}b"), False)).weights):
+        v.assign(np.random.default_rng(i).normal(size=v.shape))
+    np.savez(tmp_path / "m.npz", **of_blocks(saved, "vit"))
+    model = blocks(("x{}a", "y{}b"), True)
+    arguments = proposal(tl.plan(model, tmp_path / "m.npz"))[0]
+    missing = {row["path"] for row in tl.plan(model, tmp_path / "m.npz", **arguments).of("missing")}
+    assert missing == {p for p in tl.by_path(model) if p.endswith(("gamma", "beta"))}
+
+
+@pytest.mark.parametrize("theirs,mine", [(("gate", "up"), ("gate_", "up_")), (("k", "q"), ("key", "query")), (("k", "q"), ("wk_", "wq_"))])
+def test_a_word_that_both_names_have_tells_layers_of_one_block_apart(tmp_path, theirs, mine):
+    x = h = keras.Input((4,))
+    for i in range(2):
+        h = L.Multiply()([L.Dense(4, use_bias=False, name=f"{part}{i}")(h) for part in mine[::-1]])
+    model = keras.Model(x, h)
+    np.savez(tmp_path / "m.npz", **{f"layers.{i}.mlp.{part}_proj.weight": np.full((4, 4), 2 * i + k, "float32") for i in range(2) for k, part in enumerate(theirs)})
+    tl.restore(model, tmp_path / "m.npz", **proposal(tl.plan(model, tmp_path / "m.npz"))[0])
+    assert [float(model.get_layer(f"{part}{i}").kernel[0, 0]) for i in range(2) for part in mine] == [0, 1, 2, 3]

@@ -56,6 +56,7 @@ _SAFE = {
     'F8_E5M2': 'float8_e5m2',
 }
 _LONGEST_HEAD = 100_000_000  # bytes, as the format's own reader has it
+_LONGEST_CONFIG = 1 << 20
 
 
 def _no_twins(pairs) -> dict:
@@ -130,8 +131,26 @@ def open_safetensors(
         crc = _checksums(head, about)
         entries = [_safetensors_entry(source, n, info, base, crc) for n, info in head.items()]
         _check_spans([info['data_offsets'] for info in head.values()], source.size - base)
-    about = {k: v for k, v in about.items() if k != 'crc32'}
+        about = {k: v for k, v in about.items() if k != 'crc32'} | _beside_adapter(path, head)
     return Weights(path, 'safetensors', entries, about, [source])
+
+# %% ../../nbs/formats/20_safetensors.ipynb #0a5cb222
+def _beside_adapter(path, names: dict) -> dict:
+    "What PEFT writes beside an adapter: its scale is not in the file."
+    config = Path(path).with_name('adapter_config.json')
+    if not any('lora_' in name for name in names) or not config.is_file():
+        return {}
+    with open(config, 'rb') as file:
+        text = file.read(_LONGEST_CONFIG + 1)
+    try:
+        if len(text) <= _LONGEST_CONFIG and isinstance(json.loads(text), dict):
+            return {'adapter_config': text.decode()}
+    except (ValueError, RecursionError):
+        pass
+    raise BadFile(
+        f'`adapter_config.json` must be a JSON object of at most {_LONGEST_CONFIG:,} bytes. Copy it'
+        f' again, or move it away, if it belongs to another file. Received: {str(config)!r}.'
+    )
 
 
 def _checksums(head: dict, about: dict) -> dict:  # of each variable; nothing in files of others

@@ -7,19 +7,22 @@ Docs: https://transferlit.github.io/transferlit/weights/adapters.html.md"""
 # %% ../../nbs/weights/50_adapters.ipynb #c648b940
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 
 import keras
 import numpy as np
 
-from .matching import Hit, layer_paths, own_variables, variables_of
+from ..formats import BadFile, Weights
+from .matching import Hit, layer_paths, own_variables
 from .state import SCALE
+from .variables import paths_of
 from .writing import host
 from ..keras_internals import add_adapter
 
 # %% auto #0
-__all__ = ['merge_hits']
+__all__ = ['merge_hits', 'peft_scale']
 
 # %% ../../nbs/weights/50_adapters.ipynb #82afacf3
 @dataclass(frozen=True, eq=False)
@@ -82,7 +85,7 @@ def merge_hits(
     usable: dict,  # name in the file to `Stored`
     state: dict,  # of the file: `d/lora_alpha` to its value
 ) -> dict:  # path to a list of `Hit`, with adapters added that the model has no place for
-    path = {id(v): p for p, v in variables_of(model).items()}
+    path = paths_of(model)
     found = dict(hits)
     for named in layer_paths(model):
         own = _open_variables(named.layer, path)
@@ -139,3 +142,21 @@ def _added(adapter: _Adapter, number: str, names: list) -> Hit:
     stored = replace(hit.stored, load=load)
     said = filter(None, (hit.why, 'merged: its adapter is added'))
     return Hit(hit.name, stored, '; '.join(said), (*hit.also, *names))
+
+# %% ../../nbs/weights/50_adapters.ipynb #d842e3af
+def peft_scale(
+    weights: Weights,  # an open file
+    name: str,  # of an adapter's array in it
+    rank: int,
+) -> float | None:  # `lora_alpha` as Keras means it; None where the file says nothing
+    config = weights.parse('adapter_config')
+    layer, alpha = name.partition('.lora_')[0], config.get('lora_alpha')
+    for pattern, own in dict(config.get('alpha_pattern') or {}).items():
+        if f'.{layer}'.endswith(f'.{pattern}'):
+            alpha = own
+    if config and (not isinstance(alpha, (int, float)) or not math.isfinite(alpha)):
+        raise BadFile(
+            '`adapter_config.json` must give `lora_alpha` as a number. Correct it, or move it away.'
+            f' Received: {alpha!r} beside {weights.path!r}.'
+        )
+    return alpha * math.sqrt(rank) if config.get('use_rslora') else alpha

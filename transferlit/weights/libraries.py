@@ -16,21 +16,21 @@ import keras
 import numpy as np
 
 from ..formats import Stored
+from .block_order import keeps_blocks, pair_by_words, pair_in_order
 from .flattening import channels_last, makers, picture_orders
 from transferlit.weights.matching import (
     Hit,
     Mapped,
     Named,
     apply_rules,
-    known_once,
     layer_paths,
     own_variables,
     pair_by_numbers,
     rename_all,
     rules_of,
-    variables_of,
     word_and_number,
 )
+from .variables import known_once, paths_of, variables_of
 from .transforms import CELLS, LIBRARIES, NORMS, Recipe, layer_kind
 
 # %% auto #0
@@ -91,8 +91,9 @@ class _Reading:
         return self.read_as[hit.name].rpartition('/')[0]
 
     def hits(self, part: _Part, bases: list) -> list:
-        for recipe in part.ways:
-            if found := _hits_by(recipe, bases, self.names, self.usable):
+        "The nearest place that has it, by the first recipe."
+        for base, recipe in itertools.product(bases, part.ways):
+            if found := _hits_by(recipe, base, self.names, self.usable):
                 return found
         return self.whole_hits(part)
 
@@ -110,8 +111,7 @@ class _Reading:
 # %% ../../nbs/weights/75_libraries.ipynb #64b32e09
 @known_once
 def _own_parts(model) -> list:  # of (path, layer, the variable's own name, shape)
-    path_of = {id(v): p for p, v in variables_of(model).items()}
-    found = []
+    path_of, found = paths_of(model), []
     for named in layer_paths(model):
         own = own_variables(named.layer).values()
         for v in [*own, *_adapter(named.layer)]:
@@ -336,16 +336,15 @@ def _recurrent(model) -> dict:  # steps of a path without its number to pairs of
     return found
 
 # %% ../../nbs/weights/75_libraries.ipynb #efbf01cd
-def _hits_by(recipe: Recipe, bases: list, names: dict, usable: dict) -> list:
-    for base in bases:
-        found = [names.get(f'{base}/{name}') for name in recipe.names]
-        several = next((files for files in found if len(files) > 1), ())
-        if several:
-            return [Hit(name, usable[name]) for name in several]
-        if all(found):
-            files = [name for (name,) in found]
-            return [_made(recipe, files, [usable[f] for f in files])]
-    return []
+def _hits_by(recipe: Recipe, base: str, names: _Names, usable: dict) -> list:
+    found = [names.get(f'{base}/{name}') for name in recipe.names]
+    several = next((files for files in found if len(files) > 1), ())
+    if several:
+        return [Hit(name, usable[name]) for name in several]
+    if not all(found):
+        return []
+    files = [name for (name,) in found]
+    return [_made(recipe, files, [usable[f] for f in files])]
 
 # %% ../../nbs/weights/75_libraries.ipynb #74b6297c
 def _made(recipe: Recipe, files: list, parts: list) -> Hit:
@@ -419,6 +418,7 @@ def pair_layers(
     fitting = {owner: places.fitting(owner, parts) for owner, parts in left.items()}
     pairs = _pair(fitting)
     known |= {owner: at for at, owner in pairs.items()}
+    pairs |= _pair_in_blocks(model, fitting, known)
     norms = _pair_norms(model, fitting, known)
     if norms:  # what they follow says more than their numbers
         graph = _norms_in_graph(model)
@@ -449,7 +449,10 @@ class _Places:
             for file in files:
                 self.put(name, file)
         free = [at for at, files in self.under.items() if not files & used]
-        self.kinds = {at: str(self.inside[at]) for at in free}
+        self.kinds = {}  # what a layer holds to the layers that hold the same, in their order
+        for at in free:
+            self.kinds.setdefault(str(self.inside[at]), []).append(at)
+        self.order = {at: i for i, at in enumerate(free)}
 
     def put(self, name: str, file: str) -> None:
         stored, above = self.reading.usable[file], name
@@ -462,17 +465,16 @@ class _Places:
 
     def fitting(self, owner: str, parts: list) -> tuple:  # layers of the file, in their order
         "Of layers that are all alike, one is tried."
-        wanted, found = [], []
+        wanted = []
         for part in parts:
             inside = part.path[len(owner) :]
             wanted.append((inside, part.shape, layer_kind(part.named.layer)))
-        for at, kind in self.kinds.items():
-            key = str(wanted), kind
-            if key not in self.known:
-                self.known[key] = self.fits(at, owner, parts)
-            if self.known[key]:
-                found.append(at)
-        return tuple(found)
+        wanted = str(wanted)
+        if wanted not in self.known:
+            alike = [places for places in self.kinds.values() if self.fits(places[0], owner, parts)]
+            places = itertools.chain(*alike)
+            self.known[wanted] = tuple(sorted(places, key=self.order.get))
+        return self.known[wanted]
 
     def fits(self, at: str, owner: str, parts: list) -> bool:
         "All that the layer needs is there, of its shape, and nothing else."
@@ -486,19 +488,51 @@ class _Places:
                 return False
             for hit in found:
                 read.update((hit.name, *hit.also))
-        return read == self.under[at]
+        return read == self.under[at] or self.is_norm(at, self.under[at] - read, read)
+
+    def is_norm(self, at: str, rest: set, read: set) -> bool:
+        "May what is left of an attention be the normalization behind it, as BERT has it?"
+        if not read:
+            return False
+        scopes, others = (
+            {self.reading.read_as[n].rpartition('/')[0] for n in names} for names in (rest, read)
+        )
+        vectors = all(len(self.reading.usable[n].shape) == 1 for n in rest)
+        return len(scopes) == 1 and vectors and not scopes & {at, *others}
 
 # %% ../../nbs/weights/75_libraries.ipynb #19af0b73
-def _pair(fitting: dict) -> dict:  # of layer of the model to those of the file that fit
+def _grouped(fitting: dict) -> dict:  # layers of the file to as many of the model that they fit
     alone = {places[0] for places in fitting.values() if len(places) == 1}
-    groups, found = {}, {}
+    groups = {}
     for owner, places in fitting.items():
         if len(places) > 1:
             places = tuple(at for at in places if at not in alone)
         groups.setdefault(places, []).append(owner)
-    for places, owners in groups.items():
-        if len(places) == len(owners):
-            found |= pair_by_numbers(places, owners)
+    return {places: owners for places, owners in groups.items() if len(places) == len(owners)}
+
+
+def _pair(fitting: dict) -> dict:  # of layer of the model to those of the file that fit
+    found = {}
+    for places, owners in _grouped(fitting).items():
+        found |= pair_by_numbers(places, owners)
+    return found
+
+# %% ../../nbs/weights/75_libraries.ipynb #c598fe96
+def _pair_in_blocks(model, fitting: dict, known: dict) -> dict:
+    """What numbers do not tell, by words that both have, or by the order within blocks: where the
+    model's graph says which layer comes first. No block of the file may come back.
+    """
+    called = {named.path for named in layer_paths(model) if named.layer._inbound_nodes}
+    found = {}
+    for places, owners in _grouped(fitting).items():
+        if not places or set(owners) & set(known):
+            continue
+        pairs = pair_by_words(places, owners)
+        if not pairs and set(owners) <= called:
+            pairs = pair_in_order(places, owners)
+        at = known | {owner: place for place, owner in pairs.items()}
+        if keeps_blocks(at[p] for p in (n.path for n in layer_paths(model)) if p in at):
+            found |= pairs
     return found
 
 # %% ../../nbs/weights/75_libraries.ipynb #54beffa0

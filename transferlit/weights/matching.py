@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial, wraps
+from functools import partial
 
 import keras
 from ..errors import see
@@ -20,14 +20,15 @@ from ..keras_internals import saving_lib, to_snake_case
 
 from ..files import printable
 from ..formats import Stored, Weights, legacy_name
+from .variables import known_once, paths_of, variables_of
 from .writing import ADAPTER
-from ..paths import by_path, match
+from ..paths import match
 
 # %% auto #0
-__all__ = ['RENAMES', 'RENUMBER', 'variables_of', 'Mapped', 'rules_of', 'is_renumbered', 'apply_rules', 'rename_all', 'some',
-           'match_stored', 'choose_stored', 'Named', 'model_known', 'known_once', 'layer_paths', 'own_variables',
-           'is_auto_named', 'align', 'align_names', 'Hit', 'hits_by_name', 'read_names', 'has_order',
-           'hits_by_position', 'file_order', 'word_and_number', 'suggest_mapping', 'pair_by_numbers']
+__all__ = ['RENAMES', 'RENUMBER', 'Mapped', 'rules_of', 'is_renumbered', 'apply_rules', 'rename_all', 'some', 'match_stored',
+           'choose_stored', 'Named', 'layer_paths', 'own_variables', 'is_auto_named', 'align', 'align_names', 'Hit',
+           'hits_by_name', 'read_names', 'has_order', 'hits_by_position', 'file_order', 'word_and_number',
+           'suggest_mapping', 'pair_by_numbers']
 
 # %% ../../nbs/weights/20_matching.ipynb #7556fbbb
 RENAMES = {
@@ -197,37 +198,6 @@ class Named:
     layer: keras.Layer
     path: str  # by names: `both/forward_lstm`; nothing for the model itself
     paths: frozenset  # that, and every mixture with names of attributes: `both/forward_layer`
-
-
-_known = {}  # id of a model to what has been found out, while it stays as it is
-
-
-@contextmanager
-def model_known(model):
-    "A plan asks the same of its model again and again."
-    _known[id(model)] = {}
-    try:
-        yield
-    finally:
-        _known.pop(id(model), None)
-
-# %% ../../nbs/weights/20_matching.ipynb #219b5d2b
-def known_once(find):
-    "What depends on the model alone is found once for a plan; nobody may change it."
-
-    @wraps(find)
-    def known(model):
-        answers = _known.get(id(model))
-        if answers is None:
-            return find(model)
-        if find not in answers:
-            answers[find] = find(model)
-        return answers[find]
-
-    return known
-
-
-variables_of = known_once(by_path)
 
 # %% ../../nbs/weights/20_matching.ipynb #57a7a12a
 @known_once
@@ -443,8 +413,7 @@ def align(
 
 @known_once
 def _kept_twice(model) -> dict:  # `spectral/0`, a kernel that its layer has a name for, to shape
-    path = {id(v): p for p, v in variables_of(model).items()}
-    found = {}
+    path, found = paths_of(model), {}
     for named in layer_paths(model):
         for number, v in own_variables(named.layer).items():
             if path.get(id(v), named.path).rpartition('/')[0] != named.path:
@@ -847,7 +816,7 @@ def _as_keras_reads(model, usable: dict) -> dict:
     others = {id(part) for part in (getattr(model, 'optimizer', None), *model.metrics)}
     with _noting(model, note):
         saving_lib._load_state(model, _Reader(groups), None, '', False, others, set(), {})
-    return {p: found.get(id(v), []) for p, v in by_path(model).items()}
+    return {p: found.get(id(v), []) for p, v in variables_of(model).items()}
 
 # %% ../../nbs/weights/20_matching.ipynb #0bb128de
 def _as_keras_2_reads(model, usable: dict) -> dict:
@@ -860,7 +829,7 @@ def _as_keras_2_reads(model, usable: dict) -> dict:
     for layer, hits in zip(mine, theirs.values()):
         _check_counts(len(layer.weights), len(hits), f'variables in {layer.name!r}')
         found.update(zip(map(id, _in_order_of(layer, hits)), ([hit] for hit in hits)))
-    return {p: found.get(id(v), []) for p, v in by_path(model).items()}
+    return {p: found.get(id(v), []) for p, v in variables_of(model).items()}
 
 
 def _in_order_of(layer, hits: list) -> list:  # variables; none where there is no telling

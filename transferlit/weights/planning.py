@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 from ..files import printable
-from .adapters import merge_hits
+from .adapters import merge_hits, peft_scale
 from .assigning import Pair, is_castable, numpy_dtype
 from ..formats import Stored, Weights
 from transferlit.weights.matching import (
@@ -33,14 +33,11 @@ from transferlit.weights.matching import (
     hits_by_name,
     hits_by_position,
     is_renumbered,
-    known_once,
     layer_paths,
     match_stored,
-    model_known,
     rename_all,
     some,
     suggest_mapping,
-    variables_of,
     word_and_number,
 )
 from .settings import differing_settings, model_settings
@@ -71,6 +68,7 @@ from transferlit.weights.transforms import (
     transformed,
     unknown_transform,
 )
+from .variables import model_known, variables_of
 from .writing import ADAPTER, adapted_layers, optimizer_variables
 from ..keras_internals import adapter_scale, has_adapter_scale
 from ..paths import match
@@ -347,9 +345,6 @@ def _check_transform(asked: Asked, variables: dict) -> None:
             raise ValueError(unknown_transform(rule))
 
 # %% ../../nbs/weights/80_planning.ipynb #85794834
-_adapted_layers = known_once(adapted_layers)
-
-
 class _Planner(_Sources):
     "The rows of a plan, and what each would write."
 
@@ -405,7 +400,7 @@ class _Planner(_Sources):
     def find_merged(self) -> dict:  # path of an adapter's variable to that of its kernel
         "Adapters that the file has no part of, while it has what they add to."
         found = {}
-        for kernel, (_, parts) in _adapted_layers(self.model).items():
+        for kernel, (_, parts) in adapted_layers(self.model).items():
             paths = [kernel, *parts]
             open_to = set(paths) <= self.wanted and not self.declared & set(paths)
             apart = any(self.hits.get(p) or self.is_elsewhere(p) for p in parts)
@@ -467,14 +462,15 @@ class _Planner(_Sources):
     def scales(self) -> list:  # of adapters whose variables come from the file
         "What the file does not say is Keras' own: the rank."
         theirs, written, rows = self.file_state, {pair.path for pair in self.pairs}, []
-        for kernel, (layer, parts) in _adapted_layers(self.model).items():
-            if self.library:
-                continue  # which says it elsewhere, or nowhere
-            path, file = (
-                f'{name.rpartition("/")[0]}/{SCALE}'.lstrip('/')
-                for name in (kernel, self.files.get(parts[0], kernel))
+        for kernel, (layer, parts) in adapted_layers(self.model).items():
+            file, rank = self.files.get(parts[0], kernel), layer.lora_rank
+            path, named = (
+                f'{name.rpartition("/")[0]}/{SCALE}'.lstrip('/') for name in (kernel, file)
             )
-            scale = theirs.get(file, layer.lora_rank)
+            # Another library says it beside the file, or nowhere.
+            scale = theirs.get(named, rank)
+            if self.library:
+                scale = peft_scale(self.weights, file, rank) or adapter_scale(layer)
             if set(parts) <= written - set(self.merged) and scale != adapter_scale(layer):
                 rows.append(_scale_row(path, layer, scale))
         return rows
@@ -569,7 +565,8 @@ def _library_rows(planner: _Planner) -> list:
     restored, found = {row['path'].rpartition('/')[0] for row in _restored(planner)}, []
     for named in layer_paths(planner.model) if planner.library else ():
         for setting, why in _usual(planner.library, named.layer):
-            if why and named.path in restored:
+            said = setting == SCALE and planner.weights.about.get('adapter_config')
+            if why and named.path in restored and not said:
                 place = dict(path=f'{named.path}/{setting}', file=None)
                 found.append(place | dict(status='setting', shape=None, dtype='', why=why))
     return found

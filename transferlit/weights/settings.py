@@ -14,7 +14,8 @@ from inspect import signature
 import keras
 
 from ..formats import Weights, named_layers
-from .matching import is_auto_named, known_once, layer_paths
+from .matching import is_auto_named, layer_paths
+from .variables import known_once
 
 # %% auto #0
 __all__ = ['model_settings', 'differing_settings']

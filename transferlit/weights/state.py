@@ -20,13 +20,12 @@ from transferlit.weights.matching import (
     align_names,
     apply_rules,
     is_renumbered,
-    known_once,
     layer_paths,
     rules_of,
 )
 from .writing import host, keras_keys, optimizer_variables
 from ..keras_internals import adapter_scale
-from ..paths import by_path
+from .variables import known_once, variables_of
 
 # %% auto #0
 __all__ = ['VOCABULARY', 'IDF', 'BINS', 'SEED', 'SCALE', 'layer_state', 'model_state', 'state_as_json', 'put_state', 'misfit',
@@ -399,7 +398,7 @@ def _numbered_slots(model, weights: Weights, files: dict) -> dict:  # target to 
 
 
 def _stands_as_keras_would(model, weights: Weights, files: dict, keys: dict) -> bool:
-    variables = by_path(model)
+    variables = variables_of(model)
     named = {p: n for p, n in files.items() if n in weights}
     trained = {p for p, v in variables.items() if v.trainable}
     if not trained <= set(named):

@@ -175,7 +175,12 @@ _KERNELS = ('Dense', 'Conv1D', 'Conv2D', 'Conv3D')
 _TRANSPOSED = ('Conv1DTranspose', 'Conv2DTranspose', 'Conv3DTranspose')
 _DEPTHWISE = ('DepthwiseConv1D', 'DepthwiseConv2D')
 _SEPARABLE = ('SeparableConv1D', 'SeparableConv2D')
-NORMS = ('BatchNormalization', 'LayerNormalization', 'GroupNormalization')
+NORMS = (
+    'BatchNormalization',
+    'LayerNormalization',
+    'GroupNormalization',
+    'RMSNormalization',
+)
 CELLS = ('LSTMCell', 'GRUCell', 'SimpleRNNCell')
 _OTHERS = ('Embedding', 'PReLU', 'EinsumDense')
 _KINDS = {*_KERNELS, *_TRANSPOSED, *_DEPTHWISE, *_SEPARABLE, *NORMS, *CELLS, *_OTHERS}
@@ -189,7 +194,8 @@ def layer_kind(layer) -> str:  # its class, or the one of these that it derives 
 def _torch(layer, variable: str, path: str) -> Recipe | list | None:  # None: not known
     kind = layer_kind(layer)
     if variable.startswith('lora_'):
-        return _torch_adapter(variable)
+        found = _torch_adapter(variable)
+        return _torch_out_adapter(layer, found, path) if kind == 'EinsumDense' else found
     if kind in (*_KERNELS, *_TRANSPOSED):
         return _torch_kernel(variable, kind in _TRANSPOSED)
     if kind in _DEPTHWISE:
@@ -213,6 +219,7 @@ def _torch(layer, variable: str, path: str) -> Recipe | list | None:  # None: no
 # %% ../../nbs/weights/70_transforms.ipynb #4a32014e
 _TORCH_NORM = {
     'gamma': _as_is('weight'),
+    'scale': _as_is('weight'),
     'beta': _as_is('bias'),
     'moving_mean': _as_is('running_mean'),
     'moving_variance': _as_is('running_var'),
@@ -268,6 +275,23 @@ def _torch_adapter(variable: str) -> list:
     return [Recipe((n,), flat, 'transposed') if end == 'b' else _turned(n) for n in names]
 
 # %% ../../nbs/weights/70_transforms.ipynb #8ff821f1
+def _torch_out_adapter(layer, recipes: list, path: str) -> list:
+    "Of the output of an attention; the adapters of its other parts have no equal in Keras."
+    if path.rpartition('/')[2] != 'attention_output':
+        return recipes
+    shape = (*layer.kernel.shape[:-1], layer.lora_rank)
+    by_heads = lambda one: lambda a: one(a).reshape(shape) if len(shape) > 2 else one(a)
+    found = []
+    for recipe in recipes:
+        make = (
+            by_heads(recipe.make)
+            if recipe.names[0].startswith(('lora_A', 'lora_down'))
+            else recipe.make
+        )
+        found += [Recipe((f'{n[:-3]}/{recipe.names[0]}',), make, recipe.words) for n in _OUT]
+    return found
+
+# %% ../../nbs/weights/70_transforms.ipynb #e5f83689
 _DEPTHS = 'depthwise', 'conv_dw', 'dw', 'conv1', '0'
 _POINTS = 'pointwise', 'conv_pw', 'pw', '1'
 
@@ -293,10 +317,20 @@ def _torch_depthwise(array: np.ndarray, layer) -> np.ndarray:
     split = array.reshape(-1, layer.depth_multiplier, *array.shape[2:])
     return np.moveaxis(split, (0, 1), (-2, -1))
 
-
+# %% ../../nbs/weights/70_transforms.ipynb #97c30915
 _ATTENTION = {'query': 0, 'key': 1, 'value': 2}
-_FUSED = 'in_proj_{}', 'qkv/{}', 'c_attn/{}'
-_APART = '{0}/{2}', 'self/{0}/{2}', '{1}_proj/{2}', 'to_{1}/{2}', '{0}_proj/{2}'
+_FUSED = 'in_proj_{}', 'qkv/{}', 'c_attn/{}', 'qkv_proj/{}', 'Wqkv/{}'
+_APART = (
+    '{0}/{2}',
+    'self/{0}/{2}',
+    'attention/{0}/{2}',
+    '{1}_proj/{2}',
+    'to_{1}/{2}',
+    '{0}_proj/{2}',
+    '{1}_lin/{2}',
+    'w{1}/{2}',
+    '{1}/{2}',
+)
 
 # %% ../../nbs/weights/70_transforms.ipynb #84f568df
 _OUT = (
@@ -308,6 +342,9 @@ _OUT = (
     'to_out/0/{}',
     'dense/{}',
     'c_proj/{}',
+    'out_lin/{}',
+    'wo/{}',
+    'o/{}',
 )
 
 # %% ../../nbs/weights/70_transforms.ipynb #f47c695f
@@ -376,6 +413,7 @@ def _flax(layer, variable: str, path: str) -> Recipe | None:
 # %% ../../nbs/weights/70_transforms.ipynb #c71ce2fe
 _FLAX_NORM = {
     'gamma': _as_is('scale'),
+    'scale': _as_is('scale'),
     'beta': _as_is('bias'),
     'moving_mean': _as_is('mean'),
     'moving_variance': _as_is('var'),

@@ -22,7 +22,7 @@ import ml_dtypes
 import numpy as np
 from ..formats import replace_file, write_arrays, writer_for
 from ..keras_internals import adapter_scale, saving_lib
-from ..paths import by_path
+from .variables import known_once, paths_of, variables_of
 
 # %% auto #0
 __all__ = ['ADAPTER', 'saved_groups', 'host', 'keras_keys', 'adapted_layers', 'merged_arrays', 'write_model',
@@ -65,7 +65,7 @@ def saved_groups(
     if optimizer is not None:  # hands out copies, in this order
         groups.made['optimizer'] = {str(i): v for i, v in enumerate(optimizer.variables)}
     known = _ids(groups.made)
-    left = [v for v in by_path(model).values() if id(v) not in known]
+    left = [v for v in variables_of(model).values() if id(v) not in known]
     return {path: _identified(group, left) for path, group in groups.made.items()}
 
 
@@ -106,11 +106,12 @@ def keras_keys(
 ADAPTER = re.compile(r'(?:.*/)?lora_(kernel|embeddings)_[ab]')
 
 
+@known_once
 def adapted_layers(
     model: keras.Model,  # any built model
 ) -> dict:  # path of a kernel to (layer, paths of its adapter)
     "The layers with LoRA, by the variable that the adapter adds to."
-    path, found = {id(v): p for p, v in by_path(model).items()}, {}
+    path, found = paths_of(model), {}
     for layer in model._flatten_layers():
         own = [path[id(v)] for v in layer.weights if id(v) in path]
         parts = [p for p in own if ADAPTER.fullmatch(p)]
@@ -176,7 +177,7 @@ def _without_adapters(model, chosen: dict) -> list:
 
 # %% ../../nbs/weights/10_writing.ipynb #f491f674
 def _whole_names(model) -> dict:  # dataset to the variable's name
-    keys, named = keras_keys(model), {**by_path(model), **optimizer_variables(model)}
+    keys, named = keras_keys(model), {**variables_of(model), **optimizer_variables(model)}
     return {keys[id(v)]: p for p, v in named.items() if id(v) in keys}
 
 # %% ../../nbs/weights/10_writing.ipynb #4f1be51a
@@ -284,7 +285,7 @@ def optimizer_variables(
     optimizer = getattr(model, 'optimizer', None)
     if optimizer is None:
         return {}
-    path = {id(v): p for p, v in by_path(model).items()}
+    path = paths_of(model)
     owners = _by_flat_name(v for v in optimizer._trainable_variables if id(v) in path)
     held = _held(optimizer, [path.get(id(v)) for v in optimizer._trainable_variables])
     found = {}
