@@ -167,9 +167,43 @@ def test_a_sequence_in_one_operation_is_a_layer(steps, tmp_path):
     assert "LSTM" in [type(l).__name__ for l in model.layers] and old.report["made"][-1]["native"]
 
 
-def test_another_cell_stays_a_piece_of_the_graph_and_says_why(tmp_path):
+def test_another_cell_is_a_cell_of_its_own(tmp_path):
     found, made = revived(tmp_path, leaking, (4, 4))
-    assert "LSTM" not in found and any("computes something else" in why for why in made["refused"])
+    assert "RNN" in found and made["native"]
+
+
+def test_a_cell_that_no_layer_is_stays_a_piece_of_the_graph_and_says_why(tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 6, 3], "x")
+        kernel = held("kernel", 7, 4)
+
+        def body(t, h):
+            step = tf.gather(x, t, axis=1)
+            return t + 1, tf.tanh(tf.matmul(tf.concat([step, h], 1), kernel))*tf.cast(t + 1, tf.float32)
+
+        _, h = v1.while_loop(lambda t, h: t < 6, body, (0, tf.zeros([tf.shape(x)[0], 4])))
+        tf.matmul(tf.ensure_shape(h, [None, 4]), held("out", 4, 2), name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        truth = session.run("y:0", {"x:0": X})
+    old = tl.revive(tmp_path/"rnn.ckpt")
+    np.testing.assert_allclose(old.to_keras("y:0")(X), truth, atol=1e-5)
+    made = old.report["made"][-1]
+    assert not made["native"] and any("sequences" in why for why in made["refused"])
+
+
+def test_a_variable_that_is_read_inside_a_piece(tmp_path):
+    "A resource enters the loop; the piece of the graph gets what it holds."
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 3], "x")
+        kernel = v1.get_variable("kernel", [3, 3], use_resource=True)
+        _, h = v1.while_loop(lambda t, h: t < 3, lambda t, h: (t + 1, tf.tanh(tf.matmul(h, kernel.read_value()))), (0, x))
+        tf.matmul(tf.ensure_shape(h, [None, 3]), held("out", 3, 2), name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"loop.ckpt"))
+        truth = session.run("y:0", {"x:0": X[0]})
+    model = tl.revive(tmp_path/"loop.ckpt").to_keras("y:0")
+    np.testing.assert_allclose(model(X[0]), truth, atol=1e-5)
 
 
 def one_way(x, cell, sizes, backwards):
@@ -307,10 +341,56 @@ def test_cells_in_wrappers(cell, sizes, last, kinds, tmp_path):
     assert [k for k in found if k in ("LSTM", "GRU")] == kinds and made["native"]
 
 
-@pytest.mark.parametrize("cell, sizes, why", [(peepholes, (4, 4), "peepholes"), (projected, (5, 3), "projects")])
-def test_what_keras_has_no_cell_for_says_why(cell, sizes, why, tmp_path):
-    _, made = revived(tmp_path, cell, sizes)
-    assert not made["native"] and any(why in reason for reason in made["refused"])
+def clipped(x, states):
+    h, (_, c) = lstm(x, states)
+    c = tf.clip_by_value(c, -.2, .2)
+    return h, (tf.tanh(c), c)
+
+
+def normalized(x, states):
+    "A layer normalization of what goes into the gates."
+    z = affine(tf.concat([x, states[0]], 1), 4, "cell")
+    mean, variance = tf.nn.moments(z, [1], keepdims=True)
+    h = tf.tanh((z - mean)*tf.math.rsqrt(variance + 1e-5)*held("gamma", 4) + held("beta", 4))
+    return h, (h,)
+
+
+def highway(x, states):
+    "Two products one after the other: a recurrent highway."
+    h, = states
+    for depth, step in enumerate((tf.concat([x, h], 1), None)):
+        step = h if step is None else step
+        gate, new = tf.sigmoid(affine(step, 4, f"gate{depth}") - 1.), tf.tanh(affine(step, 4, f"new{depth}"))
+        h = gate*new + (1. - gate)*h
+    return h, (h,)
+
+
+@pytest.mark.parametrize("cell, sizes, last", [(peepholes, (4, 4), True), (projected, (5, 3), True), (clipped, (4, 4), True), (clipped, (4, 4), False), (normalized, (4,), True), (highway, (4,), False)], ids=lambda p: getattr(p, "__name__", None))
+def test_what_keras_has_no_cell_for_is_a_cell_of_its_own(cell, sizes, last, tmp_path):
+    found, made = revived(tmp_path, cell, sizes, last)
+    assert "RNN" in found and made["native"], made["refused"]
+
+
+@pytest.mark.parametrize("cell, sizes", [(peepholes, (4, 4)), (normalized, (4,))], ids=lambda p: getattr(p, "__name__", None))
+def test_a_cell_of_its_own_is_saved_trained_and_masked(cell, sizes, tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, n = v1.placeholder(tf.float32, [None, None, 3], "x"), v1.placeholder(tf.int32, [None], "n")
+        found, _ = v1.nn.dynamic_rnn(Cell(cell, sizes), x, n, dtype=tf.float32)
+        tf.identity(found, name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        truths = [session.run("y:0", {"x:0": X[:r, :s], "n:0": LENGTHS[:r]}) for r, s in ((4, 6), (2, 6))]
+    old = tl.revive(tmp_path/"rnn.ckpt")
+    model = old.to_keras("y:0")
+    assert old.report["made"][-1]["native"] and "RNN" in [type(l).__name__ for l in model.layers]
+    model.save(tmp_path/"rnn.keras")
+    again = keras.models.load_model(tmp_path/"rnn.keras")
+    for rows, truth in zip((4, 2), truths):
+        for m in (model, again): np.testing.assert_allclose(m([X[:rows], LENGTHS[:rows]]), truth, atol=1e-5)
+    before = [np.array(w) for w in model.trainable_weights]
+    model.compile("sgd", "mse")
+    model.fit([X, LENGTHS], np.ones_like(truths[0]), verbose=0)
+    assert before and all(np.any(b != np.array(w)) for b, w in zip(before, model.trainable_weights))
 
 
 class Cell:

@@ -25,7 +25,7 @@ from .graph_files import op_def, safe
 
 # %% auto #0
 __all__ = ['RAW', 'SIZED', 'OPS', 'AUGMENTATIONS', 'Formula', 'specs', 'Compute', 'tensorflow_function', 'TensorFlowFunction',
-           'CenterResize', 'LocalResponseNormalization', 'GraphLayer', 'rename_functions', 'packed']
+           'CenterResize', 'LocalResponseNormalization', 'StepCell', 'GraphLayer', 'rename_functions', 'packed']
 
 # %% ../../nbs/tf1/40_layers.ipynb #b697b05b
 _PLAIN = '''abs add all any arccos arcsin arctan arctan2 argmax argmin broadcast_to ceil clip
@@ -94,10 +94,12 @@ def _resized(
     return ops.cast(getattr(tf.raw_ops, f'Resize{way}')(images=x, size=size, **ways), x.dtype)
 
 # %% ../../nbs/tf1/40_layers.ipynb #44414f5c
+# Computed by TensorFlow itself: Keras has none of them.
 RAW = """CropAndResize GatherNd ScatterNd ExtractImagePatches MatrixBandPart ReverseSequence TopKV2
 FakeQuantWithMinMaxVars FakeQuantWithMinMaxVarsPerChannel FakeQuantWithMinMaxArgs MatrixDiag
 MatrixDiagPart MaxPoolWithArgmax SpaceToBatchND BatchToSpaceND Bucketize Lgamma
-AudioSpectrogram Mfcc""".split()  # computed by TensorFlow itself: Keras has none of them
+AudioSpectrogram Mfcc NonMaxSuppression NonMaxSuppressionV2 NonMaxSuppressionV3
+NonMaxSuppressionV4 NonMaxSuppressionV5 CombinedNonMaxSuppression""".split()
 # With sizes that are computed while the graph runs: Keras wants to know them before.
 SIZED = """Reshape Slice StridedSlice Fill Range Tile BroadcastTo Pad PadV2 MirrorPad ResizeBilinear
 ResizeNearestNeighbor ResizeBicubic Conv2DBackpropInput Conv3DBackpropInputV2""".split()
@@ -415,6 +417,35 @@ class LocalResponseNormalization(keras.layers.Layer):
     def get_config(self):
         return {**super().get_config(), **self.options}
 
+# %% ../../nbs/tf1/40_layers.ipynb #b93ae7c8
+@keras.saving.register_keras_serializable('transferlit')
+class StepCell(keras.layers.Layer):
+    "A model of one step as the cell of a `keras.layers.RNN`."
+
+    def __init__(
+        self,
+        model,  # from `[step, state, ...]` to `[result, new state, ...]`; also as a configuration
+        **kwargs,
+    ):
+        super().__init__(**{'autocast': False, **kwargs})
+        read = keras.saving.deserialize_keras_object
+        self.model = read(model) if isinstance(model, dict) else model
+        _, *states = self.model.inputs
+        result, *_ = self.model.outputs
+        self.state_size = [s.shape[-1] for s in states]
+        self.output_size = result.shape[-1]
+
+    def build(self, *shapes):
+        self.built = True
+
+    def call(self, inputs, states):
+        result, *states = self.model([inputs, *states])
+        return result, states
+
+    def get_config(self):
+        held = keras.saving.serialize_keras_object(self.model)
+        return {**super().get_config(), 'model': held}
+
 # %% ../../nbs/tf1/40_layers.ipynb #506a925a
 @keras.saving.register_keras_serializable('transferlit')
 class GraphLayer(_Holder):
@@ -464,9 +495,9 @@ class GraphLayer(_Holder):
         ]
         held = {s['name']: v for s, v in zip(self.held, self.variables_held)}
         handles = [held[w].value.handle for w in self.handles.values()]
-        found = self._function([i.shape for i in inputs])(
-            *inputs, *(v.value for v in held.values()), *handles
-        )
+        function = self._function([i.shape for i in inputs])
+        inputs = [tf.cast(i, t.dtype) for i, t in zip(inputs, function.inputs)]  # as a model does
+        found = function(*inputs, *(v.value for v in held.values()), *handles)
         for tensor, shape in zip(found, self.shapes or ()):  # loops hide what the sample showed
             if shape is not None and tensor.shape.rank is None:
                 tensor.set_shape(shape)

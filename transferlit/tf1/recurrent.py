@@ -7,6 +7,7 @@ Docs: https://transferlit.github.io/transferlit/tf1/recurrent.html.md"""
 # %% ../../nbs/tf1/56_recurrent.ipynb #eaab0864
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -104,6 +105,7 @@ class _Entry:
     mask: tuple | None  # which steps count, time first, where a mask tells
     zeros: bool  # are results zeros where a step does not count? Else those of the step before
     states: list  # what the states begin with; empty where that is zeros
+    chosen: dict  # each choice between a new value and an old one, to the new one
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #1b0a5eeb
 def _handed(loop) -> tuple:
@@ -159,9 +161,18 @@ def _entry(loop) -> _Entry:
         elif ref != lengths and not _is_bound(view, ref, takers, lengths):
             _check_empty(view, ref)
     given = any(np.any(view.sample[ref]) for ref in states)
-    source, chosen = mask or (None, [])
-    zeros = all(view.op(view.ins(name)[2][0]) == 'Enter' for name in chosen[:1])
-    return _Entry(steps, handing, lengths, source, zeros, states if given else [])
+    source, by_mask = mask or (None, [])
+    zeros = all(view.op(view.ins(name)[2][0]) == 'Enter' for name in by_mask[:1])
+    chosen = {name: view.ins(name)[1] for name in by_mask}
+    chosen |= {name: view.ins(name)[2] for name in _chosen_by_lengths(loop, lengths)}
+    return _Entry(steps, handing, lengths, source, zeros, states if given else [], chosen)
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #be5f1cd4
+def _chosen_by_lengths(loop, lengths) -> list:
+    "The choices that are made where a row is over."
+    view = loop.view
+    asked = [name for ref, names in loop.entering() if ref == lengths for name in names]
+    return [user for name in asked for user in _users(view, (name, 0))]
 
 
 def _is_state(view, ref, takers) -> bool:
@@ -237,7 +248,18 @@ class Cell:
     origins: list
     config: dict = field(default_factory=dict)
 
+    @property
+    def count(self) -> int:  # of the states
+        if self.kind is layers.RNN:
+            return len(self.config['cell']().state_size)
+        return 2 if self.kind is layers.LSTM else 1
 
+    @property
+    def settings(self) -> dict:  # of the layer
+        known = self.kind is not layers.RNN  # one with a cell of its own has that in its settings
+        return {**self.config, **(dict(units=self.units) if known else {})}
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #e3e50765
 @dataclass
 class _Product:
     "A matrix product inside a loop: what with, and the bias that is added."
@@ -468,6 +490,8 @@ _OLD_HARD_SIGMOID = Formula(
 
 def _choices(cells) -> list:
     "Activations to try, those of the gates among them where all cells have gates."
+    if any(c.kind is layers.RNN for c in cells):
+        return [{}]
     gated = all(c.kind is not layers.SimpleRNN for c in cells)
     more = [dict(recurrent_activation=_OLD_HARD_SIGMOID)] if gated else []
     return [*_ACTIVATIONS, *more]
@@ -500,12 +524,12 @@ def _run(view, cells, feed: _Feed, more: dict) -> list:
     "What each layer gives for the sample, rows first: the sequence, and its states."
     found, x = [], view.sample[feed.x]
     for number, cell in enumerate(cells):
-        config = {**cell.config, **more, **feed.config(number, True)}
-        layer = cell.kind(cell.units, return_state=True, **config)
+        config = {**cell.settings, **more, **feed.config(number, True)}
+        names, refs = [*zip(*feed.more(number))] or [(), ()]
+        unit = Unit(cell.kind, [feed.x, *refs], [], config, name='cell', keywords=names)
+        layer = unit.make(dict(return_state=True))
         layer.build(x.shape)
         layer.set_weights(cell.arrays)
-        names, refs = [*zip(*feed.more(number))] or [(), ()]
-        unit = Unit(cell.kind, [feed.x, *refs], [], keywords=names)
         given = unit.call(layer, [x, *(view.sample[r] for r in refs)])
         found.append([np.asarray(r) for r in given])
         x = found[-1][0]
@@ -739,21 +763,16 @@ class _Placed:
         return both or [i for i in self.wanted if isinstance(i, int) and i > first]
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #167daad0
-def recurrent_units(loop: Loop) -> list:
+def recurrent_units(
+    loop: Loop,
+    own_cell: Callable | None = None,  # makes a cell of what each turn computes
+) -> list:
     "A loop as recurrent layers, with what swaps time and rows. Raises NotRecurrent."
     view, entry = loop.view, _entry(loop)
     feed, units = _feed(loop, entry)
-    cells = find_cells(loop, view.sample[feed.x].shape[-1])
-    units += _mask(view, feed, entry, len(cells))
-    states = entry.states
-    held = loop.held()
-    if held and states:
-        raise NotRecurrent('some of its states are given and others are variables')
-    for ref in held:
-        unit = _held_state(view, ref, feed.x)
-        units.append(unit)
-        states += unit.outputs
-    agreed = _agreeing(loop, cells, feed, states)
+    units += _hold_states(loop, entry, feed.x)
+    cells, agreed = _cells(loop, entry, feed, own_cell)
+    units += agreed.masking
     x = feed.x
     for number, placed in enumerate(_place(loop, cells, agreed.results, agreed.places)):
         unit = _unit(view, placed, x, agreed.of(number, placed.sequences))
@@ -762,7 +781,17 @@ def recurrent_units(loop: Loop) -> list:
     _claim(loop, units, entry.handing, agreed.places)
     return units
 
-# %% ../../nbs/tf1/56_recurrent.ipynb #d67baaee
+# %% ../../nbs/tf1/56_recurrent.ipynb #209f339a
+def _hold_states(loop, entry, x) -> list:
+    "Units for the states that the file holds, which become those that are given."
+    held = loop.held()
+    if held and entry.states:
+        raise NotRecurrent('some of its states are given and others are variables')
+    units = [_held_state(loop.view, ref, x) for ref in held]
+    entry.states += [unit.outputs[0] for unit in units]
+    return units
+
+
 def _held_state(view, ref, x) -> Unit:
     "A state that the file holds, as a unit: it keeps the array, and hangs on the sequence."
     array = view.static(ref)
@@ -828,7 +857,7 @@ def _place(loop, cells, results, places) -> list:
     found = []
     for number, cell in enumerate(cells):
         wanted = {i: ref for ref, (n, i) in places.items() if n == number}
-        inner = number < len(cells) - 1
+        inner = number < len(cells) - 1 or cell.kind is layers.RNN  # which may give no state
         sequences = inner or bool({0, 'steps', 'flip', 'added'} & set(wanted))
         name = f'{loop.frame}/{number}'
         found.append(_Placed(cell, name, results[number], wanted, sequences))
@@ -843,20 +872,38 @@ class _Agreed:
     feed: _Feed
     results: list  # what each layer gives on the sample
     places: dict  # what leaves the loop, to the layer and the result that it is
+    masking: list = field(default_factory=list)  # units for the masks
 
     def of(self, number: int, sequences: bool) -> tuple:
         "The arguments of a layer, and what it is called with."
         return {**self.more, **self.feed.config(number, sequences)}, self.feed.more(number)
 
+# %% ../../nbs/tf1/56_recurrent.ipynb #483a8b01
+def _cells(loop, entry, feed, own_cell) -> tuple:
+    "The cells of a loop and how they agree with it: those of Keras, else one of what a turn computes."
+    try:
+        cells = find_cells(loop, loop.view.sample[feed.x].shape[-1])
+        return cells, _agreeing(loop, cells, feed, entry)
+    except NotRecurrent as error:
+        if own_cell is None:
+            raise
+        why = str(error)
+    try:
+        cells = [own_cell(loop, entry.chosen, loop.view.sample[feed.x][:, 0])]
+        return cells, _agreeing(loop, cells, feed, entry)
+    except NotRecurrent as error:
+        raise NotRecurrent(f'{why}; as a cell of its own: {error}') from None
 
-def _agreeing(loop, cells, feed: _Feed, states: list) -> _Agreed:
+# %% ../../nbs/tf1/56_recurrent.ipynb #6791da2b
+def _agreeing(loop, cells, feed: _Feed, entry: _Entry) -> _Agreed:
     "Raises NotRecurrent where no settings agree."
-    for feed.states in _state_orders(cells, states):
+    masking = _mask(loop.view, feed, entry, len(cells))
+    for feed.states in _state_orders(cells, entry.states):
         for more in _choices(cells):
             try:
                 results = _run(loop.view, cells, feed, more)
                 places = _places(loop, results, loop.view.sample[feed.x])
-                return _Agreed(more, feed, results, places)
+                return _Agreed(more, feed, results, places, masking)
             except NotRecurrent as error:
                 last = error
             except ValueError:
@@ -868,20 +915,21 @@ def _state_orders(cells, states: list) -> list:
     "Ways to share first states among cells; TensorFlow 1 has the cell state of an LSTM first."
     if not states:
         return [[]]
-    counts = [2 if cell.kind is layers.LSTM else 1 for cell in cells]
+    counts = [cell.count for cell in cells]
     if sum(counts) != len(states):
         raise NotRecurrent('some of its states are given and others are not')
     ends = np.cumsum(counts)
     parts = [states[end - n : end] for end, n in zip(ends, counts)]
     turned = [part[::-1] for part in parts]
-    return [turned, parts] if max(counts) > 1 else [parts]
+    swapped = any(cell.kind is layers.LSTM for cell in cells)
+    return [turned, parts] if swapped else [parts]
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #edd59fba
 def _unit(view, placed: _Placed, x, settings: tuple) -> RecurrentUnit:
     "One layer, with as many of its results as are needed."
     cell, (more, calls) = placed.cell, settings
     states = bool(placed.states)
-    config = {**cell.config, **more, 'units': cell.units, 'return_state': states}
+    config = {**cell.settings, **more, 'return_state': states}
     shape = view.shape(x) or [None, None]
     outputs = _outputs(view, placed, shape)
     refs = [ref for _, ref in calls]
@@ -898,16 +946,15 @@ def _unit(view, placed: _Placed, x, settings: tuple) -> RecurrentUnit:
 def _outputs(view, placed: _Placed, shape: list) -> list:
     "The tensors that a layer gives: those of the graph, and new ones in the places between."
     first = 0 if placed.sequences else 1
-    units = placed.cell.units
     rows, steps, *_ = shape
-    whole, last = [rows, steps, units], [rows, units]
     found = []
     for i in range(1 + max(placed.states, default=0)):
         result = first if i == 0 else i
         repeated = i > 0 and result == first
         known = None if repeated else placed.wanted.get(result)
-        one = whole if result == 0 else last
-        new = f'{placed.name}/{i}', placed.results[result], one
+        value = placed.results[result]
+        sizes = [rows, steps, *value.shape[2:]] if result == 0 else [rows, *value.shape[1:]]
+        new = f'{placed.name}/{i}', value, sizes
         found.append(known or _virtual(view, *new))
     return found
 
