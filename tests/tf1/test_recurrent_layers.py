@@ -468,6 +468,46 @@ def test_rows_of_different_lengths_are_masked(build, kinds, tmp_path):
     np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(given), truth, atol=1e-5)
 
 
+def unrolled(cell, sizes, take):
+    x, n = v1.placeholder(tf.float32, [None, 6, 3], "x"), v1.placeholder(tf.int32, [None], "n")
+    found, states = v1.nn.static_rnn(Cell(cell, sizes), tf.unstack(x, 6, 1), sequence_length=n, dtype=tf.float32)
+    tf.matmul(tf.ensure_shape(take(found, states), [None, sizes[0]]), held("out", sizes[0], 2), name="y")
+
+
+@pytest.mark.parametrize("cell, sizes, kind", [(lstm, (4, 4), "LSTM"), (gru, (4,), "GRU"), (basic, (4,), "SimpleRNN")], ids=lambda p: getattr(p, "__name__", None))
+@pytest.mark.parametrize("take", [lambda found, states: found[-1], lambda found, states: states[0], lambda found, states: tf.add_n(found)], ids=["last result", "state", "all"])
+def test_steps_written_out_with_lengths_are_a_layer_with_a_mask(cell, sizes, kind, take, tmp_path):
+    "`static_rnn` forks at each step on whether all rows, or none, are over."
+    lengths = np.array([6, 2, 0, 4])
+    with tf.Graph().as_default(), v1.Session() as session:
+        unrolled(cell, sizes, take)
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        cases = [(X, lengths), (X[:2], lengths[:2]), (X, np.full(4, 6)), (X, np.array([3, 1, 0, 2]))]
+        truths = [session.run("y:0", {"x:0": x, "n:0": n}) for x, n in cases]
+    old = tl.revive(tmp_path/"rnn.ckpt")
+    model = old.to_keras("y:0")
+    assert old.report["made"][-1]["native"], old.report["made"][-1]["pieces"]
+    assert kind in [type(l).__name__ for l in model.layers]
+    for (x, n), truth in zip(cases, truths): np.testing.assert_allclose(model([x, n]), truth, atol=1e-5)
+
+
+def test_a_fork_about_lengths_that_does_something_else_stays(tmp_path):
+    "Its branches are no choice between rows: which is taken counts."
+    v1.disable_control_flow_v2()
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, n = v1.placeholder(tf.float32, [None, 3], "x"), v1.placeholder(tf.int32, [None], "n")
+        h = tf.tanh(tf.matmul(x, held("kernel", 3, 3)))
+        kept = v1.cond(tf.reduce_max(n) <= 3, lambda: x*2., lambda: v1.where(n <= 3, x, h))
+        tf.matmul(tf.ensure_shape(kept, [None, 3]), held("out", 3, 2), name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"fork.ckpt"))
+        cases = [np.array([1, 2]), np.array([1, 5]), np.array([4, 5])]
+        truths = [session.run("y:0", {"x:0": X[0, :2], "n:0": n}) for n in cases]
+    model = tl.revive(tmp_path/"fork.ckpt").to_keras("y:0")
+    for n, truth in zip(cases, truths): np.testing.assert_allclose(model([X[0, :2], n]), truth, atol=1e-5)
+
+
 def test_a_row_that_starts_anew_is_no_mask(tmp_path):
     "Where a row is over, the state is set back to zeros, not kept."
     def body(t, h, x, n):

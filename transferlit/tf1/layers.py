@@ -77,6 +77,11 @@ def _range(x, count, start, step, dtype: str):  # numbers in a row, also one for
     return ops.cast(start + step * ops.arange(count), dtype)
 
 
+def _rows_where(condition, a, b):  # whole rows, as the first `Select` took them
+    axes = list(range(1, max(ops.ndim(a), ops.ndim(b))))
+    return ops.where(ops.expand_dims(condition, axes) if axes else condition, a, b)
+
+
 def _row_shape(x, shape: list):  # a reshape that keeps the rows of another tensor
     return ops.reshape(x, [ops.shape(x)[0], *shape])
 
@@ -123,6 +128,7 @@ OPS = {name: getattr(ops, name) for name in _PLAIN} | {
     'tile_rows': _tiled,
     'broadcast_rows': lambda rows, x, shape: ops.broadcast_to(x, _sizes(rows, shape)),
     'range': _range,
+    'where_rows': _rows_where,
     **{name: partial(_raw, name) for name in RAW + SIZED},
     'shape': lambda x, dtype: tf.shape(x, tf.as_dtype(dtype)),
     'size': lambda x, dtype: tf.size(x, tf.as_dtype(dtype)),

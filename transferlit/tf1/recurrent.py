@@ -1284,6 +1284,64 @@ def _written_cell(row, width: int) -> Cell:
     raise NotRecurrent(f'no cell is known with a kernel of {one.kernel.shape}')
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #5ab10006
+def _lengths_of(row) -> tuple | None:
+    "By how many steps of each row its states are held; None where they never are. Raises NotRecurrent."
+    asked = [_over_at(row.view, state[0]) for _, state in row.parts()[1:]]
+    if not any(asked):
+        return None
+    (lengths, _), *_ = asked
+    for step, one in enumerate(asked):
+        if one != (lengths, step):
+            raise NotRecurrent('its rows have lengths of several kinds')
+    return lengths
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #37b50b2a
+def _over_at(view, name: str) -> tuple:
+    "The lengths by which a choice holds rows that are over, and at which step; none for another node."
+    if view.op(name) not in _CHOOSE:
+        return ()
+    asked, _ = view.ins(name)[0]
+    if view.op(asked) not in ('LessEqual', 'GreaterEqual'):
+        raise NotRecurrent('it chooses between rows')
+    a, b = view.ins(asked)
+    lengths, step = (a, b) if view.op(asked) == 'LessEqual' else (b, a)
+    number = view.static(step)
+    if number is None or np.ndim(number) or not view.is_data(lengths):
+        raise NotRecurrent('it chooses between rows')
+    return lengths, int(number)
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #640d0ab2
+def _held_states(row, results, lengths) -> dict:
+    """As `_states_of`, where rows are over after some steps: these keep their states and give zeros.
+    -2 is the last state.
+    """
+    view, found = row.view, {}
+    sequence, *states = results
+    last = np.reshape(view.sample[lengths], (-1, 1)) - 1
+    turns = np.minimum(np.arange(sequence.shape[1]), last)
+    held = np.take_along_axis(sequence, np.maximum(turns, 0)[..., None], 1)
+    for t, (_, state) in enumerate(row.parts()[1:]):
+        if not _is_close(view.sample[state], np.where(last[..., None] < 0, 0, held)[:, t]):
+            raise NotRecurrent(_OTHER_CELL)
+    for name in filter(row.later.__contains__, view.order):
+        _, t = _over_at(view, name) or (None, None)
+        if t is None:
+            continue
+        gives = {t: sequence[:, t]} if _is_zero(view, view.ins(name)[1]) else {}
+        if not gives and t == sequence.shape[1] - 1:
+            gives = dict(zip((-2, -1), states))
+        equal = [key for key, value in gives.items() if _is_close(view.sample[name, 0], value)]
+        if equal:
+            found[name, 0] = equal[0]
+    return found
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #09111019
+def _is_zero(view, ref) -> bool:
+    value = view.static(ref)
+    value = view.sample.get(ref) if value is None else value
+    return value is not None and not np.any(value)
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #f9184b1a
 def _states_of(row, results) -> dict:
     "The tensors of the graph that are steps of the result, by their number; -1 is the last cell state."
     view, found = row.view, {}
@@ -1305,6 +1363,7 @@ def _region(row, states: dict) -> set:
     "The nodes between the steps of the sequence and the states."
     view, later, found = row.view, row.later, set()
     waiting = [name for name, _ in states]
+    waiting += [state[0] for _, state in row.parts()[1:]]
     while waiting:
         name = waiting.pop()
         if name in later and name not in found:
@@ -1338,6 +1397,7 @@ class _Written:
     more: dict  # settings of the layer
     results: list  # what it gives on the sample
     states: dict  # tensors of the graph to the steps of the result that they are
+    masking: list = field(default_factory=list)  # the unit for its mask
 
     @cached_property
     def region(self) -> set:
@@ -1366,10 +1426,20 @@ def _read_row(row, known: dict) -> _Written:
     if start is None or np.any(start):
         raise NotRecurrent('it starts from a given state')
     cell = _written_cell(row, view.shape(feed.x)[2])
+    lengths, masking = _lengths_of(row), []
+    if lengths is not None:
+        mask, unit = _mask_unit(view, feed.x, lengths)
+        feed.masks, masking = [mask], [unit]
+        if feed.backwards:
+            raise NotRecurrent('its rows are read from the end, within their lengths')
     for more in _choices([cell]):
         try:
             (results,) = _run(view, [cell], feed, more)
-            return _Written(row, cell, feed, more, results, _states_of(row, results))
+            if lengths is None:
+                states = _states_of(row, results)
+            else:
+                states = _held_states(row, results, lengths)
+            return _Written(row, cell, feed, more, results, states, masking)
         except (NotRecurrent, ValueError):  # other activations, or weights of no such cell
             continue
     raise NotRecurrent(_OTHER_CELL)
@@ -1407,22 +1477,27 @@ def _wanted(used: dict, last: int, whole: bool) -> dict:
     found = {}
     if -1 in used:
         found[2] = used[-1]
+    if -2 in used:
+        found[1] = used[-2]
     if not whole and last in used:
         found[1] = used[last]
     return found
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #f2004e3c
 def _units_of(written: _Written, used: dict, needed: bool) -> list:
     "The layer, and what takes single steps out of its sequence."
     row, feed = written.row, written.feed
     last = len(row.products[0]) - 1
-    whole = needed or any(t not in (-1, last) for t in used)
+    single = (
+        (-1, -2) if feed.masks else (-1, last)
+    )  # a row that is over gives zeros at the last step
+    whole = needed or any(t not in single for t in used)
     wanted = _wanted(used, last, whole)
     placed = _Placed(written.cell, row.name, written.results, wanted, whole)
     config = {**written.more, **feed.config(0, whole)}
-    unit = _unit(row.view, placed, feed.x, (config, []))
+    unit = _unit(row.view, placed, feed.x, (config, feed.more(0)))
     unit.nodes |= written.region
-    found = [unit]
+    found = [*written.masking, unit]
     for t, ref in used.items():
         if whole and t >= 0:
             step = ['unstack', ['x0'], {'axis': 1, 'i': t}]
