@@ -568,3 +568,37 @@ def test_a_loop_that_starts_from_variables(tmp_path):
     assert "LSTM" in [type(l).__name__ for l in model.layers] and old.report["made"][-1]["native"]
     model.save(tmp_path/"new.keras")
     np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(X), truth, atol=1e-5)
+
+
+def clipped_at(bound):
+    def clipped_lstm(x, states, units=4):
+        h, c = states
+        i, j, f, o = tf.split(affine(tf.concat([x, h], 1), 4*units, "lstm_cell"), 4, 1)
+        c = tf.clip_by_value(tf.sigmoid(f + 1.)*c + tf.sigmoid(i)*tf.tanh(j), -bound, bound)
+        h = tf.sigmoid(o)*tf.tanh(c)
+        return h, (h, c)
+    return clipped_lstm
+
+
+def bounded_basic(x, states, units=4):
+    h = tf.nn.relu6(affine(tf.concat([x, states[0]], 1), units, "basic_cell"))
+    return h, (h,)
+
+
+@pytest.mark.parametrize("way", ["loop", "written out"])
+@pytest.mark.parametrize("cell, sizes", [(clipped_at(3.), (4, 4)), (bounded_basic, (4,))], ids=lambda p: getattr(p, "__name__", None))
+def test_a_bound_that_small_numbers_never_reach_is_not_lost(cell, sizes, way, tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        if way == "loop": network(cell, sizes)
+        else:
+            x = v1.placeholder(tf.float32, [None, 6, 3], "x")
+            found, _ = v1.nn.static_rnn(Cell(cell, sizes), tf.unstack(x, 6, 1), dtype=tf.float32)
+            tf.matmul(found[-1], held("out", 4, 2), name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        large = 40*np.abs(X)
+        truths = [session.run("y:0", {"x:0": x}) for x in (X, large)]
+    old = tl.revive(tmp_path/"rnn.ckpt")
+    model = old.to_keras("y:0")
+    for x, truth in zip((X, large), truths): np.testing.assert_allclose(model(x), truth, atol=1e-4)
+    assert old.report["made"][-1]["native"]

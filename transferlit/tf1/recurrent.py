@@ -519,6 +519,25 @@ class _Feed:
         states = self.states[number] if self.states else []
         return [('mask', r) for r in masks] + [('initial_state', r) for r in states]
 
+# %% ../../nbs/tf1/56_recurrent.ipynb #cb2a903a
+_BOUNDS = {'ClipByValue': 2, 'Minimum': 1, 'Maximum': 1, 'Relu6': 2}  # ends that they have
+_GATES = {layers.LSTM: 3, layers.GRU: 2}
+
+
+def _check_bounds(view, names, cells, more: dict) -> None:
+    "Raises NotRecurrent for a bound that no cell has: a sample may lie within it, and tell nothing."
+    if any(cell.kind is layers.RNN for cell in cells):
+        return  # it was made of what is there
+    ends = 0
+    for name in names:
+        node = view.node(name)
+        if node.op in _BOUNDS and attr(node, 'T', np.float32).is_floating:
+            ends += _BOUNDS[node.op]
+    gates = sum(_GATES.get(cell.kind, 0) for cell in cells)
+    hard = 'recurrent_activation' in more
+    if ends != (2 * gates if hard else 0):
+        raise NotRecurrent(f'{_OTHER_CELL}: it clips its state')
+
 # %% ../../nbs/tf1/56_recurrent.ipynb #101bcf28
 def _run(view, cells, feed: _Feed, more: dict) -> list:
     "What each layer gives for the sample, rows first: the sequence, and its states."
@@ -903,6 +922,7 @@ def _agreeing(loop, cells, feed: _Feed, entry: _Entry) -> _Agreed:
             try:
                 results = _run(loop.view, cells, feed, more)
                 places = _places(loop, results, loop.view.sample[feed.x])
+                _check_bounds(loop.view, loop.nodes, cells, more)
                 return _Agreed(more, feed, results, places, masking)
             except NotRecurrent as error:
                 last = error
@@ -1439,7 +1459,9 @@ def _read_row(row, known: dict) -> _Written:
                 states = _states_of(row, results)
             else:
                 states = _held_states(row, results, lengths)
-            return _Written(row, cell, feed, more, results, states, masking)
+            written = _Written(row, cell, feed, more, results, states, masking)
+            _check_bounds(view, written.region, [cell], more)
+            return written
         except (NotRecurrent, ValueError):  # other activations, or weights of no such cell
             continue
     raise NotRecurrent(_OTHER_CELL)
