@@ -602,3 +602,26 @@ def test_a_bound_that_small_numbers_never_reach_is_not_lost(cell, sizes, way, tm
     model = old.to_keras("y:0")
     for x, truth in zip((X, large), truths): np.testing.assert_allclose(model(x), truth, atol=1e-4)
     assert old.report["made"][-1]["native"]
+
+
+@pytest.mark.parametrize("behind", [True, False], ids=["behind", "within"])
+def test_another_choice_between_rows_is_no_length(behind, tmp_path):
+    "A choice behind the cells is no part of them; one within them is no mask."
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, n = v1.placeholder(tf.float32, [None, 6, 3], "x"), v1.placeholder(tf.int32, [None], "n")
+        h, none = tf.zeros([tf.shape(x)[0], 4]), tf.zeros([tf.shape(x)[0], 4])
+        for t in range(6):
+            new, _ = basic(x[:, t], (h,)) if not t else again(x[:, t], h)
+            h = v1.where(n <= t, h, new) if behind or t % 2 else new
+        if behind: h = v1.where(tf.greater(h[:, 0], 0.), h, none)
+        tf.matmul(tf.ensure_shape(h, [None, 4]), held("out", 4, 2), name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        cases = [LENGTHS, np.array([1, 5, 6, 0])]
+        truths = [session.run("y:0", {"x:0": X, "n:0": n}) for n in cases]
+    model = tl.revive(tmp_path/"rnn.ckpt").to_keras("y:0")
+    for n, truth in zip(cases, truths): np.testing.assert_allclose(model([X, n]), truth, atol=1e-5)
+
+
+def again(x, h):
+    with v1.variable_scope(v1.get_variable_scope(), reuse=True): return basic(x, (h,))

@@ -1309,26 +1309,45 @@ def _lengths_of(row) -> tuple | None:
     asked = [_over_at(row.view, state[0]) for _, state in row.parts()[1:]]
     if not any(asked):
         return None
-    (lengths, _), *_ = asked
-    for step, one in enumerate(asked):
-        if one != (lengths, step):
-            raise NotRecurrent('its rows have lengths of several kinds')
-    return lengths
+    lengths = {found[0] for found in asked if found}
+    steps = [found[1] for found in asked if found]
+    if len(lengths) > 1 or steps != list(range(len(asked))):
+        raise NotRecurrent('it chooses between rows, and not by one length of each')
+    return lengths.pop()
 
-# %% ../../nbs/tf1/56_recurrent.ipynb #37b50b2a
+# %% ../../nbs/tf1/56_recurrent.ipynb #73986c68
+def _mask_steps(view, feed: _Feed, lengths) -> list:
+    "Give what a cell reads its mask; the unit that computes it."
+    if feed.backwards:
+        raise NotRecurrent('its rows are read from the end, within their lengths')
+    mask, unit = _mask_unit(view, feed.x, lengths)
+    feed.masks = [mask]
+    return [unit]
+
+
+def _check_choices(view, names, lengths) -> None:
+    "Raises NotRecurrent for a choice in a cell that is not made by the lengths of its rows."
+    for name in names:
+        asked, step = _over_at(view, name) or (lengths, 0)
+        if asked != lengths or step < 0:
+            raise NotRecurrent('it chooses between rows, and not by one length of each')
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #4963e58a
 def _over_at(view, name: str) -> tuple:
-    "The lengths by which a choice holds rows that are over, and at which step; none for another node."
+    """The lengths by which a choice holds rows that are over, and at which step; -1 for a choice of
+    another kind, nothing for another node.
+    """
     if view.op(name) not in _CHOOSE:
         return ()
-    asked, _ = view.ins(name)[0]
-    if view.op(asked) not in ('LessEqual', 'GreaterEqual'):
-        raise NotRecurrent('it chooses between rows')
-    a, b = view.ins(asked)
-    lengths, step = (a, b) if view.op(asked) == 'LessEqual' else (b, a)
+    ref = view.ins(name)[0]
+    op = view.op(ref[0]) if ref not in view.inputs else ''
+    if op not in ('LessEqual', 'GreaterEqual'):
+        return ref, -1
+    a, b = view.ins(ref[0])
+    lengths, step = (a, b) if op == 'LessEqual' else (b, a)
     number = view.static(step)
-    if number is None or np.ndim(number) or not view.is_data(lengths):
-        raise NotRecurrent('it chooses between rows')
-    return lengths, int(number)
+    known = number is not None and not np.ndim(number) and view.is_data(lengths)
+    return (lengths, int(number)) if known else (ref, -1)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #640d0ab2
 def _held_states(row, results, lengths) -> dict:
@@ -1344,8 +1363,8 @@ def _held_states(row, results, lengths) -> dict:
         if not _is_close(view.sample[state], np.where(last[..., None] < 0, 0, held)[:, t]):
             raise NotRecurrent(_OTHER_CELL)
     for name in filter(row.later.__contains__, view.order):
-        _, t = _over_at(view, name) or (None, None)
-        if t is None:
+        asked, t = _over_at(view, name) or (None, -1)
+        if asked != lengths or t < 0:
             continue
         gives = {t: sequence[:, t]} if _is_zero(view, view.ins(name)[1]) else {}
         if not gives and t == sequence.shape[1] - 1:
@@ -1362,8 +1381,10 @@ def _is_zero(view, ref) -> bool:
     return value is not None and not np.any(value)
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #f9184b1a
-def _states_of(row, results) -> dict:
+def _states_of(row, results, lengths) -> dict:
     "The tensors of the graph that are steps of the result, by their number; -1 is the last cell state."
+    if lengths is not None:
+        return _held_states(row, results, lengths)
     view, found = row.view, {}
     for t, (_, state) in enumerate(row.parts()[1:]):
         if not _is_close(view.sample[state], results[0][:, t]):
@@ -1446,21 +1467,15 @@ def _read_row(row, known: dict) -> _Written:
     if start is None or np.any(start):
         raise NotRecurrent('it starts from a given state')
     cell = _written_cell(row, view.shape(feed.x)[2])
-    lengths, masking = _lengths_of(row), []
-    if lengths is not None:
-        mask, unit = _mask_unit(view, feed.x, lengths)
-        feed.masks, masking = [mask], [unit]
-        if feed.backwards:
-            raise NotRecurrent('its rows are read from the end, within their lengths')
+    lengths = _lengths_of(row)
+    masking = [] if lengths is None else _mask_steps(view, feed, lengths)
     for more in _choices([cell]):
         try:
             (results,) = _run(view, [cell], feed, more)
-            if lengths is None:
-                states = _states_of(row, results)
-            else:
-                states = _held_states(row, results, lengths)
+            states = _states_of(row, results, lengths)
             written = _Written(row, cell, feed, more, results, states, masking)
             _check_bounds(view, written.region, [cell], more)
+            _check_choices(view, written.region, lengths)
             return written
         except (NotRecurrent, ValueError):  # other activations, or weights of no such cell
             continue
