@@ -167,9 +167,43 @@ def test_a_sequence_in_one_operation_is_a_layer(steps, tmp_path):
     assert "LSTM" in [type(l).__name__ for l in model.layers] and old.report["made"][-1]["native"]
 
 
-def test_another_cell_stays_a_piece_of_the_graph_and_says_why(tmp_path):
+def test_another_cell_is_a_cell_of_its_own(tmp_path):
     found, made = revived(tmp_path, leaking, (4, 4))
-    assert "LSTM" not in found and any("computes something else" in why for why in made["refused"])
+    assert "RNN" in found and made["native"]
+
+
+def test_a_cell_that_no_layer_is_stays_a_piece_of_the_graph_and_says_why(tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 6, 3], "x")
+        kernel = held("kernel", 7, 4)
+
+        def body(t, h):
+            step = tf.gather(x, t, axis=1)
+            return t + 1, tf.tanh(tf.matmul(tf.concat([step, h], 1), kernel))*tf.cast(t + 1, tf.float32)
+
+        _, h = v1.while_loop(lambda t, h: t < 6, body, (0, tf.zeros([tf.shape(x)[0], 4])))
+        tf.matmul(tf.ensure_shape(h, [None, 4]), held("out", 4, 2), name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        truth = session.run("y:0", {"x:0": X})
+    old = tl.revive(tmp_path/"rnn.ckpt")
+    np.testing.assert_allclose(old.to_keras("y:0")(X), truth, atol=1e-5)
+    made = old.report["made"][-1]
+    assert not made["native"] and any("sequences" in why for why in made["refused"])
+
+
+def test_a_variable_that_is_read_inside_a_piece(tmp_path):
+    "A resource enters the loop; the piece of the graph gets what it holds."
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 3], "x")
+        kernel = v1.get_variable("kernel", [3, 3], use_resource=True)
+        _, h = v1.while_loop(lambda t, h: t < 3, lambda t, h: (t + 1, tf.tanh(tf.matmul(h, kernel.read_value()))), (0, x))
+        tf.matmul(tf.ensure_shape(h, [None, 3]), held("out", 3, 2), name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"loop.ckpt"))
+        truth = session.run("y:0", {"x:0": X[0]})
+    model = tl.revive(tmp_path/"loop.ckpt").to_keras("y:0")
+    np.testing.assert_allclose(model(X[0]), truth, atol=1e-5)
 
 
 def one_way(x, cell, sizes, backwards):
@@ -307,10 +341,56 @@ def test_cells_in_wrappers(cell, sizes, last, kinds, tmp_path):
     assert [k for k in found if k in ("LSTM", "GRU")] == kinds and made["native"]
 
 
-@pytest.mark.parametrize("cell, sizes, why", [(peepholes, (4, 4), "peepholes"), (projected, (5, 3), "projects")])
-def test_what_keras_has_no_cell_for_says_why(cell, sizes, why, tmp_path):
-    _, made = revived(tmp_path, cell, sizes)
-    assert not made["native"] and any(why in reason for reason in made["refused"])
+def clipped(x, states):
+    h, (_, c) = lstm(x, states)
+    c = tf.clip_by_value(c, -.2, .2)
+    return h, (tf.tanh(c), c)
+
+
+def normalized(x, states):
+    "A layer normalization of what goes into the gates."
+    z = affine(tf.concat([x, states[0]], 1), 4, "cell")
+    mean, variance = tf.nn.moments(z, [1], keepdims=True)
+    h = tf.tanh((z - mean)*tf.math.rsqrt(variance + 1e-5)*held("gamma", 4) + held("beta", 4))
+    return h, (h,)
+
+
+def highway(x, states):
+    "Two products one after the other: a recurrent highway."
+    h, = states
+    for depth, step in enumerate((tf.concat([x, h], 1), None)):
+        step = h if step is None else step
+        gate, new = tf.sigmoid(affine(step, 4, f"gate{depth}") - 1.), tf.tanh(affine(step, 4, f"new{depth}"))
+        h = gate*new + (1. - gate)*h
+    return h, (h,)
+
+
+@pytest.mark.parametrize("cell, sizes, last", [(peepholes, (4, 4), True), (projected, (5, 3), True), (clipped, (4, 4), True), (clipped, (4, 4), False), (normalized, (4,), True), (highway, (4,), False)], ids=lambda p: getattr(p, "__name__", None))
+def test_what_keras_has_no_cell_for_is_a_cell_of_its_own(cell, sizes, last, tmp_path):
+    found, made = revived(tmp_path, cell, sizes, last)
+    assert "RNN" in found and made["native"], made["refused"]
+
+
+@pytest.mark.parametrize("cell, sizes", [(peepholes, (4, 4)), (normalized, (4,))], ids=lambda p: getattr(p, "__name__", None))
+def test_a_cell_of_its_own_is_saved_trained_and_masked(cell, sizes, tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, n = v1.placeholder(tf.float32, [None, None, 3], "x"), v1.placeholder(tf.int32, [None], "n")
+        found, _ = v1.nn.dynamic_rnn(Cell(cell, sizes), x, n, dtype=tf.float32)
+        tf.identity(found, name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        truths = [session.run("y:0", {"x:0": X[:r, :s], "n:0": LENGTHS[:r]}) for r, s in ((4, 6), (2, 6))]
+    old = tl.revive(tmp_path/"rnn.ckpt")
+    model = old.to_keras("y:0")
+    assert old.report["made"][-1]["native"] and "RNN" in [type(l).__name__ for l in model.layers]
+    model.save(tmp_path/"rnn.keras")
+    again = keras.models.load_model(tmp_path/"rnn.keras")
+    for rows, truth in zip((4, 2), truths):
+        for m in (model, again): np.testing.assert_allclose(m([X[:rows], LENGTHS[:rows]]), truth, atol=1e-5)
+    before = [np.array(w) for w in model.trainable_weights]
+    model.compile("sgd", "mse")
+    model.fit([X, LENGTHS], np.ones_like(truths[0]), verbose=0)
+    assert before and all(np.any(b != np.array(w)) for b, w in zip(before, model.trainable_weights))
 
 
 class Cell:
@@ -388,6 +468,46 @@ def test_rows_of_different_lengths_are_masked(build, kinds, tmp_path):
     np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(given), truth, atol=1e-5)
 
 
+def unrolled(cell, sizes, take):
+    x, n = v1.placeholder(tf.float32, [None, 6, 3], "x"), v1.placeholder(tf.int32, [None], "n")
+    found, states = v1.nn.static_rnn(Cell(cell, sizes), tf.unstack(x, 6, 1), sequence_length=n, dtype=tf.float32)
+    tf.matmul(tf.ensure_shape(take(found, states), [None, sizes[0]]), held("out", sizes[0], 2), name="y")
+
+
+@pytest.mark.parametrize("cell, sizes, kind", [(lstm, (4, 4), "LSTM"), (gru, (4,), "GRU"), (basic, (4,), "SimpleRNN")], ids=lambda p: getattr(p, "__name__", None))
+@pytest.mark.parametrize("take", [lambda found, states: found[-1], lambda found, states: states[0], lambda found, states: tf.add_n(found)], ids=["last result", "state", "all"])
+def test_steps_written_out_with_lengths_are_a_layer_with_a_mask(cell, sizes, kind, take, tmp_path):
+    "`static_rnn` forks at each step on whether all rows, or none, are over."
+    lengths = np.array([6, 2, 0, 4])
+    with tf.Graph().as_default(), v1.Session() as session:
+        unrolled(cell, sizes, take)
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        cases = [(X, lengths), (X[:2], lengths[:2]), (X, np.full(4, 6)), (X, np.array([3, 1, 0, 2]))]
+        truths = [session.run("y:0", {"x:0": x, "n:0": n}) for x, n in cases]
+    old = tl.revive(tmp_path/"rnn.ckpt")
+    model = old.to_keras("y:0")
+    assert old.report["made"][-1]["native"], old.report["made"][-1]["pieces"]
+    assert kind in [type(l).__name__ for l in model.layers]
+    for (x, n), truth in zip(cases, truths): np.testing.assert_allclose(model([x, n]), truth, atol=1e-5)
+
+
+def test_a_fork_about_lengths_that_does_something_else_stays(tmp_path):
+    "Its branches are no choice between rows: which is taken counts."
+    v1.disable_control_flow_v2()
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, n = v1.placeholder(tf.float32, [None, 3], "x"), v1.placeholder(tf.int32, [None], "n")
+        h = tf.tanh(tf.matmul(x, held("kernel", 3, 3)))
+        kept = v1.cond(tf.reduce_max(n) <= 3, lambda: x*2., lambda: v1.where(n <= 3, x, h))
+        tf.matmul(tf.ensure_shape(kept, [None, 3]), held("out", 3, 2), name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"fork.ckpt"))
+        cases = [np.array([1, 2]), np.array([1, 5]), np.array([4, 5])]
+        truths = [session.run("y:0", {"x:0": X[0, :2], "n:0": n}) for n in cases]
+    model = tl.revive(tmp_path/"fork.ckpt").to_keras("y:0")
+    for n, truth in zip(cases, truths): np.testing.assert_allclose(model([X[0, :2], n]), truth, atol=1e-5)
+
+
 def test_a_row_that_starts_anew_is_no_mask(tmp_path):
     "Where a row is over, the state is set back to zeros, not kept."
     def body(t, h, x, n):
@@ -448,3 +568,60 @@ def test_a_loop_that_starts_from_variables(tmp_path):
     assert "LSTM" in [type(l).__name__ for l in model.layers] and old.report["made"][-1]["native"]
     model.save(tmp_path/"new.keras")
     np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(X), truth, atol=1e-5)
+
+
+def clipped_at(bound):
+    def clipped_lstm(x, states, units=4):
+        h, c = states
+        i, j, f, o = tf.split(affine(tf.concat([x, h], 1), 4*units, "lstm_cell"), 4, 1)
+        c = tf.clip_by_value(tf.sigmoid(f + 1.)*c + tf.sigmoid(i)*tf.tanh(j), -bound, bound)
+        h = tf.sigmoid(o)*tf.tanh(c)
+        return h, (h, c)
+    return clipped_lstm
+
+
+def bounded_basic(x, states, units=4):
+    h = tf.nn.relu6(affine(tf.concat([x, states[0]], 1), units, "basic_cell"))
+    return h, (h,)
+
+
+@pytest.mark.parametrize("way", ["loop", "written out"])
+@pytest.mark.parametrize("cell, sizes", [(clipped_at(3.), (4, 4)), (bounded_basic, (4,))], ids=lambda p: getattr(p, "__name__", None))
+def test_a_bound_that_small_numbers_never_reach_is_not_lost(cell, sizes, way, tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        if way == "loop": network(cell, sizes)
+        else:
+            x = v1.placeholder(tf.float32, [None, 6, 3], "x")
+            found, _ = v1.nn.static_rnn(Cell(cell, sizes), tf.unstack(x, 6, 1), dtype=tf.float32)
+            tf.matmul(found[-1], held("out", 4, 2), name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        large = 40*np.abs(X)
+        truths = [session.run("y:0", {"x:0": x}) for x in (X, large)]
+    old = tl.revive(tmp_path/"rnn.ckpt")
+    model = old.to_keras("y:0")
+    for x, truth in zip((X, large), truths): np.testing.assert_allclose(model(x), truth, atol=1e-4)
+    assert old.report["made"][-1]["native"]
+
+
+@pytest.mark.parametrize("behind", [True, False], ids=["behind", "within"])
+def test_another_choice_between_rows_is_no_length(behind, tmp_path):
+    "A choice behind the cells is no part of them; one within them is no mask."
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, n = v1.placeholder(tf.float32, [None, 6, 3], "x"), v1.placeholder(tf.int32, [None], "n")
+        h, none = tf.zeros([tf.shape(x)[0], 4]), tf.zeros([tf.shape(x)[0], 4])
+        for t in range(6):
+            new, _ = basic(x[:, t], (h,)) if not t else again(x[:, t], h)
+            h = v1.where(n <= t, h, new) if behind or t % 2 else new
+        if behind: h = v1.where(tf.greater(h[:, 0], 0.), h, none)
+        tf.matmul(tf.ensure_shape(h, [None, 4]), held("out", 4, 2), name="y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
+        cases = [LENGTHS, np.array([1, 5, 6, 0])]
+        truths = [session.run("y:0", {"x:0": X, "n:0": n}) for n in cases]
+    model = tl.revive(tmp_path/"rnn.ckpt").to_keras("y:0")
+    for n, truth in zip(cases, truths): np.testing.assert_allclose(model([X, n]), truth, atol=1e-5)
+
+
+def again(x, h):
+    with v1.variable_scope(v1.get_variable_scope(), reuse=True): return basic(x, (h,))

@@ -11,6 +11,7 @@ import itertools
 import math
 import re
 import sys
+from functools import partial
 
 import keras
 import numpy as np
@@ -28,6 +29,7 @@ from transferlit.tf1.recurrent import (
     recurrent_units,
     written_out_units,
 )
+from .turns import own_cell
 from .view import Fresh, View, scope_of
 
 # %% auto #0
@@ -41,7 +43,7 @@ def _loops(view, refused) -> list:
         if set(loop.nodes) & set(refused):
             continue
         try:
-            units += recurrent_units(loop)
+            units += recurrent_units(loop, partial(own_cell, lift=lift))
         except NotRecurrent as error:
             view.reasons[loop.frame] = str(error)
     return pair_directions(view, units + written_out_units(view, refused))

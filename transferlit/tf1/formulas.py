@@ -133,7 +133,9 @@ def _true_div(view, node, ins, arg):
 
 def _where(view, node, ins, arg):  # the first `Select` took whole rows by a vector
     shapes = [view.shape(r) or list(np.shape(view.static(r))) for r in ins]
-    return ['where', [arg(r) for r in ins]] if len(shapes[0]) == len(shapes[1]) else None
+    ranks = [len(s) for s in shapes[:2]]
+    name = 'where' if ranks[0] == ranks[1] else 'where_rows'
+    return [name, [arg(r) for r in ins]]
 
 
 def _sum_of(view, node, ins, arg):

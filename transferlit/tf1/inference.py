@@ -829,7 +829,16 @@ class _Cutter:
         new.input[:] = [self.text(r, node) for r in self.read.ins[node.name]] + [
             f'^{c}' for c in controls
         ]
+        if new.op in CONTROL and attr(new, 'T') == tf.resource:
+            self.hand_on_what_is_held(new)
         return new
+
+    def hand_on_what_is_held(self, new):
+        "A loop or fork that a variable enters gets what it holds, where nothing in it wants a handle."
+        cone = self.read.cone([self.read.ins[new.name][0]])
+        arrays = [self.read.values[n] for n in cone if self.read.nodes[n].op == 'VarHandleOp']
+        if len(arrays) == 1 and not self.handles.keys() & {to_ref(t)[0] for t in new.input}:
+            new.attr['T'].type = tf.as_dtype(arrays[0].dtype).as_datatype_enum
 
 # %% ../../nbs/tf1/20_inference.ipynb #a336add4
 def _wants_handle(consumer, ref, read) -> bool:

@@ -25,7 +25,8 @@ from .graph_files import op_def, safe
 
 # %% auto #0
 __all__ = ['RAW', 'SIZED', 'OPS', 'AUGMENTATIONS', 'Formula', 'specs', 'Compute', 'tensorflow_function', 'TensorFlowFunction',
-           'CenterResize', 'LocalResponseNormalization', 'GraphLayer', 'unpacked', 'rename_functions', 'packed']
+           'CenterResize', 'LocalResponseNormalization', 'StepCell', 'GraphLayer', 'unpacked', 'rename_functions',
+           'packed']
 
 # %% ../../nbs/tf1/40_layers.ipynb #b697b05b
 _PLAIN = '''abs add all any arccos arcsin arctan arctan2 argmax argmin broadcast_to ceil clip
@@ -77,6 +78,11 @@ def _range(x, count, start, step, dtype: str):  # numbers in a row, also one for
     return ops.cast(start + step * ops.arange(count), dtype)
 
 
+def _rows_where(condition, a, b):  # whole rows, as the first `Select` took them
+    axes = list(range(1, max(ops.ndim(a), ops.ndim(b))))
+    return ops.where(ops.expand_dims(condition, axes) if axes else condition, a, b)
+
+
 def _row_shape(x, shape: list):  # a reshape that keeps the rows of another tensor
     return ops.reshape(x, [ops.shape(x)[0], *shape])
 
@@ -94,10 +100,12 @@ def _resized(
     return ops.cast(getattr(tf.raw_ops, f'Resize{way}')(images=x, size=size, **ways), x.dtype)
 
 # %% ../../nbs/tf1/40_layers.ipynb #44414f5c
+# Computed by TensorFlow itself: Keras has none of them.
 RAW = """CropAndResize GatherNd ScatterNd ExtractImagePatches MatrixBandPart ReverseSequence TopKV2
 FakeQuantWithMinMaxVars FakeQuantWithMinMaxVarsPerChannel FakeQuantWithMinMaxArgs MatrixDiag
 MatrixDiagPart MaxPoolWithArgmax SpaceToBatchND BatchToSpaceND Bucketize Lgamma
-AudioSpectrogram Mfcc""".split()  # computed by TensorFlow itself: Keras has none of them
+AudioSpectrogram Mfcc NonMaxSuppression NonMaxSuppressionV2 NonMaxSuppressionV3
+NonMaxSuppressionV4 NonMaxSuppressionV5 CombinedNonMaxSuppression""".split()
 # With sizes that are computed while the graph runs: Keras wants to know them before.
 SIZED = """Reshape Slice StridedSlice Fill Range Tile BroadcastTo Pad PadV2 MirrorPad ResizeBilinear
 ResizeNearestNeighbor ResizeBicubic Conv2DBackpropInput Conv3DBackpropInputV2""".split()
@@ -121,6 +129,7 @@ OPS = {name: getattr(ops, name) for name in _PLAIN} | {
     'tile_rows': _tiled,
     'broadcast_rows': lambda rows, x, shape: ops.broadcast_to(x, _sizes(rows, shape)),
     'range': _range,
+    'where_rows': _rows_where,
     **{name: partial(_raw, name) for name in RAW + SIZED},
     'shape': lambda x, dtype: tf.shape(x, tf.as_dtype(dtype)),
     'size': lambda x, dtype: tf.size(x, tf.as_dtype(dtype)),
@@ -415,6 +424,35 @@ class LocalResponseNormalization(keras.layers.Layer):
     def get_config(self):
         return {**super().get_config(), **self.options}
 
+# %% ../../nbs/tf1/40_layers.ipynb #b93ae7c8
+@keras.saving.register_keras_serializable('transferlit')
+class StepCell(keras.layers.Layer):
+    "A model of one step as the cell of a `keras.layers.RNN`."
+
+    def __init__(
+        self,
+        model,  # from `[step, state, ...]` to `[result, new state, ...]`; also as a configuration
+        **kwargs,
+    ):
+        super().__init__(**{'autocast': False, **kwargs})
+        read = keras.saving.deserialize_keras_object
+        self.model = read(model) if isinstance(model, dict) else model
+        _, *states = self.model.inputs
+        result, *_ = self.model.outputs
+        self.state_size = [s.shape[-1] for s in states]
+        self.output_size = result.shape[-1]
+
+    def build(self, *shapes):
+        self.built = True
+
+    def call(self, inputs, states):
+        result, *states = self.model([inputs, *states])
+        return result, states
+
+    def get_config(self):
+        held = keras.saving.serialize_keras_object(self.model)
+        return {**super().get_config(), 'model': held}
+
 # %% ../../nbs/tf1/40_layers.ipynb #506a925a
 @keras.saving.register_keras_serializable('transferlit')
 class GraphLayer(_Holder):
@@ -464,9 +502,9 @@ class GraphLayer(_Holder):
         ]
         held = {s['name']: v for s, v in zip(self.held, self.variables_held)}
         handles = [held[w].value.handle for w in self.handles.values()]
-        found = self._function([i.shape for i in inputs])(
-            *inputs, *(v.value for v in held.values()), *handles
-        )
+        function = self._function([i.shape for i in inputs])
+        inputs = [tf.cast(i, t.dtype) for i, t in zip(inputs, function.inputs)]  # as a model does
+        found = function(*inputs, *(v.value for v in held.values()), *handles)
         for tensor, shape in zip(found, self.shapes or ()):  # loops hide what the sample showed
             if shape is not None and tensor.shape.rank is None:
                 tensor.set_shape(shape)

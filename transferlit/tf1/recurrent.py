@@ -7,6 +7,7 @@ Docs: https://transferlit.github.io/transferlit/tf1/recurrent.html.md"""
 # %% ../../nbs/tf1/56_recurrent.ipynb #eaab0864
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -104,6 +105,7 @@ class _Entry:
     mask: tuple | None  # which steps count, time first, where a mask tells
     zeros: bool  # are results zeros where a step does not count? Else those of the step before
     states: list  # what the states begin with; empty where that is zeros
+    chosen: dict  # each choice between a new value and an old one, to the new one
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #1b0a5eeb
 def _handed(loop) -> tuple:
@@ -159,9 +161,18 @@ def _entry(loop) -> _Entry:
         elif ref != lengths and not _is_bound(view, ref, takers, lengths):
             _check_empty(view, ref)
     given = any(np.any(view.sample[ref]) for ref in states)
-    source, chosen = mask or (None, [])
-    zeros = all(view.op(view.ins(name)[2][0]) == 'Enter' for name in chosen[:1])
-    return _Entry(steps, handing, lengths, source, zeros, states if given else [])
+    source, by_mask = mask or (None, [])
+    zeros = all(view.op(view.ins(name)[2][0]) == 'Enter' for name in by_mask[:1])
+    chosen = {name: view.ins(name)[1] for name in by_mask}
+    chosen |= {name: view.ins(name)[2] for name in _chosen_by_lengths(loop, lengths)}
+    return _Entry(steps, handing, lengths, source, zeros, states if given else [], chosen)
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #be5f1cd4
+def _chosen_by_lengths(loop, lengths) -> list:
+    "The choices that are made where a row is over."
+    view = loop.view
+    asked = [name for ref, names in loop.entering() if ref == lengths for name in names]
+    return [user for name in asked for user in _users(view, (name, 0))]
 
 
 def _is_state(view, ref, takers) -> bool:
@@ -237,7 +248,18 @@ class Cell:
     origins: list
     config: dict = field(default_factory=dict)
 
+    @property
+    def count(self) -> int:  # of the states
+        if self.kind is layers.RNN:
+            return len(self.config['cell']().state_size)
+        return 2 if self.kind is layers.LSTM else 1
 
+    @property
+    def settings(self) -> dict:  # of the layer
+        known = self.kind is not layers.RNN  # one with a cell of its own has that in its settings
+        return {**self.config, **(dict(units=self.units) if known else {})}
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #e3e50765
 @dataclass
 class _Product:
     "A matrix product inside a loop: what with, and the bias that is added."
@@ -468,6 +490,8 @@ _OLD_HARD_SIGMOID = Formula(
 
 def _choices(cells) -> list:
     "Activations to try, those of the gates among them where all cells have gates."
+    if any(c.kind is layers.RNN for c in cells):
+        return [{}]
     gated = all(c.kind is not layers.SimpleRNN for c in cells)
     more = [dict(recurrent_activation=_OLD_HARD_SIGMOID)] if gated else []
     return [*_ACTIVATIONS, *more]
@@ -495,17 +519,36 @@ class _Feed:
         states = self.states[number] if self.states else []
         return [('mask', r) for r in masks] + [('initial_state', r) for r in states]
 
+# %% ../../nbs/tf1/56_recurrent.ipynb #cb2a903a
+_BOUNDS = {'ClipByValue': 2, 'Minimum': 1, 'Maximum': 1, 'Relu6': 2}  # ends that they have
+_GATES = {layers.LSTM: 3, layers.GRU: 2}
+
+
+def _check_bounds(view, names, cells, more: dict) -> None:
+    "Raises NotRecurrent for a bound that no cell has: a sample may lie within it, and tell nothing."
+    if any(cell.kind is layers.RNN for cell in cells):
+        return  # it was made of what is there
+    ends = 0
+    for name in names:
+        node = view.node(name)
+        if node.op in _BOUNDS and attr(node, 'T', np.float32).is_floating:
+            ends += _BOUNDS[node.op]
+    gates = sum(_GATES.get(cell.kind, 0) for cell in cells)
+    hard = 'recurrent_activation' in more
+    if ends != (2 * gates if hard else 0):
+        raise NotRecurrent(f'{_OTHER_CELL}: it clips its state')
+
 # %% ../../nbs/tf1/56_recurrent.ipynb #101bcf28
 def _run(view, cells, feed: _Feed, more: dict) -> list:
     "What each layer gives for the sample, rows first: the sequence, and its states."
     found, x = [], view.sample[feed.x]
     for number, cell in enumerate(cells):
-        config = {**cell.config, **more, **feed.config(number, True)}
-        layer = cell.kind(cell.units, return_state=True, **config)
+        config = {**cell.settings, **more, **feed.config(number, True)}
+        names, refs = [*zip(*feed.more(number))] or [(), ()]
+        unit = Unit(cell.kind, [feed.x, *refs], [], config, name='cell', keywords=names)
+        layer = unit.make(dict(return_state=True))
         layer.build(x.shape)
         layer.set_weights(cell.arrays)
-        names, refs = [*zip(*feed.more(number))] or [(), ()]
-        unit = Unit(cell.kind, [feed.x, *refs], [], keywords=names)
         given = unit.call(layer, [x, *(view.sample[r] for r in refs)])
         found.append([np.asarray(r) for r in given])
         x = found[-1][0]
@@ -739,21 +782,16 @@ class _Placed:
         return both or [i for i in self.wanted if isinstance(i, int) and i > first]
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #167daad0
-def recurrent_units(loop: Loop) -> list:
+def recurrent_units(
+    loop: Loop,
+    own_cell: Callable | None = None,  # makes a cell of what each turn computes
+) -> list:
     "A loop as recurrent layers, with what swaps time and rows. Raises NotRecurrent."
     view, entry = loop.view, _entry(loop)
     feed, units = _feed(loop, entry)
-    cells = find_cells(loop, view.sample[feed.x].shape[-1])
-    units += _mask(view, feed, entry, len(cells))
-    states = entry.states
-    held = loop.held()
-    if held and states:
-        raise NotRecurrent('some of its states are given and others are variables')
-    for ref in held:
-        unit = _held_state(view, ref, feed.x)
-        units.append(unit)
-        states += unit.outputs
-    agreed = _agreeing(loop, cells, feed, states)
+    units += _hold_states(loop, entry, feed.x)
+    cells, agreed = _cells(loop, entry, feed, own_cell)
+    units += agreed.masking
     x = feed.x
     for number, placed in enumerate(_place(loop, cells, agreed.results, agreed.places)):
         unit = _unit(view, placed, x, agreed.of(number, placed.sequences))
@@ -762,7 +800,17 @@ def recurrent_units(loop: Loop) -> list:
     _claim(loop, units, entry.handing, agreed.places)
     return units
 
-# %% ../../nbs/tf1/56_recurrent.ipynb #d67baaee
+# %% ../../nbs/tf1/56_recurrent.ipynb #209f339a
+def _hold_states(loop, entry, x) -> list:
+    "Units for the states that the file holds, which become those that are given."
+    held = loop.held()
+    if held and entry.states:
+        raise NotRecurrent('some of its states are given and others are variables')
+    units = [_held_state(loop.view, ref, x) for ref in held]
+    entry.states += [unit.outputs[0] for unit in units]
+    return units
+
+
 def _held_state(view, ref, x) -> Unit:
     "A state that the file holds, as a unit: it keeps the array, and hangs on the sequence."
     array = view.static(ref)
@@ -828,7 +876,7 @@ def _place(loop, cells, results, places) -> list:
     found = []
     for number, cell in enumerate(cells):
         wanted = {i: ref for ref, (n, i) in places.items() if n == number}
-        inner = number < len(cells) - 1
+        inner = number < len(cells) - 1 or cell.kind is layers.RNN  # which may give no state
         sequences = inner or bool({0, 'steps', 'flip', 'added'} & set(wanted))
         name = f'{loop.frame}/{number}'
         found.append(_Placed(cell, name, results[number], wanted, sequences))
@@ -843,20 +891,39 @@ class _Agreed:
     feed: _Feed
     results: list  # what each layer gives on the sample
     places: dict  # what leaves the loop, to the layer and the result that it is
+    masking: list = field(default_factory=list)  # units for the masks
 
     def of(self, number: int, sequences: bool) -> tuple:
         "The arguments of a layer, and what it is called with."
         return {**self.more, **self.feed.config(number, sequences)}, self.feed.more(number)
 
+# %% ../../nbs/tf1/56_recurrent.ipynb #483a8b01
+def _cells(loop, entry, feed, own_cell) -> tuple:
+    "The cells of a loop and how they agree with it: those of Keras, else one of what a turn computes."
+    try:
+        cells = find_cells(loop, loop.view.sample[feed.x].shape[-1])
+        return cells, _agreeing(loop, cells, feed, entry)
+    except NotRecurrent as error:
+        if own_cell is None:
+            raise
+        why = str(error)
+    try:
+        cells = [own_cell(loop, entry.chosen, loop.view.sample[feed.x][:, 0])]
+        return cells, _agreeing(loop, cells, feed, entry)
+    except NotRecurrent as error:
+        raise NotRecurrent(f'{why}; as a cell of its own: {error}') from None
 
-def _agreeing(loop, cells, feed: _Feed, states: list) -> _Agreed:
+# %% ../../nbs/tf1/56_recurrent.ipynb #6791da2b
+def _agreeing(loop, cells, feed: _Feed, entry: _Entry) -> _Agreed:
     "Raises NotRecurrent where no settings agree."
-    for feed.states in _state_orders(cells, states):
+    masking = _mask(loop.view, feed, entry, len(cells))
+    for feed.states in _state_orders(cells, entry.states):
         for more in _choices(cells):
             try:
                 results = _run(loop.view, cells, feed, more)
                 places = _places(loop, results, loop.view.sample[feed.x])
-                return _Agreed(more, feed, results, places)
+                _check_bounds(loop.view, loop.nodes, cells, more)
+                return _Agreed(more, feed, results, places, masking)
             except NotRecurrent as error:
                 last = error
             except ValueError:
@@ -868,20 +935,21 @@ def _state_orders(cells, states: list) -> list:
     "Ways to share first states among cells; TensorFlow 1 has the cell state of an LSTM first."
     if not states:
         return [[]]
-    counts = [2 if cell.kind is layers.LSTM else 1 for cell in cells]
+    counts = [cell.count for cell in cells]
     if sum(counts) != len(states):
         raise NotRecurrent('some of its states are given and others are not')
     ends = np.cumsum(counts)
     parts = [states[end - n : end] for end, n in zip(ends, counts)]
     turned = [part[::-1] for part in parts]
-    return [turned, parts] if max(counts) > 1 else [parts]
+    swapped = any(cell.kind is layers.LSTM for cell in cells)
+    return [turned, parts] if swapped else [parts]
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #edd59fba
 def _unit(view, placed: _Placed, x, settings: tuple) -> RecurrentUnit:
     "One layer, with as many of its results as are needed."
     cell, (more, calls) = placed.cell, settings
     states = bool(placed.states)
-    config = {**cell.config, **more, 'units': cell.units, 'return_state': states}
+    config = {**cell.settings, **more, 'return_state': states}
     shape = view.shape(x) or [None, None]
     outputs = _outputs(view, placed, shape)
     refs = [ref for _, ref in calls]
@@ -898,16 +966,15 @@ def _unit(view, placed: _Placed, x, settings: tuple) -> RecurrentUnit:
 def _outputs(view, placed: _Placed, shape: list) -> list:
     "The tensors that a layer gives: those of the graph, and new ones in the places between."
     first = 0 if placed.sequences else 1
-    units = placed.cell.units
     rows, steps, *_ = shape
-    whole, last = [rows, steps, units], [rows, units]
     found = []
     for i in range(1 + max(placed.states, default=0)):
         result = first if i == 0 else i
         repeated = i > 0 and result == first
         known = None if repeated else placed.wanted.get(result)
-        one = whole if result == 0 else last
-        new = f'{placed.name}/{i}', placed.results[result], one
+        value = placed.results[result]
+        sizes = [rows, steps, *value.shape[2:]] if result == 0 else [rows, *value.shape[1:]]
+        new = f'{placed.name}/{i}', value, sizes
         found.append(known or _virtual(view, *new))
     return found
 
@@ -1237,8 +1304,87 @@ def _written_cell(row, width: int) -> Cell:
     raise NotRecurrent(f'no cell is known with a kernel of {one.kernel.shape}')
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #5ab10006
-def _states_of(row, results) -> dict:
+def _lengths_of(row) -> tuple | None:
+    "By how many steps of each row its states are held; None where they never are. Raises NotRecurrent."
+    asked = [_over_at(row.view, state[0]) for _, state in row.parts()[1:]]
+    if not any(asked):
+        return None
+    lengths = {found[0] for found in asked if found}
+    steps = [found[1] for found in asked if found]
+    if len(lengths) > 1 or steps != list(range(len(asked))):
+        raise NotRecurrent('it chooses between rows, and not by one length of each')
+    return lengths.pop()
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #73986c68
+def _mask_steps(view, feed: _Feed, lengths) -> list:
+    "Give what a cell reads its mask; the unit that computes it."
+    if feed.backwards:
+        raise NotRecurrent('its rows are read from the end, within their lengths')
+    mask, unit = _mask_unit(view, feed.x, lengths)
+    feed.masks = [mask]
+    return [unit]
+
+
+def _check_choices(view, names, lengths) -> None:
+    "Raises NotRecurrent for a choice in a cell that is not made by the lengths of its rows."
+    for name in names:
+        asked, step = _over_at(view, name) or (lengths, 0)
+        if asked != lengths or step < 0:
+            raise NotRecurrent('it chooses between rows, and not by one length of each')
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #4963e58a
+def _over_at(view, name: str) -> tuple:
+    """The lengths by which a choice holds rows that are over, and at which step; -1 for a choice of
+    another kind, nothing for another node.
+    """
+    if view.op(name) not in _CHOOSE:
+        return ()
+    ref = view.ins(name)[0]
+    op = view.op(ref[0]) if ref not in view.inputs else ''
+    if op not in ('LessEqual', 'GreaterEqual'):
+        return ref, -1
+    a, b = view.ins(ref[0])
+    lengths, step = (a, b) if op == 'LessEqual' else (b, a)
+    number = view.static(step)
+    known = number is not None and not np.ndim(number) and view.is_data(lengths)
+    return (lengths, int(number)) if known else (ref, -1)
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #640d0ab2
+def _held_states(row, results, lengths) -> dict:
+    """As `_states_of`, where rows are over after some steps: these keep their states and give zeros.
+    -2 is the last state.
+    """
+    view, found = row.view, {}
+    sequence, *states = results
+    last = np.reshape(view.sample[lengths], (-1, 1)) - 1
+    turns = np.minimum(np.arange(sequence.shape[1]), last)
+    held = np.take_along_axis(sequence, np.maximum(turns, 0)[..., None], 1)
+    for t, (_, state) in enumerate(row.parts()[1:]):
+        if not _is_close(view.sample[state], np.where(last[..., None] < 0, 0, held)[:, t]):
+            raise NotRecurrent(_OTHER_CELL)
+    for name in filter(row.later.__contains__, view.order):
+        asked, t = _over_at(view, name) or (None, -1)
+        if asked != lengths or t < 0:
+            continue
+        gives = {t: sequence[:, t]} if _is_zero(view, view.ins(name)[1]) else {}
+        if not gives and t == sequence.shape[1] - 1:
+            gives = dict(zip((-2, -1), states))
+        equal = [key for key, value in gives.items() if _is_close(view.sample[name, 0], value)]
+        if equal:
+            found[name, 0] = equal[0]
+    return found
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #09111019
+def _is_zero(view, ref) -> bool:
+    value = view.static(ref)
+    value = view.sample.get(ref) if value is None else value
+    return value is not None and not np.any(value)
+
+# %% ../../nbs/tf1/56_recurrent.ipynb #f9184b1a
+def _states_of(row, results, lengths) -> dict:
     "The tensors of the graph that are steps of the result, by their number; -1 is the last cell state."
+    if lengths is not None:
+        return _held_states(row, results, lengths)
     view, found = row.view, {}
     for t, (_, state) in enumerate(row.parts()[1:]):
         if not _is_close(view.sample[state], results[0][:, t]):
@@ -1258,6 +1404,7 @@ def _region(row, states: dict) -> set:
     "The nodes between the steps of the sequence and the states."
     view, later, found = row.view, row.later, set()
     waiting = [name for name, _ in states]
+    waiting += [state[0] for _, state in row.parts()[1:]]
     while waiting:
         name = waiting.pop()
         if name in later and name not in found:
@@ -1291,6 +1438,7 @@ class _Written:
     more: dict  # settings of the layer
     results: list  # what it gives on the sample
     states: dict  # tensors of the graph to the steps of the result that they are
+    masking: list = field(default_factory=list)  # the unit for its mask
 
     @cached_property
     def region(self) -> set:
@@ -1319,10 +1467,16 @@ def _read_row(row, known: dict) -> _Written:
     if start is None or np.any(start):
         raise NotRecurrent('it starts from a given state')
     cell = _written_cell(row, view.shape(feed.x)[2])
+    lengths = _lengths_of(row)
+    masking = [] if lengths is None else _mask_steps(view, feed, lengths)
     for more in _choices([cell]):
         try:
             (results,) = _run(view, [cell], feed, more)
-            return _Written(row, cell, feed, more, results, _states_of(row, results))
+            states = _states_of(row, results, lengths)
+            written = _Written(row, cell, feed, more, results, states, masking)
+            _check_bounds(view, written.region, [cell], more)
+            _check_choices(view, written.region, lengths)
+            return written
         except (NotRecurrent, ValueError):  # other activations, or weights of no such cell
             continue
     raise NotRecurrent(_OTHER_CELL)
@@ -1360,22 +1514,27 @@ def _wanted(used: dict, last: int, whole: bool) -> dict:
     found = {}
     if -1 in used:
         found[2] = used[-1]
+    if -2 in used:
+        found[1] = used[-2]
     if not whole and last in used:
         found[1] = used[last]
     return found
 
-
+# %% ../../nbs/tf1/56_recurrent.ipynb #f2004e3c
 def _units_of(written: _Written, used: dict, needed: bool) -> list:
     "The layer, and what takes single steps out of its sequence."
     row, feed = written.row, written.feed
     last = len(row.products[0]) - 1
-    whole = needed or any(t not in (-1, last) for t in used)
+    single = (
+        (-1, -2) if feed.masks else (-1, last)
+    )  # a row that is over gives zeros at the last step
+    whole = needed or any(t not in single for t in used)
     wanted = _wanted(used, last, whole)
     placed = _Placed(written.cell, row.name, written.results, wanted, whole)
     config = {**written.more, **feed.config(0, whole)}
-    unit = _unit(row.view, placed, feed.x, (config, []))
+    unit = _unit(row.view, placed, feed.x, (config, feed.more(0)))
     unit.nodes |= written.region
-    found = [unit]
+    found = [*written.masking, unit]
     for t, ref in used.items():
         if whole and t >= 0:
             step = ['unstack', ['x0'], {'axis': 1, 'i': t}]

@@ -53,6 +53,7 @@ from transferlit.tf1.inference import (
 )
 from .keras2 import load_old
 from .layers import unpacked
+from .length_forks import decide_length_forks
 from transferlit.tf1.limits import (
     Limits,
     TooLarge,
@@ -677,7 +678,7 @@ def _held_bytes(source) -> int:
 def _find_parts(old, averages: bool) -> None:
     "Nodes, values, collections and likely outputs of what was read."
     meta = old.meta
-    nodes = normalize_graph(unfold(meta.graph_def))
+    nodes = decide_length_forks(normalize_graph(unfold(meta.graph_def)))
     old.nodes, old.settled = read_constant_texts(nodes), set()
     if averages:
         old.nodes, old.settled = use_moving_averages(old.nodes)
