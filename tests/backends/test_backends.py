@@ -286,11 +286,29 @@ def test_a_recording_is_dropped_when_a_setting_changes(monkeypatch):
     from transferlit.loop import replay
 
     monkeypatch.setattr(replay, "_WAIT", 2)
+    monkeypatch.setattr("transferlit.loop.running._SECONDS", 600)  # many steps a call, on a busy machine, too
     kept = []
     settle = replay._settle
     monkeypatch.setattr(replay, "_settle", lambda graph, still: kept.append(graph) or settle(graph, still))
     same_as_keras(network, callbacks=[Slower])
     assert len(kept) == 2  # one an epoch
+
+
+class Clipping(keras.callbacks.Callback):
+    """A limit that the first batch of an epoch does not reach."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.optimizer.clipvalue = 1e3 if epoch == 0 else 0.02
+
+
+@on_torch
+def test_a_setting_that_does_not_tell_at_once_is_seen(monkeypatch):
+    from transferlit.loop import replay
+
+    monkeypatch.setattr(replay, "_WAIT", 2)
+    monkeypatch.setattr("transferlit.loop.running._SECONDS", 600)  # many steps a call, on a busy machine, too
+    monkeypatch.setattr(replay.Replay, "_compare", lambda self, rows, leaves: self.recording(rows, leaves))
+    same_as_keras(lambda: network(optimizer=keras.optimizers.SGD(0.1, clipvalue=1e3)), callbacks=[Clipping])
 
 
 @on_torch
