@@ -70,7 +70,7 @@ def on_torch() -> bool:
 
 def is_tensorflows(value, *kinds: str) -> bool:  # kinds: names in `tf`, such as `data.Dataset`
     "Is it an object of TensorFlow's, of one of these kinds? Asking imports nothing."
-    if 'tensorflow' not in sys.modules:
+    if sys.modules.get('tensorflow') is None:  # None: importing it is forbidden
         return False
     return isinstance(value, tuple(map(_find, kinds)))
 
@@ -141,7 +141,8 @@ def to_numpy(a) -> np.ndarray:
 
 def is_torchs(value) -> bool:
     "Is it a tensor of PyTorch's, on whatever backend? Asking imports nothing."
-    return 'torch' in sys.modules and isinstance(value, sys.modules['torch'].Tensor)
+    torch = sys.modules.get('torch')  # None, too, where importing it is forbidden
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def _from_torch(t) -> np.ndarray:  # wherever it lies, and whether or not it takes gradients

@@ -175,6 +175,53 @@ def test_blocks_of_steps_are_the_same_steps(monkeypatch):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+class Shuffled(L.Layer):
+    """It needs to know how many rows a batch has, on JAX."""
+
+    def __init__(self, **more):
+        super().__init__(**more)
+        self.seed_generator = keras.random.SeedGenerator(5)
+
+    def call(self, x):
+        return x + keras.random.shuffle(x, axis=0, seed=self.seed_generator)
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+@elsewhere
+def test_a_step_may_ask_how_many_rows_it_has():
+    (model, history), (ours, our_history) = (
+        trained(f, lambda: network(Shuffled()), shuffle=False, validation_split=0.3) for f in (by_keras, tl.fit))
+    for a, b in zip(ours.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert our_history.keys() == history.keys()
+
+
+class Scaled(L.Layer):
+    scale = 1.0
+
+    def call(self, x):
+        return x * self.scale
+
+
+class Warmer(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.get_layer("scaled").scale = 1.0 + epoch
+
+
+@elsewhere
+def test_settings_below_the_cut_count_as_in_keras():
+    """On PyTorch Keras reads them in every step, on JAX when it compiles."""
+    (model, history), (ours, our_history) = (
+        trained(f, lambda: network(Scaled(name="scaled")), callbacks=[Warmer()], validation_split=0.3)
+        for f in (by_keras, tl.fit))
+    for a, b in zip(ours.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    for name in history:
+        np.testing.assert_allclose(our_history[name], history[name], rtol=1e-5)
+
+
 # A step of Keras' own is recorded and taken again, on PyTorch.
 
 on_torch = pytest.mark.skipif(keras.backend.backend() != "torch", reason="for PyTorch: make test-torch")
@@ -239,11 +286,29 @@ def test_a_recording_is_dropped_when_a_setting_changes(monkeypatch):
     from transferlit.loop import replay
 
     monkeypatch.setattr(replay, "_WAIT", 2)
+    monkeypatch.setattr("transferlit.loop.running._SECONDS", 600)  # many steps a call, on a busy machine, too
     kept = []
     settle = replay._settle
     monkeypatch.setattr(replay, "_settle", lambda graph, still: kept.append(graph) or settle(graph, still))
     same_as_keras(network, callbacks=[Slower])
     assert len(kept) == 2  # one an epoch
+
+
+class Clipping(keras.callbacks.Callback):
+    """A limit that the first batch of an epoch does not reach."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.optimizer.clipvalue = 1e3 if epoch == 0 else 0.02
+
+
+@on_torch
+def test_a_setting_that_does_not_tell_at_once_is_seen(monkeypatch):
+    from transferlit.loop import replay
+
+    monkeypatch.setattr(replay, "_WAIT", 2)
+    monkeypatch.setattr("transferlit.loop.running._SECONDS", 600)  # many steps a call, on a busy machine, too
+    monkeypatch.setattr(replay.Replay, "_compare", lambda self, rows, leaves: self.recording(rows, leaves))
+    same_as_keras(lambda: network(optimizer=keras.optimizers.SGD(0.1, clipvalue=1e3)), callbacks=[Clipping])
 
 
 @on_torch

@@ -16,7 +16,7 @@ from keras import tree
 from .graph import is_graph, layers_of
 from .halves import MaskOf, WithMask
 from .values import Reading, held_by, is_foreign, read_layer, read_settings
-from ..backends import product_precision
+from ..backends import product_precision, to_numpy
 from ..files import content_hash
 
 # %% auto #0
@@ -41,7 +41,7 @@ def state_of(op) -> list:  # variables, and what else could remember the last ca
     reading = Reading()
     held = [reading.read(held_by(part)) for part in layers_of(op)]
     kept = content_hash(json.dumps(held, default=str))
-    values = [keras.ops.convert_to_numpy(v) for v in changeable(op)]
+    values = [to_numpy(v) for v in changeable(op)]
     return [*values, np.array(kept)]
 
 

@@ -19,6 +19,7 @@ from keras import tree
 
 from ..backends import is_torchs
 from ..data import map_flat
+from ..keras_internals import parts as optimizers_of
 from .scan import Scan, act_for
 from .steps import Program, Work, are_same
 
@@ -222,6 +223,21 @@ class Recording:
             return tree.pack_sequence_as(self.form, self._run(rows, *leaves, *self.values))
 
 # %% ../../nbs/loop/40_replay.ipynb #a024f0ad
+_PLAIN = bool, int, float, str, tuple, type(None)
+
+
+def _settings(model, part) -> list:
+    "What Python may read in a step besides tensors, of layers, optimizer, loss and metrics."
+    layers = [one for one in part._flatten_layers() if not isinstance(one, keras.Model)]
+    holders = [*layers, *optimizers_of(model.optimizer), model.loss, *model.metrics]
+    return [
+        (id(one), name, value)
+        for one in holders
+        for name, value in getattr(one, '__dict__', {}).items()
+        if isinstance(value, _PLAIN)
+    ]
+
+
 _WAIT, _CHECKS = 64, 3  # steps of Keras' own before a recording is made; steps to compare
 _LIMIT = 1 << 28  # bytes of variables
 
@@ -242,7 +258,7 @@ class Replay:
         self.ref = weakref.ref(work.model)  # a recording lives no longer than the model
         self.form, self.jit = work.rows.form, jit
         self.rate, self.ready = None, False  # as `Program` has them
-        self.recording = None
+        self.recording, self._made_with = None, None
         self._taken, self._wait, self._due = 0, _WAIT, 0
 
     def __call__(self, leaves: list, order, start: int, stop: int) -> dict:  # logs of the last step
@@ -251,6 +267,7 @@ class Replay:
         train = self.kind == 'train'
         self.ref().train(train)
         self._due = max(self._due, int(start == 0))
+        self._drop_changed()
         numbers = order[start * self.size : stop * self.size].long()
         # Between two calls of one step each, a callback may have changed anything.
         take = self._by_keras if stop - start == 1 else self._take
@@ -258,6 +275,15 @@ class Replay:
             for rows in numbers.split(self.size):
                 logs = take(rows, leaves)
         return tree.map_structure(_kept, logs)
+
+    def _drop_changed(self) -> None:
+        "Throw a recording away where a callback changed a setting, whether or not it tells yet."
+        if self.recording and self._made_with != self._settings():
+            self.recording, self._taken = None, 0
+
+    def _settings(self) -> list:
+        model = self.ref()
+        return _settings(model, self.parts[1] if self.parts else model)
 
     def _by_keras(self, rows, leaves: list) -> dict:
         picked = iter([a.index_select(0, rows) for a in leaves])
@@ -286,6 +312,7 @@ class Replay:
         if not self.jit:
             return logs
         self._due, self._wait = _CHECKS, 2 * self._wait
+        self._made_with = self._settings()
         with _undone(values):
             try:
                 self.recording = Recording(self._by_keras, values, rows, leaves)

@@ -365,11 +365,17 @@ def _rows_of(model) -> int | None:
     sized = [t for t in inputs if t.shape]
     return sized[0].shape[0] if sized else None
 
+
+def _shown_rows(size: int | None) -> int | None:
+    "Keras shows the whole shape of the first batch, without which JAX cannot permute its rows."
+    return None if on_tensorflow() else size
+
 # %% ../../nbs/loop/20_steps.ipynb #d75fca4a
 def build(
     model: keras.Model,  # compiled
     # (x, y, sample_weight), or as much of it as there is, as tensors or `tf.TensorSpec`
     batch: tuple,
+    size: int | None = None,  # rows of the first one, where `batch` leaves that open
 ) -> None:
     """Make the variables that the first step of `fit` would make, but on TensorFlow those of the
     optimizer. Raises ValueError where `batch` does not fit the model.
@@ -379,7 +385,7 @@ def build(
     if is_fresh(model):
         _FRESH.add(model)
     batch = keras.utils.unpack_x_y_sample_weight(batch)
-    known = partial(_known, rows=_rows_of(model))
+    known = partial(_known, rows=_rows_of(model) or _shown_rows(size))
     batch = map_flat(known, batch)
     if _is_shown(model) and not _has_form(batch[0], model):
         try_call(model, batch[0])
@@ -405,7 +411,7 @@ def build_for(
     if on_tensorflow() and own_step(model):
         return
     x, *rest = keras.utils.unpack_x_y_sample_weight(rows.form[0])
-    build(model, (_graph(model).input if parts else x, *rest))
+    build(model, (_graph(model).input if parts else x, *rest), rows.batch_size)
     if model.optimizer is not None and not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
 

@@ -120,12 +120,12 @@ def check_batch(model: keras.Model, batch) -> None:
     check_weights(model, y, weight)
 
 # %% ../../nbs/trainer/20_checks.ipynb #5aa9989b
-def check_fits(model: keras.Model, *data) -> None:
+def check_fits(model: keras.Model, *data, size: int | None = None) -> None:  # rows of a batch
     "Trace loss and metrics on the shapes of x, y and weights. Raises ValueError where they fail."
     specs = map_flat(open_spec, data)
     own = (tf.errors.OpError,) if on_tensorflow() else ()
     try:
-        loop.build(model, specs)
+        loop.build(model, specs, size)
     except (ValueError, TypeError, KeyError, *own) as error:
         shapes = map_flat(lambda a: tuple(a.shape), data)
         raise value_error(type(error))(

@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import loop
 from ..rows import hold
-from ..backends import to_numpy
+from ..backends import on_torch, to_numpy
 from ..data import by_input, check_numbers, pack_inputs, refuse
 from ..features import precompute
 from .checks import check_fits, check_labels, check_weights
@@ -87,6 +87,11 @@ def _mark(variables) -> tuple:
     return tuple(marks)
 
 
+def _settings(cut) -> list:
+    "What layers compute with but weights: Keras reads it in every step on PyTorch, else once."
+    return cut.now().recipe if on_torch() else []
+
+
 def _flags(model) -> set:
     "The variables that train, as the optimizer knows them; before it is built, as it will."
     optimizer = model.optimizer
@@ -132,13 +137,13 @@ class Feed:
         if not self._cut_now:
             return flags, ()
         below = map(to_numpy, self._cut_now.weights.values())
-        return flags, _mark(below)
+        return flags, (*_mark(below), *_settings(self._cut_now))
 
 # %% ../../nbs/trainer/60_feeds.ipynb #7717345b
 _STALE = (
-    'A callback changed weights below the cut between two batches; this epoch went on with the'
-    ' features of before, the next one has new ones. Change them as an epoch begins, or pass'
-    ' `cache=False`.'
+    'A callback changed weights or settings below the cut between two batches; this epoch went on'
+    ' with the features of before, the next one has new ones. Change them as an epoch begins, or'
+    ' pass `cache=False`.'
 )
 
 # %% ../../nbs/trainer/60_feeds.ipynb #87919128
@@ -147,7 +152,8 @@ def feed_arrays(model, job: Job, side: Side, train: bool) -> tuple:
     rows = side.rows
     check_labels(model, rows.y)
     check_weights(model, rows.y, rows.sample_weight)
-    fits = partial(check_fits, model, rows.x, rows.y, rows.sample_weight)
+    size = min(side.batch_size, len(rows))
+    fits = partial(check_fits, model, rows.x, rows.y, rows.sample_weight, size=size)
     trains = job.epochs > job.initial_epoch
     if trains and model.built and rows.x is not None:
         fits()

@@ -20,6 +20,7 @@ import h5py
 import keras
 import ml_dtypes
 import numpy as np
+from ..backends import to_numpy
 from ..formats import replace_file, write_arrays, writer_for
 from ..keras_internals import adapter_scale, saving_lib
 from .variables import known_once, paths_of, variables_of
@@ -90,7 +91,7 @@ def _variable(value, left: list):
 
 # %% ../../nbs/weights/10_writing.ipynb #72ed4a59
 def host(variable) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(variable))
+    return to_numpy(variable)
 
 # %% ../../nbs/weights/10_writing.ipynb #0b638715
 def keras_keys(
