@@ -26,9 +26,9 @@ from .keras_internals import draw_as_fit
 
 # %% auto #0
 __all__ = ['flat', 'map_flat', 'is_table', 'read_table', 'array', 'tensors', 'refuse', 'value_error', 'check_count', 'row_blocks',
-           'holds_text', 'check_texts', 'check_numbers', 'refuse_path', 'check_lengths', 'weigh', 'Arrays', 'take',
-           'split_at', 'by_input', 'pack_inputs', 'is_pipeline', 'why_not_tensors', 'why_unfit', 'count_batches',
-           'rows_of_batch', 'Pipeline', 'gather', 'mark_rows', 'measure']
+           'holds_text', 'check_texts', 'check_numbers', 'find_holes', 'refuse_path', 'check_lengths', 'weigh',
+           'Arrays', 'take', 'split_at', 'by_input', 'pack_inputs', 'is_pipeline', 'why_not_tensors', 'why_unfit',
+           'count_batches', 'rows_of_batch', 'Pipeline', 'gather', 'mark_rows', 'measure']
 
 # %% ../nbs/floor/70_data.ipynb #b3bac539
 def flat(a) -> list:  # the leaves of a structure, without None
@@ -206,6 +206,19 @@ def check_numbers(
     fix = 'Fill or drop the rows with NaN, or let a layer fill them.'
     received = f'x with NaN in {len(bad):,} of {arrays[0].shape[0]:,} rows'
     refuse('x must hold numbers, where the model makes NaN of NaN.', fix, received)
+
+
+def find_holes(
+    model: keras.Model,
+    x,  # a few rows, in the structure that the model takes
+) -> list:  # for each array of x
+    "Does the model make something else than NaN of rows of NaN in this array alone?"
+    arrays, made = flat(x), []
+    for i, a in enumerate(arrays):
+        holed = [*arrays[:i], np.full_like(a, np.nan), *arrays[i + 1 :]] if _is_float(a) else None
+        reads = holed and (not model.built or _reads(model, tree.pack_sequence_as(x, holed)))
+        made.append(bool(reads))
+    return made
 
 
 def _some(a, rows: np.ndarray):
