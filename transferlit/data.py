@@ -208,6 +208,10 @@ def check_numbers(
     refuse('x must hold numbers, where the model makes NaN of NaN.', fix, received)
 
 
+def _some(a, rows: np.ndarray):
+    return a[rows] if isinstance(getattr(a, 'dtype', None), np.dtype) else np.asarray(a)[rows]
+
+# %% ../nbs/floor/70_data.ipynb #fd1595c0
 def find_holes(
     model: keras.Model,
     x,  # a few rows, in the structure that the model takes
@@ -219,10 +223,6 @@ def find_holes(
         reads = holed and (not model.built or _reads(model, tree.pack_sequence_as(x, holed)))
         made.append(bool(reads))
     return made
-
-
-def _some(a, rows: np.ndarray):
-    return a[rows] if isinstance(getattr(a, 'dtype', None), np.dtype) else np.asarray(a)[rows]
 
 # %% ../nbs/floor/70_data.ipynb #c191df54
 def _refuse_rows(kind: str):
@@ -238,6 +238,13 @@ def refuse_path(x) -> None:
         )
         refuse('Data must be arrays or a dataset.', fix, f'the path {str(x)!r}')
 
+# %% ../nbs/floor/70_data.ipynb #16f0962f
+def _is_list_of_rows(x, y) -> bool:
+    "Are there as many arrays in `x` as labels, and none of that length?"
+    if not isinstance(x, (list, tuple)) or not all(hasattr(a, 'shape') for a in x):
+        return False
+    return {len(x)} == {len(a) for a in flat(y)} and len(x) not in {len(a) for a in x}
+
 # %% ../nbs/floor/70_data.ipynb #d04baf29
 def check_lengths(
     **named,  # x, y, sample_weight: arrays in any structure, or None
@@ -245,6 +252,8 @@ def check_lengths(
     "Raises ValueError where the arrays have no rows, or not all the same number of them."
     if any(not len(a.shape) for given in named.values() for a in flat(given)):
         _refuse_rows('numbers')
+    if _is_list_of_rows(named.get('x'), named.get('y')):
+        _refuse_rows(f'{len(named["x"])} arrays, one for each row')
     sizes = {name: [len(a) for a in flat(given)] for name, given in named.items()}
     told = [f'{name} of {" and ".join(map(str, n))} rows' for name, n in sizes.items() if n]
     if not sizes['x']:
