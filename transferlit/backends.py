@@ -162,10 +162,11 @@ def to_int32(a):  # an int32 tensor of row numbers
 
 # %% ../nbs/floor/62_backends.ipynb #95d98c12
 def compile_graph(function, **options):
-    "A `tf.function`. Each of ours is traced once: that many share a name is nothing to warn of."
+    "A `tf.function`; traced at once where it has an `input_signature`, so that a call asks little."
     made = tf.function(function, autograph=False, **options)
+    # Each of ours is traced once: that many share a name is nothing to warn of.
     made._omit_frequent_tracing_warning = True
-    return made
+    return made.get_concrete_function() if 'input_signature' in options else made
 
 # %% ../nbs/floor/62_backends.ipynb #3a82cd11
 def free_on_device() -> int | None:

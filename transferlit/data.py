@@ -26,9 +26,9 @@ from .keras_internals import draw_as_fit
 
 # %% auto #0
 __all__ = ['flat', 'map_flat', 'is_table', 'read_table', 'array', 'tensors', 'refuse', 'value_error', 'check_count', 'row_blocks',
-           'holds_text', 'check_texts', 'check_numbers', 'refuse_path', 'check_lengths', 'weigh', 'Arrays', 'take',
-           'split_at', 'by_input', 'pack_inputs', 'is_pipeline', 'why_not_tensors', 'why_unfit', 'count_batches',
-           'rows_of_batch', 'Pipeline', 'gather', 'mark_rows', 'measure']
+           'holds_text', 'check_texts', 'check_numbers', 'find_holes', 'refuse_path', 'check_lengths', 'weigh',
+           'Arrays', 'take', 'split_at', 'by_input', 'pack_inputs', 'is_pipeline', 'why_not_tensors', 'why_unfit',
+           'count_batches', 'rows_of_batch', 'Pipeline', 'gather', 'mark_rows', 'measure']
 
 # %% ../nbs/floor/70_data.ipynb #b3bac539
 def flat(a) -> list:  # the leaves of a structure, without None
@@ -211,6 +211,19 @@ def check_numbers(
 def _some(a, rows: np.ndarray):
     return a[rows] if isinstance(getattr(a, 'dtype', None), np.dtype) else np.asarray(a)[rows]
 
+# %% ../nbs/floor/70_data.ipynb #fd1595c0
+def find_holes(
+    model: keras.Model,
+    x,  # a few rows, in the structure that the model takes
+) -> list:  # for each array of x
+    "Does the model make something else than NaN of rows of NaN in this array alone?"
+    arrays, made = flat(x), []
+    for i, a in enumerate(arrays):
+        holed = [*arrays[:i], np.full_like(a, np.nan), *arrays[i + 1 :]] if _is_float(a) else None
+        reads = holed and (not model.built or _reads(model, tree.pack_sequence_as(x, holed)))
+        made.append(bool(reads))
+    return made
+
 # %% ../nbs/floor/70_data.ipynb #c191df54
 def _refuse_rows(kind: str):
     fix = 'Turn lists of rows into arrays, as `np.asarray` does.'
@@ -225,6 +238,13 @@ def refuse_path(x) -> None:
         )
         refuse('Data must be arrays or a dataset.', fix, f'the path {str(x)!r}')
 
+# %% ../nbs/floor/70_data.ipynb #16f0962f
+def _is_list_of_rows(x, y) -> bool:
+    "Are there as many arrays in `x` as labels, and none of that length?"
+    if not isinstance(x, (list, tuple)) or not all(hasattr(a, 'shape') for a in x):
+        return False
+    return {len(x)} == {len(a) for a in flat(y)} and len(x) not in {len(a) for a in x}
+
 # %% ../nbs/floor/70_data.ipynb #d04baf29
 def check_lengths(
     **named,  # x, y, sample_weight: arrays in any structure, or None
@@ -232,6 +252,8 @@ def check_lengths(
     "Raises ValueError where the arrays have no rows, or not all the same number of them."
     if any(not len(a.shape) for given in named.values() for a in flat(given)):
         _refuse_rows('numbers')
+    if _is_list_of_rows(named.get('x'), named.get('y')):
+        _refuse_rows(f'{len(named["x"])} arrays, one for each row')
     sizes = {name: [len(a) for a in flat(given)] for name, given in named.items()}
     told = [f'{name} of {" and ".join(map(str, n))} rows' for name, n in sizes.items() if n]
     if not sizes['x']:

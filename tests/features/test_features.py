@@ -24,7 +24,7 @@ import extraction
 from transferlit.store import local as disk
 from transferlit.caching import fit
 from transferlit.cut import split
-from transferlit.features import precompute
+from transferlit.features import Columns, precompute
 from transferlit.features.extraction import _Memory, progress_bar
 from transferlit.store.local import Damaged, StoredRows, find_entries, read, read_begun
 
@@ -555,3 +555,45 @@ def test_missing_numbers_that_pass_the_frozen_part(tmp_path):
     made = precompute(model, x, **how)
     np.testing.assert_array_equal(made.arrays[0], x.astype("float16"))
     assert made.verify() == made.error == 0
+
+
+class Table:
+    """Rows as `ray.data` gives them, without Ray."""
+
+    def __init__(self, **columns):
+        self.held, self.context = columns, SimpleNamespace(execution_options=SimpleNamespace())
+
+    def columns(self):
+        return [*self.held]
+
+    def select_columns(self, names):
+        return Table(**{name: self.held[name] for name in names})
+
+    def take_batch(self, count):
+        return {name: a[:count] for name, a in self.held.items()}
+
+    def iter_batches(self, batch_size, batch_format):
+        yield self.held
+
+
+@pytest.mark.parametrize("filled", ["both", "a", "none"])
+def test_rows_with_nan_of_a_ray_dataset_are_judged_by_the_model_as_those_of_arrays(filled):
+    inputs = {name: keras.Input((3,), name=name) for name in "ab"}
+    known = [keras.layers.Lambda(keras.ops.nan_to_num)(t) if filled in ("both", name) else t for name, t in inputs.items()]
+    body = keras.layers.Dense(4, name="body", trainable=False)(keras.layers.Concatenate()(known))
+    model = keras.Model(inputs, keras.layers.Dense(2)(body))
+    rows = {name: np.random.default_rng(0).normal(size=(40, 3)).astype("float32") for name in "ab"}
+    rows["a"][7, 1] = np.nan
+    columns = Columns(Table(**rows), dict(a="a", b="b"))
+    outcomes = []
+    for x in rows, columns:
+        try:
+            outcomes.append(np.asarray(precompute(model, x, verbose=False).arrays[0]))
+        except ValueError as error:
+            outcomes.append("NaN" in str(error))
+    np.testing.assert_array_equal(*outcomes)
+    assert (outcomes[0] is True) == (filled == "none")
+    rows["a"][7], rows["b"][9, 0] = 0, np.nan
+    if filled == "a":
+        with pytest.raises(ValueError, match="row 9: NaN"):
+            precompute(model, columns, verbose=False)

@@ -507,3 +507,5 @@ def test_a_class_weight_by_names_and_lists_of_rows_are_refused():
     for y in (list(Y), Y.tolist()):
         with pytest.raises(ValueError, match="Data must be arrays.*np.asarray"):
             tl.fit(network(), X, y, verbose=0)
+    with pytest.raises(ValueError, match=f"Data must be arrays.*np.asarray.*Received: a list of {len(X)} arrays, one for each row"):
+        tl.fit(network(), list(X), Y, verbose=0)

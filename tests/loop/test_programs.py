@@ -2,6 +2,7 @@
 import gc
 import importlib.util
 import os
+import sys
 import threading
 import warnings
 import weakref
@@ -150,6 +151,28 @@ def a_step_that_reports_under_the_names_of_metrics(fit):
 def a_step_that_sets_an_attribute(fit):
     model = network(Remembers)
     return fit(model, X, Y, epochs=2, **QUIET).history, model.steps_traced
+
+
+class Largest(keras.metrics.Metric):
+    """It gives its own variable, or the tensor in it."""
+
+    def __init__(self, bare, name="largest"):
+        super().__init__(name=name)
+        self.bare, self.most = bare, self.add_weight(name="most", initializer="zeros")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.most.assign(ops.maximum(self.most, ops.max(y_pred)))
+
+    def result(self):
+        return self.most.value if self.bare else self.most
+
+
+@program
+def metrics_that_give_their_own_variables(fit):
+    model, told = network(), []
+    model.compile("sgd", SPARSE, metrics=[Largest(False), Largest(True, "bare")])
+    tell = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: told.append(dict(logs)))
+    return fit(model, X, Y, epochs=3, validation_data=(3 * X, Y), callbacks=[tell], **QUIET).history, told
 
 
 @program
@@ -722,6 +745,36 @@ def test_a_step_of_its_own_is_traced_for_the_first_epoch_only():
     first = list(traced)
     tl.fit(model, X[:32], Y[:32], epochs=3, **QUIET)
     assert traced == first
+
+
+class Hooked(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        pass
+
+
+def python_of(run) -> int:
+    "Calls of Python functions that a run takes."
+    calls = []
+    before = sys.getprofile()
+    sys.setprofile(lambda frame, event, _: calls.append(0) if event == "call" else None)
+    try:
+        run()
+    finally:
+        sys.setprofile(before)
+    return len(calls)
+
+
+@pytest.mark.filterwarnings("ignore:Callbacks that want every batch")
+@pytest.mark.parametrize("frozen", ["body", None])
+@pytest.mark.parametrize("arrays", [True, False])
+def test_a_step_between_two_callbacks_takes_no_more_python_than_one_of_keras(frozen, arrays):
+    model, rows = network(frozen=frozen), dict(x=X, y=Y, batch_size=2) if arrays else dict(x=dataset(2))
+    taken = {}
+    for fit in keras.Model.fit, tl.fit:
+        fit(model, **rows, verbose=0)
+        short, long = (python_of(lambda: fit(model, **rows, epochs=n, callbacks=[Hooked()], verbose=0)) for n in (3, 6))
+        taken[fit] = long - short
+    assert taken[tl.fit] <= taken[keras.Model.fit]
 
 
 class Paused:

@@ -198,11 +198,11 @@ def test_kept_rows_are_in_memory_once(tmp_path):
     for dataset in pairs().batch(7), pairs().batch(7).filter(lambda x, y: True):
         stream = Stream(Pipeline(dataset), Made(lower), passes=2)
         list(stream.epoch())
-        kept = stream._kept.arrays
-        np.testing.assert_allclose(stream._leaves[0], lower.predict(X, verbose=0), atol=1e-6)
-        np.testing.assert_array_equal(stream._leaves[1], Y)
+        kept = stream._memory.kept.arrays
+        np.testing.assert_allclose(stream._memory.leaves[0], lower.predict(X, verbose=0), atol=1e-6)
+        np.testing.assert_array_equal(stream._memory.leaves[1], Y)
         kept[0][1], kept[1][1] = 7, 7  # what is written there is seen in the tensors
-        assert all((leaf[1].numpy() == 7).all() for leaf in stream._leaves)
+        assert all((leaf[1].numpy() == 7).all() for leaf in stream._memory.leaves)
     stored = tl.precompute(network(), X, Y, store=tmp_path, verbose=False)
     read = Stored.read([*stored.arrays, stored.y], stored.prints, None).leaves
     assert [t.dtype for t in read] == [tf.float32, tf.int64]
@@ -214,14 +214,14 @@ def test_a_long_dataset_takes_no_more_than_its_room():
     endless = tf.data.Dataset.range(10**12).map(lambda i: tf.zeros([7, 5]))
     stream = Stream(Pipeline(endless), passes=2, room=1 << 30)
     next(stream.epoch())
-    assert 0 < stream._kept.arrays[0].nbytes <= 1 << 30
+    assert 0 < stream._memory.kept.arrays[0].nbytes <= 1 << 30
 
 
 def test_text_that_a_dataset_gives_is_kept():
     words = tf.data.Dataset.from_tensor_slices([[b"one"], [b"two"], ["셋".encode()]]).batch(2)
     stream = Stream(Pipeline(words), passes=2)
     list(stream.epoch())
-    assert stream._leaves[0].numpy().ravel().tolist() == [b"one", b"two", "셋".encode()]
+    assert stream._memory.leaves[0].numpy().ravel().tolist() == [b"one", b"two", "셋".encode()]
 
 
 def test_a_dataset_with_a_folder_is_found_there(tmp_path):

@@ -15,7 +15,7 @@ from functools import partial
 import keras
 
 from ..cut import Split, open_ended, split as _split
-from ..data import check_count, check_numbers, refuse
+from ..data import check_count, check_numbers, find_holes, refuse
 from .augment import Augment
 from .extraction import Pass, check_inputs, forget_compiled, keep_in_memory
 from .extraction import write_to_store
@@ -191,6 +191,8 @@ def _check_data(model, cut, source) -> None:
     if not isinstance(model, keras.Model):
         return
     source.check = partial(check_numbers, model)
+    if source.stream and isinstance(source.pipeline, Columns):
+        source.pipeline = source.pipeline.with_holes(partial(find_holes, model))
     if not source.stream:
         source.check(source.x)
 

@@ -11,9 +11,11 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import compress
 
 import numpy as np
 
@@ -97,6 +99,7 @@ class Columns:
     read: object = None  # a function from one value of x to an array; runs in the workers
     shapes: list | None = None  # that rows of x must have; `precompute` asks the model
     skip: bool = False  # leave bad rows out
+    holes: tuple = ()  # columns of x with NaN of which the model makes something; also asked
 
     def __post_init__(self):
         if self.dataset is None:
@@ -127,6 +130,12 @@ class Columns:
     def sample(self):
         "x of some rows; None where all of these are bad."
         return self.take(self.rows().take_batch(16))[0]
+
+    def with_holes(self, find: Callable) -> Columns:
+        "The same once `find` has said which columns of a sample of x may hold NaN."
+        names = tuple(_flatten(self.x))
+        x = replace(self, holes=names).sample()
+        return replace(self, holes=() if x is None else tuple(compress(names, find(x))))
 
     def take(self, batch) -> tuple:
         "x, y, weight of the good rows; their places; what is wrong with the others."
@@ -193,24 +202,24 @@ def takes(
     return all(wanted in (None, size) for wanted, size in zip(row, given))
 
 
-def _wrong(array, shape, text) -> str | None:  # with one row
+def _wrong(array, shape, text, holes) -> str | None:  # with one row
     if array.dtype.hasobject or not text and array.dtype.kind in 'US':
         return f'{type(array.item()).__name__ if array.ndim == 0 else "objects"} instead of numbers'
     if shape is not None and not takes(shape, array.shape):
         return f'shape {array.shape} instead of {tuple(shape)}'
-    if array.dtype.kind == 'f' and np.isnan(array).any():
+    if array.dtype.kind == 'f' and not holes and np.isnan(array).any():
         return 'NaN'
 
 # %% ../../nbs/features/10_ray_dataset.ipynb #43fafc45
-def _judge(values, shape, read, text) -> tuple:
+def _judge(values, shape, read, text, holes) -> tuple:
     "Arrays of the rows, and what is wrong with those that are not good."
     if read is None and not values.dtype.hasobject:
         row = values.shape[1:] if shape is None else shape
-        if not _wrong(values, (None, *row), text):
+        if not _wrong(values, (None, *row), text, holes):
             return values, {}  # all are good
     arrays, wrong = [], {}
     for i, value in enumerate(values):
-        array, why = _judge_row(value, shape, read, text)
+        array, why = _judge_row(value, shape, read, text, holes)
         if why:
             wrong[i] = why
         elif shape is None:
@@ -219,10 +228,10 @@ def _judge(values, shape, read, text) -> tuple:
     return arrays, wrong
 
 
-def _judge_row(value, shape, read, text) -> tuple:
+def _judge_row(value, shape, read, text, holes) -> tuple:
     try:
         array = np.asarray(value if read is None else read(value))
-        return array, _wrong(array, shape, text)
+        return array, _wrong(array, shape, text, holes)
     except Exception as error:  # whatever a decoder raises
         return None, f'{type(error).__name__}: {" ".join(str(error).split())[:100]}'
 
@@ -249,8 +258,8 @@ def _judge_columns(columns: Columns, batch) -> tuple:
     shapes = dict(zip(leaves, columns.shapes or []))
     for name in columns.names:
         is_x = name in leaves
-        read = columns.read if is_x else None
-        made[name], found = _judge(batch[name], shapes.get(name), read, is_x)
+        read, holes = columns.read if is_x else None, name in columns.holes
+        made[name], found = _judge(batch[name], shapes.get(name), read, is_x, holes)
         wrong = {**found, **wrong}
     return made, wrong
 

@@ -223,9 +223,15 @@ class _Side:
 def _pick_logs(side: _Side, made: dict, before: dict) -> dict:
     "What an epoch reports of the logs of its last step, or of the epoch before if it had none."
     model = side.model
-    if made and not own_step(model, side.kind):
+    if made and not own_step(model, side.kind) and not _has_own_metric(model):
         return plain_logs(made)
     return dict(model._get_metrics_result_or_logs(made or before))
+
+
+def _has_own_metric(model) -> bool:
+    "Is one not of Keras'? It may give a variable, whose value is that of the time it is read."
+    found = [part for metric in model.metrics for part in getattr(metric, 'metrics', (metric,))]
+    return not all(type(metric).__module__.startswith('keras.') for metric in found)
 
 
 def plain_logs(logs: dict) -> dict:  # without nesting, as callbacks get them

@@ -34,7 +34,7 @@ _SLOW = (
 
 def _operations(program: Program) -> list:
     "The operations of one step."
-    graph = program.loop(program.size).get_concrete_function().graph.as_graph_def()
+    graph = program.loop(program.size).graph.as_graph_def()
     return [node.op for function in graph.library.function for node in function.node_def]
 
 # %% ../../nbs/loop/30_xla.ipynb #0d0f60d9

@@ -285,11 +285,21 @@ class _Kept:
         return [_as_tensor(a[: self.rows]) for a in self.arrays]
 
 # %% ../../nbs/rows/40_streams.ipynb #bfd57c9e
-class _Again:
+def _sizes(group: list) -> list:  # rows of each batch
+    return [flat(batch)[0].shape[0] for batch in group]
+
+
+def _flowing(run: Callable, group: list) -> tuple:
+    "Tensors of the rows of some batches, of which nothing is kept, and their places in them."
+    leaves = [tf.concat(column, 0) for column in zip(*map(run, group))]
+    return leaves, np.arange(sum(_sizes(group)))
+
+# %% ../../nbs/rows/40_streams.ipynb #9cf900a1
+class _Search:
     "Rows that came before, found by their marks: where passes cannot be compared."
 
-    def __init__(self, run: Callable, kept: _Kept):
-        self.run, self.kept = run, kept
+    def __init__(self, run: Callable, room: int):
+        self.run, self.kept = run, _Kept(room)
         self.places, self.leaves = {}, None  # the place of a row by its mark
         self.drawn, self.epochs = 0, 0
 
@@ -320,6 +330,72 @@ class _Again:
         self.epochs += 1
         return self.epochs == patience and self.drawn == self.kept.rows
 
+# %% ../../nbs/rows/40_streams.ipynb #ab7bf762
+def _patience(pipeline: Pipeline) -> int:
+    "Epochs after which a row must have come a second time."
+    limit, turn = pipeline.limit, pipeline.turn
+    return max(3, 1 + math.ceil((turn or 0) / limit)) if limit else 2
+
+# %% ../../nbs/rows/40_streams.ipynb #5c163570
+class _Memory:
+    "Rows of a first pass, kept as they come, with which later passes are compared."
+
+    def __init__(self, pipeline: Pipeline, run: Callable, room: int, stored: Stored | None):
+        self.pipeline, self.run = pipeline, run
+        self.kept, self.mark = _Kept(room), mark_rows
+        self.leaves, self.found = None, None  # tensors of all rows, and where each lies in them
+        self.first = None  # pass
+        self.orders, self.state = None, None  # gives those to come; of the pipeline, as it was then
+        if stored is not None:
+            self.mark = stored.mark
+            self.leaves, self.found = stored.leaves, _Found(stored.marks)
+
+    def take(self, group: list, seen: _Pass) -> tuple:  # tensors, places, why to give up if so
+        "What the rows of these batches are, noted in `seen`."
+        marks = [self.mark(batch) for batch in group]
+        places = self.found.places(np.concatenate(marks)) if self.found else None
+        if places is not None:
+            self._note(seen, marks, places)
+            return self.leaves, places, None
+        leaves, places = _flowing(self.run, group)
+        if why := self._keep(leaves, most=max(_sizes(group))):
+            return leaves, places, why
+        start = sum(seen.sizes) if self.first is None else 0
+        self._note(seen, marks, start + places)
+        return leaves, places, None
+
+    def _keep(self, leaves: list, most: int) -> str | None:  # most: rows of a batch
+        if self.found is None:
+            why = self.kept.why_not(leaves)
+            if not why:
+                self.kept.add(leaves, expected=most * (self.pipeline.steps or 0))
+            return why
+        stored = self.first is None
+        return 'it gave rows that are not among those that were stored' if stored else None
+
+    def _note(self, seen: _Pass, marks: list, places: np.ndarray) -> None:
+        ends = np.cumsum([len(m) for m in marks])
+        seen.marks += marks
+        seen.places += np.split(places, ends[:-1])
+
+    def judge(self, seen: _Pass) -> str | None:  # why to give up
+        "At the end of a pass: keep what it gave, or compare it with the pass before."
+        if self.first is None:
+            self.first = seen
+            if self.found is None:
+                self.leaves, self.found = self.kept.as_tensors(), _Found(seen.rows)
+            return None
+        self.orders = _orders_to_come(self.pipeline, self.first, seen)
+        self.state = self.pipeline.state()
+        if self.orders is None:
+            return 'it gave other rows in its second pass (it augments, or has a state)'
+        return None
+
+    @property
+    def moved(self) -> bool:
+        "Has what the pipeline reads changed since passes were compared?"
+        return self.orders is not None and self.pipeline.state() != self.state
+
 # %% ../../nbs/rows/40_streams.ipynb #28bb016f
 class Stream:
     "Batches of a pipeline, pass after pass: drawn, then kept where they can be."
@@ -328,18 +404,16 @@ class Stream:
 
     def __init__(self, pipeline: Pipeline, made: Made = Made(), passes=1, room=2**33, stored=None):
         self.pipeline, self.made = pipeline, made
-        self._going = None  # the pass in the middle of which an epoch ended
         batch = tree.lists_to_tuples(pipeline.form)
         self.form, self._run = made.form(batch), made.runner(batch)
-        self._mark, self._keeps = mark_rows, passes > 1
-        self._kept, self._leaves, self._found = _Kept(room), None, None
-        if stored is not None:
-            self._mark, self._keeps = stored.mark, True
-            self._leaves, self._found = stored.leaves, _Found(stored.marks)
-        self._first, self._draw, self._state = None, None, None
+        self._going = None  # the pass in the middle of which an epoch ended
         self._short = False  # had the last pass fewer batches than its length says?
-        seeks = self._keeps and made.lower is not None and not pipeline.comparable
-        self._again = _Again(self._run, self._kept) if seeks else None
+        self._memory, self._search = None, None  # what is kept, in one way or the other
+        if passes > 1 or stored is not None:
+            if pipeline.comparable:
+                self._memory = _Memory(pipeline, self._run, room, stored)
+            elif made.lower is not None:
+                self._search = _Search(self._run, room)
 
     @property
     def steps(self) -> int | None:
@@ -357,21 +431,30 @@ class Stream:
         """The next epoch: (tensors, order, first step, step after the last); no order where the
         tensors are one batch as it is.
         """
-        if self._draw is not None and self.pipeline.state() != self._state:
-            self._draw = None
-            self._drop('a variable or attribute that it reads was changed')
+        if self._memory and self._memory.moved:
+            self._give_up('a variable or attribute that it reads was changed')
         batches = map(tree.lists_to_tuples, self.pipeline.batches())
         if not self.pipeline.comparable:
             return self._sought(batches)
         if self.pipeline.limit:
-            return self._limited(batches, self._draw is None)
-        return self._drawn(batches) if self._draw is None else self._recalled()
+            return self._limited(batches, self._orders is None)
+        return self._drawn(batches) if self._orders is None else self._recalled()
+
+    @property
+    def _orders(self) -> Callable | None:  # of passes to come, once two were compared
+        return self._memory and self._memory.orders
+
+    def _give_up(self, why: str) -> None:
+        "Keep nothing from here on, and say so where that costs something."
+        self._memory, self._search = None, None
+        if self.made.lower is not None:
+            warnings.warn(_UNCACHED.format(why, _WAYS.get(why, _STEADY)), stacklevel=2)
 
     def _limited(self, batches: Iterator, draws: bool) -> Iterator:
         "An epoch that need not end where a pass ends."
         left, counted = self.pipeline.limit, self.pipeline.counted
         while left:
-            pieces = self._drawn(batches, left) if self._draw is None else self._recalled(left)
+            pieces = self._drawn(batches, left) if self._orders is None else self._recalled(left)
             for piece in pieces:
                 left -= piece[3] - piece[2]
                 yield piece
@@ -389,14 +472,16 @@ class Stream:
         if most:
             due = min(going.count + most, self.pipeline.turn)
             batches = islice(batches, due - going.count)
+        take = partial(self._take, seen=going.seen)
         for group in _groups(batches, self.pipeline.together):
             going.count += len(group)
-            yield self._stretch(group, going.seen)
+            yield self._stretch(group, take)
         self._short = going.count < due
         ended = not most or self._short or due == self.pipeline.turn
         self._going = None if ended else going
-        if ended and self._keeps and going.seen.marks:
-            self._judge(going.seen)
+        if ended and self._memory and going.seen.marks:
+            if why := self._memory.judge(going.seen):
+                self._give_up(why)
 
     def _resume(self) -> _Drawn:
         "The pass that is going on, or a new one."
@@ -408,110 +493,48 @@ class Stream:
             self.pipeline.skip(going.count)
         return going
 
-    def _sought(self, batches: Iterator) -> Iterator:
-        "A pass, all or some, as it is drawn; rows that came before are not made again."
-        for group in _groups(batches, self.pipeline.together):
-            if _is_whole(group[0]):
-                yield self._alone(group[0])
-                continue
-            sizes = [flat(batch)[0].shape[0] for batch in group]
-            leaves, places = self._look_up(group) or self._flowing(group, sizes)
-            yield leaves, loose_order(sizes, places), 0, len(sizes)
-        self._short = self.pipeline.dry
-        if self._again and self._again.in_vain(self._patience):
-            self._forget('no row of it came a second time (it augments, or has a state)')
-
-    @property
-    def _patience(self) -> int:
-        "Epochs after which a row must have come a second time."
-        limit, turn = self.pipeline.limit, self.pipeline.turn
-        return max(3, 1 + math.ceil((turn or 0) / limit)) if limit else 2
-
-    def _look_up(self, group: list) -> tuple | None:
-        "Tensors and the places of these rows in them; None where they cannot be kept."
-        if not self._again:
-            return None
-        marks = [mark_rows(batch) for batch in group]
-        if why := self._again.add(group, marks):
-            return self._forget(why)
-        return self._again.find(marks)
-
-    def _forget(self, why: str) -> None:
-        self._again = None
-        self._drop(why)
-
-    def _flowing(self, group: list, sizes: list) -> tuple:
-        "Tensors of these rows alone."
-        leaves = [tf.concat(column, 0) for column in zip(*map(self._run, group))]
-        return leaves, np.arange(sum(sizes))
-
     def _recalled(self, most: int | None = None) -> Iterator:
         "A pass of what is kept, all or some."
-        going = self._going or _Recalled(*self._draw())
+        going = self._going or _Recalled(*self._orders())
         start, end = going.count, len(going.sizes)
         going.count = min(end, start + (most or end))
         self._going = going if going.count < end else None
         order = loose_order(going.sizes, going.places)
-        yield self._leaves, order, start, going.count
+        yield self._memory.leaves, order, start, going.count
 
-    def _stretch(self, group: list, seen: _Pass) -> tuple:
-        "What the steps of these batches take."
-        if _is_whole(group[0]):
-            return self._alone(group[0])
-        sizes = [flat(batch)[0].shape[0] for batch in group]
-        marks = [self._mark(batch) for batch in group] if self._keeps else []
-        found = self._found.places(np.concatenate(marks)) if self._found and marks else None
-        if found is not None:
-            leaves, places = self._leaves, found
-        else:
-            leaves, places = self._make(group, sizes)
-        if self._keeps:
-            fresh = self._first is None and found is None
-            start = sum(seen.sizes) if fresh else 0
-            ends = np.cumsum(sizes)
-            seen.marks += marks
-            seen.places += np.split(start + places, ends[:-1])
-        return leaves, loose_order(sizes, places), 0, len(sizes)
+    def _sought(self, batches: Iterator) -> Iterator:
+        "A pass, all or some, as it is drawn; rows that came before are not made again."
+        for group in _groups(batches, self.pipeline.together):
+            yield self._stretch(group, self._look_up)
+        self._short = self.pipeline.dry
+        if self._search and self._search.in_vain(_patience(self.pipeline)):
+            self._give_up('no row of it came a second time (it augments, or has a state)')
 
-    def _alone(self, batch) -> tuple:
-        "A batch whose arrays have no rows in common, for a step of its own."
-        self._again = None
-        if self._keeps:
-            self._drop(_LENGTHS)
-        return self._run(batch), None, 0, 1
+    def _stretch(self, group: list, take: Callable) -> tuple:
+        "What the steps of these batches are given; `take` says which tensors, and which rows."
+        if not _is_whole(group[0]):
+            leaves, places = take(group)
+            return leaves, loose_order(_sizes(group), places), 0, len(group)
+        if self._memory or self._search:
+            self._give_up(_LENGTHS)
+        return self._run(group[0]), None, 0, 1  # for a step of its own
 
-    def _make(self, group: list, sizes: list) -> tuple:
-        leaves, places = self._flowing(group, sizes)
-        if self._keeps and self._found is None:
-            self._keep(leaves, most=max(sizes))
-        elif self._keeps and self._first is None:
-            self._drop('it gave rows that are not among those that were stored')
+    def _take(self, group: list, seen: _Pass) -> tuple:
+        if self._memory is None:
+            return _flowing(self._run, group)
+        leaves, places, why = self._memory.take(group, seen)
+        if why:
+            self._give_up(why)
         return leaves, places
 
-    def _keep(self, leaves: list, most: int) -> None:  # most: rows of a batch
-        if why := self._kept.why_not(leaves):
-            self._drop(why)
-        else:
-            self._kept.add(leaves, expected=most * (self.steps or 0))
-
-    def _judge(self, seen: _Pass) -> None:
-        "At the end of a pass: keep what it gave, or compare it with the pass before."
-        if self._first is None:
-            self._first = seen
-            if self._found is None:
-                self._leaves = self._kept.as_tensors()
-                self._found = _Found(seen.rows)
-            return
-        self._draw = _orders_to_come(self.pipeline, self._first, seen)
-        self._state = self.pipeline.state()
-        if self._draw is None:
-            self._drop('it gave other rows in its second pass (it augments, or has a state)')
-
-    def _drop(self, why: str) -> None:
-        self._keeps, self._leaves, self._found = False, None, None
-        self._kept.arrays = []
-        if self.made.lower is not None:
-            warnings.warn(_UNCACHED.format(why, _WAYS.get(why, _STEADY)), stacklevel=2)
+    def _look_up(self, group: list) -> tuple:
+        if self._search is None:
+            return _flowing(self._run, group)
+        marks = list(map(mark_rows, group))
+        if why := self._search.add(group, marks):
+            self._give_up(why)
+            return _flowing(self._run, group)
+        return self._search.find(marks)
 
 # %% ../../nbs/rows/40_streams.ipynb #335b5f47
 _UNCACHED = (
