@@ -8,4 +8,4 @@ backend=$1 base=${2:-python3} venv=.backend-$1
 needs=$(sed -n 's/^requirements = //p' settings.ini | tr ' ' '\n' | grep -v '^tensorflow')
 "$venv/bin/python" -m pip install -q --disable-pip-version-check "$backend" $needs pytest
 ! "$venv/bin/python" -c "import tensorflow" 2>/dev/null
-PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" KERAS_BACKEND=$backend "$venv/bin/python" -m pytest -q tests/backends
+PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" KERAS_BACKEND=$backend "$venv/bin/python" -m pytest -q tests/backends tests/loop/test_sweep.py

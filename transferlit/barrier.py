@@ -79,7 +79,7 @@ def _check(model, names: list) -> None:
             f' Received: at={again[0]!r}, which has one.'
         )
 
-
+# %% ../nbs/32_barrier.ipynb #b5cfb055
 def _by_model(names: list) -> dict:  # name of a nested model to names of layers in it
     found = {}
     for name in names:

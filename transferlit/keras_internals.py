@@ -398,7 +398,7 @@ def _config_of(optimizer) -> dict:
             f' own a `get_config`. Received: {error}'
         ) from error
 
-
+# %% ../nbs/floor/65_keras_internals.ipynb #aacce8c6
 def remake(
     optimizer: keras.optimizers.Optimizer,
     settings: dict,  # argument to value, of it or of the optimizer inside

@@ -60,7 +60,7 @@ def _check_names(layers, taken: list) -> None:
             )
         seen.add(layer.name)
 
-
+# %% ../nbs/22_surgery.ipynb #7f3b7bd8
 def _put_on(layer, h):
     "Raises ValueError where the layer cannot take what is below."
     try:

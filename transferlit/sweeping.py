@@ -43,7 +43,7 @@ class _Trained:
         _put(self.model, self.state)
         return self.model
 
-
+# %% ../nbs/guides/40_sweep.ipynb #6dbe4e5d
 class Sweep(Table):
     "A row for each setting, best first; `put` brings the model of a row back."
 
@@ -61,7 +61,7 @@ class Sweep(Table):
     def to_dict(self) -> list:
         return [{k: v for k, v in row.items() if k != 'trained'} for row in self.rows]
 
-
+# %% ../nbs/guides/40_sweep.ipynb #67c5966d
 def _all(model) -> list:
     return [*model.variables, *model.optimizer.variables]
 
@@ -123,7 +123,7 @@ def _set(model, settings: dict) -> Iterator:  # such as {'optimizer.learning_rat
             use_optimizer(model, own)
         _put(model, start)
 
-
+# %% ../nbs/guides/40_sweep.ipynb #88534016
 def _name(value):  # of a setting, in the table
     if not isinstance(value, _SCHEDULE):
         return value
