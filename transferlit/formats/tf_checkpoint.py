@@ -880,7 +880,7 @@ def write_bundle(
     entries = _write_data(folder / name, arrays)
     names = _data_names(name, entries)
     shard, count, data = next(n for n in names if not os.path.lexists((beside or folder) / n[2]))
-    os.replace(folder / name, folder / data)
+    (folder / name).rename(folder / data)
     items = [(key, before + _field(3, shard) + after) for key, before, after in entries]
     _write_table(
         folder / f'{name}.index', [(b'', _field(1, count) + _field(3, _field(1, 1))), *items]
