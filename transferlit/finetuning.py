@@ -39,7 +39,7 @@ class Stage:
 
     # a pattern over paths, a layer, several, or how many of the top layers with weights
     train: str | int | keras.Layer | Iterable
-    epochs: int = 1
+    epochs: int = 1  # for how long
     # a learning rate; or rates by pattern (all that trains must match one), which hold in this
     # stage only; None keeps the optimizer's
     rate: float | Mapping | None = None

@@ -400,7 +400,7 @@ def _trained(group: list, settings: list, trial: _Trial) -> list:
 def sweep(
     model: keras.Model,  # compiled
     x,  # as for `fit`
-    y=None,
+    y=None,  # labels; None where a dataset has them
     # lists of values: `optimizer.<attribute>`, and `head`: layers or models to put on the frozen
     # part
     over: dict = None,
@@ -408,8 +408,7 @@ def sweep(
     by: str = 'val_loss',
     *,
     jit='auto',  # as for `fit`
-    # other arguments of `fit`: epochs, batch_size, validation_data or validation_split, ...
-    **more,
+    **more,  # other arguments of `fit`: epochs, batch_size, validation_data or validation_split
 ) -> Sweep:  # every combination, best first; the model itself stays as it was
     """Train many settings on one cache, each from where the model is now.
 

@@ -531,3 +531,16 @@ def test_a_name_of_several_modules_is_described_where_it_is():
     for name in package.__all__:
         module = getattr(package, name).__module__
         assert f"/{index[module][f'{module}.{name}'][0]})" in reference, name
+
+
+READERS = sorted([*(ROOT / "docs").glob("*.html.md"), *(ROOT / "docs/guides").glob("*.html.md")])
+
+
+def test_each_parameter_that_a_reader_meets_is_explained():
+    """In the tables of functions on the pages of the article and the guides."""
+    rows = []
+    for page in READERS:
+        tables = page.read_text(encoding="utf-8").split("| 이름 · Name | 형 · Type | 기본값 · Default | 설명 · Details |\n")[1:]
+        rows += [(page.name, row) for table in tables for row in table.split("\n\n")[0].splitlines()[1:]]
+    assert len(rows) > 100
+    assert [row for row in rows if row[1].endswith("|  |")] == []
