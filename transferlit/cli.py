@@ -8,7 +8,6 @@ Docs: https://transferlit.github.io/transferlit/guides/cli.html.md"""
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -261,8 +260,10 @@ def _store(folder: Path | None):
     from transferlit.files import readable
     from transferlit.store import open_store
 
-    url = folder is not None and re.match(r'\w[\w+.-]+:/', str(folder))
-    return open_store(folder if folder is None or url else readable(folder))
+    store = open_store(folder)
+    if folder is not None:
+        readable(store.root)
+    return store
 
 # %% ../nbs/guides/90_cli.ipynb #aa7c80d3
 @_cache.command('prune')

@@ -106,10 +106,9 @@ def _split(model, settings: dict) -> tuple:  # two of argument to value
 
 # %% ../nbs/guides/40_sweep.ipynb #a99ab8c8
 @contextmanager
-def _set(model, settings: dict) -> Iterator:  # such as {'optimizer.learning_rate': 0.1}
-    "Within: the model has an optimizer with these settings, in the state of its own. Then all is as it was."
-    own, start = model.optimizer, _state(model)
-    constants, varying = _split(model, settings)
+def _set(model, settings: dict, start: list) -> Iterator:  # of `optimizer.learning_rate` to 0.1
+    "Within: the model has an optimizer with these settings, in the state of its own. Then `start`."
+    own, (constants, varying) = model.optimizer, _split(model, settings)
     try:
         if constants:
             use_optimizer(model, remake(own, constants))
@@ -239,13 +238,21 @@ class _Trial:
 def _one_by_one(group: list, settings: list, trial: _Trial) -> list:
     "Each setting of each head trained from where it is."
     made = []
-    for head, values in itertools.product(group, settings):
-        with _set(head.model, values):
+    for head, values, start in _each(group, settings):
+        with _set(head.model, values, start):
             given = head.model, trial.rows, trial.valid, head.parts
             history = loop.run(*given, **trial.plan()).history
             last = {k: v[-1] for k, v in history.items()}
             made.append(_row(head, values, last, _state(head.model)))
     return made
+
+
+def _each(group: list, settings: list) -> Iterator:
+    "Each head with each setting, and the state from which the head starts."
+    for head in group:
+        start = _state(head.model)
+        for values in settings:
+            yield head, values, start
 
 # %% ../nbs/guides/40_sweep.ipynb #de5d58c2
 def _is_plain(job: Job) -> bool:
@@ -277,9 +284,8 @@ def _together(group: list, settings: list, trial: _Trial) -> bool:
 def _starts(group: list, settings: list) -> list:
     "(head, its state, settings, state with these settings) for each candidate."
     made = []
-    for head, values in itertools.product(group, settings):
-        start = _state(head.model)
-        with _set(head.model, values):
+    for head, values, start in _each(group, settings):
+        with _set(head.model, values, start):
             made.append((head, start, values, _state(head.model)))
     return made
 
