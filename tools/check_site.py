@@ -14,20 +14,24 @@ from urllib.parse import unquote, urlsplit
 LOADS = {"src", "srcset", "poster", "data", "xlink:href"}
 CSS_URL = re.compile(r"""url\(\s*['"]?([^'")]+)|@import\s+['"]([^'"]+)""")
 SCRIPT_LOAD = re.compile(r"""\b(?:fetch|import|importScripts)\s*\(\s*['"`]((?:https?:)?//[^'"`]+)|\bfrom\s*['"]((?:https?:)?//[^'"]+)""")
+CODE = {"pre", "code"}
+MARK = re.compile(r".{,30}(?:\]\(|\*\*\w|^:::|\[!\w).{,30}", re.M)  # of Markdown that nobody has read
 
 
 class Page(HTMLParser):
-    """The ids of a page, its links, and what it loads."""
+    """The ids of a page, its links, what it loads, and its text outside of code."""
 
     def __init__(self, text: str):
         super().__init__()
-        self.ids, self.links, self.loads, self.raw = [], [], [], ""
+        self.ids, self.links, self.loads, self.raw, self.prose = [], [], [], "", ""
+        self.code = 0  # how many elements deep in code
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         self.ids += [attrs["id"]] if attrs.get("id") else []
         self.raw = tag if tag in ("style", "script") else ""
+        self.code += tag in CODE
         self.loads += [attrs[name] for name in LOADS & attrs.keys() if attrs[name]]
         self.loads += css_urls(attrs.get("style") or "")
         if attrs.get("href"):
@@ -35,9 +39,11 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.loads += css_urls(data) if self.raw == "style" else script_urls(data) if self.raw == "script" else []
+        self.prose += "" if self.raw or self.code else data
 
     def handle_endtag(self, tag):
         self.raw = ""
+        self.code -= tag in CODE
 
 
 def css_urls(text: str) -> list[str]:
@@ -62,6 +68,7 @@ def faults(site: Path) -> list[str]:
         name = path.relative_to(site.resolve())
         found += [f"{name}: two elements have the id {i!r}" for i in sorted({i for i in page.ids if page.ids.count(i) > 1})]
         found += [f"{name}: loads from outside: {url}" for url in page.loads if is_outside(url)]
+        found += [f"{name}: Markdown shown raw: {mark}" for mark in MARK.findall(page.prose)]
         for url in [*page.links, *(u for u in page.loads if not is_outside(u))]:
             fault = broken(url, path, pages)
             found += [f"{name}: {fault}: {url}"] if fault else []

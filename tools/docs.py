@@ -361,6 +361,7 @@ def finish(base: str) -> None:
             text = PRINTED.sub(drawn, text)
             text = without_twins(text, path)
             text = described(text)
+            text = headed(text)
             text = cornered(text)
             text = breakable(text)
             text = addressed(text)
@@ -389,6 +390,14 @@ def breakable(text: str) -> str:
 def cornered(text: str) -> str:
     """`text` with the corner of a table that has names for its rows as a plain cell: it heads nothing."""
     return re.sub(r"<th([^>]*)></th>", r"<td\1></td>", text)
+
+
+GROUP = re.compile(r"<tr>\s*<td><strong>(.*?)</strong></td>(?:\s*<td></td>)+\s*</tr>", re.S)
+
+
+def headed(text: str) -> str:
+    """`text` with a row that is a heading, bold and alone, as one cell that heads the rows below it."""
+    return GROUP.sub(r'<tr class="group">\n<th colspan="4" scope="colgroup">\1</th>\n</tr>', text)
 
 
 def without_twins(text: str, page: Path) -> str:

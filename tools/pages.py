@@ -123,9 +123,18 @@ class Reference(BasicMarkdownRenderer):
             f"{'#' * self.title_level} {self.nm} {{#{anchor(self.nm)} .symbol}}",
             link + f"```python\n{source.signature(self.nm)}\n```",
             ast.get_docstring(source.tree) or "",
-            table(HEAD, source.rows()),
+            table(HEAD, grouped(self.nm, source.rows())),
             table(("메서드 · Method", "설명 · Details"), source.method_rows()),
         ) if part)
+
+
+def grouped(name: str, rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The rows of parameters below the headings that `nbs/descriptions.yml` gives them; the others stand last."""
+    groups = translations().get("groups", {}).get(name, {})
+    by_name = {row[0].strip("`"): row for row in rows}
+    below = [row for title, names in groups.items()
+             for row in ((f"**{title}**", "", "", ""), *(by_name.pop(parameter) for parameter in names))]
+    return below + list(by_name.values())
 
 
 def anchor(name: str) -> str:
@@ -237,14 +246,18 @@ class Callouts(Processor):
 
 
 NAMED = re.compile(r"(?<!\[)`tl\.(\w+)((?:\([^`]*)?)`")
+TWICE = re.compile(r"\[\[(`\w+`)\]\([^)\s]*\)\](?=\()")
 
 
 class Named(Processor):
-    """`tl.freeze` in prose leads to its page, as `freeze` does; nbdev knows the latter only."""
+    """`tl.freeze` in prose leads to its page, as `freeze` does; nbdev knows the latter only.
+
+    nbdev puts a link into the text of a link, too: that one goes, the one that was written stays.
+    """
 
     def cell(self, cell):
         if cell.cell_type == "markdown":
-            cell.source = "".join(line if line.startswith("#") else NAMED.sub(self.linked, line)
+            cell.source = "".join(line if line.startswith("#") else TWICE.sub(r"[\1]", NAMED.sub(self.linked, line))
                                   for line in cell.source.splitlines(keepends=True))
 
     def linked(self, match: re.Match) -> str:

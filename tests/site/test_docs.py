@@ -1,5 +1,6 @@
 """The builder of the pages, on a small project of its own: same bytes each time, faults found, references mended."""
 import importlib
+import inspect
 import os
 import re
 import shutil
@@ -324,9 +325,11 @@ def test_readme_has_no_mark_that_a_package_index_shows_raw(project):
     ('<style>@import "https://example.com/x.css";</style>', "loads from outside"),
     ('<p style="background: url(https://example.com/x.png)">x</p>', "loads from outside"),
     ('<p id="twice"></p><p id="twice"></p>', "two elements have the id 'twice'"),
+    ("<p>[<code>f</code>](gone.ipynb)</p>", "Markdown shown raw"),
+    ("<p>a **bold word</p>", "Markdown shown raw"),
 ])
 def test_check_site_finds_what_is_planted(tmp_path, planted, fault):
-    page = "<html><body><p id='here'>x</p><a href='#here'>x</a><a href='https://example.com'>x</a>{}</body></html>"
+    page = "<html><body><p id='here'>x <code>a[0](**b)</code></p><a href='#here'>x</a><a href='https://example.com'>x</a>{}</body></html>"
     (tmp_path / "index.html").write_text(page.format(""))
     assert check_site.faults(tmp_path) == []
     (tmp_path / "index.html").write_text(page.format(planted))
@@ -407,6 +410,9 @@ def test_names_of_the_package_lead_to_their_page_but_not_in_headings():
     heading, _, line = cell.source.splitlines()
     assert heading == "# `tl.freeze`" and line.startswith("[`tl.freeze(model, ...)`](http")
     assert line.endswith("/freezing.html#freeze) and `tl.nothing`, [`tl.thaw`](x.html)")
+    cell = new_markdown_cell("[[`freeze`](https://a.b/freezing.html#freeze)](x.html)")  # as nbdev leaves [`freeze`](x.html)
+    pages.Named(None).cell(cell)
+    assert cell.source == "[`freeze`](x.html)"
 
 
 class Example:
@@ -543,4 +549,19 @@ def test_each_parameter_that_a_reader_meets_is_explained():
         tables = page.read_text(encoding="utf-8").split("| 이름 · Name | 형 · Type | 기본값 · Default | 설명 · Details |\n")[1:]
         rows += [(page.name, row) for table in tables for row in table.split("\n\n")[0].splitlines()[1:]]
     assert len(rows) > 100
-    assert [row for row in rows if row[1].endswith("|  |")] == []
+    assert [row for row in rows if row[1].endswith("|  |") and not row[1].startswith("| **")] == []
+
+
+def test_grouped_parameters_stand_once_below_their_headings():
+    """Each parameter of a function with groups is in one of them, so that none falls behind the last."""
+    package = importlib.import_module("transferlit")
+    for name, groups in pages.translations()["groups"].items():
+        parameters = list(inspect.signature(getattr(package, name)).parameters)
+        assert sorted(sum(groups.values(), [])) == sorted(parameters), name
+        assert all(" · " in title for title in groups), name
+
+
+def test_a_heading_inside_a_table_spans_it():
+    page = "<tr>\n<td><strong>데이터 · Data</strong></td>\n<td></td>\n<td></td>\n<td></td>\n</tr>\n<tr>\n<td>x</td>\n<td></td>\n</tr>"
+    headed = docs.headed(page)
+    assert '<th colspan="4" scope="colgroup">데이터 · Data</th>' in headed and "<td>x</td>\n<td></td>" in headed
