@@ -33,7 +33,7 @@ def fit(
     model: keras.Model,  # compiled; trained in place
     x=None,  # arrays, rows first; a finite dataset; None with `cache=features`
     y=None,  # labels; None with features that hold them
-    batch_size: int | None = None,  # as of `Model.fit`, like all below: rows a step, 32 by default
+    batch_size: int | None = None,  # rows a step; 32 by default, as in `Model.fit`
     epochs: int = 1,  # the number of the last epoch
     verbose='auto',  # 0: nothing; 1: a bar; 2: a line an epoch
     callbacks=None,  # of Keras

@@ -7,7 +7,10 @@ Docs: https://transferlit.github.io/transferlit/guides/cli.html.md"""
 # %% ../nbs/guides/90_cli.ipynb #cc50442b
 from __future__ import annotations
 
+import ast
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -30,12 +33,40 @@ app = typer.Typer(
 )
 
 
+# An argument of Python as the package's hints name it, with or without its value.
+_ARGUMENT = re.compile(
+    r'\b(only|rename|fresh|skip|by|missing|mismatched|unused|weights|transform|outputs)='
+    r"""(\{[^{}]*\}|'[^']*'|"[^"]*")?(?=[\s,.;:`)]|$)"""
+)
+
+
+def _as_options(text: str) -> str:
+    "`text` with the arguments that it proposes as options of the command line."
+
+    def option(found: re.Match) -> str:
+        name, value = found.groups()
+        if not value:
+            return f'--{name}'
+        try:
+            given = ast.literal_eval(value)
+            text = given if isinstance(given, str) else json.dumps(given)
+        except (
+            SyntaxError,
+            ValueError,
+            TypeError,
+        ):  # `{...}`, or a name that looks like an argument
+            return f'--{name} {value}'
+        return f'--{name} {shlex.quote(text)}'
+
+    return _ARGUMENT.sub(option, text)
+
+
 def main() -> None:
     "The entry point: errors of the package are said, not thrown at the user."
     try:
         app()
     except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
-        print(printable(f'transferlit: {error}', keep='\n'), file=sys.stderr)
+        print(printable(f'transferlit: {_as_options(str(error))}', keep='\n'), file=sys.stderr)
         sys.exit(1)
 
 
@@ -58,7 +89,8 @@ def _root(
 
 
 def _show(table, as_json: bool) -> None:  # as text, or as JSON for a program
-    print(json.dumps(table.to_dict(), default=str, ensure_ascii=False) if as_json else table)
+    text = json.dumps(table.to_dict(), default=str, ensure_ascii=False)
+    print(text if as_json else _as_options(str(table)))
 
 
 _Json = Annotated[bool, typer.Option('--json', help='Print JSON instead of a table.')]
@@ -113,12 +145,30 @@ _Skip = Annotated[str | None, typer.Option(help='What in FILE to pass over: a re
 _Rename = Annotated[
     list[str] | None,
     typer.Option(
-        help='PATTERN=REPLACEMENT, or a preset: tf, slim, scope, rerun. May be given several times.'
+        help='PATTERN=REPLACEMENT, a preset (tf, slim, scope, rerun, renumber), or a JSON mapping.'
+        ' May be given several times.'
     ),
+]
+_Transform = Annotated[
+    str | None,
+    typer.Option(help='torch, flax or cudnn; or a JSON mapping from patterns to names.'),
 ]
 
 
-def _renames(texts) -> list | None:  # as `plan` takes them
+def _mapping(text: str):  # what it is in JSON, or the text
+    if not text.startswith('{'):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(
+            f'A mapping must be JSON, as in \'{{"old": "new"}}\': {error}. Received: {text}.'
+        ) from None
+
+
+def _renames(texts):  # as `plan` takes them
+    if texts and len(texts) == 1 and texts[0].startswith('{'):
+        return _mapping(texts[0])
     return [tuple(t.split('=', 1)) if '=' in t else t for t in texts] if texts else None
 
 # %% ../nbs/guides/90_cli.ipynb #07cc221b
@@ -135,6 +185,14 @@ def _read_model(file: Path):
 
     with limit_model(file, KerasFile(file).config()[0]):
         return keras.saving.load_model(file, compile=False)
+
+# %% ../nbs/guides/90_cli.ipynb #b81ae727
+def _write_restored(model, file: Path, asked: dict, out: Path) -> None:
+    from transferlit.checkpoint import restore, save
+
+    restore(model, file, **asked)
+    save(model, out)
+    print(f'Saved {out}.')
 
 # %% ../nbs/guides/90_cli.ipynb #34b1e118
 @app.command('plan')
@@ -153,28 +211,31 @@ def _plan(
         str, typer.Option(help='error, or fresh: what has another shape keeps its values.')
     ] = 'error',
     unused: Annotated[str, typer.Option(help='ok, or error: all of FILE must be used.')] = 'ok',
+    weights: Annotated[
+        str, typer.Option(help='model, or ema: the moving averages of a training.')
+    ] = 'model',
+    transform: _Transform = None,
+    out: Annotated[
+        Path | None, typer.Option(help='Restore, and save the model there: NEW.keras.')
+    ] = None,
     every: Annotated[bool, typer.Option('--all', help='Every row of a long plan.')] = False,
     as_json: _Json = False,
 ) -> None:
     """Show what a restore would write into a model.
 
-    The exit status says whether it could: 0 or 1. Neither MODEL nor FILE is changed."""
+    With --out it is written into a new file; neither MODEL nor FILE is changed. The exit status says
+    whether it could: 0 or 1."""
     load_keras()
     from transferlit.checkpoint import plan
 
-    found = plan(
-        _read_model(model),
-        file,
-        only,
-        _renames(rename),
-        fresh,
-        skip,
-        by,
-        missing,
-        mismatched,
-        unused,
-    )
+    asked = dict(only=only, rename=_renames(rename), fresh=fresh, skip=skip, by=by)
+    asked |= dict(missing=missing, mismatched=mismatched, unused=unused, weights=weights)
+    asked |= dict(transform=_mapping(transform) if transform else None)
+    built = _read_model(model)
+    found = plan(built, file, **asked)
     _show(found.table(all=True) if every and not as_json else found, as_json)
+    if found.ok and out is not None:
+        _write_restored(built, file, asked, out)
     raise typer.Exit(0 if found.ok else 1)
 
 # %% ../nbs/guides/90_cli.ipynb #5795e567

@@ -313,12 +313,17 @@ def _schedule(
 _SHOWN = ('loss', 'val_loss', 'accuracy', 'val_accuracy')
 
 
+def _said(train) -> str:  # patterns, layers or a depth, as somebody would say them
+    several = train if isinstance(train, (list, tuple)) else [train]
+    return ', '.join(str(getattr(one, 'name', one)) for one in several)
+
+
 def _row(model, stage: Stage, rate_of: dict, history: dict) -> dict:
     "What the table says of a stage."
     used = sorted({r for r in rate_of.values() if r is not None})
     last = {name: values[-1] for name, values in history.items() if name in _SHOWN}
     row = dict(
-        train=str(stage.train),
+        train=_said(stage.train),
         values=int(sum(np.prod(v.shape) for v in model.trainable_variables)),
         rate=', '.join(f'{r:g}' for r in used) or "the optimizer's",
         epochs=len(history['loss']),

@@ -8,6 +8,7 @@ Docs: https://transferlit.github.io/transferlit/floor/tables.html.md"""
 from __future__ import annotations
 
 import html
+import re
 from dataclasses import dataclass
 from unicodedata import east_asian_width
 
@@ -66,11 +67,16 @@ class Table:
     def __getitem__(self, i):
         return self.rows[i]
 
+    @property
+    def shown(self) -> list:
+        "The columns that a reader sees: those in which some row has something to say."
+        return [c for c in self.columns if any(_text(row.get(c)) for row in self.rows)]
+
     def _head(self):
-        return [printable(str(c)) for c in self.columns]
+        return [printable(str(c)) for c in self.shown]
 
     def _cells(self):
-        columns = self.columns
+        columns = self.shown
         cells = []
         for row in self.rows:
             cells.append([_text(row.get(c)) for c in columns])
@@ -103,7 +109,7 @@ def _plain(table: Table) -> str:
     lines = [table._head(), *table._cells()]
     columns = list(zip(*lines))
     widths = [max(map(_width, column)) for column in columns]
-    right = [table._right(c) for c in table.columns]
+    right = [table._right(c) for c in table.shown]
     body = []
     for line in lines:
         padded = map(_pad, line, widths, right)
@@ -116,15 +122,22 @@ def _plain(table: Table) -> str:
     return printable(shown, keep='\n')
 
 # %% ../nbs/floor/30_tables.ipynb #2341e395
+_SHAPE = re.compile(r'\(.{,22}\)')  # one that fits in a line stays in it
+
+
+def _marked(text: str) -> str:  # as HTML; what stands between backticks is code
+    return re.sub('`([^`]+)`', r'<code>\1</code>', html.escape(text))
+
+
 def _html(table: Table) -> str:
     "The table as HTML, without scripts or styles of its own but alignment."
 
     def cell(tag, text, right):
         side = 'right' if right else 'left'
-        shown = html.escape(text)
-        return f'<{tag} style="text-align:{side}">{shown}</{tag}>'
+        whole = ';white-space:nowrap' if _SHAPE.fullmatch(text) else ''
+        return f'<{tag} style="text-align:{side}{whole}">{_marked(text)}</{tag}>'
 
-    right = [table._right(c) for c in table.columns]
+    right = [table._right(c) for c in table.shown]
 
     def line(tag, texts):
         tags = [tag] * len(texts)
@@ -135,8 +148,7 @@ def _html(table: Table) -> str:
     body = [line('td', cells) for cells in table._cells()]
 
     def lines(text):
-        shown = html.escape(printable(text, keep='\n'))
-        return shown.replace('\n', '<br>')
+        return _marked(printable(text, keep='\n')).replace('\n', '<br>')
 
     above = f'<p><strong>{lines(table.title)}</strong></p>' if table.title else ''
     below = f'<p><small>{lines(table.note)}</small></p>' if table.note else ''
