@@ -295,40 +295,54 @@ def _made(made: dict, out) -> str:  # the last line: what became of the file
     )
 
 # %% ../nbs/guides/90_cli.ipynb #1872eb1a
+class _Stores(typer.core.TyperGroup):
+    "`cache FOLDER` is `cache list FOLDER`."
+
+    def resolve_command(self, ctx, args):
+        names_store = '/' in args[0] or Path(args[0]).is_dir()
+        known = args[0] in self.commands or not names_store
+        return super().resolve_command(ctx, args if known else ['list', *args])
+
+
 _cache = typer.Typer(
-    help='List, measure and prune stored features.', no_args_is_help=True, rich_markup_mode=None
+    cls=_Stores,
+    help='List, measure and prune stored features.',
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 app.add_typer(_cache, name='cache')
-_Folder = Annotated[
-    Path | None, typer.Option(help="The store; the user's cache folder by default.")
+_Store = Annotated[
+    str | None, typer.Argument(help="A folder or a URL; the user's cache folder by default.")
 ]
+_Folder = Annotated[str | None, typer.Option(hidden=True)]  # the same, where a name helps a script
 
 
 @_cache.command('list')
-def _cache_list(folder: _Folder = None, as_json: _Json = False) -> None:
+def _cache_list(store: _Store = None, folder: _Folder = None, as_json: _Json = False) -> None:
     "Show what is stored, last used first."
-    _show(_store(folder).listing(), as_json)
+    _show(_open(store or folder).listing(), as_json)
 
 
 @_cache.command('size')
-def _cache_size(folder: _Folder = None) -> None:
+def _cache_size(store: _Store = None, folder: _Folder = None) -> None:
     "Print the bytes on disk."
-    print(_store(folder).size())
+    print(_open(store or folder).size())
 
 
-def _store(folder: Path | None):
-    "A store that somebody names must be there; the user's own may still be empty."
+def _open(store: str | None):
+    "A folder that somebody names must be there; the user's own may still be empty."
     from transferlit.files import readable
-    from transferlit.store import open_store
+    from transferlit.store import RemoteStore, open_store
 
-    store = open_store(folder)
-    if folder is not None:
-        readable(store.root)
-    return store
+    opened = open_store(store)
+    if store is not None and not isinstance(opened, RemoteStore):
+        readable(opened.root)
+    return opened
 
 # %% ../nbs/guides/90_cli.ipynb #aa7c80d3
 @_cache.command('prune')
 def _cache_prune(
+    store: _Store = None,
     folder: _Folder = None,
     keep: Annotated[int | None, typer.Option(help='Spare so many of the last used.')] = None,
     older_than: Annotated[
@@ -345,4 +359,4 @@ def _cache_prune(
             'Say what may stay: --keep, --older-than or --limit; `--keep 0` removes all. Received:'
             ' none of them.'
         )
-    _show(_store(folder).prune(keep, older_than, limit), as_json)
+    _show(_open(store or folder).prune(keep, older_than, limit), as_json)
