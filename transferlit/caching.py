@@ -57,7 +57,11 @@ def fit(
 
     Raises ValueError for data that does not fit together, or features that no longer fit the model.
     """
-    job = Job(**{name: value for name, value in locals().items() if name != 'model'})
+    job = Job(
+        x, y, batch_size, epochs, verbose, callbacks, validation_split, validation_data, shuffle,
+        class_weight, sample_weight, initial_epoch, steps_per_epoch, validation_steps,
+        validation_batch_size, validation_freq, cache, jit,
+    )  # fmt: skip
     check(model, job)
     if has_own_fit(model):
         return by_own_fit(model, job, carry_out)
