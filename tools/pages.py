@@ -31,7 +31,11 @@ def code(text: str) -> str:
     """`text` as code in a table cell; every sign that Markdown or a table would read becomes an entity."""
     if not text or re.fullmatch(r"[\w.]+", text):  # backticks, so that nbdev can link the name
         return text and f"`{text}`"
-    return "<code>" + re.sub(r"[^\w\s]|_", lambda m: f"&#{ord(m[0])};", text) + "</code>"
+    return f"<code>{code_text(text)}</code>"
+
+
+def code_text(text: str) -> str:
+    return text if text.isidentifier() else re.sub(r"[^\w\s]|_", lambda m: f"&#{ord(m[0])};", text)
 
 
 def cell(text: str | None) -> str:
@@ -94,7 +98,8 @@ class Source:
     def rows(self) -> list[tuple[str, ...]]:
         said = docments(self.obj, full=True)
         details = {name: cell(entry["docment"]) for name, entry in said.items()}
-        rows = [(code(n), code(t), code(d), details.get(n.lstrip("*")) or self.comment(n)) for n, t, d in self.parameters()]
+        # A parameter is no function of that name: no backticks, which nbdev would link.
+        rows = [(f"<code>{code_text(n)}</code>", code(t), code(d), details.get(n.lstrip("*")) or self.comment(n)) for n, t, d in self.parameters()]
         returned = self.returns()
         return rows + ([("반환 · Returns", code(returned), "", details.get("return", ""))] if returned not in ("", "None") or details.get("return") else [])
 
@@ -131,7 +136,7 @@ class Reference(BasicMarkdownRenderer):
 def grouped(name: str, rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """The rows of parameters below the headings that `nbs/descriptions.yml` gives them; the others stand last."""
     groups = translations().get("groups", {}).get(name, {})
-    by_name = {row[0].strip("`"): row for row in rows}
+    by_name = {html.unescape(re.sub("<.*?>", "", row[0])): row for row in rows}
     below = [row for title, names in groups.items()
              for row in ((f"**{title}**", "", "", ""), *(by_name.pop(parameter) for parameter in names))]
     return below + list(by_name.values())
