@@ -1,7 +1,7 @@
 """What weight files hold, read without running code: one mapping from path to array for every format."""
 from importlib import import_module
 
-from .entries import BadFile, MissingPart, Stored, UnsafeFile, Weights
+from .entries import Stored, Weights
 from .keras_files import KerasFile, legacy_name, named_layers
 from .tf_checkpoint import read_index
 from .location import locate_graph
@@ -15,19 +15,16 @@ _ON_USE = {  # what imports more than reading needs
 }
 
 __all__ = [
-    "BadFile",
     "KerasFile",
     "legacy_name",
     "limit_model",
     "locate_graph",
-    "MissingPart",
     "named_layers",
     "open_weights",
     "peek",
     "read_index",
     "replace_file",
     "Stored",
-    "UnsafeFile",
     "Weights",
     "write_arrays",
     "writer_for",

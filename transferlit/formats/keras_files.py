@@ -20,20 +20,16 @@ from pathlib import Path
 import numpy as np
 
 from . import hdf5
-from transferlit.formats.entries import (
+from transferlit.errors import (
     CHARACTERS,
-    LIMIT,
     NAMES,
     Allowance,
     BadFile,
     MissingPart,
-    Source,
-    Stored,
     UnsafeFile,
-    Weights,
     explain_faults,
-    kind_of,
 )
+from .entries import LIMIT, Source, Stored, Weights, kind_of
 from ..files import atomic_path, printable
 from .safetensors import shard_beside
 from .zip_archive import Archive, member_source

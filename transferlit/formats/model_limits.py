@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
-from .entries import UnsafeFile
+from ..errors import UnsafeFile
 from .keras_files import check_config
 from .reading import open_weights
 from ..keras_internals import limit_values

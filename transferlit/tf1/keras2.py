@@ -29,7 +29,8 @@ from transferlit.tf1.layers import (
     tensorflow_function,
 )
 from ..paths import renew
-from ..formats import KerasFile, UnsafeFile, limit_model
+from ..errors import UnsafeFile
+from ..formats import KerasFile, limit_model
 
 # %% auto #0
 __all__ = ['UPGRADES', 'Upgrade', 'Mender', 'operation_layer', 'plain_names', 'mend', 'from_cudnn', 'fill', 'load_old']
