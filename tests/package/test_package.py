@@ -36,6 +36,13 @@ def test_import_is_light():
     assert heavy.strip() == "[]"
 
 
+@pytest.mark.parametrize("module", ["formats", "features.ray_dataset"])
+def test_what_reads_rows_and_files_only_imports_no_keras(module):
+    """Many processes of a cluster import the second."""
+    heavy = python(f"import sys, transferlit.{module}; print([m for m in ('tensorflow', 'keras', 'h5py', 'torch') if m in sys.modules])")
+    assert heavy.strip() == "[]"
+
+
 def test_every_public_name_is_there():
     assert python("import transferlit as tl; print([n for n in tl.__all__ if not callable(getattr(tl, n))])").strip() == "[]"
 
