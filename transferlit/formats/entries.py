@@ -7,6 +7,7 @@ Docs: https://transferlit.github.io/transferlit/formats/entries.html.md"""
 # %% ../../nbs/formats/10_entries.ipynb #839699c3
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
