@@ -42,6 +42,7 @@ check: $(VENV)/dev.done ## notebooks clean, package and docs in step with them
 	$(BIN)/python tools/notebooks.py check
 	$(BIN)/ruff format --check -q nbs
 	$(BIN)/ruff check -q nbs
+	$(BIN)/ruff check -q --isolated --select F401,F811,F821,F841 transferlit
 	$(BIN)/python tools/exported.py
 	$(BIN)/python tools/docs.py --check
 

@@ -181,9 +181,11 @@ def _read_model(file: Path):
 
         return revive(file).to_keras()
     import keras
-    from transferlit.formats import KerasFile, limit_model
+    from transferlit.formats import KerasFile, open_weights
+    from transferlit.model_limits import limit_model
 
-    with limit_model(file, KerasFile(file).config()[0]):
+    config, *_ = KerasFile(file).config()
+    with open_weights(file) as found, limit_model(found, config):
         return keras.saving.load_model(file, compile=False)
 
 # %% ../nbs/guides/90_cli.ipynb #b81ae727

@@ -26,7 +26,8 @@ from transferlit.files import (
     readable,
     writable,
 )
-from .formats import limit_model
+from .formats import open_weights
+from .model_limits import limit_model
 from .paths import by_path
 
 # %% auto #0
@@ -282,7 +283,7 @@ def _read_shared(folder: Path, custom_objects: dict):
     config = _config(folder)
     try:
         weights = _weights(folder, config)
-        with limit_model(weights, config['architecture']):
+        with open_weights(weights) as found, limit_model(found, config['architecture']):
             model = _make(config['architecture'], custom_objects)
         restore(model, weights)
     except (OSError, ValueError):

@@ -19,7 +19,7 @@ import transferlit as tl
 from transferlit.formats import tf_checkpoint as bundles
 from transferlit.files import atomic_path, file_hash, locked, printable, readable
 from transferlit.formats.reading import open_weights
-from transferlit.formats.entries import MissingPart
+from transferlit.errors import MissingPart
 
 SUFFIXES = ".keras", ".weights.h5", ".safetensors", ".ckpt"
 LONG = "가" * 80  # 240 bytes

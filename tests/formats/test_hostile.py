@@ -26,7 +26,7 @@ import tensorflow as tf
 
 import hostile_files
 import transferlit as tl
-from transferlit.formats.entries import BadFile, MissingPart, UnsafeFile
+from transferlit.errors import BadFile, MissingPart, UnsafeFile
 
 MUTATIONS = int(os.environ.get("TRANSFERLIT_MUTATIONS", 40))
 FIRST = int(os.environ.get("TRANSFERLIT_SEED", 0)) * 100_000

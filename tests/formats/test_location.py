@@ -10,7 +10,8 @@ import tensorflow as tf
 
 import transferlit as tl
 from transferlit.files import file_hash
-from transferlit.formats import UnsafeFile, location
+from transferlit.errors import UnsafeFile
+from transferlit.formats import location
 from transferlit.sharing import _by_fingerprint
 
 v1 = tf.compat.v1

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from transferlit.formats import BadFile, open_weights
+from transferlit.errors import BadFile
+from transferlit.formats import open_weights
 
 
 def outcome(path):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import transferlit as tl
 from transferlit.tf1 import Limits, assembly, read_graph, revived
-from transferlit.formats import UnsafeFile
+from transferlit.errors import UnsafeFile
 from transferlit.tf1.inference import Inference, read_constant_texts
 from transferlit.tf1.limits import TooLarge, check_kernels, check_loops, check_sizes, try_in_child
 

@@ -16,7 +16,7 @@ from tensorflow.python.framework import op_def_registry
 import transferlit as tl
 from transferlit.tf1.graph_files import COMPUTES, check_nodes, read_graph, safe
 from transferlit.tf1.layers import GraphLayer, packed
-from transferlit.formats.entries import UnsafeFile
+from transferlit.errors import UnsafeFile
 from transferlit.tf1.limits import TooLarge
 
 v1, raw = tf.compat.v1, tf.raw_ops

@@ -71,15 +71,19 @@ def outer_inputs(node) -> list | None:
     """The outer tensors that enter a nested model, in the order of its inputs; None where they
     can't be told apart.
     """
-    model, args = node.operation, node.arguments.args
+    own, given = node.operation.inputs, tree.flatten(_given_to(node))
+    if {*map(id, given)} != {*map(id, node.input_tensors)} or len(given) != len(own):
+        return None
+    fits = all(len(a.shape) == len(b.shape) for a, b in zip(given, own))
+    return given if fits else None
+
+
+def _given_to(node):  # the first argument; of a dictionary what the inputs are called
+    args, model = node.arguments.args, node.operation
     given = args[0] if args else None
     if isinstance(given, dict) and not isinstance(structure_of(model)[0], dict):
-        given = [given.get(t.name) for t in model.inputs]
-    given = tree.flatten(given)
-    if {*map(id, given)} != {*map(id, node.input_tensors)} or len(given) != len(model.inputs):
-        return None
-    ranks, own = ([len(t.shape) for t in tensors] for tensors in (given, model.inputs))
-    return given if ranks == own else None
+        return [given.get(t.name) for t in model.inputs]
+    return given
 
 # %% ../../nbs/cut/10_graph.ipynb #76ff51e3
 def _enterable(

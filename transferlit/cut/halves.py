@@ -33,7 +33,8 @@ def _call(node, env) -> None:
         return env[id(x)] if isinstance(x, keras.KerasTensor) else x
 
     args, kwargs = tree.map_structure(other, (node.arguments.args, node.arguments.kwargs))
-    env.update(zip(map(id, node.output_tensors), tree.flatten(node.operation(*args, **kwargs))))
+    made = tree.flatten(node.operation(*args, **kwargs))
+    env.update((id(t), value) for t, value in zip(node.output_tensors, made))
 
 
 def _ready(
@@ -134,11 +135,7 @@ class _Upper(_Side):
         "The part of a nested model that lies above the cut: a model of its own, called here."
         inner = level.inner[id(node)]
         reads = self.reads(level, node)
-        fed = [
-            (own, outer)
-            for own, outer in zip(inner.inputs, outer_inputs(node))
-            if self.graph.value(inner, own) in reads
-        ]
+        fed = self.fed(inner, node, reads)
         enters = self.enters(inner, node, reads)
         within = {id(own): own for own, _ in fed}
         self.run(inner, within, enters)
@@ -148,6 +145,11 @@ class _Upper(_Side):
         given = [env[id(outer)] for _, outer in fed] + [known[key] for key in enters]
         made = tree.flatten(piece(_one(given)))
         env.update((id(t), value) for (t, _), value in zip(leaves, made))
+
+    def fed(self, inner, node, reads) -> list:
+        "Pairs of the inputs of this model that are read in it, and what enters them from outside."
+        pairs = zip(inner.inputs, outer_inputs(node))
+        return [(own, outer) for own, outer in pairs if self.graph.value(inner, own) in reads]
 
     def reads(self, level, node) -> set:
         "The values that the steps above the cut read."

@@ -85,6 +85,12 @@ def _scales(step, training) -> str | None:
 _ALWAYS = _learns, _trains, _carries, _charges
 _IN_TRAINING = _updates, _random, _scales  # what the same layer does not do in inference
 
+
+def _first_reason(rules, step, training) -> str | None:
+    for rule in rules:
+        if reason := rule(step, training):
+            return reason
+
 # %% ../../nbs/cut/40_invariance.ipynb #2241e4cf
 def _known(op) -> bool:
     return isinstance(op, keras.Layer) and all(map(is_own, layers_of(op)))
@@ -387,23 +393,24 @@ class Judge:
         return self
 
     def stops(self, step) -> bool:
-        always, passing = (
-            next(filter(None, (rule(step, self.training) for rule in rules)), None)
-            for rules in (_ALWAYS, _IN_TRAINING)
-        )
-        settled = always or _known(step.op)
-        if not settled:
-            always = settled = self.borrows(step)
-        settled = (
-            settled or (passing and not self.inference) or _elementwise(self.graph, step, self.most)
-        )
-        if not settled:
-            always, passing = self.examine(step, passing)
+        always, passing = self.judge(step)
         if reason := always or (not self.inference and passing):
             self.why[step] = reason
         elif passing:
             self.excused[step] = passing
         return bool(reason)
+
+    def judge(self, step) -> tuple:
+        "Why it changes in any case, and why while it trains: by the rules, or else by a trial."
+        always = _first_reason(_ALWAYS, step, self.training)
+        passing = _first_reason(_IN_TRAINING, step, self.training)
+        if always or _known(step.op):
+            return always, passing
+        if borrowed := self.borrows(step):
+            return borrowed, passing
+        if passing and not self.inference or _elementwise(self.graph, step, self.most):
+            return None, passing
+        return self.examine(step, passing)
 
     def borrows(self, step) -> str | None:  # variables of others, which a closure caught, say
         self.borrowed[step] = _borrowed(self.graph, step)

@@ -417,11 +417,12 @@ _LOOKED_AT = weakref.WeakKeyDictionary()  # a library's class to its members and
 
 def _patches(kind) -> list:
     "Names of what the user has put into a library's class."
-    held, known = list(vars(kind).values()), _LOOKED_AT.get(kind, ((), []))
-    if len(held) != len(known[0]) or not all(map(operator.is_, held, known[0])):
+    held = list(vars(kind).values())
+    before, names = _LOOKED_AT.get(kind, ((), []))
+    if len(held) != len(before) or not all(map(operator.is_, held, before)):
         names = sorted(n for n, value in vars(kind).items() if _is_patch(value))
-        known = _LOOKED_AT[kind] = held, names
-    return known[1]
+        _LOOKED_AT[kind] = held, names
+    return names
 
 
 def _is_member(name, value) -> bool:  # rather than Python's own bookkeeping

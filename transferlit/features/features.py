@@ -265,8 +265,10 @@ _LOOKED_AT = 1 << 28, 1 << 22  # bytes of an array that are looked through at mo
 
 def _looked_at(array):
     "Blocks of rows with the place where they begin: all, or evenly spaced ones of a large array."
-    most, step = (max(1, b * len(array) // max(1, array.nbytes)) for b in _LOOKED_AT)
-    starts = range(0, len(array), step * -(-len(array) // most))
+    rows, size = len(array), max(1, array.nbytes)
+    most, step = (max(1, nbytes * rows // size) for nbytes in _LOOKED_AT)
+    every = math.ceil(rows / most)  # block of so many is taken
+    starts = range(0, rows, step * every)
     return ((start, np.asarray(array[start : start + step])) for start in starts)
 
 
@@ -351,10 +353,11 @@ def _some_of_stream(features, n, rng) -> tuple:
 
 def find_marks(stored, given) -> tuple:
     "Places among `stored` marks of rows, and the places of the same ones among those `given`."
-    at = {p: i for i, p in enumerate(np.asarray(stored).tolist())}
-    found = [(at[p], i) for i, p in enumerate(given.tolist()) if p in at]
-    places = np.array(found, int).reshape(-1, 2)
-    return places[:, 0], places[:, 1]
+    place = {mark: i for i, mark in enumerate(np.asarray(stored).tolist())}
+    marks = given.tolist()
+    here = [i for i, mark in enumerate(marks) if mark in place]
+    there = [place[marks[i]] for i in here]
+    return np.array(there, int), np.array(here, int)
 
 # %% ../../nbs/features/50_features.ipynb #d863a8c2
 def _compared(features, places, rows) -> tuple:

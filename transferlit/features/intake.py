@@ -11,6 +11,7 @@ import itertools
 import os
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -246,6 +247,8 @@ def source_of(x, y=None, sample_weight=None, row_ids=None):
     refuse_path(x)
     if is_dataset(x):
         x = Columns(x)
+    elif isinstance(x, Columns):
+        x = replace(x, first={})  # what was read for another call may have changed since
     if _flows(x):
         if any(a is not None for a in (y, sample_weight, row_ids)):
             refuse(

@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import compress
 
@@ -100,6 +100,8 @@ class Columns:
     shapes: list | None = None  # that rows of x must have; `precompute` asks the model
     skip: bool = False  # leave bad rows out
     holes: tuple = ()  # columns of x with NaN of which the model makes something; also asked
+    # names of columns to rows of `head`; what `replace` makes has them too
+    first: dict = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
         if self.dataset is None:
@@ -119,17 +121,24 @@ class Columns:
 
     @property
     def alone(self) -> Columns:
-        return replace(self, dataset=None)  # for workers, who get the rows otherwise
+        return replace(self, dataset=None, first={})  # for workers, who get the rows otherwise
 
     def rows(self):
         return self.dataset.select_columns(self.names)  # of these columns, still a Dataset
 
+    def head(self) -> dict:
+        "The first rows, as the Dataset gives them; read once, as each look is a plan for Ray."
+        names = tuple(self.names)
+        if names not in self.first:
+            self.first[names] = self.rows().take_batch(16)
+        return self.first[names]
+
     def row_bytes(self) -> int:
-        return sum(_count_bytes(v) for row in self.rows().take(1) for v in row.values())
+        return sum(_count_bytes(column[0]) for column in self.head().values())
 
     def sample(self):
         "x of some rows; None where all of these are bad."
-        return self.take(self.rows().take_batch(16))[0]
+        return self.take(self.head())[0]
 
     def with_holes(self, find: Callable) -> Columns:
         "The same once `find` has said which columns of a sample of x may hold NaN."

@@ -200,10 +200,13 @@ class Worker:
 # %% ../../nbs/features/20_ray_workers.ipynb #bfb17f62
 def _tag(columns, batch) -> str:
     "The same for the same rows, read in the same way."
-    how = None if columns.read is None else json.dumps(Reading().read(columns.read), default=repr)
-    values = [batch[n] for n in columns.names]
-    values = [list(v) if v.dtype.hasobject else v for v in values]
-    return content_hash(how, [list(pair) for pair in zip(columns.names, values)])[:32]
+    how, rows = None, []
+    if columns.read is not None:
+        how = json.dumps(Reading().read(columns.read), default=repr)
+    for name in columns.names:
+        values = batch[name]
+        rows.append([name, list(values) if values.dtype.hasobject else values])
+    return content_hash(how, rows)[:32]
 
 # %% ../../nbs/features/20_ray_workers.ipynb #ee8d4d95
 @dataclass(frozen=True)

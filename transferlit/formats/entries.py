@@ -13,10 +13,7 @@ import json
 import math
 import os
 import re
-import struct
 import threading
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
@@ -24,67 +21,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ..errors import BadFile, UnsafeFile, explain_faults
 from ..files import printable
 
 # %% auto #0
-__all__ = ['KINDS', 'LIMIT', 'NAMES', 'CHARACTERS', 'BadFile', 'MissingPart', 'UnsafeFile', 'explain_faults', 'Stored', 'Loader',
-           'Weights', 'unique_names', 'kind_of', 'Source', 'aligned', 'array_at', 'check_expansion', 'Allowance',
-           'check_apart', 'check_shape', 'dtype_named']
-
-# %% ../../nbs/formats/10_entries.ipynb #da64ef86
-class BadFile(ValueError):
-    """A weight file is damaged, or not of a kind that can be read; the message prints no control
-    codes of the file.
-    """
-
-    def __init__(self, message: str = ''):
-        super().__init__(printable(message))
-
-
-class MissingPart(BadFile, FileNotFoundError):
-    "A weight file needs another file that is not there."
-
-
-class UnsafeFile(BadFile):
-    "A weight file asks for something that reading arrays must not do."
-
-# %% ../../nbs/formats/10_entries.ipynb #22a0a457
-_SYMPTOMS = (
-    struct.error,
-    zlib.error,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    UnicodeError,
-    ValueError,
-    zipfile.BadZipFile,
-)
-
-# %% ../../nbs/formats/10_entries.ipynb #69ec4d55
-@contextmanager
-def explain_faults(
-    path: str | os.PathLike,  # the file that is being read
-    what: str,  # the kind it is taken for, `a safetensors file`
-):
-    "Whatever the bytes of a damaged file cause inside the block comes out as BadFile."
-    try:
-        yield
-    except BadFile:
-        raise
-    except (*_SYMPTOMS, OSError) as error:
-        # A seek to nowhere is the file's fault, and so is what a decompressor complains of (it has
-        # no number); trouble with the disk is not.
-        if isinstance(error, OSError) and error.errno not in (errno.EINVAL, None):
-            raise
-        raise BadFile(
-            f'The content must be {what}, whole. Copy or download it again; reading stopped at '
-            f'{type(error).__name__}: {error}. Received: {str(path)!r}.'
-        ) from error
+__all__ = ['KINDS', 'LIMIT', 'Stored', 'Loader', 'Weights', 'unique_names', 'kind_of', 'Source', 'aligned', 'array_at',
+           'check_expansion', 'check_apart', 'check_shape', 'dtype_named']
 
 # %% ../../nbs/formats/10_entries.ipynb #26609d66
 @dataclass(frozen=True, eq=False)
@@ -474,34 +416,6 @@ def check_expansion(
         f' file, call `open_weights(path, limit={expanded})`. Received: {str(path)!r}, {stored:,}'
         f' bytes that expand to {expanded:,}.'
     )
-
-# %% ../../nbs/formats/10_entries.ipynb #9cf1ea6b
-NAMES, CHARACTERS = 100_000, 1 << 24  # the most that a file may hold, and what its names may take
-
-
-class Allowance:
-    "Counts what reading one file takes."
-
-    def __init__(
-        self,
-        path: str | os.PathLike,  # the file, for the message
-        **most: int,  # what is counted, an underscore for a space, and how much there may be
-    ):
-        self.path, self.most, self.used = str(path), most, dict.fromkeys(most, 0)
-
-    def use(
-        self,
-        what: str,  # one of the names that were given
-        count: int = 1,  # how much more
-    ) -> None:
-        "Raises UnsafeFile beyond the limit."
-        self.used[what] += count
-        if self.used[what] > self.most[what]:
-            raise UnsafeFile(
-                f'Reading a file may take {self.most[what]:,} {what.replace("_", " ")}. Do not'
-                f' trust this file, or save its arrays in another format. Received: {self.path!r},'
-                ' which takes more.'
-            )
 
 # %% ../../nbs/formats/10_entries.ipynb #6e052f60
 def check_apart(

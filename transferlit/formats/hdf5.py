@@ -18,14 +18,11 @@ from functools import lru_cache, partial
 import numpy as np
 
 from . import hdf5_child
+from ..errors import CHARACTERS, NAMES, Allowance, UnsafeFile
 from transferlit.formats.entries import (
-    CHARACTERS,
     LIMIT,
-    NAMES,
-    Allowance,
     Loader,
     Source,
-    UnsafeFile,
     aligned,
     array_at,
     check_apart,
@@ -632,7 +629,7 @@ def open_tree(
     """The groups and datasets of an HDF5 file, attributes read, arrays not.
 
     Raises UnsafeFile for anything that leads outside or expands too far; ValueError, struct.error
-    and their like for a damaged file, which `entries.explain_faults` turns into one.
+    and their like for a damaged file, which `errors.explain_faults` turns into one.
     """
     try:
         inner, root = _superblock(source)

@@ -20,43 +20,22 @@ from pathlib import Path
 import numpy as np
 
 from . import hdf5
-from transferlit.formats.entries import (
+from transferlit.errors import (
     CHARACTERS,
-    LIMIT,
     NAMES,
     Allowance,
     BadFile,
     MissingPart,
-    Source,
-    Stored,
-    UnsafeFile,
-    Weights,
     explain_faults,
-    kind_of,
 )
-from ..files import atomic_path, printable
+from .entries import LIMIT, Source, Stored, Weights, kind_of
+from ..files import atomic_path
+from ..keras_configs import configured_layers, group_name, is_layer, legacy_name
 from .safetensors import shard_beside
 from .zip_archive import Archive, member_source
 
 # %% auto #0
-__all__ = ['legacy_name', 'named_layers', 'keras3_entries', 'hdf5_entries', 'open_hdf5', 'open_keras', 'read_keras',
-           'open_keras_shards', 'KerasFile', 'check_config']
-
-# %% ../../nbs/formats/50_keras_files.ipynb #55bf3ae6
-def legacy_name(
-    layer: str,  # the layer's name in `layer_names`
-    weight: str,  # the variable's in `weight_names`
-) -> str:
-    "`conv1` and `model/conv1/kernel:0` make `conv1/kernel`."
-    short = re.sub(r':\d+$', '', weight)
-    if short.startswith(f'{layer}/'):
-        return short
-    _, found, rest = short.partition(f'/{layer}/')
-    if found:
-        return f'{layer}/{rest}'
-    if '/' in short:  # a layer of a nested model, whose name may begin like its own
-        return f'{layer}/{short}'
-    return f'{layer}/{short.removeprefix(layer + "_")}'  # Keras 1: dense_1_W
+__all__ = ['keras3_entries', 'hdf5_entries', 'open_hdf5', 'open_keras', 'read_keras', 'open_keras_shards', 'KerasFile']
 
 # %% ../../nbs/formats/50_keras_files.ipynb #38bb477e
 def _text_list(group, name: str) -> list:
@@ -151,89 +130,6 @@ def _vars_of(
     visit(tree)
     return found
 
-# %% ../../nbs/formats/50_keras_files.ipynb #763e7661
-def _snake(name: str) -> str:  # as Keras names the groups of a file
-    name = re.sub(r'(.)([A-Z][a-z]+)', r'\1_\2', re.sub(r'\W+', '', name))
-    return re.sub(r'([a-z])([A-Z])', r'\1_\2', name).lower()
-
-
-@dataclass(frozen=True)
-class _Layer:
-    "What a configuration says of one layer."
-
-    name: str
-    kind: str  # its class
-    config: dict
-
-
-def _is_layer(value) -> bool:  # as Keras writes one into a configuration
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get('config'), dict)
-        and 'name' in value['config']
-        and 'class_name' in value
-    )
-
-# %% ../../nbs/formats/50_keras_files.ipynb #93283952
-def _configured(layer: dict, here: tuple = (), allowance=None) -> dict:
-    """Every layer below one as `_Layer`, by the steps to the group that Keras gives it: an
-    attribute by its name, members of a list by their class. Raises UnsafeFile for too many.
-    """
-    found, allowance = {}, allowance or Allowance('', steps_to_layers=_STEPS)
-    for key, value in (layer.get('config') or {}).items():
-        if _is_layer(value):
-            found |= _one(value, (*here, key), allowance)
-        elif isinstance(value, list):
-            for group, member in _groups(filter(_is_layer, value)):
-                found |= _one(member, (*here, key, group), allowance)
-    return found
-
-
-_STEPS = 1_000_000  # to all layers of a configuration together: they may lie in one another
-
-
-def _groups(members):  # of a list, with the group of each
-    count = {}
-    for member in members:
-        group = _snake(member['class_name'])
-        count[group] = count.get(group, -1) + 1
-        yield group + (f'_{count[group]}' if count[group] else ''), member
-
-# %% ../../nbs/formats/50_keras_files.ipynb #c6bc6f88
-def _one(layer: dict, here: tuple, allowance: Allowance) -> dict:
-    allowance.use('steps_to_layers', len(here))
-    name, kind, config = layer['config']['name'], layer['class_name'], layer['config']
-    found = {here: _Layer(name, kind, config), **_configured(layer, here, allowance)}
-    if kind in ('LSTM', 'GRU', 'SimpleRNN'):
-        found[*here, 'cell'] = _Layer(None, kind + 'Cell', config)
-    if kind == 'Bidirectional' and _is_layer(inner := config.get('layer')):
-        found |= _both_ways(inner, config, here, allowance)
-    return found
-
-
-def named_layers(config: dict) -> dict:  # steps of a group to (path of names, `_Layer`)
-    "Every layer that a configuration tells of, with the names on the way to it."
-    known, found = _configured(config), {}
-    for steps, layer in known.items():
-        above = [known.get(steps[: i + 1]) for i in range(len(steps))]
-        names = [at.name for at in above if at and at.name]
-        found[steps] = '/'.join(names), layer
-    return found
-
-# %% ../../nbs/formats/50_keras_files.ipynb #4bc3dfdb
-def _both_ways(inner: dict, config: dict, here: tuple, allowance: Allowance) -> dict:
-    "A bidirectional layer names the two that it makes of the one that it was given."
-    found, base = {}, inner['config']['name'].removeprefix('forward_')
-    for way in 'forward', 'backward':
-        given = config.get('backward_layer') if way == 'backward' else None
-        made = (
-            given
-            if _is_layer(given)
-            else {**inner, 'config': {**inner['config'], 'name': f'{way}_{base}'}}
-        )
-        found |= _one(made, (*here, f'{way}_layer'), allowance)
-    return found
-
 # %% ../../nbs/formats/50_keras_files.ipynb #1d4f401f
 _WITH_BIAS = (('kernel', ''), ('bias', 'use_bias'))
 _CELL = (('kernel', ''), ('recurrent_kernel', ''), ('bias', 'use_bias'))
@@ -270,7 +166,7 @@ _VARIABLES = {
 }
 
 # %% ../../nbs/formats/50_keras_files.ipynb #9a51643d
-_BY_GROUP = {_snake(kind): kind for kind in _VARIABLES}
+_BY_GROUP = {group_name(kind): kind for kind in _VARIABLES}
 
 
 def _variable_names(
@@ -307,8 +203,7 @@ def keras3_entries(
     path: str | os.PathLike = '',  # the file, for messages
 ) -> list:  # of `Stored`
     "Every variable, with the layer's real name where the file or the configuration has one."
-    limit = Allowance(path, steps_to_layers=_STEPS)
-    owners, known = _vars_of(tree), _configured(config or {}, allowance=limit)
+    owners, known = _vars_of(tree), configured_layers(config or {}, path)
     entries, allowance = [], _allowance(path)
     for steps, (_, data) in owners.items():
         owner = _owner(steps, owners, known, len(data))
@@ -374,7 +269,7 @@ def _about(group, tree) -> dict:
 def _configuration(tree) -> dict:  # of a whole model; nothing where it is none
     with suppress(ValueError, TypeError):
         config = json.loads(tree.attrs.get('model_config'))
-        return {'config': config} if _is_layer(config) else {}
+        return {'config': config} if is_layer(config) else {}
     return {}
 
 # %% ../../nbs/formats/50_keras_files.ipynb #1352b0cb
@@ -449,7 +344,9 @@ def _about_archive(archive: Archive, config) -> dict:
     return {
         'config': config,
         'members': {n: partial(archive.text, n) for n in archive.members},
-        'layers': [v.name for at, v in _configured(config).items() if at[-2:-1] == ('layers',)],
+        'layers': [
+            v.name for at, v in configured_layers(config).items() if at[-2:-1] == ('layers',)
+        ],
     }
 
 # %% ../../nbs/formats/50_keras_files.ipynb #624e3e94
@@ -583,80 +480,6 @@ def _config_in_zip(path) -> tuple:
         return config or None, metadata.get('keras_version', ''), loss
     finally:
         archive.close()
-
-# %% ../../nbs/formats/50_keras_files.ipynb #3db1aa99
-_COMPUTE = (
-    'activations applications constraints initializers layers losses metrics ops random'
-    ' regularizers'
-).split()
-_ALSO = 'keras.utils.normalize', 'keras.utils.to_categorical'
-
-
-def _check_functions(value, path) -> None:
-    "Raises UnsafeFile where a configuration names a function of Keras that does not compute only."
-    inner = value.values() if isinstance(value, dict) else value
-    if isinstance(value, dict) and value.get('class_name') == 'function':
-        name = f'{value.get("module")}.{value.get("config")}'
-        if name.startswith('keras.') and not _only_computes(name):
-            raise UnsafeFile(
-                'A configuration may name functions that compute, and no others. Do not trust this'
-                f' file. Received: {str(path)!r}, which names {printable(name)!r}.'
-            )
-    for part in inner if isinstance(value, (dict, list)) else ():
-        _check_functions(part, path)
-
-
-def _only_computes(name: str) -> bool:  # of Keras; models of `applications` fetch their weights
-    _, module, *_, last = name.split('.')
-    models = module == 'applications' and last != 'preprocess_input'
-    return name in _ALSO or module in _COMPUTE and not models
-
-# %% ../../nbs/formats/50_keras_files.ipynb #e7cf99f7
-_WORK = 15_000  # calls of layers, or 20 for each array where that is more: some seconds
-
-
-def check_config(
-    config: dict,  # of a model
-    path: str | os.PathLike,  # the file, for the message
-    arrays: int,  # that the file holds
-) -> None:
-    """Raises UnsafeFile for a configuration that takes too long to become a model, or names
-    functions that do more than compute.
-    """
-    allowance = Allowance(path, calls_of_layers=max(_WORK, 20 * arrays))
-    with explain_faults(path, 'a file of Keras'):
-        _check_functions(config, path)
-        allowance.use('calls_of_layers', _work(config)[0])
-
-
-def _work(value) -> tuple:  # calls that making it takes, and those of calling it once
-    if isinstance(value, list):
-        return _total(map(_work, value))
-    if not isinstance(value, dict):
-        return 0, 0
-    inner = _total(map(_work, value.values()))
-    layer = _is_layer(value) and 'DTypePolicy' not in str(value['class_name'])
-    return _work_of(value, *inner) if layer else inner
-
-
-def _total(pairs) -> tuple:
-    making, calling = zip((0, 0), *pairs)
-    return sum(making), sum(calling)
-
-# %% ../../nbs/formats/50_keras_files.ipynb #1063ca4e
-_MAKING = 10  # calls that take as long as it takes to make a layer
-
-
-def _work_of(layer: dict, making: int, calling: int) -> tuple:  # with that of the layers inside
-    kind, ways = layer['class_name'], 2 if layer['class_name'] == 'Bidirectional' else 1
-    calling = ways * max(1, calling)
-    called = _length(layer.get('inbound_nodes'))
-    again = _length(layer['config'].get('layers')) // 2 if kind == 'Sequential' else 0
-    return ways * making + _MAKING + (again + called) * calling, max(1, called) * calling
-
-
-def _length(value) -> int:
-    return len(value) if isinstance(value, list) else 0
 
 # %% ../../nbs/formats/50_keras_files.ipynb #2b5e5620
 def _write_keras(archive: Archive, target, config: dict) -> None:

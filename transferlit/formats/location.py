@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import see
+from ..errors import BadFile, MissingPart, UnsafeFile, see
 from ..files import printable, readable
-from .entries import BadFile, MissingPart, Source, UnsafeFile
+from .entries import Source
 from .hdf5 import SIGNATURE
 from .object_graph import fields, message, text
 from .tf_checkpoint import Prefix, is_table, v1_shards

@@ -15,15 +15,14 @@ from functools import lru_cache, partial
 
 import numpy as np
 
+from ..errors import UnsafeFile, explain_faults
 from transferlit.formats.entries import (
     LIMIT,
     Stored,
-    UnsafeFile,
     Weights,
     aligned,
     check_shape,
     dtype_named,
-    explain_faults,
     kind_of,
 )
 from .zip_archive import Archive

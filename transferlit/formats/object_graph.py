@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from .entries import CHARACTERS, NAMES, Allowance, explain_faults, kind_of
+from ..errors import CHARACTERS, NAMES, Allowance, explain_faults
+from .entries import kind_of
 
 # %% auto #0
 __all__ = ['varint', 'fields', 'message', 'first', 'text', 'integers', 'signed', 'object_names', 'read_meta', 'read_saved_model']

@@ -12,7 +12,8 @@ import os
 from pathlib import Path
 
 from ..files import path_text, printable, readable
-from .entries import LIMIT, Source, Weights, explain_faults
+from ..errors import explain_faults
+from .entries import LIMIT, Source, Weights
 from .keras_files import open_hdf5, open_keras_shards, read_keras
 from transferlit.formats.location import (
     ZIP,
@@ -65,7 +66,7 @@ def open_weights(
 
     Raises FileNotFoundError where there is nothing, `MissingPart` where a part is missing,
     `UnsafeFile` for a file that asks for more than reading arrays, `BadFile` (all three are
-    ValueErrors of `entries`) for damage.
+    ValueErrors of `errors`) for damage.
     """
     text = path_text(path)
     given = Path(text).expanduser()

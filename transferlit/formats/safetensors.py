@@ -16,20 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import NAMES, Allowance, BadFile, MissingPart, UnsafeFile, explain_faults
 from transferlit.formats.entries import (
-    NAMES,
-    Allowance,
-    BadFile,
     Loader,
-    MissingPart,
     Source,
     Stored,
-    UnsafeFile,
     Weights,
     array_at,
     check_shape,
     dtype_named,
-    explain_faults,
     kind_of,
 )
 

@@ -33,13 +33,9 @@ from transferlit.formats.object_graph import (
     text,
     varint,
 )
+from ..errors import CHARACTERS, NAMES, Allowance, BadFile, MissingPart, explain_faults
 from transferlit.formats.entries import (
-    CHARACTERS,
     LIMIT,
-    NAMES,
-    Allowance,
-    BadFile,
-    MissingPart,
     Source,
     Stored,
     Weights,
@@ -49,7 +45,6 @@ from transferlit.formats.entries import (
     check_expansion,
     check_shape,
     dtype_named,
-    explain_faults,
     kind_of,
 )
 

@@ -14,17 +14,8 @@ import zipfile
 import zlib
 from pathlib import PurePosixPath
 
-from transferlit.formats.entries import (
-    LIMIT,
-    NAMES,
-    Allowance,
-    BadFile,
-    Source,
-    UnsafeFile,
-    check_apart,
-    check_expansion,
-    explain_faults,
-)
+from ..errors import NAMES, Allowance, BadFile, UnsafeFile, explain_faults
+from .entries import LIMIT, Source, check_apart, check_expansion
 
 # %% auto #0
 __all__ = ['LONGEST_TEXT', 'Archive', 'member_source']

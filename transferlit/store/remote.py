@@ -208,7 +208,6 @@ def _reach(files: Files) -> None:
 
 # %% ../../nbs/store/30_remote.ipynb #6d23267c
 _RECORD = re.compile(r'(\d{5})-([0-9a-f]{16})\.json')
-_BLOB = re.compile(r'[0-9a-f]{32}\.bin')
 _OURS = re.compile(
     r'manifest\.json|\d{5}-[0-9a-f]{16}\.json|[0-9a-f]{32}\.bin|(writers|pieces)/.+|.+~[0-9a-f]{12}'
 )

@@ -24,8 +24,8 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 
-from ..errors import see
-from ..formats import UnsafeFile, locate_graph, open_weights, read_index
+from ..errors import UnsafeFile, see
+from ..formats import locate_graph, open_weights, read_index
 from ..files import printable, readable
 
 # %% auto #0

@@ -29,7 +29,9 @@ from transferlit.tf1.layers import (
     tensorflow_function,
 )
 from ..paths import renew
-from ..formats import KerasFile, UnsafeFile, limit_model
+from ..errors import UnsafeFile
+from ..formats import KerasFile, open_weights
+from ..model_limits import limit_model
 
 # %% auto #0
 __all__ = ['UPGRADES', 'Upgrade', 'Mender', 'operation_layer', 'plain_names', 'mend', 'from_cudnn', 'fill', 'load_old']
@@ -911,7 +913,7 @@ def load_old(
         loss = loss.get('class_name') or loss.get('config')
     if loss:
         mender.changes.append(f'the loss {loss!r} was not loaded: compile the model to train it')
-    with limit_model(path, config):
+    with open_weights(path) as found, limit_model(found, config):
         _reserve(new)
         if zipfile.is_zipfile(path):
             return _from_zip(path, new, custom_objects), mender, {}

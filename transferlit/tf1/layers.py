@@ -20,7 +20,7 @@ import tensorflow as tf
 from keras import ops
 from tensorflow.core.framework import graph_pb2
 
-from ..formats import UnsafeFile
+from ..errors import UnsafeFile
 from .graph_files import op_def, safe
 
 # %% auto #0

@@ -14,7 +14,8 @@ from functools import partial
 import keras
 import numpy as np
 
-from ..formats import BadFile, Weights
+from ..errors import BadFile
+from ..formats import Weights
 from .matching import Hit, layer_paths, own_variables
 from .state import SCALE
 from .variables import paths_of

@@ -19,7 +19,8 @@ from ..errors import see
 from ..keras_internals import saving_lib, to_snake_case
 
 from ..files import printable
-from ..formats import Stored, Weights, legacy_name
+from ..keras_configs import legacy_name
+from ..formats import Stored, Weights
 from .variables import known_once, paths_of, variables_of
 from .writing import ADAPTER
 from ..paths import match

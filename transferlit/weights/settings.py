@@ -13,7 +13,8 @@ from inspect import signature
 
 import keras
 
-from ..formats import Weights, named_layers
+from ..keras_configs import named_layers
+from ..formats import Weights
 from .matching import is_auto_named, layer_paths
 from .variables import known_once
 

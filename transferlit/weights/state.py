@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
-from ..formats import Weights, named_layers
+from ..keras_configs import named_layers
+from ..formats import Weights
 from transferlit.weights.matching import (
     Hit,
     align_names,
