@@ -688,6 +688,42 @@ def test_the_scale_of_an_adapter_is_what_peft_says_beside_the_file(tmp_path, sai
     np.testing.assert_allclose(model(x), h, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.skipif(keras_version() < (3, 10), reason="adapters have a scale since Keras 3.10")
+@pytest.mark.parametrize("fused", [False, True])
+def test_adapters_of_an_attention_are_read_by_heads(tmp_path, fused):
+    """PEFT adapts a projection as one matrix; Keras' kernels are the same after its product is
+    added, for a rank that the plan names where the layer has another.
+    """
+    rng = np.random.default_rng(0)
+    made = lambda *shape: rng.normal(size=shape).astype("float32")
+
+    def model(rank=None):
+        keras.utils.clear_session()
+        given = keras.Input((5, 8))
+        attention = keras.layers.MultiHeadAttention(2, 4, name="attn")
+        found = keras.Model(given, attention(given, given))
+        parts = [attention.get_layer(name) if hasattr(attention, "get_layer") else getattr(attention, f"_{name}_dense") for name in ("query", "key", "value")]
+        for part in parts if rank else ():
+            part.enable_lora(rank)
+        return found, parts
+
+    plain, parts = model()
+    downs, ups = ([made(3, 8)] * 3 if fused else [made(3, 8) for _ in "qkv"]), [made(8, 3) for _ in "qkv"]
+    expected = [np.asarray(p.kernel) + 2 * (up @ down).T.reshape(8, 2, 4) for p, down, up in zip(parts, downs, ups)]
+    files = {"c_attn": (downs[0], np.concatenate(ups))} if fused else dict(zip(("q_proj", "k_proj", "v_proj"), zip(downs, ups)))
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({f"base_model.model.attn.{n}.lora_{end}.weight": a for n, pair in files.items() for end, a in zip("AB", pair)}, path)
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 6, "r": 3, "fan_in_fan_out": true}')
+    asked = dict(only=".*lora.*", transform="torch", rename=("^base_model/model/", ""))
+    small, _ = model(3)
+    assert "enable_lora(6)" in tl.plan(small, path, **asked).problems[0]
+    adapted, parts = model(6)
+    tl.restore(adapted, tl.save(plain, tmp_path / "plain.safetensors"))
+    tl.restore(adapted, path, **asked)
+    for part, kernel in zip(parts, expected):
+        np.testing.assert_allclose(part.kernel, kernel, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("said", ["[1]", "{", '{"lora_alpha": "x"}', "[" * 100_000, " " * (1 << 20) + "{}"])
 def test_what_lies_beside_an_adapter_and_is_no_configuration_is_refused_in_words(tmp_path, said):
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, name="q")])

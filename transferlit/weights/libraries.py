@@ -259,7 +259,7 @@ def _as_linear(usable: dict) -> dict:  # every matrix (out, in)
             alike.add(lies)
     rest, found = set().union(*words.values()), {}
     for name, w in usable.items():
-        square = len(set(w.shape)) < w.ndim == 2
+        square = len(set(w.shape)) < w.ndim == 2 and '.lora_' not in name
         follows = square and words.get(_word(name), rest) == {True}
         found[name] = _turned(w) if told[name] or follows else w
     return found

@@ -390,7 +390,8 @@ class _Planner(_Sources):
         if shape != tuple(variable.shape):
             if self.asked.mismatched == 'fresh':
                 return 'fresh', None, f"the file has {shape}, mismatched='fresh'"
-            return 'shape differs', hit, f'the file has {shape}' + _quantized(hit, dtype)
+            words = _quantized(hit, dtype) or _ranked(hit, variable)
+            return 'shape differs', hit, f'the file has {shape}{words}'
         if not is_castable(hit.stored.dtype, dtype):
             return 'dtype differs', hit, f'the file has {hit.stored.dtype}' + _quantized(hit, dtype)
         cast = '' if str(hit.stored.dtype) == dtype else f'cast from {hit.stored.dtype}'
@@ -469,9 +470,11 @@ class _Planner(_Sources):
             )
             # Another library says it beside the file, or nowhere.
             scale = theirs.get(named, rank)
-            if self.library:
-                scale = peft_scale(self.weights, file, rank) or adapter_scale(layer)
-            if set(parts) <= written - set(self.merged) and scale != adapter_scale(layer):
+            taken = set(parts) <= written - set(self.merged)
+            if self.library and taken:
+                factor = peft_scale(self.weights, file)
+                scale = adapter_scale(layer) if factor is None else factor * rank
+            if taken and scale != adapter_scale(layer):
                 rows.append(_scale_row(path, layer, scale))
         return rows
 
@@ -490,6 +493,15 @@ def _quantized(hit: Hit, dtype: str) -> str:  # which side is; nothing where nei
     return (
         ', and this layer is quantized: restore before `quantize`' if sides == [False, True] else ''
     )
+
+
+def _ranked(hit: Hit, variable) -> str:  # which rank would fit; nothing where none does
+    leaf, shape, own = variable.path.rpartition('/')[2], hit.stored.shape, tuple(variable.shape)
+    if not ADAPTER.fullmatch(leaf) or len(shape) != len(own):
+        return ''
+    axis = -1 if leaf.endswith('_a') else 0
+    fits = np.delete(shape, axis).tolist() == np.delete(own, axis).tolist()
+    return f', as `layer.enable_lora({shape[axis]})` would have it' if fits else ''
 
 
 def _row(path: str, variable, status: str, hit: Hit | None, why: str) -> dict:
@@ -972,11 +984,11 @@ def _renames(planner: _Planner) -> Iterable:  # what `rename` may be
             yield both[0] if len(both) == 1 else both
 
 
-def _common_scope(names: Iterable) -> list:  # a pair, where all names begin with several steps
+def _common_scope(names: Iterable) -> list:  # pairs, where all names begin with several steps
     scopes = [name.split('/')[:-2] for name in names]
     common = [steps[0] for steps in takewhile(_is_one, zip(*scopes))]
-    scope = re.escape('/'.join(common))
-    return [(f'^{scope}/', '')] if len(common) > 1 else []
+    ends = range(len(common), 1, -1)
+    return [('^' + re.escape('/'.join(common[:end])) + '/', '') for end in ends]
 
 
 def _is_one(steps: tuple) -> bool:
