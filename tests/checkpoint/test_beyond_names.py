@@ -667,6 +667,39 @@ def test_averages_beside_what_has_none(tmp_path):
     np.testing.assert_array_equal(model.get_weights(), [[9, 9], [9, 9], [3, 3], [4, 4]])
 
 
+@pytest.mark.parametrize("scopes", [("state_dict.", "state_dict_ema."), ("model.", "ema.module."), ("", "ema."), ("params.", "params_ema."), ("model.net.", "model_ema.net")])
+def test_a_model_and_its_averages_in_one_file_are_never_mixed(tmp_path, scopes):
+    """The default takes one and weights='ema' the other, by the same rename; statistics without an
+    average come as they are.
+    """
+    rng, (scope, averages) = np.random.default_rng(0), scopes
+    shapes = {"d.weight": (2, 3), "d.bias": (2,), "bn.weight": (2,), "bn.bias": (2,)}
+    made = lambda names: {n: rng.normal(size=shape).astype("float32") for n, shape in names.items()}
+    plain, average, rest = made(shapes), made(shapes), made({"bn.running_mean": (2,), "bn.running_var": (2,)})
+    flat = lambda name: name if averages.endswith(".") else name.replace(".", "")  # as LitEma writes them
+    arrays = {scope + n: a for n, a in (plain | rest).items()} | {averages + flat(n): a for n, a in average.items()}
+    counters = {averages.partition(".")[0] + ".num_updates": np.ones((), "int64")}
+    save_file(arrays | counters, tmp_path / "m.safetensors")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d"), keras.layers.BatchNormalization(name="bn")])
+    asked = dict(transform="torch") | (dict(rename=("^" + scope.replace(".", "/"), "")) if scope else {})
+    for weights, expected in (("model", plain), ("ema", average)):
+        tl.restore(model, tmp_path / "m.safetensors", weights=weights, **asked)
+        values = [expected["d.weight"].T, *list(expected.values())[1:], *rest.values()]
+        for variable, value in zip(model.weights, values, strict=True):
+            np.testing.assert_array_equal(variable, value)
+
+
+def test_one_of_several_averages_is_chosen_by_skip(tmp_path):
+    arrays = {f"{scope}.d.{end}": np.full(shape, i, "float32") for i, scope in enumerate(("model", "ema_slow", "ema_fast")) for end, shape in (("weight", (2, 3)), ("bias", 2))}
+    save_file(arrays, tmp_path / "m.safetensors")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")])
+    asked = dict(weights="ema", transform="torch", rename="scope")
+    with pytest.raises(ValueError, match="must have one average.*ema_fast, ema_slow"):
+        tl.plan(model, tmp_path / "m.safetensors", **asked)
+    tl.restore(model, tmp_path / "m.safetensors", skip="ema_slow.*", **asked)
+    assert {float(v) for w in model.get_weights() for v in w.ravel()} == {2.0}
+
+
 @pytest.mark.skipif(keras_version() < (3, 10), reason="adapters have a scale since Keras 3.10")
 @pytest.mark.parametrize("said,scales", [({"lora_alpha": 12, "r": 3}, (4, 4)), ({"lora_alpha": 12, "use_rslora": True}, (12 / 3**0.5,) * 2), ({"lora_alpha": 12, "alpha_pattern": {"v": 6}}, (4, 2)), (None, (1, 1))])
 def test_the_scale_of_an_adapter_is_what_peft_says_beside_the_file(tmp_path, said, scales):

@@ -47,6 +47,7 @@ from transferlit.weights.state import (
     SEED,
     StateRow,
     average_hits,
+    averages_beside,
     file_state,
     model_state,
     needs_no_counter,
@@ -275,8 +276,32 @@ class _Sources:
         return model and name not in self.passed and w.dtype != object
 
     @cached_property
-    def usable(self) -> dict:  # name in the file to `Stored`
+    def open(self) -> dict:  # name in the file to `Stored`
         return {n: w for n, w in self.weights.items() if self.is_usable(n, w)}
+
+    @cached_property
+    def beside(self) -> dict:  # scope of averages to a mapping, as `averages_beside` has it
+        return averages_beside(self.open, self.variables)
+
+    @cached_property
+    def averages(self) -> dict:  # name in the file to that of its average, where they are wanted
+        if self.asked.weights != 'ema' or not self.beside:
+            return {}
+        if len(self.beside) > 1:
+            raise ValueError(
+                'A file must have one average of a variable. Choose by skip=. Received:'
+                f' {some(map(".".join, self.beside))}.'
+            )
+        return next(iter(self.beside.values()))
+
+    @cached_property
+    def usable(self) -> dict:  # name in the file to `Stored`
+        "Of a model and its averages beside it one, under the names of the model."
+        apart = set()
+        for twins in self.beside.values():
+            apart |= set(twins.values()) - set(twins)
+        found = {n: w for n, w in self.open.items() if n not in apart}
+        return found | {n: self.open[average] for n, average in self.averages.items()}
 
     @cached_property
     def plain(self) -> dict:  # path to hits, before averages and transforms
@@ -310,10 +335,21 @@ class _Sources:
             found = merge_hits(self.model, found, self.usable, self.file_state)
         return {p: [self.changed(p, hit) for hit in hits] for p, hits in found.items()}
 
-    def averaged(self) -> dict:
+    def averaged(self) -> dict:  # statistics of a normalization have no average
         averages = self.open_hits(average_hits(self.model, self.weights, self.files))
-        aside = {p for p, v in self.variables.items() if not v.trainable}
-        return {p: averages.get(p) or (self.plain[p] if p in aside else []) for p in self.plain}
+        found = {}
+        for p, plain in self.plain.items():
+            kept = [] if self.variables[p].trainable else plain
+            found[p] = averages.get(p) or self.averages_of(plain) or kept
+        return found
+
+    def averages_of(self, hits: list) -> list:  # the one hit, if it is made of averages
+        hit, averages = hits[0] if len(hits) == 1 else None, self.averages
+        if hit is None or not {hit.name, *hit.also} <= set(averages):
+            return []
+        name, *also = (averages[name] for name in (hit.name, *hit.also))
+        why = '; '.join(filter(None, ('moving average', hit.why)))
+        return [replace(hit, name=name, also=tuple(also), why=why)]
 
     def open_hits(self, found: dict) -> dict:  # without what skip= passes over
         return {p: [h for h in hits if h.name not in self.passed] for p, hits in found.items()}
@@ -544,7 +580,8 @@ def used_names(planner: _Planner) -> set:
             names = hit.name, *hit.also
             if ' + '.join(names) in used:
                 used.update(names)
-    return used
+    stand_for = {name for name, average in planner.averages.items() if average in used}
+    return used | stand_for
 
 
 def file_rows(planner: _Planner) -> list:
@@ -558,6 +595,8 @@ def _rest_row(planner, name: str, w: Stored) -> dict:
     if name.rpartition('/')[2] == IDF or name.endswith('num_batches_tracked'):
         status = 'other'
     why = 'passed over by skip=' if passed else ''
+    if name in planner.open and name not in planner.usable:
+        why = 'a moving average, as weights="ema" takes it'
     row = dict(path=None, status='skipped' if passed else status, file=name)
     return row | dict(shape=tuple(w.shape), dtype=str(w.dtype), why=why)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import keras
@@ -29,7 +30,8 @@ from .variables import known_once, variables_of
 
 # %% auto #0
 __all__ = ['VOCABULARY', 'IDF', 'BINS', 'SEED', 'SCALE', 'layer_state', 'model_state', 'state_as_json', 'put_state', 'misfit',
-           'file_state', 'StateRow', 'plan_state', 'needs_no_counter', 'optimizer_hits', 'average_hits']
+           'file_state', 'StateRow', 'plan_state', 'needs_no_counter', 'optimizer_hits', 'average_hits',
+           'averages_beside']
 
 # %% ../../nbs/weights/40_state.ipynb #466e6f3c
 VOCABULARY, IDF, BINS, SEED, SCALE = (
@@ -425,3 +427,66 @@ def average_hits(
         )
         found[path] = [Hit(n, stored[n], 'moving average') for n in names if n in stored][:1]
     return found
+
+# %% ../../nbs/weights/40_state.ipynb #5d2235e2
+_EMA = re.compile(r'(?i)(?:\w+_)?(?:ema|swa|averaged?|averages|avg|shadow)(?:_\w+)?')
+_DEEPEST = 3  # steps that may stand before what both have in common
+
+
+def averages_beside(
+    usable: dict,  # name in the file to `Stored`
+    own: Iterable,  # paths of the model, which may have such a scope itself
+) -> dict:  # scope of averages to a mapping, name in the file to that of its average
+    if any(_average_scope(path) for path in own):
+        return {}
+    scopes, others = {}, {}
+    for name, w in usable.items():
+        scope = _average_scope(name)
+        group = scopes.setdefault(scope, {}) if scope else others
+        group[name] = w
+    if not scopes:
+        return {}
+    beside = _by_scope(others) if any(map(_is_array, others.values())) else None
+    twins = {scope: _twins(scope, group, beside) for scope, group in scopes.items()}
+    return {scope: found for scope, found in twins.items() if found}
+
+
+def _is_array(w) -> bool:  # and no counter, rate or flag
+    return math.prod(w.shape) > 1
+
+
+def _steps(name: str) -> list:
+    return re.split('[./]', name)
+
+
+def _average_scope(name: str) -> tuple:  # `('model_ema',)`; nothing where there is none
+    steps = _steps(name)[:-1][:_DEEPEST]
+    at = next((i for i, step in enumerate(steps) if _EMA.fullmatch(step)), None)
+    return () if at is None else tuple(steps[: at + 1])
+
+# %% ../../nbs/weights/40_state.ipynb #143fc0b2
+def _by_scope(names: dict) -> dict:  # what names begin with, to what follows, to (name, shape)
+    found = {}
+    for name, w in names.items():
+        steps = _steps(name)
+        for i in range(min(len(steps), _DEEPEST + 1)):
+            scope = found.setdefault(tuple(steps[:i]), {})
+            scope[''.join(steps[i:])] = name, tuple(w.shape)  # some write averages without dots
+    return found
+
+
+def _twins(scope: tuple, group: dict, beside: dict | None) -> dict:  # name to that of its average
+    "All of a scope, or nothing; a file of averages alone has them under their own names."
+    if beside is None:
+        return {name: name for name in group}
+    rests = {name: _steps(name)[len(scope) :] for name in group}
+    arrays = {n for n, w in group.items() if _is_array(w)}
+    first = {rests[name][0] for name in arrays}
+    for skip in (0, 1) if len(first) == 1 else (0,):  # `ema/module/...`
+        ends = {name: ''.join(rest[skip:]) for name, rest in rests.items()}
+        for others in beside.values():
+            fits = {n: others.get(end) for n, end in ends.items()}
+            found = {fit[0]: n for n, fit in fits.items() if fit and fit[1] == group[n].shape}
+            if arrays <= set(found.values()):
+                return found
+    return {}
