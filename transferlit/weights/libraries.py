@@ -451,40 +451,41 @@ class _Places:
         free = [at for at, files in self.under.items() if not files & used]
         self.kinds = {}  # what a layer holds to the layers that hold the same, in their order
         for at in free:
-            self.kinds.setdefault(str(self.inside[at]), []).append(at)
+            self.kinds.setdefault(tuple(self.inside[at]), []).append(at)
         self.order = {at: i for i, at in enumerate(free)}
+        self.named_kinds = [(tuple(n for n, _ in kind), v) for kind, v in self.kinds.items()]
 
     def put(self, name: str, file: str) -> None:
         stored, above = self.reading.usable[file], name
         if stored.dtype.kind == 'i':
             return  # a counter
         while above := above.rpartition('/')[0]:
-            inside = name[len(above) :], stored.shape
+            inside = name[len(above) :], tuple(stored.shape)
             self.under.setdefault(above, set()).add(file)
             self.inside.setdefault(above, []).append(inside)
 
     def fitting(self, owner: str, parts: list) -> tuple:  # layers of the file, in their order
         "Of layers that are all alike, one is tried."
-        wanted = []
-        for part in parts:
-            inside = part.path[len(owner) :]
-            wanted.append((inside, part.shape, layer_kind(part.named.layer)))
-        wanted = str(wanted)
+        wanted = tuple((p.path[len(owner) :], p.shape, layer_kind(p.named.layer)) for p in parts)
         if wanted not in self.known:
-            alike = [places for places in self.kinds.values() if self.fits(places[0], owner, parts)]
-            places = itertools.chain(*alike)
-            self.known[wanted] = tuple(sorted(places, key=self.order.get))
+            alike, otherwise = [], set()  # names that do not have it, whatever their shapes
+            for names, places in self.named_kinds:
+                fits = None if names in otherwise else self.fits(places[0], owner, parts)
+                alike += places if fits else []
+                otherwise |= {names} if fits is None else set()
+            self.known[wanted] = tuple(sorted(alike, key=self.order.get))
         return self.known[wanted]
 
-    def fits(self, at: str, owner: str, parts: list) -> bool:
+    def fits(self, at: str, owner: str, parts: list) -> bool | None:  # None: by names alone not
         "All that the layer needs is there, of its shape, and nothing else."
         read = set()
         for part in parts:
             inside = [b for b in _bases(part.named) if f'{b}/'.startswith(f'{owner}/')]
             bases = [at + base[len(owner) :] for base in inside]
             found = self.reading.hits(part, bases)
-            shapes = [tuple(hit.stored.shape) for hit in found]
-            if shapes != [part.shape]:
+            if not found:
+                return None
+            if [tuple(hit.stored.shape) for hit in found] != [part.shape]:
                 return False
             for hit in found:
                 read.update((hit.name, *hit.also))
