@@ -333,3 +333,17 @@ def test_a_word_that_both_names_have_tells_layers_of_one_block_apart(tmp_path, t
     np.savez(tmp_path / "m.npz", **{f"layers.{i}.mlp.{part}_proj.weight": np.full((4, 4), 2 * i + k, "float32") for i in range(2) for k, part in enumerate(theirs)})
     tl.restore(model, tmp_path / "m.npz", **proposal(tl.plan(model, tmp_path / "m.npz"))[0])
     assert [float(model.get_layer(f"{part}{i}").kernel[0, 0]) for i in range(2) for part in mine] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("before,behind", [("ln_pre", "ln_post"), ("model.pre_layrnorm", "model.post_layernorm"), ("embed_norm", "attn_pool.norm")])
+def test_what_stands_behind_all_blocks_is_none_before_them(tmp_path, before, behind):
+    """As CLIP has it: normalizations of one shape before, within and behind the blocks."""
+    inside = [f"{before.rpartition('.')[0]}.blocks.{i}.norm{k}".strip(".") for i in range(2) for k in (1, 2)]
+    start = x = keras.Input((4,))
+    for name in "abcdef":
+        x = L.LayerNormalization(name=name)(x)
+    model = keras.Model(start, x)
+    arrays = {f"{name}.{end}": np.full(4, i, "float32") for i, name in enumerate([before, *inside, behind]) for end in ("weight", "bias")}
+    np.savez(tmp_path / "m.npz", **dict(sorted(arrays.items())))
+    tl.restore(model, tmp_path / "m.npz", **proposal(tl.plan(model, tmp_path / "m.npz"))[0])
+    assert [float(layer.gamma[0]) for layer in model.layers[1:]] == [0, 1, 2, 3, 4, 5]
