@@ -347,3 +347,16 @@ def test_what_stands_behind_all_blocks_is_none_before_them(tmp_path, before, beh
     np.savez(tmp_path / "m.npz", **dict(sorted(arrays.items())))
     tl.restore(model, tmp_path / "m.npz", **proposal(tl.plan(model, tmp_path / "m.npz"))[0])
     assert [float(layer.gamma[0]) for layer in model.layers[1:]] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("name,leaf", [("layers/{}/{}/value", "kernel"), ("linear{}.{}.value", "kernel"), ("linear{}.{}", "kernel"), (".layers[{}].{}", "weight")])
+def test_trees_of_nnx_and_equinox_are_read_by_their_names(tmp_path, name, leaf):
+    saved, model = line("a", "b", "c"), line("a", "b", "c")
+    for i, v in enumerate(saved.weights):
+        v.assign(np.random.default_rng(i).normal(size=v.shape))
+    kernels = [(i, layer.kernel.numpy(), layer.bias.numpy()) for i, layer in enumerate(saved.layers)]
+    turned = [(i, kernel.T if leaf == "weight" else kernel, bias) for i, kernel, bias in kernels]
+    np.savez(tmp_path / "m.npz", **{name.format(i, end): a for i, *parts in reversed(turned) for end, a in zip((leaf, "bias"), parts)})
+    tl.restore(model, tmp_path / "m.npz", **proposal(tl.plan(model, tmp_path / "m.npz"))[0])
+    for mine, theirs in zip(model.weights, saved.weights):
+        np.testing.assert_array_equal(mine, theirs)

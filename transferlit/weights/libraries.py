@@ -198,9 +198,11 @@ def read_layers(
 
 
 def _bare(name: str, library: str) -> str:
-    "With slashes, and without the collection that Flax keeps it in."
-    slashed = re.sub(r'[./]+', '/', name)
-    return re.sub('^(?:params|batch_stats)/', '', slashed) if library == 'flax' else slashed
+    "With slashes, and without the collection that Flax keeps it in, or the box that NNX has."
+    slashed = re.sub(r'[./]+', '/', name).lstrip('/')
+    if library != 'flax':
+        return slashed
+    return re.sub('^(?:params|batch_stats)/|/value$', '', slashed)
 
 # %% ../../nbs/weights/75_libraries.ipynb #4de17acc
 @dataclass(frozen=True)
@@ -393,9 +395,13 @@ def library_of(names: list) -> str | None:
     if any(re.fullmatch(r'[^/]+\.weight|([^/]+\.)?weight_[ih]h_l\d+(_reverse)?', n) for n in names):
         return 'torch'
     inside = any(re.match(r'([^./]+[./])?params[./]', n) for n in names)
-    leaves = {re.split('[./]', n)[-1] for n in names}  # of a tree without its collection
+    leaves = {re.split('[./]', re.sub('[./]value$', '', n))[-1] for n in names}
     known = {'kernel', 'scale', 'embedding', 'gamma', 'embeddings'} & leaves
-    return 'flax' if inside or {'kernel'} < known <= {'kernel', 'scale', 'embedding'} else None
+    tree = {'kernel'} < known <= {'kernel', 'scale', 'embedding'}  # without its collection
+    own = known == {'kernel'} and any(
+        re.search(r'\.kernel$|[./]kernel[./]value$', n) for n in names
+    )
+    return 'flax' if inside or tree or own else None
 
 # %% ../../nbs/weights/75_libraries.ipynb #e5acf477
 def pair_layers(
