@@ -10,6 +10,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import transferlit as tl
 
@@ -351,12 +352,12 @@ def test_what_stands_behind_all_blocks_is_none_before_them(tmp_path, before, beh
 
 @pytest.mark.parametrize("name,leaf", [("layers/{}/{}/value", "kernel"), ("linear{}.{}.value", "kernel"), ("linear{}.{}", "kernel"), (".layers[{}].{}", "weight")])
 def test_trees_of_nnx_and_equinox_are_read_by_their_names(tmp_path, name, leaf):
-    saved, model = line("a", "b", "c"), line("a", "b", "c")
+    saved, model = line("fc1", "fc2", "fc3"), line("fc1", "fc2", "fc3")
     for i, v in enumerate(saved.weights):
         v.assign(np.random.default_rng(i).normal(size=v.shape))
     kernels = [(i, layer.kernel.numpy(), layer.bias.numpy()) for i, layer in enumerate(saved.layers)]
     turned = [(i, kernel.T if leaf == "weight" else kernel, bias) for i, kernel, bias in kernels]
-    np.savez(tmp_path / "m.npz", **{name.format(i, end): a for i, *parts in reversed(turned) for end, a in zip((leaf, "bias"), parts)})
-    tl.restore(model, tmp_path / "m.npz", **proposal(tl.plan(model, tmp_path / "m.npz"))[0])
+    save_file({name.format(i, end): np.ascontiguousarray(a) for i, *parts in turned for end, a in zip((leaf, "bias"), parts)}, tmp_path / "m.safetensors")
+    tl.restore(model, tmp_path / "m.safetensors", **proposal(tl.plan(model, tmp_path / "m.safetensors"))[0])
     for mine, theirs in zip(model.weights, saved.weights):
         np.testing.assert_array_equal(mine, theirs)
