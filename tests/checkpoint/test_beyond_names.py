@@ -765,3 +765,34 @@ def test_what_lies_beside_an_adapter_and_is_no_configuration_is_refused_in_words
     (tmp_path / "adapter_config.json").write_text(said)
     with pytest.raises(ValueError, match="adapter_config.json.* must"):
         tl.restore(model, tmp_path / "adapter_model.safetensors", only=".*lora.*", transform="torch")
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+@pytest.mark.parametrize("by_keras", [False, True])
+def test_slots_of_one_name_and_another_meaning_are_not_exchanged(tmp_path, suffix, by_keras):
+    """Adam's momentum is a mean of gradients, SGD's a step taken; Adadelta has as many slots as Adam."""
+
+    def compiled(optimizer):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")])
+        model.compile(optimizer, "mse")
+        return model
+
+    def saved(optimizer):
+        model, path = compiled(optimizer), tmp_path / f"m{suffix}"
+        model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
+        if not by_keras:
+            return model, tl.save(model, path)
+        model.save(path) if suffix == ".keras" else model.save_weights(path)
+        return model, path
+
+    optimizers = keras.optimizers
+    for one, two in ((optimizers.Lion, lambda: optimizers.SGD(momentum=0.9)), (lambda: optimizers.SGD(momentum=0.9), optimizers.Lion), (optimizers.Adadelta, optimizers.Adam), (optimizers.Adamax, optimizers.Adam)):
+        _, path = saved(one())
+        with pytest.raises(ValueError, match="missing, the file has the state of"):
+            tl.restore(compiled(two()), path, optimizer=True)
+    for one, two in ((optimizers.Adam, optimizers.AdamW), (optimizers.Adam, optimizers.Adam)):
+        model, path = saved(one())
+        other = compiled(two())
+        tl.restore(other, path, optimizer=True)
+        for mine, theirs in zip(other.optimizer.variables, model.optimizer.variables, strict=True):
+            np.testing.assert_array_equal(mine, theirs)

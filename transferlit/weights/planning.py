@@ -53,6 +53,7 @@ from transferlit.weights.state import (
     needs_no_counter,
     optimizer_hits,
     plan_state,
+    saved_optimizer,
 )
 from transferlit.weights.libraries import (
     library_hits,
@@ -417,6 +418,9 @@ class _Planner(_Sources):
     def absent(self, path: str) -> tuple:
         average = self.asked.weights == 'ema' and path in self.files
         why = 'no moving average in the file' if average else 'not in the file'
+        saved = '' if path in self.variables else saved_optimizer(self.weights)
+        if saved and saved != type(self.model.optimizer).__name__.lower():
+            why = f'the file has the state of {saved!r}'
         if self.asked.missing == 'fresh':
             return 'fresh', None, f"{why}, missing='fresh'"
         return 'missing', None, why

@@ -30,8 +30,8 @@ from .variables import known_once, variables_of
 
 # %% auto #0
 __all__ = ['VOCABULARY', 'IDF', 'BINS', 'SEED', 'SCALE', 'layer_state', 'model_state', 'state_as_json', 'put_state', 'misfit',
-           'file_state', 'StateRow', 'plan_state', 'needs_no_counter', 'optimizer_hits', 'average_hits',
-           'averages_beside']
+           'file_state', 'StateRow', 'plan_state', 'needs_no_counter', 'optimizer_hits', 'saved_optimizer',
+           'average_hits', 'averages_beside']
 
 # %% ../../nbs/weights/40_state.ipynb #466e6f3c
 VOCABULARY, IDF, BINS, SEED, SCALE = (
@@ -302,6 +302,33 @@ def optimizer_hits(
     targets, finder = optimizer_variables(model), _Slots(model, weights, files)
     return {target: finder.hit(target, v) for target, v in targets.items()}
 
+# %% ../../nbs/weights/40_state.ipynb #3274032e
+_KNOWN = {  # optimizers of Keras, as files name them
+    *'adadelta adafactor adagrad adam adamax adamw ftrl lamb lion muon nadam rmsprop sgd'.split()
+}
+_OWN_MOMENTUM = {'sgd', 'rmsprop', 'muon'}  # a step, or a sum; of all others a mean of gradients
+
+
+def saved_optimizer(
+    weights: Weights,  # an open file
+) -> str:  # `adam`; nothing where the file does not say, or the user gave it a name
+    compiled = (weights.about.get('config') or {}).get('compile_config')
+    saved = compiled.get('optimizer') if isinstance(compiled, dict) else None
+    name = saved.get('class_name') if isinstance(saved, dict) else weights.about.get('optimizer')
+    name = re.sub(r'_\d+$', '', str(name)).lower()
+    return name if name in _KNOWN else ''
+
+
+def _plain_kind(optimizer) -> str:  # nothing for a class that Keras does not know
+    name = type(optimizer).__name__.lower()
+    return name if name in _KNOWN else ''
+
+
+def _mean_the_same(one: str, two: str) -> bool:
+    "Is what both call `momentum` one quantity?"
+    known = one and two and one != two
+    return not known or not _OWN_MOMENTUM & {one, two}
+
 # %% ../../nbs/weights/40_state.ipynb #128b5e11
 class _Slots:
     "Where a file keeps the slots of each variable."
@@ -312,10 +339,13 @@ class _Slots:
         # `adam/hidden1_kernel_momentum`, without the name of the optimizer
         self.flat = {n.partition('/')[2]: n for n in self.stored}
         self.numbers = _numbered_slots(model, weights, files)
+        self.saved, self.mine = saved_optimizer(weights), _plain_kind(model.optimizer)
         self.keras2 = _behind_class(self.stored, type(model.optimizer).__name__)
 
     def hit(self, target: str, variable) -> list:
         path, _, slot = target.removeprefix('optimizer/').rpartition('/')
+        if slot == 'momentum' and not _mean_the_same(self.saved, self.mine):
+            return []
         names = self._slot_names(path, slot) if path else self._shared_names(slot)
         names = [target, *names, self.numbers.get(target, '')]
         found = next((n for n in names if n in self.stored), None)
@@ -383,6 +413,10 @@ _Slots._converted, _Slots._counted = _converted, _counted
 # %% ../../nbs/weights/40_state.ipynb #52d8a7eb
 def _numbered_slots(model, weights: Weights, files: dict) -> dict:  # target to name in the file
     "Only where each variable stands in the file where Keras would put it."
+    mine = getattr(model, 'optimizer', None)
+    kinds = {saved_optimizer(weights), _plain_kind(mine)} - {''}
+    if mine is not None and len(kinds) > 1 and kinds != {'adam', 'adamw'}:
+        return {}
     numbers = [n for n in weights.of_kind('optimizer') if re.fullmatch(r'optimizer/\d+', n)]
     targets = optimizer_variables(model)
     if not numbers or len(numbers) != len(targets):
