@@ -361,3 +361,16 @@ def test_trees_of_nnx_and_equinox_are_read_by_their_names(tmp_path, name, leaf):
     tl.restore(model, tmp_path / "m.safetensors", **proposal(tl.plan(model, tmp_path / "m.safetensors"))[0])
     for mine, theirs in zip(model.weights, saved.weights):
         np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("length,direction", [("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1")])
+def test_a_file_of_normed_weights_alone_is_known_for_one_of_torch(tmp_path, length, direction):
+    rng = np.random.default_rng(0)
+    arrays = {f"{i}.{end}": rng.normal(size=shape).astype("float32") for i, (units, size) in ((0, (5, 4)), (2, (3, 5))) for end, shape in (("bias", units), (length, (units, 1)), (direction, (units, size)))}
+    save_file(arrays, tmp_path / "m.safetensors")
+    model = keras.Sequential([keras.Input((4,)), L.Dense(5), L.Dense(3)])
+    tl.restore(model, tmp_path / "m.safetensors", **proposal(tl.plan(model, tmp_path / "m.safetensors"))[0])
+    for i, layer in zip((0, 2), model.layers):
+        lengths, directions = arrays[f"{i}.{length}"], arrays[f"{i}.{direction}"]
+        expected = lengths * directions / np.linalg.norm(directions, axis=1, keepdims=True)
+        np.testing.assert_allclose(layer.kernel, expected.T, rtol=1e-5)

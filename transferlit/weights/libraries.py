@@ -390,9 +390,15 @@ def own_epsilon(
     return 1e-5 if library == 'torch' or layer_kind(layer) == 'BatchNormalization' else 1e-6
 
 
+_OF_TORCH = re.compile(
+    r'[^/]+\.(?:weight(?:_[gv]|_orig)?|parametrizations\.weight\.original[01]?)'
+    r'|([^/]+\.)?weight_[ih]h_l\d+(_reverse)?'
+)
+
+
 def library_of(names: list) -> str | None:
     "Whose names these are, where they show it."
-    if any(re.fullmatch(r'[^/]+\.weight|([^/]+\.)?weight_[ih]h_l\d+(_reverse)?', n) for n in names):
+    if any(map(_OF_TORCH.fullmatch, names)):
         return 'torch'
     inside = any(re.match(r'([^./]+[./])?params[./]', n) for n in names)
     leaves = {re.split('[./]', re.sub('[./]value$', '', n))[-1] for n in names}
