@@ -35,18 +35,25 @@ _NORM = re.compile('(?:layer_?|rms_?)?(?:norm(?:alization)?|ln)')
 
 
 def _place_of(word: str, places: Iterable) -> Place | None:
-    return next((place for place in places if re.search(_WORDS[place], word)), None)
+    for place in places:
+        if re.search(_WORDS[place], word):
+            return place
+    return None
 
 # %% ../../nbs/weights/73_block_order.ipynb #5db7809a
 def _steps(name: str) -> tuple:  # `h/0/ln_1`: `('h', 0, 'ln', 1)`
-    parts = re.findall(r'[\d]+|[^\d./]+', name)
-    return tuple(int(p) if p.isdigit() else p.strip('_').lower() for p in parts if p.strip('_'))
+    found = []
+    for part in re.findall(r'[\d]+|[^\d./]+', name):
+        word = part.strip('_').lower()
+        if word:
+            found.append(int(word) if word.isdigit() else word)
+    return tuple(found)
 
 
 def _numbers(steps: tuple) -> tuple:
     return tuple(step for step in steps if isinstance(step, int))
 
-
+# %% ../../nbs/weights/73_block_order.ipynb #5d4a8071
 def _in_block(word: str, rest: tuple, inside: bool) -> tuple | None:  # None: nobody knows
     "`inside`: is there a block around it? Nothing else follows a model's last normalization."
     place, side = _place_of(word, _WORDS), 0
@@ -65,7 +72,7 @@ def _bare_norm(word: str, rest: tuple, inside: bool) -> Place | None:
         return Place.NORM
     return Place.LAST if '_' not in word else None  # `encoder.layer_norm` may come first as well
 
-
+# %% ../../nbs/weights/73_block_order.ipynb #22dbf363
 def _around(word: str, rest: tuple) -> int | None:  # -1: before all blocks, 0: a block, 1: behind
     place = _place_of(word, (Place.EMBEDDING, Place.LAST, *_WORDS)) or _bare_norm(word, rest, False)
     if place in (Place.EMBEDDING, Place.BEFORE):
@@ -87,7 +94,7 @@ def order_of(
             return _compared(ones, twos, i)
     return None  # one is in the other
 
-
+# %% ../../nbs/weights/73_block_order.ipynb #6b2b5c50
 def _compared(ones: tuple, twos: tuple, i: int) -> int | None:  # by the first step that differs
     a, b = ones[i], twos[i]
     if isinstance(a, int) and isinstance(b, int):
@@ -101,13 +108,18 @@ def _compared(ones: tuple, twos: tuple, i: int) -> int | None:  # by the first s
     if not inside and any(blocks):
         return _compared_places(_around(a, rests[0]), _around(b, rests[1]))
     one, two = _in_block(a, rests[0], inside), _in_block(b, rests[1], inside)
-    bare = any(place and place[0] == Place.NORM for place in (one, two))
-    last = any(place and place[0] == Place.LAST for place in (one, two))
-    return _compared_places(one, two) if last or not bare else None
+    if one is None or two is None:
+        return None
+    kinds = {one[0], two[0]}
+    if Place.NORM in kinds and Place.LAST not in kinds:
+        return None  # a bare `norm` says no more than that it is not the last
+    return _compared_places(one, two)
 
-
+# %% ../../nbs/weights/73_block_order.ipynb #a191acb7
 def _compared_places(one, two) -> int | None:
-    return None if None in (one, two) else (one > two) - (one < two) or None
+    if one is None or two is None or one == two:
+        return None
+    return 1 if one > two else -1
 
 
 def _sign(difference: int) -> int | None:
@@ -164,11 +176,15 @@ def pair_by_words(
     found = {}
     for words, ours in mine.items():
         alike = [w for w in theirs if (_words(w) - shared) & _words(words)]
-        numbers = [number for number, _ in ours]
-        if len(alike) != 1 or len(theirs[alike[0]]) != len(ours) or numbers != sorted(numbers):
+        if len(alike) != 1:
             return {}
-        found |= {at: name for (_, at), (_, name) in zip(sorted(theirs[alike[0]]), ours)}
-    return found if len(found) == sum(map(len, theirs.values())) else {}
+        numbers, others = [number for number, _ in ours], theirs[alike[0]]
+        if len(others) != len(ours) or numbers != sorted(numbers):
+            return {}
+        for (_, at), (_, name) in zip(sorted(others), ours):
+            found[at] = name
+    count = sum(map(len, theirs.values()))
+    return found if len(found) == count else {}
 
 # %% ../../nbs/weights/73_block_order.ipynb #bbdab318
 def _by_words(names: Iterable) -> dict:  # steps without their numbers to pairs of numbers and name

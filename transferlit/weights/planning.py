@@ -534,7 +534,7 @@ def _quantized(hit: Hit, dtype: str) -> str:  # which side is; nothing where nei
         ', and this layer is quantized: restore before `quantize`' if sides == [False, True] else ''
     )
 
-
+# %% ../../nbs/weights/80_planning.ipynb #8bdb649c
 def _ranked(hit: Hit, variable) -> str:  # which rank would fit; nothing where none does
     leaf, shape, own = variable.path.rpartition('/')[2], hit.stored.shape, tuple(variable.shape)
     if not ADAPTER.fullmatch(leaf) or len(shape) != len(own):
@@ -549,7 +549,7 @@ def _row(path: str, variable, status: str, hit: Hit | None, why: str) -> dict:
     file = ' + '.join((hit.name, *hit.also)) if hit else None
     return dict(path=path, status=status, file=file, shape=shape, dtype=dtype, why=why)
 
-
+# %% ../../nbs/weights/80_planning.ipynb #76cea26f
 def _scopes(path: str, file: str) -> dict:  # what a variable lies in, here and in the file
     found = {}
     while '/' in path and '/' in file:

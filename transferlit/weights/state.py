@@ -312,11 +312,13 @@ _OWN_MOMENTUM = {'sgd', 'rmsprop', 'muon'}  # a step, or a sum; of all others a 
 def saved_optimizer(
     weights: Weights,  # an open file
 ) -> str:  # `adam`; nothing where the file does not say, or the user gave it a name
-    compiled = (weights.about.get('config') or {}).get('compile_config')
+    config, name = weights.about.get('config') or {}, weights.about.get('optimizer')
+    compiled = config.get('compile_config')
     saved = compiled.get('optimizer') if isinstance(compiled, dict) else None
-    name = saved.get('class_name') if isinstance(saved, dict) else weights.about.get('optimizer')
-    name = re.sub(r'_\d+$', '', str(name)).lower()
-    return name if name in _KNOWN else ''
+    if isinstance(saved, dict):
+        name = saved.get('class_name')
+    name = re.sub(r'_\d+$', '', str(name))
+    return name.lower() if name.lower() in _KNOWN else ''
 
 
 def _plain_kind(optimizer) -> str:  # nothing for a class that Keras does not know
@@ -326,8 +328,9 @@ def _plain_kind(optimizer) -> str:  # nothing for a class that Keras does not kn
 
 def _mean_the_same(one: str, two: str) -> bool:
     "Is what both call `momentum` one quantity?"
-    known = one and two and one != two
-    return not known or not _OWN_MOMENTUM & {one, two}
+    if not one or not two or one == two:
+        return True
+    return not _OWN_MOMENTUM & {one, two}
 
 # %% ../../nbs/weights/40_state.ipynb #128b5e11
 class _Slots:
@@ -432,7 +435,7 @@ def _numbered_slots(model, weights: Weights, files: dict) -> dict:  # target to 
             return {}
     return found
 
-
+# %% ../../nbs/weights/40_state.ipynb #8c6ea042
 def _stands_as_keras_would(model, weights: Weights, files: dict, keys: dict) -> bool:
     variables = variables_of(model)
     named = {p: n for p, n in files.items() if n in weights}
@@ -466,7 +469,7 @@ def average_hits(
 _EMA = re.compile(r'(?i)(?:\w+_)?(?:ema|swa|averaged?|averages|avg|shadow)(?:_\w+)?')
 _DEEPEST = 3  # steps that may stand before what both have in common
 
-
+# %% ../../nbs/weights/40_state.ipynb #4c91cad7
 def averages_beside(
     usable: dict,  # name in the file to `Stored`
     own: Iterable,  # paths of the model, which may have such a scope itself
@@ -484,7 +487,7 @@ def averages_beside(
     twins = {scope: _twins(scope, group, beside) for scope, group in scopes.items()}
     return {scope: found for scope, found in twins.items() if found}
 
-
+# %% ../../nbs/weights/40_state.ipynb #c5795857
 def _is_array(w) -> bool:  # and no counter, rate or flag
     return math.prod(w.shape) > 1
 
@@ -494,9 +497,11 @@ def _steps(name: str) -> list:
 
 
 def _average_scope(name: str) -> tuple:  # `('model_ema',)`; nothing where there is none
-    steps = _steps(name)[:-1][:_DEEPEST]
-    at = next((i for i, step in enumerate(steps) if _EMA.fullmatch(step)), None)
-    return () if at is None else tuple(steps[: at + 1])
+    above = _steps(name)[:-1]
+    for i, step in enumerate(above[:_DEEPEST]):
+        if _EMA.fullmatch(step):
+            return tuple(above[: i + 1])
+    return ()
 
 # %% ../../nbs/weights/40_state.ipynb #143fc0b2
 def _by_scope(names: dict) -> dict:  # what names begin with, to what follows, to (name, shape)
