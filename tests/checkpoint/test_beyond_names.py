@@ -667,6 +667,39 @@ def test_averages_beside_what_has_none(tmp_path):
     np.testing.assert_array_equal(model.get_weights(), [[9, 9], [9, 9], [3, 3], [4, 4]])
 
 
+@pytest.mark.parametrize("scopes", [("state_dict.", "state_dict_ema."), ("model.", "ema.module."), ("", "ema."), ("params.", "params_ema."), ("model.net.", "model_ema.net")])
+def test_a_model_and_its_averages_in_one_file_are_never_mixed(tmp_path, scopes):
+    """The default takes one and weights='ema' the other, by the same rename; statistics without an
+    average come as they are.
+    """
+    rng, (scope, averages) = np.random.default_rng(0), scopes
+    shapes = {"d.weight": (2, 3), "d.bias": (2,), "bn.weight": (2,), "bn.bias": (2,)}
+    made = lambda names: {n: rng.normal(size=shape).astype("float32") for n, shape in names.items()}
+    plain, average, rest = made(shapes), made(shapes), made({"bn.running_mean": (2,), "bn.running_var": (2,)})
+    flat = lambda name: name if averages.endswith(".") else name.replace(".", "")  # as LitEma writes them
+    arrays = {scope + n: a for n, a in (plain | rest).items()} | {averages + flat(n): a for n, a in average.items()}
+    counters = {averages.partition(".")[0] + ".num_updates": np.ones((), "int64")}
+    save_file(arrays | counters, tmp_path / "m.safetensors")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d"), keras.layers.BatchNormalization(name="bn")])
+    asked = dict(transform="torch") | (dict(rename=("^" + scope.replace(".", "/"), "")) if scope else {})
+    for weights, expected in (("model", plain), ("ema", average)):
+        tl.restore(model, tmp_path / "m.safetensors", weights=weights, **asked)
+        values = [expected["d.weight"].T, *list(expected.values())[1:], *rest.values()]
+        for variable, value in zip(model.weights, values, strict=True):
+            np.testing.assert_array_equal(variable, value)
+
+
+def test_one_of_several_averages_is_chosen_by_skip(tmp_path):
+    arrays = {f"{scope}.d.{end}": np.full(shape, i, "float32") for i, scope in enumerate(("model", "ema_slow", "ema_fast")) for end, shape in (("weight", (2, 3)), ("bias", 2))}
+    save_file(arrays, tmp_path / "m.safetensors")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")])
+    asked = dict(weights="ema", transform="torch", rename="scope")
+    with pytest.raises(ValueError, match="must have one average.*ema_fast, ema_slow"):
+        tl.plan(model, tmp_path / "m.safetensors", **asked)
+    tl.restore(model, tmp_path / "m.safetensors", skip="ema_slow.*", **asked)
+    assert {float(v) for w in model.get_weights() for v in w.ravel()} == {2.0}
+
+
 @pytest.mark.skipif(keras_version() < (3, 10), reason="adapters have a scale since Keras 3.10")
 @pytest.mark.parametrize("said,scales", [({"lora_alpha": 12, "r": 3}, (4, 4)), ({"lora_alpha": 12, "use_rslora": True}, (12 / 3**0.5,) * 2), ({"lora_alpha": 12, "alpha_pattern": {"v": 6}}, (4, 2)), (None, (1, 1))])
 def test_the_scale_of_an_adapter_is_what_peft_says_beside_the_file(tmp_path, said, scales):
@@ -688,6 +721,42 @@ def test_the_scale_of_an_adapter_is_what_peft_says_beside_the_file(tmp_path, sai
     np.testing.assert_allclose(model(x), h, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.skipif(keras_version() < (3, 10), reason="adapters have a scale since Keras 3.10")
+@pytest.mark.parametrize("fused", [False, True])
+def test_adapters_of_an_attention_are_read_by_heads(tmp_path, fused):
+    """PEFT adapts a projection as one matrix; Keras' kernels are the same after its product is
+    added, for a rank that the plan names where the layer has another.
+    """
+    rng = np.random.default_rng(0)
+    made = lambda *shape: rng.normal(size=shape).astype("float32")
+
+    def model(rank=None):
+        keras.utils.clear_session()
+        given = keras.Input((5, 8))
+        attention = keras.layers.MultiHeadAttention(2, 4, name="attn")
+        found = keras.Model(given, attention(given, given))
+        parts = [attention.get_layer(name) if hasattr(attention, "get_layer") else getattr(attention, f"_{name}_dense") for name in ("query", "key", "value")]
+        for part in parts if rank else ():
+            part.enable_lora(rank)
+        return found, parts
+
+    plain, parts = model()
+    downs, ups = ([made(3, 8)] * 3 if fused else [made(3, 8) for _ in "qkv"]), [made(8, 3) for _ in "qkv"]
+    expected = [np.asarray(p.kernel) + 2 * (up @ down).T.reshape(8, 2, 4) for p, down, up in zip(parts, downs, ups)]
+    files = {"c_attn": (downs[0], np.concatenate(ups))} if fused else dict(zip(("q_proj", "k_proj", "v_proj"), zip(downs, ups)))
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({f"base_model.model.attn.{n}.lora_{end}.weight": a for n, pair in files.items() for end, a in zip("AB", pair)}, path)
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 6, "r": 3, "fan_in_fan_out": true}')
+    asked = dict(only=".*lora.*", transform="torch", rename=("^base_model/model/", ""))
+    small, _ = model(3)
+    assert "enable_lora(6)" in tl.plan(small, path, **asked).problems[0]
+    adapted, parts = model(6)
+    tl.restore(adapted, tl.save(plain, tmp_path / "plain.safetensors"))
+    tl.restore(adapted, path, **asked)
+    for part, kernel in zip(parts, expected):
+        np.testing.assert_allclose(part.kernel, kernel, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("said", ["[1]", "{", '{"lora_alpha": "x"}', "[" * 100_000, " " * (1 << 20) + "{}"])
 def test_what_lies_beside_an_adapter_and_is_no_configuration_is_refused_in_words(tmp_path, said):
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, name="q")])
@@ -696,3 +765,34 @@ def test_what_lies_beside_an_adapter_and_is_no_configuration_is_refused_in_words
     (tmp_path / "adapter_config.json").write_text(said)
     with pytest.raises(ValueError, match="adapter_config.json.* must"):
         tl.restore(model, tmp_path / "adapter_model.safetensors", only=".*lora.*", transform="torch")
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+@pytest.mark.parametrize("by_keras", [False, True])
+def test_slots_of_one_name_and_another_meaning_are_not_exchanged(tmp_path, suffix, by_keras):
+    """Adam's momentum is a mean of gradients, SGD's a step taken; Adadelta has as many slots as Adam."""
+
+    def compiled(optimizer):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")])
+        model.compile(optimizer, "mse")
+        return model
+
+    def saved(optimizer):
+        model, path = compiled(optimizer), tmp_path / f"m{suffix}"
+        model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
+        if not by_keras:
+            return model, tl.save(model, path)
+        model.save(path) if suffix == ".keras" else model.save_weights(path)
+        return model, path
+
+    optimizers = keras.optimizers
+    for one, two in ((optimizers.Lion, lambda: optimizers.SGD(momentum=0.9)), (lambda: optimizers.SGD(momentum=0.9), optimizers.Lion), (optimizers.Adadelta, optimizers.Adam), (optimizers.Adamax, optimizers.Adam)):
+        _, path = saved(one())
+        with pytest.raises(ValueError, match="missing, the file has the state of"):
+            tl.restore(compiled(two()), path, optimizer=True)
+    for one, two in ((optimizers.Adam, optimizers.AdamW), (optimizers.Adam, optimizers.Adam)):
+        model, path = saved(one())
+        other = compiled(two())
+        tl.restore(other, path, optimizer=True)
+        for mine, theirs in zip(other.optimizer.variables, model.optimizer.variables, strict=True):
+            np.testing.assert_array_equal(mine, theirs)

@@ -10,6 +10,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import transferlit as tl
 
@@ -333,3 +334,43 @@ def test_a_word_that_both_names_have_tells_layers_of_one_block_apart(tmp_path, t
     np.savez(tmp_path / "m.npz", **{f"layers.{i}.mlp.{part}_proj.weight": np.full((4, 4), 2 * i + k, "float32") for i in range(2) for k, part in enumerate(theirs)})
     tl.restore(model, tmp_path / "m.npz", **proposal(tl.plan(model, tmp_path / "m.npz"))[0])
     assert [float(model.get_layer(f"{part}{i}").kernel[0, 0]) for i in range(2) for part in mine] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("before,behind", [("ln_pre", "ln_post"), ("model.pre_layrnorm", "model.post_layernorm"), ("embed_norm", "attn_pool.norm")])
+def test_what_stands_behind_all_blocks_is_none_before_them(tmp_path, before, behind):
+    """As CLIP has it: normalizations of one shape before, within and behind the blocks."""
+    inside = [f"{before.rpartition('.')[0]}.blocks.{i}.norm{k}".strip(".") for i in range(2) for k in (1, 2)]
+    start = x = keras.Input((4,))
+    for name in "abcdef":
+        x = L.LayerNormalization(name=name)(x)
+    model = keras.Model(start, x)
+    arrays = {f"{name}.{end}": np.full(4, i, "float32") for i, name in enumerate([before, *inside, behind]) for end in ("weight", "bias")}
+    np.savez(tmp_path / "m.npz", **dict(sorted(arrays.items())))
+    tl.restore(model, tmp_path / "m.npz", **proposal(tl.plan(model, tmp_path / "m.npz"))[0])
+    assert [float(layer.gamma[0]) for layer in model.layers[1:]] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("name,leaf", [("layers/{}/{}/value", "kernel"), ("linear{}.{}.value", "kernel"), ("linear{}.{}", "kernel"), (".layers[{}].{}", "weight")])
+def test_trees_of_nnx_and_equinox_are_read_by_their_names(tmp_path, name, leaf):
+    saved, model = line("fc1", "fc2", "fc3"), line("fc1", "fc2", "fc3")
+    for i, v in enumerate(saved.weights):
+        v.assign(np.random.default_rng(i).normal(size=v.shape))
+    kernels = [(i, layer.kernel.numpy(), layer.bias.numpy()) for i, layer in enumerate(saved.layers)]
+    turned = [(i, kernel.T if leaf == "weight" else kernel, bias) for i, kernel, bias in kernels]
+    save_file({name.format(i, end): np.ascontiguousarray(a) for i, *parts in turned for end, a in zip((leaf, "bias"), parts)}, tmp_path / "m.safetensors")
+    tl.restore(model, tmp_path / "m.safetensors", **proposal(tl.plan(model, tmp_path / "m.safetensors"))[0])
+    for mine, theirs in zip(model.weights, saved.weights):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("length,direction", [("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1")])
+def test_a_file_of_normed_weights_alone_is_known_for_one_of_torch(tmp_path, length, direction):
+    rng = np.random.default_rng(0)
+    arrays = {f"{i}.{end}": rng.normal(size=shape).astype("float32") for i, (units, size) in ((0, (5, 4)), (2, (3, 5))) for end, shape in (("bias", units), (length, (units, 1)), (direction, (units, size)))}
+    save_file(arrays, tmp_path / "m.safetensors")
+    model = keras.Sequential([keras.Input((4,)), L.Dense(5), L.Dense(3)])
+    tl.restore(model, tmp_path / "m.safetensors", **proposal(tl.plan(model, tmp_path / "m.safetensors"))[0])
+    for i, layer in zip((0, 2), model.layers):
+        lengths, directions = arrays[f"{i}.{length}"], arrays[f"{i}.{direction}"]
+        expected = lengths * directions / np.linalg.norm(directions, axis=1, keepdims=True)
+        np.testing.assert_allclose(layer.kernel, expected.T, rtol=1e-5)

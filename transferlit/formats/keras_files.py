@@ -266,6 +266,13 @@ def _about(group, tree) -> dict:
     return found | _configuration(tree)
 
 
+def _optimizer_name(tree) -> dict:  # of Keras 3: `adam`, unless the user gave another
+    optimizer = tree.children.get('optimizer')
+    inner = optimizer.children.get('vars') if isinstance(optimizer, hdf5.Group) else None
+    name = inner.attrs.get('name') if isinstance(inner, hdf5.Group) else None
+    return {'optimizer': name} if isinstance(name, str) else {}
+
+
 def _configuration(tree) -> dict:  # of a whole model; nothing where it is none
     with suppress(ValueError, TypeError):
         config = json.loads(tree.attrs.get('model_config'))
@@ -285,7 +292,7 @@ def hdf5_entries(
         words = f'Keras {about.get("keras_version", "")} HDF5, {whole}'.replace('  ', ' ')
         return words, _legacy_layers(group, _allowance(path)) + _legacy_optimizer(tree), about
     if _vars_of(tree):
-        return 'Keras 3 HDF5, weights', keras3_entries(tree, path=path), {}
+        return 'Keras 3 HDF5, weights', keras3_entries(tree, path=path), _optimizer_name(tree)
     if 'nb_layers' in tree.attrs:
         return 'Keras 0 HDF5, weights', _oldest(tree), {}
     numbers = [d for d in tree.datasets() if d.dtype is not None]

@@ -147,9 +147,8 @@ def _added(adapter: _Adapter, number: str, names: list) -> Hit:
 # %% ../../nbs/weights/50_adapters.ipynb #d842e3af
 def peft_scale(
     weights: Weights,  # an open file
-    name: str,  # of an adapter's array in it
-    rank: int,
-) -> float | None:  # `lora_alpha` as Keras means it; None where the file says nothing
+    name: str,  # of an adapter's first array in it, (rank, in)
+) -> float | None:  # what its product is multiplied by; None where the file says nothing
     config = weights.parse('adapter_config')
     layer, alpha = name.partition('.lora_')[0], config.get('lora_alpha')
     for pattern, own in dict(config.get('alpha_pattern') or {}).items():
@@ -160,4 +159,7 @@ def peft_scale(
             '`adapter_config.json` must give `lora_alpha` as a number. Correct it, or move it away.'
             f' Received: {alpha!r} beside {weights.path!r}.'
         )
-    return alpha * math.sqrt(rank) if config.get('use_rslora') else alpha
+    if alpha is None:
+        return None
+    rank = weights[name].shape[0]
+    return alpha / (math.sqrt(rank) if config.get('use_rslora') else rank)

@@ -9,53 +9,79 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from enum import IntEnum
 from functools import cmp_to_key
 
 # %% auto #0
-__all__ = ['order_of', 'pair_in_order', 'keeps_blocks', 'pair_by_words']
+__all__ = ['Place', 'order_of', 'pair_in_order', 'keeps_blocks', 'pair_by_words']
 
 # %% ../../nbs/weights/73_block_order.ipynb #864fc1fd
-_EMBEDDED, _BLOCKS, _BARE, _LAST = -2, 3.3, 5, 9
-_PLACES = (  # the first that fits: what a word says of its place in a block, or around the blocks
-    ('embed|patch|stem|tok', _EMBEDDED),
-    ('cross|enc(?:oder)?_?(?:dec_?)?att|multihead_att', 2),
-    ('att|(?:^|_)sa(?:_|$)', 1),
-    ('mlp|ff|feed|inter|output|dense|fc', 4),
-    ('final|last|head|pool|class|(?:^|_)f$|coder_norm$', _LAST),
-    ('input|before|(?:^|_)pre(?:_|$)', 0),
-    ('after|(?:^|_)post(?:_|$)', 3),
-)
-_ASIDE = (('before|(?:^|_)pre(?:_|$)', -0.4), ('after|(?:^|_)post(?:_|$)', 0.4))
+class Place(IntEnum):
+    "Where a layer stands in its block, in order; the first and the last stand around the blocks too."
+
+    EMBEDDING, BEFORE, ATTENTION, CROSS_ATTENTION, AFTER, FEED_FORWARD, NORM, LAST = range(1, 9)
+
+
+_WORDS = {  # what a name says of the place; of several, what stands first here counts
+    Place.EMBEDDING: 'embed|patch|stem|tok',
+    Place.CROSS_ATTENTION: 'cross|enc(?:oder)?_?(?:dec_?)?att|multihead_att',
+    Place.ATTENTION: 'att|(?:^|_)sa(?:_|$)',
+    Place.FEED_FORWARD: 'mlp|ff|feed|inter|output|dense|fc',
+    Place.LAST: 'final|last|head|pool|class|(?:^|_)f$|coder_norm$',
+    Place.BEFORE: 'input|before|(?:^|_)pre(?:_|$)',
+    Place.AFTER: 'after|(?:^|_)post(?:_|$)',
+}
 _NORM = re.compile('(?:layer_?|rms_?)?(?:norm(?:alization)?|ln)')
 
 
-def _first(words: tuple, text: str, otherwise):  # of pairs of a pattern and what it means
-    return next((meant for pattern, meant in words if re.search(pattern, text)), otherwise)
+def _place_of(word: str, places: Iterable) -> Place | None:
+    for place in places:
+        if re.search(_WORDS[place], word):
+            return place
+    return None
 
 # %% ../../nbs/weights/73_block_order.ipynb #5db7809a
 def _steps(name: str) -> tuple:  # `h/0/ln_1`: `('h', 0, 'ln', 1)`
-    parts = re.findall(r'[\d]+|[^\d./]+', name)
-    return tuple(int(p) if p.isdigit() else p.strip('_').lower() for p in parts if p.strip('_'))
+    found = []
+    for part in re.findall(r'[\d]+|[^\d./]+', name):
+        word = part.strip('_').lower()
+        if word:
+            found.append(int(word) if word.isdigit() else word)
+    return tuple(found)
 
 
 def _numbers(steps: tuple) -> tuple:
     return tuple(step for step in steps if isinstance(step, int))
 
+# %% ../../nbs/weights/73_block_order.ipynb #5d4a8071
+def _in_block(word: str, rest: tuple, inside: bool) -> tuple | None:  # None: nobody knows
+    "`inside`: is there a block around it? Nothing else follows a model's last normalization."
+    place, side = _place_of(word, _WORDS), 0
+    if place is None:
+        place = _bare_norm(word, rest, inside)
+    if place in (Place.ATTENTION, Place.CROSS_ATTENTION, Place.FEED_FORWARD):
+        sides = {Place.BEFORE: -1, Place.AFTER: 1}  # `post_attention_layernorm`
+        side = sides.get(_place_of(word, sides), 0)
+    return None if place is None else (place, side)
 
-def _place(word: str, rest: tuple, inside: bool) -> float | None:  # None: nobody knows
-    "`inside`: does it stand in a block?"
-    found = _first(_PLACES, word, None)
-    if found in (1, 2, 4):
-        return found + _first(_ASIDE, word, 0)
-    if found is not None:
-        return found
-    if _numbers(rest) and not inside:
-        return _BLOCKS
+
+def _bare_norm(word: str, rest: tuple, inside: bool) -> Place | None:
     if rest or not _NORM.fullmatch(word):
         return None
     if inside:
-        return _BARE
-    return _LAST if '_' not in word else None  # `encoder.layer_norm` may come first as well
+        return Place.NORM
+    return Place.LAST if '_' not in word else None  # `encoder.layer_norm` may come first as well
+
+# %% ../../nbs/weights/73_block_order.ipynb #22dbf363
+def _around(word: str, rest: tuple) -> int | None:  # -1: before all blocks, 0: a block, 1: behind
+    place = _place_of(word, (Place.EMBEDDING, Place.LAST, *_WORDS)) or _bare_norm(word, rest, False)
+    if place in (Place.EMBEDDING, Place.BEFORE):
+        return -1
+    if place in (Place.AFTER, Place.LAST):
+        return 1
+    if _numbers(rest):
+        return 0
+    return 1 if place == Place.FEED_FORWARD else None
 
 # %% ../../nbs/weights/73_block_order.ipynb #976c69ed
 def order_of(
@@ -68,22 +94,35 @@ def order_of(
             return _compared(ones, twos, i)
     return None  # one is in the other
 
-
+# %% ../../nbs/weights/73_block_order.ipynb #6b2b5c50
 def _compared(ones: tuple, twos: tuple, i: int) -> int | None:  # by the first step that differs
     a, b = ones[i], twos[i]
     if isinstance(a, int) and isinstance(b, int):
         return _sign(a - b)
     if isinstance(a, int) or isinstance(b, int):
         return None
-    inside = bool(_numbers(ones[:i]))
-    if not inside and _numbers(ones) and _numbers(twos):
+    inside, rests = bool(_numbers(ones[:i])), (ones[i + 1 :], twos[i + 1 :])
+    blocks = [bool(_numbers(rest)) for rest in rests]
+    if not inside and all(blocks):
         return None  # `attention_0` and `output_1`: the number may mean the block
-    places = _place(a, ones[i + 1 :], inside), _place(b, twos[i + 1 :], inside)
-    known = None not in places and (_BARE not in places or _LAST in places)
-    return _sign(places[0] - places[1]) if known else None
+    if not inside and any(blocks):
+        return _compared_places(_around(a, rests[0]), _around(b, rests[1]))
+    one, two = _in_block(a, rests[0], inside), _in_block(b, rests[1], inside)
+    if one is None or two is None:
+        return None
+    kinds = {one[0], two[0]}
+    if Place.NORM in kinds and Place.LAST not in kinds:
+        return None  # a bare `norm` says no more than that it is not the last
+    return _compared_places(one, two)
+
+# %% ../../nbs/weights/73_block_order.ipynb #a191acb7
+def _compared_places(one, two) -> int | None:
+    if one is None or two is None or one == two:
+        return None
+    return 1 if one > two else -1
 
 
-def _sign(difference: float) -> int | None:
+def _sign(difference: int) -> int | None:
     return (difference > 0) - (difference < 0) or None
 
 # %% ../../nbs/weights/73_block_order.ipynb #9bb0f7c2
@@ -137,11 +176,15 @@ def pair_by_words(
     found = {}
     for words, ours in mine.items():
         alike = [w for w in theirs if (_words(w) - shared) & _words(words)]
-        numbers = [number for number, _ in ours]
-        if len(alike) != 1 or len(theirs[alike[0]]) != len(ours) or numbers != sorted(numbers):
+        if len(alike) != 1:
             return {}
-        found |= {at: name for (_, at), (_, name) in zip(sorted(theirs[alike[0]]), ours)}
-    return found if len(found) == sum(map(len, theirs.values())) else {}
+        numbers, others = [number for number, _ in ours], theirs[alike[0]]
+        if len(others) != len(ours) or numbers != sorted(numbers):
+            return {}
+        for (_, at), (_, name) in zip(sorted(others), ours):
+            found[at] = name
+    count = sum(map(len, theirs.values()))
+    return found if len(found) == count else {}
 
 # %% ../../nbs/weights/73_block_order.ipynb #bbdab318
 def _by_words(names: Iterable) -> dict:  # steps without their numbers to pairs of numbers and name

@@ -198,9 +198,11 @@ def read_layers(
 
 
 def _bare(name: str, library: str) -> str:
-    "With slashes, and without the collection that Flax keeps it in."
-    slashed = re.sub(r'[./]+', '/', name)
-    return re.sub('^(?:params|batch_stats)/', '', slashed) if library == 'flax' else slashed
+    "With slashes, and without the collection that Flax keeps it in, or the box that NNX has."
+    slashed = re.sub(r'[./]+', '/', name).lstrip('/')
+    if library != 'flax':
+        return slashed
+    return re.sub('^(?:params|batch_stats)/|/value$', '', slashed)
 
 # %% ../../nbs/weights/75_libraries.ipynb #4de17acc
 @dataclass(frozen=True)
@@ -259,7 +261,7 @@ def _as_linear(usable: dict) -> dict:  # every matrix (out, in)
             alike.add(lies)
     rest, found = set().union(*words.values()), {}
     for name, w in usable.items():
-        square = len(set(w.shape)) < w.ndim == 2
+        square = len(set(w.shape)) < w.ndim == 2 and '.lora_' not in name
         follows = square and words.get(_word(name), rest) == {True}
         found[name] = _turned(w) if told[name] or follows else w
     return found
@@ -388,14 +390,24 @@ def own_epsilon(
     return 1e-5 if library == 'torch' or layer_kind(layer) == 'BatchNormalization' else 1e-6
 
 
+_OF_TORCH = re.compile(
+    r'[^/]+\.(?:weight(?:_[gv]|_orig)?|parametrizations\.weight\.original[01]?)'
+    r'|([^/]+\.)?weight_[ih]h_l\d+(_reverse)?'
+)
+
+
 def library_of(names: list) -> str | None:
     "Whose names these are, where they show it."
-    if any(re.fullmatch(r'[^/]+\.weight|([^/]+\.)?weight_[ih]h_l\d+(_reverse)?', n) for n in names):
+    if any(map(_OF_TORCH.fullmatch, names)):
         return 'torch'
     inside = any(re.match(r'([^./]+[./])?params[./]', n) for n in names)
-    leaves = {re.split('[./]', n)[-1] for n in names}  # of a tree without its collection
+    leaves = {re.split('[./]', re.sub('[./]value$', '', n))[-1] for n in names}
     known = {'kernel', 'scale', 'embedding', 'gamma', 'embeddings'} & leaves
-    return 'flax' if inside or {'kernel'} < known <= {'kernel', 'scale', 'embedding'} else None
+    tree = {'kernel'} < known <= {'kernel', 'scale', 'embedding'}  # without its collection
+    own = known == {'kernel'} and any(
+        re.search(r'\.kernel$|[./]kernel[./]value$', n) for n in names
+    )
+    return 'flax' if inside or tree or own else None
 
 # %% ../../nbs/weights/75_libraries.ipynb #e5acf477
 def pair_layers(
@@ -451,40 +463,41 @@ class _Places:
         free = [at for at, files in self.under.items() if not files & used]
         self.kinds = {}  # what a layer holds to the layers that hold the same, in their order
         for at in free:
-            self.kinds.setdefault(str(self.inside[at]), []).append(at)
+            self.kinds.setdefault(tuple(self.inside[at]), []).append(at)
         self.order = {at: i for i, at in enumerate(free)}
+        self.named_kinds = [(tuple(n for n, _ in kind), v) for kind, v in self.kinds.items()]
 
     def put(self, name: str, file: str) -> None:
         stored, above = self.reading.usable[file], name
         if stored.dtype.kind == 'i':
             return  # a counter
         while above := above.rpartition('/')[0]:
-            inside = name[len(above) :], stored.shape
+            inside = name[len(above) :], tuple(stored.shape)
             self.under.setdefault(above, set()).add(file)
             self.inside.setdefault(above, []).append(inside)
 
     def fitting(self, owner: str, parts: list) -> tuple:  # layers of the file, in their order
         "Of layers that are all alike, one is tried."
-        wanted = []
-        for part in parts:
-            inside = part.path[len(owner) :]
-            wanted.append((inside, part.shape, layer_kind(part.named.layer)))
-        wanted = str(wanted)
+        wanted = tuple((p.path[len(owner) :], p.shape, layer_kind(p.named.layer)) for p in parts)
         if wanted not in self.known:
-            alike = [places for places in self.kinds.values() if self.fits(places[0], owner, parts)]
-            places = itertools.chain(*alike)
-            self.known[wanted] = tuple(sorted(places, key=self.order.get))
+            alike, otherwise = [], set()  # names that do not have it, whatever their shapes
+            for names, places in self.named_kinds:
+                fits = None if names in otherwise else self.fits(places[0], owner, parts)
+                alike += places if fits else []
+                otherwise |= {names} if fits is None else set()
+            self.known[wanted] = tuple(sorted(alike, key=self.order.get))
         return self.known[wanted]
 
-    def fits(self, at: str, owner: str, parts: list) -> bool:
+    def fits(self, at: str, owner: str, parts: list) -> bool | None:  # None: by names alone not
         "All that the layer needs is there, of its shape, and nothing else."
         read = set()
         for part in parts:
             inside = [b for b in _bases(part.named) if f'{b}/'.startswith(f'{owner}/')]
             bases = [at + base[len(owner) :] for base in inside]
             found = self.reading.hits(part, bases)
-            shapes = [tuple(hit.stored.shape) for hit in found]
-            if shapes != [part.shape]:
+            if not found:
+                return None
+            if [tuple(hit.stored.shape) for hit in found] != [part.shape]:
                 return False
             for hit in found:
                 read.update((hit.name, *hit.also))

@@ -47,11 +47,13 @@ from transferlit.weights.state import (
     SEED,
     StateRow,
     average_hits,
+    averages_beside,
     file_state,
     model_state,
     needs_no_counter,
     optimizer_hits,
     plan_state,
+    saved_optimizer,
 )
 from transferlit.weights.libraries import (
     library_hits,
@@ -275,8 +277,32 @@ class _Sources:
         return model and name not in self.passed and w.dtype != object
 
     @cached_property
-    def usable(self) -> dict:  # name in the file to `Stored`
+    def open(self) -> dict:  # name in the file to `Stored`
         return {n: w for n, w in self.weights.items() if self.is_usable(n, w)}
+
+    @cached_property
+    def beside(self) -> dict:  # scope of averages to a mapping, as `averages_beside` has it
+        return averages_beside(self.open, self.variables)
+
+    @cached_property
+    def averages(self) -> dict:  # name in the file to that of its average, where they are wanted
+        if self.asked.weights != 'ema' or not self.beside:
+            return {}
+        if len(self.beside) > 1:
+            raise ValueError(
+                'A file must have one average of a variable. Choose by skip=. Received:'
+                f' {some(map(".".join, self.beside))}.'
+            )
+        return next(iter(self.beside.values()))
+
+    @cached_property
+    def usable(self) -> dict:  # name in the file to `Stored`
+        "Of a model and its averages beside it one, under the names of the model."
+        apart = set()
+        for twins in self.beside.values():
+            apart |= set(twins.values()) - set(twins)
+        found = {n: w for n, w in self.open.items() if n not in apart}
+        return found | {n: self.open[average] for n, average in self.averages.items()}
 
     @cached_property
     def plain(self) -> dict:  # path to hits, before averages and transforms
@@ -310,10 +336,21 @@ class _Sources:
             found = merge_hits(self.model, found, self.usable, self.file_state)
         return {p: [self.changed(p, hit) for hit in hits] for p, hits in found.items()}
 
-    def averaged(self) -> dict:
+    def averaged(self) -> dict:  # statistics of a normalization have no average
         averages = self.open_hits(average_hits(self.model, self.weights, self.files))
-        aside = {p for p, v in self.variables.items() if not v.trainable}
-        return {p: averages.get(p) or (self.plain[p] if p in aside else []) for p in self.plain}
+        found = {}
+        for p, plain in self.plain.items():
+            kept = [] if self.variables[p].trainable else plain
+            found[p] = averages.get(p) or self.averages_of(plain) or kept
+        return found
+
+    def averages_of(self, hits: list) -> list:  # the one hit, if it is made of averages
+        hit, averages = hits[0] if len(hits) == 1 else None, self.averages
+        if hit is None or not {hit.name, *hit.also} <= set(averages):
+            return []
+        name, *also = (averages[name] for name in (hit.name, *hit.also))
+        why = '; '.join(filter(None, ('moving average', hit.why)))
+        return [replace(hit, name=name, also=tuple(also), why=why)]
 
     def open_hits(self, found: dict) -> dict:  # without what skip= passes over
         return {p: [h for h in hits if h.name not in self.passed] for p, hits in found.items()}
@@ -381,6 +418,9 @@ class _Planner(_Sources):
     def absent(self, path: str) -> tuple:
         average = self.asked.weights == 'ema' and path in self.files
         why = 'no moving average in the file' if average else 'not in the file'
+        saved = '' if path in self.variables else saved_optimizer(self.weights)
+        if saved and saved != type(self.model.optimizer).__name__.lower():
+            why = f'the file has the state of {saved!r}'
         if self.asked.missing == 'fresh':
             return 'fresh', None, f"{why}, missing='fresh'"
         return 'missing', None, why
@@ -390,7 +430,8 @@ class _Planner(_Sources):
         if shape != tuple(variable.shape):
             if self.asked.mismatched == 'fresh':
                 return 'fresh', None, f"the file has {shape}, mismatched='fresh'"
-            return 'shape differs', hit, f'the file has {shape}' + _quantized(hit, dtype)
+            words = _quantized(hit, dtype) or _ranked(hit, variable)
+            return 'shape differs', hit, f'the file has {shape}{words}'
         if not is_castable(hit.stored.dtype, dtype):
             return 'dtype differs', hit, f'the file has {hit.stored.dtype}' + _quantized(hit, dtype)
         cast = '' if str(hit.stored.dtype) == dtype else f'cast from {hit.stored.dtype}'
@@ -469,9 +510,11 @@ class _Planner(_Sources):
             )
             # Another library says it beside the file, or nowhere.
             scale = theirs.get(named, rank)
-            if self.library:
-                scale = peft_scale(self.weights, file, rank) or adapter_scale(layer)
-            if set(parts) <= written - set(self.merged) and scale != adapter_scale(layer):
+            taken = set(parts) <= written - set(self.merged)
+            if self.library and taken:
+                factor = peft_scale(self.weights, file)
+                scale = adapter_scale(layer) if factor is None else factor * rank
+            if taken and scale != adapter_scale(layer):
                 rows.append(_scale_row(path, layer, scale))
         return rows
 
@@ -491,13 +534,22 @@ def _quantized(hit: Hit, dtype: str) -> str:  # which side is; nothing where nei
         ', and this layer is quantized: restore before `quantize`' if sides == [False, True] else ''
     )
 
+# %% ../../nbs/weights/80_planning.ipynb #8bdb649c
+def _ranked(hit: Hit, variable) -> str:  # which rank would fit; nothing where none does
+    leaf, shape, own = variable.path.rpartition('/')[2], hit.stored.shape, tuple(variable.shape)
+    if not ADAPTER.fullmatch(leaf) or len(shape) != len(own):
+        return ''
+    axis = -1 if leaf.endswith('_a') else 0
+    fits = np.delete(shape, axis).tolist() == np.delete(own, axis).tolist()
+    return f', as `layer.enable_lora({shape[axis]})` would have it' if fits else ''
+
 
 def _row(path: str, variable, status: str, hit: Hit | None, why: str) -> dict:
     shape, dtype = tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype)
     file = ' + '.join((hit.name, *hit.also)) if hit else None
     return dict(path=path, status=status, file=file, shape=shape, dtype=dtype, why=why)
 
-
+# %% ../../nbs/weights/80_planning.ipynb #76cea26f
 def _scopes(path: str, file: str) -> dict:  # what a variable lies in, here and in the file
     found = {}
     while '/' in path and '/' in file:
@@ -532,7 +584,8 @@ def used_names(planner: _Planner) -> set:
             names = hit.name, *hit.also
             if ' + '.join(names) in used:
                 used.update(names)
-    return used
+    stand_for = {name for name, average in planner.averages.items() if average in used}
+    return used | stand_for
 
 
 def file_rows(planner: _Planner) -> list:
@@ -546,6 +599,8 @@ def _rest_row(planner, name: str, w: Stored) -> dict:
     if name.rpartition('/')[2] == IDF or name.endswith('num_batches_tracked'):
         status = 'other'
     why = 'passed over by skip=' if passed else ''
+    if name in planner.open and name not in planner.usable:
+        why = 'a moving average, as weights="ema" takes it'
     row = dict(path=None, status='skipped' if passed else status, file=name)
     return row | dict(shape=tuple(w.shape), dtype=str(w.dtype), why=why)
 
@@ -972,11 +1027,11 @@ def _renames(planner: _Planner) -> Iterable:  # what `rename` may be
             yield both[0] if len(both) == 1 else both
 
 
-def _common_scope(names: Iterable) -> list:  # a pair, where all names begin with several steps
+def _common_scope(names: Iterable) -> list:  # pairs, where all names begin with several steps
     scopes = [name.split('/')[:-2] for name in names]
     common = [steps[0] for steps in takewhile(_is_one, zip(*scopes))]
-    scope = re.escape('/'.join(common))
-    return [(f'^{scope}/', '')] if len(common) > 1 else []
+    ends = range(len(common), 1, -1)
+    return [('^' + re.escape('/'.join(common[:end])) + '/', '') for end in ends]
 
 
 def _is_one(steps: tuple) -> bool:

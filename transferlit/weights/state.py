@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import keras
@@ -30,7 +31,8 @@ from .variables import known_once, variables_of
 
 # %% auto #0
 __all__ = ['VOCABULARY', 'IDF', 'BINS', 'SEED', 'SCALE', 'layer_state', 'model_state', 'state_as_json', 'put_state', 'misfit',
-           'file_state', 'StateRow', 'plan_state', 'needs_no_counter', 'optimizer_hits', 'average_hits']
+           'file_state', 'StateRow', 'plan_state', 'needs_no_counter', 'optimizer_hits', 'saved_optimizer',
+           'average_hits', 'averages_beside']
 
 # %% ../../nbs/weights/40_state.ipynb #466e6f3c
 VOCABULARY, IDF, BINS, SEED, SCALE = (
@@ -301,6 +303,36 @@ def optimizer_hits(
     targets, finder = optimizer_variables(model), _Slots(model, weights, files)
     return {target: finder.hit(target, v) for target, v in targets.items()}
 
+# %% ../../nbs/weights/40_state.ipynb #3274032e
+_KNOWN = {  # optimizers of Keras, as files name them
+    *'adadelta adafactor adagrad adam adamax adamw ftrl lamb lion muon nadam rmsprop sgd'.split()
+}
+_OWN_MOMENTUM = {'sgd', 'rmsprop', 'muon'}  # a step, or a sum; of all others a mean of gradients
+
+
+def saved_optimizer(
+    weights: Weights,  # an open file
+) -> str:  # `adam`; nothing where the file does not say, or the user gave it a name
+    config, name = weights.about.get('config') or {}, weights.about.get('optimizer')
+    compiled = config.get('compile_config')
+    saved = compiled.get('optimizer') if isinstance(compiled, dict) else None
+    if isinstance(saved, dict):
+        name = saved.get('class_name')
+    name = re.sub(r'_\d+$', '', str(name))
+    return name.lower() if name.lower() in _KNOWN else ''
+
+
+def _plain_kind(optimizer) -> str:  # nothing for a class that Keras does not know
+    name = type(optimizer).__name__.lower()
+    return name if name in _KNOWN else ''
+
+
+def _mean_the_same(one: str, two: str) -> bool:
+    "Is what both call `momentum` one quantity?"
+    if not one or not two or one == two:
+        return True
+    return not _OWN_MOMENTUM & {one, two}
+
 # %% ../../nbs/weights/40_state.ipynb #128b5e11
 class _Slots:
     "Where a file keeps the slots of each variable."
@@ -311,10 +343,13 @@ class _Slots:
         # `adam/hidden1_kernel_momentum`, without the name of the optimizer
         self.flat = {n.partition('/')[2]: n for n in self.stored}
         self.numbers = _numbered_slots(model, weights, files)
+        self.saved, self.mine = saved_optimizer(weights), _plain_kind(model.optimizer)
         self.keras2 = _behind_class(self.stored, type(model.optimizer).__name__)
 
     def hit(self, target: str, variable) -> list:
         path, _, slot = target.removeprefix('optimizer/').rpartition('/')
+        if slot == 'momentum' and not _mean_the_same(self.saved, self.mine):
+            return []
         names = self._slot_names(path, slot) if path else self._shared_names(slot)
         names = [target, *names, self.numbers.get(target, '')]
         found = next((n for n in names if n in self.stored), None)
@@ -382,6 +417,10 @@ _Slots._converted, _Slots._counted = _converted, _counted
 # %% ../../nbs/weights/40_state.ipynb #52d8a7eb
 def _numbered_slots(model, weights: Weights, files: dict) -> dict:  # target to name in the file
     "Only where each variable stands in the file where Keras would put it."
+    mine = getattr(model, 'optimizer', None)
+    kinds = {saved_optimizer(weights), _plain_kind(mine)} - {''}
+    if mine is not None and len(kinds) > 1 and kinds != {'adam', 'adamw'}:
+        return {}
     numbers = [n for n in weights.of_kind('optimizer') if re.fullmatch(r'optimizer/\d+', n)]
     targets = optimizer_variables(model)
     if not numbers or len(numbers) != len(targets):
@@ -397,7 +436,7 @@ def _numbered_slots(model, weights: Weights, files: dict) -> dict:  # target to 
             return {}
     return found
 
-
+# %% ../../nbs/weights/40_state.ipynb #8c6ea042
 def _stands_as_keras_would(model, weights: Weights, files: dict, keys: dict) -> bool:
     variables = variables_of(model)
     named = {p: n for p, n in files.items() if n in weights}
@@ -426,3 +465,68 @@ def average_hits(
         )
         found[path] = [Hit(n, stored[n], 'moving average') for n in names if n in stored][:1]
     return found
+
+# %% ../../nbs/weights/40_state.ipynb #5d2235e2
+_EMA = re.compile(r'(?i)(?:\w+_)?(?:ema|swa|averaged?|averages|avg|shadow)(?:_\w+)?')
+_DEEPEST = 3  # steps that may stand before what both have in common
+
+# %% ../../nbs/weights/40_state.ipynb #4c91cad7
+def averages_beside(
+    usable: dict,  # name in the file to `Stored`
+    own: Iterable,  # paths of the model, which may have such a scope itself
+) -> dict:  # scope of averages to a mapping, name in the file to that of its average
+    if any(_average_scope(path) for path in own):
+        return {}
+    scopes, others = {}, {}
+    for name, w in usable.items():
+        scope = _average_scope(name)
+        group = scopes.setdefault(scope, {}) if scope else others
+        group[name] = w
+    if not scopes:
+        return {}
+    beside = _by_scope(others) if any(map(_is_array, others.values())) else None
+    twins = {scope: _twins(scope, group, beside) for scope, group in scopes.items()}
+    return {scope: found for scope, found in twins.items() if found}
+
+# %% ../../nbs/weights/40_state.ipynb #c5795857
+def _is_array(w) -> bool:  # and no counter, rate or flag
+    return math.prod(w.shape) > 1
+
+
+def _steps(name: str) -> list:
+    return re.split('[./]', name)
+
+
+def _average_scope(name: str) -> tuple:  # `('model_ema',)`; nothing where there is none
+    above = _steps(name)[:-1]
+    for i, step in enumerate(above[:_DEEPEST]):
+        if _EMA.fullmatch(step):
+            return tuple(above[: i + 1])
+    return ()
+
+# %% ../../nbs/weights/40_state.ipynb #143fc0b2
+def _by_scope(names: dict) -> dict:  # what names begin with, to what follows, to (name, shape)
+    found = {}
+    for name, w in names.items():
+        steps = _steps(name)
+        for i in range(min(len(steps), _DEEPEST + 1)):
+            scope = found.setdefault(tuple(steps[:i]), {})
+            scope[''.join(steps[i:])] = name, tuple(w.shape)  # some write averages without dots
+    return found
+
+
+def _twins(scope: tuple, group: dict, beside: dict | None) -> dict:  # name to that of its average
+    "All of a scope, or nothing; a file of averages alone has them under their own names."
+    if beside is None:
+        return {name: name for name in group}
+    rests = {name: _steps(name)[len(scope) :] for name in group}
+    arrays = {n for n, w in group.items() if _is_array(w)}
+    first = {rests[name][0] for name in arrays}
+    for skip in (0, 1) if len(first) == 1 else (0,):  # `ema/module/...`
+        ends = {name: ''.join(rest[skip:]) for name, rest in rests.items()}
+        for others in beside.values():
+            fits = {n: others.get(end) for n, end in ends.items()}
+            found = {fit[0]: n for n, fit in fits.items() if fit and fit[1] == group[n].shape}
+            if arrays <= set(found.values()):
+                return found
+    return {}

@@ -8,7 +8,7 @@ Docs: https://transferlit.github.io/transferlit/weights/transforms.html.md"""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import keras
@@ -195,7 +195,8 @@ def _torch(layer, variable: str, path: str) -> Recipe | list | None:  # None: no
     kind = layer_kind(layer)
     if variable.startswith('lora_'):
         found = _torch_adapter(variable)
-        return _torch_out_adapter(layer, found, path) if kind == 'EinsumDense' else found
+        step = path.rpartition('/')[2]
+        return _torch_attention_adapter(layer, found, step) if kind == 'EinsumDense' else found
     if kind in (*_KERNELS, *_TRANSPOSED):
         return _torch_kernel(variable, kind in _TRANSPOSED)
     if kind in _DEPTHWISE:
@@ -275,10 +276,13 @@ def _torch_adapter(variable: str) -> list:
     return [Recipe((n,), flat, 'transposed') if end == 'b' else _turned(n) for n in names]
 
 # %% ../../nbs/weights/70_transforms.ipynb #8ff821f1
-def _torch_out_adapter(layer, recipes: list, path: str) -> list:
-    "Of the output of an attention; the adapters of its other parts have no equal in Keras."
-    if path.rpartition('/')[2] != 'attention_output':
-        return recipes
+def _torch_attention_adapter(layer, recipes: list, step: str) -> list:
+    if step in _ATTENTION:
+        return [made for recipe in recipes for made in _torch_head_adapters(layer, recipe, step)]
+    return _torch_out_adapter(layer, recipes) if step == 'attention_output' else recipes
+
+
+def _torch_out_adapter(layer, recipes: list) -> list:
     shape = (*layer.kernel.shape[:-1], layer.lora_rank)
     by_heads = lambda one: lambda a: one(a).reshape(shape) if len(shape) > 2 else one(a)
     found = []
@@ -353,16 +357,52 @@ def _torch_attention(layer, variable: str, step: str) -> list | None:
     shape, end = tuple(getattr(layer, variable).shape), {'kernel': 'weight'}.get(variable, variable)
     whole = lambda a: a.T.reshape(shape)
     if step == 'attention_output':
-        return [Recipe((n.format(end),), whole, 'transposed, by heads') for n in _OUT]
+        out = [Recipe((n.format(end),), whole, 'transposed, by heads') for n in _OUT]
+        return _or_adapted(out)
     if step not in _ATTENTION:
         return None
     part = lambda a: np.split(a, 3)[_ATTENTION[step]].T.reshape(shape)
     apart = [name.format(step, step[0], end) for name in _APART]
     fused = f'the part of the {step}, by heads'
-    return [
-        *(Recipe((name.format(end),), part, fused) for name in _FUSED),
-        *(Recipe((name,), whole, 'transposed, by heads') for name in apart),
-    ]
+    found = [Recipe((name.format(end),), part, fused) for name in _FUSED]
+    return _or_adapted(found + [Recipe((n,), whole, 'transposed, by heads') for n in apart])
+
+
+def _or_adapted(recipes: list) -> list:
+    "What PEFT adds to lies one step further in."
+    found = list(recipes)
+    for recipe in recipes:
+        scope, _, end = recipe.names[0].rpartition('/')
+        if scope:
+            found.append(replace(recipe, names=(f'{scope}/base_layer/{end}',)))
+    return found
+
+# %% ../../nbs/weights/70_transforms.ipynb #d93fd34d
+def _torch_head_adapters(layer, recipe: Recipe, step: str) -> Iterable:  # of `Recipe`
+    "Keras has one second matrix for all heads: each head gets columns of its own in the first."
+    name, heads = recipe.names[0], layer.lora_kernel_a.shape[-2]
+    is_first, words = name.startswith(('lora_A', 'lora_down')), f'{recipe.words}, by heads'
+    whole = lambda a: _by_heads(recipe.make(a), heads, is_first)
+    for at in _APART:
+        yield Recipe((at.format(step, step[0], name),), whole, words)
+
+    def part(array):
+        parts = [array] if is_first else np.split(array, 3)
+        return whole(parts[_ATTENTION[step] % len(parts)])
+
+    for at in _FUSED[1:]:  # PyTorch's own has no layer to adapt
+        yield Recipe((at.format(name),), part, words)
+
+
+def _by_heads(array: np.ndarray, heads: int, is_first: bool) -> np.ndarray:
+    "(in, rank) to (in, heads, heads x rank), (rank, heads x size) to (heads x rank, size)."
+    count, rest = array.shape
+    if not is_first:
+        return np.concatenate(np.split(array, heads, axis=1))
+    apart = np.zeros((count, heads, heads, rest), array.dtype)
+    each = range(heads)
+    apart[:, each, each] = array[:, None]
+    return apart.reshape(count, heads, -1)
 
 # %% ../../nbs/weights/70_transforms.ipynb #017b1fde
 def _torch_cell(layer, variable: str, end: str) -> Recipe | None:
