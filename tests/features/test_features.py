@@ -597,3 +597,16 @@ def test_rows_with_nan_of_a_ray_dataset_are_judged_by_the_model_as_those_of_arra
     if filled == "a":
         with pytest.raises(ValueError, match="row 9: NaN"):
             precompute(model, columns, verbose=False)
+
+
+def test_a_row_of_a_ray_dataset_may_lack_a_label():
+    """As of arrays: a loss may leave out what is NaN there. A weight, and x, must be numbers."""
+    from transferlit.features import Columns
+
+    lacking = np.array([0, np.nan, 2], "float32")
+    columns = Columns(None, "x", "y", "w", shapes=[(2,)])
+    rows = {"x": np.ones((3, 2), "float32"), "y": lacking, "w": np.ones(3, "float32")}
+    _, y, _, good, bad = columns.take(rows)
+    assert good == [0, 1, 2] and not bad and np.array_equal(y, lacking, equal_nan=True)
+    for name, values in ("w", lacking), ("x", rows["x"] * lacking[:, None]):
+        assert columns.take({**rows, name: values})[-1] == [(1, "NaN")]

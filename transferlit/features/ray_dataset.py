@@ -258,7 +258,8 @@ def _judge_columns(columns: Columns, batch) -> tuple:
     shapes = dict(zip(leaves, columns.shapes or []))
     for name in columns.names:
         is_x = name in leaves
-        read, holes = columns.read if is_x else None, name in columns.holes
+        read = columns.read if is_x else None
+        holes = name in columns.holes or name == columns.y  # a loss may leave such labels out
         made[name], found = _judge(batch[name], shapes.get(name), read, is_x, holes)
         wrong = {**found, **wrong}
     return made, wrong
