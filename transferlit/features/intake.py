@@ -17,7 +17,7 @@ import numpy as np
 from keras import tree
 
 from ..backends import is_tensorflows, on_tensorflow, tf, to_numpy
-from ..data import flat, is_table, read_table, refuse, refuse_path, row_blocks
+from ..data import dense, flat, is_table, read_table, refuse, refuse_path, row_blocks
 from .ray_dataset import Columns, is_dataset, row_marks
 from ..files import content_hash
 
@@ -30,6 +30,7 @@ def _array(value):
     """Something with rows, a shape and a dtype: numpy, memory-mapped and HDF5 arrays as they are,
     others converted without need for a copy.
     """
+    value = dense(value)
     if not isinstance(getattr(value, 'dtype', None), np.dtype) or not isinstance(
         getattr(value, 'shape', None), tuple
     ):
@@ -178,7 +179,7 @@ class Stream:
 
     def parts(self):  # (x, y, sample_weight) as arrays, batch by batch
         for item in self.items():
-            arrays = tree.map_structure(lambda a: None if a is None else np.asarray(a), item)
+            arrays = tree.map_structure(lambda a: None if a is None else np.asarray(dense(a)), item)
             if bare := [a for a in flat(arrays) if not a.ndim]:
                 refuse_unbatched(f'elements that hold the single value {bare[0]}')
             parts = keras.utils.unpack_x_y_sample_weight(arrays)
