@@ -431,12 +431,12 @@ def why_not_tensors(
     if is_pipeline(x):
         return 'the dataset never ends' if _is_endless(x) else None
     if inspect.isgenerator(x):
-        return 'a generator can be read only once'
+        return 'a generator can be read only once (a `PyDataset` or `tf.data` again and again)'
     for a in flat(x):
         if is_tensorflows(a, 'RaggedTensor'):
             return 'the data are ragged'
         if is_tensorflows(a, 'SparseTensor') or hasattr(a, 'tocoo'):
-            return _SPARSE
+            return _SPARSE.format('the data', 'x, y')
         if isinstance(a, (int, float, str)):
             _refuse_rows(type(a).__name__)
         if not hasattr(a, '__array__'):
@@ -449,8 +449,8 @@ def why_not_tensors(
 
 
 _SPARSE = (
-    'the data are sparse (where a part is frozen, `cache=precompute(model, x, y)` takes them once,'
-    ' as dense numbers)'
+    '{} are sparse (where a part is frozen, `cache=precompute(model, {})` takes them once, as dense'
+    ' numbers)'
 )
 
 # %% ../nbs/floor/70_data.ipynb #0533d706
@@ -461,8 +461,10 @@ def why_unfit(
     "Why batches cannot become dense tensors of numbers; None where they can."
     x = tree.flatten(keras.utils.unpack_x_y_sample_weight(form)[0])
     for i, spec in enumerate(tree.flatten(form)):
+        if isinstance(spec, tf.SparseTensorSpec):
+            return _SPARSE.format('its batches', 'dataset')
         if not isinstance(spec, tf.TensorSpec):
-            return 'its batches are sparse or ragged, or have parts that are missing'
+            return 'its batches are ragged, or have parts that are missing'
         welcome = texts and i < len(x) and spec.dtype == tf.string
         if spec.dtype in (tf.string, tf.variant, tf.resource) and not welcome:
             return 'its batches hold text'

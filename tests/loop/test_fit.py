@@ -580,6 +580,8 @@ def test_sparse_rows_are_dense_ones_below_the_cut(kind):
     np.testing.assert_array_equal(kept.arrays[0], tl.precompute(other, x, y, verbose=False).arrays[0])
     with pytest.warns(UserWarning, match="cache=precompute"):
         theirs = tl.fit(other, sparse, y, epochs=2, shuffle=False, verbose=0)
+    with pytest.warns(UserWarning, match=r"its batches are sparse.*precompute\(model, dataset\)"):
+        tl.fit(model(), tf.data.Dataset.from_tensor_slices((tf.sparse.from_dense(x), y)).batch(8), verbose=0)
     np.testing.assert_allclose(tl.fit(one, cache=kept, epochs=2, shuffle=False, verbose=0).history["loss"], theirs.history["loss"], rtol=1e-4)
 
 
