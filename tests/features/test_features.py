@@ -610,3 +610,18 @@ def test_a_row_of_a_ray_dataset_may_lack_a_label():
     assert good == [0, 1, 2] and not bad and np.array_equal(y, lacking, equal_nan=True)
     for name, values in ("w", lacking), ("x", rows["x"] * lacking[:, None]):
         assert columns.take({**rows, name: values})[-1] == [(1, "NaN")]
+
+
+@pytest.mark.parametrize("kind", ["texts", "tensor", "dataset"])
+def test_texts_of_any_language_are_rows(kind, tmp_path):
+    """Tensors hold them as bytes."""
+    texts = np.array(["가나", "나", "다나가", "é", "日本"] * 8)
+    words = keras.Input((), dtype="string")
+    letters = keras.layers.TextVectorization(split="character", output_sequence_length=3, vocabulary=["가", "나", "다", "é"])
+    h = keras.layers.Flatten()(keras.layers.Embedding(9, 2, trainable=False)(letters(words)))
+    model = keras.Model(words, keras.layers.Dense(2)(h))
+    given = {"texts": texts, "tensor": tf.constant(texts), "dataset": tf.data.Dataset.from_tensor_slices(texts).batch(7)}[kind]
+    made = precompute(model, given, store=tmp_path, verbose=False)
+    lower = keras.Model(words, h)
+    np.testing.assert_array_equal(np.asarray(made.arrays[0]), lower(tf.constant(texts)))
+    assert precompute(model, given, store=tmp_path, verbose=False).note.startswith("Reused")

@@ -17,7 +17,16 @@ import numpy as np
 from keras import tree
 
 from ..backends import is_tensorflows, on_tensorflow, tf, to_numpy
-from ..data import dense, flat, is_table, read_table, refuse, refuse_path, row_blocks
+from transferlit.data import (
+    as_texts,
+    dense,
+    flat,
+    is_table,
+    read_table,
+    refuse,
+    refuse_path,
+    row_blocks,
+)
 from .ray_dataset import Columns, is_dataset, row_marks
 from ..files import content_hash
 
@@ -133,7 +142,7 @@ def _digest(
 
 
 def _texts(block):
-    return block.astype(str) if block.dtype.hasobject else block
+    return as_texts(block) if block.dtype.hasobject else block
 
 # %% ../../nbs/features/25_intake.ipynb #507be35a
 def refuse_unbatched(received):
@@ -263,7 +272,7 @@ def as_tensor(a, dtype):  # a tensor
         plain = str(a.dtype) == dtype  # JAX makes 32 bits of 64 in silence where none are asked for
         return keras.ops.convert_to_tensor(a, None if plain else dtype)
     if dtype == tf.string:
-        return tf.convert_to_tensor(_texts(a), dtype)
+        return tf.convert_to_tensor(a, dtype)
     return tf.cast(tf.convert_to_tensor(a), dtype)
 
 

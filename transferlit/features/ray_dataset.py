@@ -19,6 +19,8 @@ from itertools import compress
 
 import numpy as np
 
+from ..data import as_texts
+
 # %% auto #0
 __all__ = ['the_ray', 'is_dataset', 'unwrap_errors', 'Columns', 'in_order', 'bad_row', 'takes', 'row_marks']
 
@@ -269,7 +271,7 @@ def row_marks(
     arrays: list,  # with one row a sample each
 ) -> np.ndarray:  # 64 bits of each row, over all arrays
     "The first 64 bits of the SHA-256 of each row."
-    arrays = [np.ascontiguousarray(a.astype(str) if a.dtype.hasobject else a) for a in arrays]
+    arrays = [np.ascontiguousarray(as_texts(a) if a.dtype.hasobject else a) for a in arrays]
 
     def one(i):
         digest = hashlib.sha256()

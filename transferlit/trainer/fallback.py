@@ -71,7 +71,7 @@ def why_x(
     welcome = found and not why(True) and takes_texts(model, job)
     return None if welcome else found
 
-
+# %% ../../nbs/trainer/30_fallback.ipynb #b69baf98
 def _why_pipeline(model, job: Job) -> str | None:
     if not on_tensorflow():
         return f'datasets flow into the loop on TensorFlow, not on {keras.backend.backend()}'

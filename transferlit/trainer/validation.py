@@ -60,7 +60,7 @@ def _evaluate(model, job: Job, given: tuple, callbacks) -> dict:
     kept = dict(callbacks=callbacks, return_dict=True, _use_cached_eval_dataset=True)
     return model.evaluate(x, y, size, sample_weight=weight, steps=steps, **kept)
 
-
+# %% ../../nbs/trainer/70_validation.ipynb #dc5e2222
 def _validated_by_keras(model, job: Job, given: tuple) -> bool:
     own = find_own(model, 'evaluate', 'make_test_function')
     cut_short = is_pipeline(given[0]) and (job.validation_steps or not on_tensorflow())
