@@ -24,7 +24,7 @@ import extraction
 from transferlit.store import local as disk
 from transferlit.caching import fit
 from transferlit.cut import split
-from transferlit.features import Columns, precompute
+from transferlit.features import Columns, precompute, row_marks
 from transferlit.features.extraction import _Memory, progress_bar
 from transferlit.store.local import Damaged, StoredRows, find_entries, read, read_begun
 
@@ -625,3 +625,10 @@ def test_texts_of_any_language_are_rows(kind, tmp_path):
     lower = keras.Model(words, h)
     np.testing.assert_array_equal(np.asarray(made.arrays[0]), lower(tf.constant(texts)))
     assert precompute(model, given, store=tmp_path, verbose=False).note.startswith("Reused")
+
+
+def test_rows_of_several_texts_are_the_same_beside_longer_ones():
+    texts = np.array([["a", "b"], ["c", "d" * 9], ["e", "f"]])
+    alone = np.concatenate([row_marks([texts[i : i + 1].astype(object)]) for i in range(3)])
+    np.testing.assert_array_equal(row_marks([texts]), alone)
+    assert len(set(alone.tolist())) == 3

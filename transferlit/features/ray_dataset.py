@@ -271,15 +271,24 @@ def row_marks(
     arrays: list,  # with one row a sample each
 ) -> np.ndarray:  # 64 bits of each row, over all arrays
     "The first 64 bits of the SHA-256 of each row."
-    arrays = [np.ascontiguousarray(as_texts(a) if a.dtype.hasobject else a) for a in arrays]
+    read = [_reader(a) for a in arrays]
 
     def one(i):
         digest = hashlib.sha256()
-        for a in arrays:
-            digest.update(a[i].tobytes())
+        for bytes_of in read:
+            digest.update(bytes_of(i))
         return digest.digest()[:8]
 
     return np.frombuffer(b''.join(map(one, range(len(arrays[0])))), 'uint64')
+
+
+def _reader(a) -> Callable:
+    "A function from the number of a row to its bytes. NumPy pads texts to the longest beside them."
+    if a.dtype.kind in 'OUS':
+        texts = as_texts(a).tolist()
+        return lambda i: json.dumps(texts[i]).encode()
+    whole = np.ascontiguousarray(a)
+    return lambda i: whole[i].tobytes()
 
 # %% ../../nbs/features/10_ray_dataset.ipynb #e084be89
 def _mark_rows(columns: Columns) -> np.ndarray:  # in the order of the rows
