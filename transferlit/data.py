@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import keras
@@ -25,10 +26,11 @@ from .errors import see
 from .keras_internals import draw_as_fit
 
 # %% auto #0
-__all__ = ['flat', 'map_flat', 'is_table', 'read_table', 'array', 'tensors', 'refuse', 'value_error', 'check_count', 'row_blocks',
-           'holds_text', 'check_texts', 'check_numbers', 'find_holes', 'refuse_path', 'check_lengths', 'weigh',
-           'Arrays', 'take', 'split_at', 'by_input', 'pack_inputs', 'is_pipeline', 'why_not_tensors', 'why_unfit',
-           'count_batches', 'rows_of_batch', 'Pipeline', 'gather', 'mark_rows', 'measure']
+__all__ = ['flat', 'map_flat', 'is_table', 'read_table', 'dense', 'as_texts', 'array', 'tensors', 'refuse', 'value_error',
+           'check_count', 'row_blocks', 'holds_text', 'check_texts', 'check_numbers', 'find_holes', 'refuse_path',
+           'check_lengths', 'weigh', 'Arrays', 'take', 'split_at', 'by_input', 'pack_inputs', 'is_pipeline',
+           'why_not_tensors', 'why_unfit', 'count_batches', 'rows_of_batch', 'Pipeline', 'gather', 'mark_rows',
+           'measure']
 
 # %% ../nbs/floor/70_data.ipynb #b3bac539
 def flat(a) -> list:  # the leaves of a structure, without None
@@ -62,10 +64,32 @@ def read_table(
     return made
 
 # %% ../nbs/floor/70_data.ipynb #d9dca6cb
+def dense(
+    a,  # what one array is to be made of
+):  # an array or tensor where it is a sparse one; others as they are
+    "Sparse numbers as dense ones. Raises ValueError for rows of uneven length."
+    if is_tensorflows(a, 'RaggedTensor'):
+        fix = 'Pad them with `.to_tensor()` for a model with a mask, or train on them with `fit`.'
+        refuse('Rows must be of one length.', fix, f'a RaggedTensor of {a.dtype.name}')
+    if is_tensorflows(a, 'SparseTensor'):
+        return tf.sparse.to_dense(tf.sparse.reorder(a))
+    return a.toarray() if hasattr(a, 'tocoo') else a  # SciPy's
+
+
+def as_texts(
+    a: np.ndarray,  # of objects: texts, or bytes of UTF-8 as TensorFlow has them
+) -> np.ndarray:  # of NumPy's own texts
+    "Objects as texts. Bytes that are no UTF-8 stay apart from one another."
+    read = partial(bytes.decode, encoding='utf-8', errors='surrogateescape')
+    made = [read(v) if isinstance(v, bytes) else v for v in a.ravel().tolist()]
+    return np.array(made, str).reshape(a.shape)
+
+# %% ../nbs/floor/70_data.ipynb #31009f0d
 def array(
     a,  # NumPy, pandas, polars, TensorFlow, or whatever NumPy can read
 ):  # a tensor or NumPy array; what is memory-mapped stays on disk
     "One array of the user, its floats in `keras.config.floatx()`."
+    a = dense(a)
     if is_table(a):
         a = read_table(a)[:, None] if a.ndim == 1 else read_table(a)
     if isinstance(a, keras.Variable) or is_tensorflows(a, 'Variable'):
@@ -411,33 +435,49 @@ def _why_text(a) -> str:
 # %% ../nbs/floor/70_data.ipynb #af8212ab
 def why_not_tensors(
     x,  # what the user gave as x, y, sample_weight or validation data
+    texts: bool = False,  # are tensors of texts welcome, too?
 ) -> str | None:
     "Why data cannot become dense tensors of numbers; None where it can."
     refuse_path(x)
     if is_pipeline(x):
         return 'the dataset never ends' if _is_endless(x) else None
     if inspect.isgenerator(x):
-        return 'a generator can be read only once'
+        return 'a generator can be read only once (a `PyDataset` or `tf.data` again and again)'
     for a in flat(x):
-        if is_tensorflows(a, 'RaggedTensor', 'SparseTensor') or hasattr(a, 'tocoo'):
-            return 'the data are sparse or ragged'
+        if is_tensorflows(a, 'RaggedTensor'):
+            return 'the data are ragged'
+        if is_tensorflows(a, 'SparseTensor') or hasattr(a, 'tocoo'):
+            return _SPARSE.format('the data', 'x, y')
         if isinstance(a, (int, float, str)):
             _refuse_rows(type(a).__name__)
         if not hasattr(a, '__array__'):
             return f'the data hold a {type(a).__name__}'
         if holds_text(a):
-            return _why_text(a)
+            why = _why_text(a)
+            if not texts:
+                return why
     return None
+
+
+_SPARSE = (
+    '{} are sparse (where a part is frozen, `cache=precompute(model, {})` takes them once, as dense'
+    ' numbers)'
+)
 
 # %% ../nbs/floor/70_data.ipynb #0533d706
 def why_unfit(
     form,  # the specification of a batch
+    texts: bool = False,  # is x welcome as texts?
 ) -> str | None:
     "Why batches cannot become dense tensors of numbers; None where they can."
-    for spec in tree.flatten(form):
+    x = tree.flatten(keras.utils.unpack_x_y_sample_weight(form)[0])
+    for i, spec in enumerate(tree.flatten(form)):
+        if isinstance(spec, tf.SparseTensorSpec):
+            return _SPARSE.format('its batches', 'dataset')
         if not isinstance(spec, tf.TensorSpec):
-            return 'its batches are sparse or ragged, or have parts that are missing'
-        if spec.dtype in (tf.string, tf.variant, tf.resource):
+            return 'its batches are ragged, or have parts that are missing'
+        welcome = texts and i < len(x) and spec.dtype == tf.string
+        if spec.dtype in (tf.string, tf.variant, tf.resource) and not welcome:
             return 'its batches hold text'
         if not spec.shape.rank:
             return 'its elements are not batches of rows'
@@ -544,9 +584,8 @@ class Pipeline:
         "Say what Keras says where data ends before an epoch."
         self._draws._interrupted_warning()
 
-    @property
-    def unfit(self) -> str | None:  # why its batches are not dense tensors of numbers
-        return why_unfit(self.form)
+    def unfit(self, texts: bool = False) -> str | None:  # why its batches are not dense numbers
+        return why_unfit(self.form, texts)
 
     def past_end(self) -> Iterator:
         "What a pass gives when all of its batches were taken: nothing, in their form."
@@ -660,7 +699,7 @@ def mark_rows(
 def _mark(a) -> list:
     rows = len(a)
     if a.dtype.hasobject:
-        return [hash(repr(row)) for row in a]
+        return [hash(tuple(row)) for row in a.reshape(rows, math.prod(a.shape[1:])).tolist()]
     view = memoryview(a.tobytes())
     step = a.nbytes // max(1, rows)
     starts = range(0, rows * step, step) if step else [0] * rows

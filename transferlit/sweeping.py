@@ -340,7 +340,7 @@ def _check_over(over) -> None:
             )
 
 # %% ../nbs/guides/40_sweep.ipynb #2cafc950
-def _settings(model, over: dict) -> list:  # of name to value
+def _combine(model, over: dict) -> list:  # of name to value
     "Every combination. Raises ValueError for what the optimizer cannot be made with."
     names = [name for name in over if name != 'head']
     _check_names(model, names)
@@ -395,10 +395,7 @@ def _trained(group: list, settings: list, trial: _Trial) -> list:
     for head in group:
         if head.label:
             check_rows(head.model, trial.rows)
-        loop.build_for(head.model, head.parts, trial.rows)
-        optimizer = head.model.optimizer
-        if head.model.built and not optimizer.built:  # a step of the model's own builds it late
-            optimizer.build(head.model.trainable_variables)
+        loop.build_for(head.model, head.parts, trial.rows, early=True)
     together = _together(group, settings, trial)
     return (_at_once if together else _one_by_one)(group, settings, trial)
 
@@ -423,7 +420,7 @@ def sweep(
     _check_over(over)
     job = _job(x, y, jit, more)
     check(model, job)
-    settings = _settings(model, over)
+    settings = _combine(model, over)
     trial, parts = _trial(model, _in_memory(job.cap()))
     made = []
     for group in _groups(_heads(model, parts, over.get('head'))):

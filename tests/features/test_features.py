@@ -24,7 +24,7 @@ import extraction
 from transferlit.store import local as disk
 from transferlit.caching import fit
 from transferlit.cut import split
-from transferlit.features import Columns, precompute
+from transferlit.features import Columns, precompute, row_marks
 from transferlit.features.extraction import _Memory, progress_bar
 from transferlit.store.local import Damaged, StoredRows, find_entries, read, read_begun
 
@@ -597,3 +597,38 @@ def test_rows_with_nan_of_a_ray_dataset_are_judged_by_the_model_as_those_of_arra
     if filled == "a":
         with pytest.raises(ValueError, match="row 9: NaN"):
             precompute(model, columns, verbose=False)
+
+
+def test_a_row_of_a_ray_dataset_may_lack_a_label():
+    """As of arrays: a loss may leave out what is NaN there. A weight, and x, must be numbers."""
+    from transferlit.features import Columns
+
+    lacking = np.array([0, np.nan, 2], "float32")
+    columns = Columns(None, "x", "y", "w", shapes=[(2,)])
+    rows = {"x": np.ones((3, 2), "float32"), "y": lacking, "w": np.ones(3, "float32")}
+    _, y, _, good, bad = columns.take(rows)
+    assert good == [0, 1, 2] and not bad and np.array_equal(y, lacking, equal_nan=True)
+    for name, values in ("w", lacking), ("x", rows["x"] * lacking[:, None]):
+        assert columns.take({**rows, name: values})[-1] == [(1, "NaN")]
+
+
+@pytest.mark.parametrize("kind", ["texts", "tensor", "dataset"])
+def test_texts_of_any_language_are_rows(kind, tmp_path):
+    """Tensors hold them as bytes."""
+    texts = np.array(["가나", "나", "다나가", "é", "日本"] * 8)
+    words = keras.Input((), dtype="string")
+    letters = keras.layers.TextVectorization(split="character", output_sequence_length=3, vocabulary=["가", "나", "다", "é"])
+    h = keras.layers.Flatten()(keras.layers.Embedding(9, 2, trainable=False)(letters(words)))
+    model = keras.Model(words, keras.layers.Dense(2)(h))
+    given = {"texts": texts, "tensor": tf.constant(texts), "dataset": tf.data.Dataset.from_tensor_slices(texts).batch(7)}[kind]
+    made = precompute(model, given, store=tmp_path, verbose=False)
+    lower = keras.Model(words, h)
+    np.testing.assert_array_equal(np.asarray(made.arrays[0]), lower(tf.constant(texts)))
+    assert precompute(model, given, store=tmp_path, verbose=False).note.startswith("Reused")
+
+
+def test_rows_of_several_texts_are_the_same_beside_longer_ones():
+    texts = np.array([["a", "b"], ["c", "d" * 9], ["e", "f"]])
+    alone = np.concatenate([row_marks([texts[i : i + 1].astype(object)]) for i in range(3)])
+    np.testing.assert_array_equal(row_marks([texts]), alone)
+    assert len(set(alone.tolist())) == 3

@@ -5,6 +5,8 @@ import pytest
 import transferlit as tl
 from keras import layers
 
+from transferlit.data import mark_rows
+
 pandas = pytest.importorskip("pandas")
 ROWS = 60
 RNG = np.random.default_rng(0)
@@ -89,3 +91,11 @@ def test_what_is_no_number_is_said(column, said):
 def test_the_name_of_a_folder_is_no_data(call):
     with pytest.raises(ValueError, match="image_dataset_from_directory.*Received: the path 'photos'"):
         call(network(3))
+
+
+def test_rows_of_many_texts_are_told_apart():
+    """By all of their texts, however many there are."""
+    texts = np.full((2, 1500), b"word", object)
+    texts[1, 700] = b"other"
+    assert len(set(mark_rows(texts).tolist())) == 2
+    assert len(mark_rows(texts[:0])) == 0

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import signal
 import threading
+import warnings
 
 import keras
 import numpy as np
@@ -509,3 +510,91 @@ def test_a_class_weight_by_names_and_lists_of_rows_are_refused():
             tl.fit(network(), X, y, verbose=0)
     with pytest.raises(ValueError, match=f"Data must be arrays.*np.asarray.*Received: a list of {len(X)} arrays, one for each row"):
         tl.fit(network(), list(X), Y, verbose=0)
+
+
+WORDS = np.array([" ".join(np.random.default_rng(i).choice(["cat", "dog", "fish", "sun", "moon"], 5)) for i in range(48)])
+
+
+def reader_of_words():
+    """The vocabulary and the embedding lie below the cut."""
+    keras.utils.set_random_seed(0)
+    vectorize = layers.TextVectorization(output_sequence_length=6)
+    vectorize.adapt(WORDS)
+    words = keras.Input((), dtype="string")
+    h = layers.Embedding(20, 8, trainable=False, mask_zero=True)(vectorize(words))
+    model = keras.Model(words, layers.Dense(3, "softmax")(layers.LSTM(4)(h)))
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+@pytest.mark.parametrize("kind", ["NumPy", "tensor", "pandas", "dataset"])
+def test_text_below_the_cut_is_read_once(kind):
+    """As `Model.fit` trains and validates, but it is no reason to leave the loop."""
+    y = np.arange(48) % 3
+    dataset = tf.data.Dataset.from_tensor_slices((WORDS, y)).batch(10)
+    given = {"NumPy": WORDS, "tensor": tf.constant(WORDS), "pandas": pd.Series(WORDS), "dataset": dataset}[kind]
+    x, more = (given, {}) if kind == "dataset" else (given, {"y": y, "batch_size": 10, "shuffle": False})
+    held = dataset.take(3) if kind == "dataset" else (given[:30], y[:30])
+    model, theirs = reader_of_words(), reader_of_words()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        ours = tl.fit(model, x, epochs=3, verbose=0, validation_data=held, **more)
+    history = theirs.fit(tf.constant(WORDS), y, batch_size=10, shuffle=False, epochs=3, verbose=0, validation_data=(tf.constant(WORDS[:30]), y[:30]))
+    for name, values in history.history.items():
+        np.testing.assert_allclose(ours.history[name], values, rtol=1e-4)
+    for a, b in zip(model.variables, theirs.variables):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_text_that_goes_above_the_cut_is_left_to_keras():
+    model = reader_of_words()
+    model.layers[2].trainable = True
+    model.compile("adam", "sparse_categorical_crossentropy")
+    with pytest.warns(UserWarning, match="which is slower: the data hold text"):
+        tl.fit(model, WORDS, np.arange(48) % 3, epochs=1, verbose=0)
+
+
+def test_text_is_validated_beside_features():
+    y = np.arange(48) % 3
+    model, other = reader_of_words(), reader_of_words()
+    more = dict(epochs=2, verbose=0, shuffle=False, validation_data=(WORDS[:30], y[:30]))
+    ours = tl.fit(model, cache=tl.precompute(model, WORDS, y, verbose=False), **more)
+    assert ours.history == tl.fit(other, WORDS, y, **more).history
+
+
+@pytest.mark.parametrize("kind", ["tensor", "SciPy"])
+def test_sparse_rows_are_dense_ones_below_the_cut(kind):
+    rng = np.random.default_rng(0)
+    x, y = (rng.random((40, 12)) > 0.8).astype("float32"), np.arange(40) % 3
+    sparse = tf.sparse.from_dense(x) if kind == "tensor" else pytest.importorskip("scipy.sparse").csr_matrix(x)
+
+    def model():
+        keras.utils.set_random_seed(0)
+        rows = keras.Input((12,), sparse=True)
+        made = keras.Model(rows, layers.Dense(3)(layers.Dense(8, "relu", trainable=False)(rows)))
+        made.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+        return made
+
+    one, other = model(), model()
+    kept = tl.precompute(one, sparse, y, verbose=False)
+    np.testing.assert_array_equal(kept.arrays[0], tl.precompute(other, x, y, verbose=False).arrays[0])
+    with pytest.warns(UserWarning, match="cache=precompute"):
+        theirs = tl.fit(other, sparse, y, epochs=2, shuffle=False, verbose=0)
+    with pytest.warns(UserWarning, match=r"its batches are sparse.*precompute\(model, dataset\)"):
+        tl.fit(model(), tf.data.Dataset.from_tensor_slices((tf.sparse.from_dense(x), y)).batch(8), verbose=0)
+    np.testing.assert_allclose(tl.fit(one, cache=kept, epochs=2, shuffle=False, verbose=0).history["loss"], theirs.history["loss"], rtol=1e-4)
+
+
+def test_ragged_rows_are_never_padded_unasked():
+    """`Model.fit` takes them as they are; features of padded ones would be others."""
+    x, y = tf.ragged.constant([[1] * (1 + i % 5) for i in range(40)]), np.arange(40) % 3
+    rows = keras.Input((None,), dtype="int32", ragged=True)
+    h = layers.Embedding(9, 4, trainable=False)(rows)
+    h = layers.Lambda(lambda t: tf.reduce_mean(t, 1), output_shape=(4,))(h)
+    model = keras.Model(rows, layers.Dense(3)(h))
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    for data in (x, y), (tf.data.Dataset.from_tensor_slices((x, y)).batch(8),):
+        with pytest.raises(ValueError, match="Rows must be of one length.*RaggedTensor"):
+            tl.precompute(model, *data, verbose=False)
+    with pytest.raises(ValueError, match="Rows must be of one length"):
+        tl.sweep(model, x, y, {"optimizer.learning_rate": [0.1]}, validation_split=0.2)

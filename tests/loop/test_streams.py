@@ -494,3 +494,26 @@ def test_what_is_not_cached_names_the_way_that_fits_the_reason(way, dataset):
     model.compile("adam", SPARSE)
     with pytest.warns(UserWarning, match=way):
         tl.fit(model, dataset, epochs=3, verbose=0)
+
+
+def test_what_a_dataset_says_of_its_shapes_is_known_above_the_cut():
+    """Inputs of any height and width: layers above may ask how large the pictures are."""
+
+    class Halves(layers.Layer):
+        def call(self, x):
+            return sum(x[:, i] for i in range(x.shape[1]))  # in Python
+
+        def compute_output_shape(self, shape):
+            return (shape[0], *shape[2:])
+
+    def trained(fit):
+        keras.utils.set_random_seed(0)
+        pictures = keras.Input((None, None, 3))
+        h = layers.Conv2D(4, 3, trainable=False)(pictures)
+        h = layers.GlobalAveragePooling1D()(Halves()(layers.Conv2D(4, 1)(h)))
+        model = keras.Model(pictures, layers.Dense(2)(h))
+        model.compile("sgd", "mse")
+        x, y = tf.random.stateless_normal([12, 8, 8, 3], (1, 2)), tf.zeros([12, 2])
+        return fit(model, tf.data.Dataset.from_tensor_slices((x, y)).batch(5), epochs=3, verbose=0).history["loss"]
+
+    np.testing.assert_allclose(trained(tl.fit), trained(keras.Model.fit), rtol=1e-5)

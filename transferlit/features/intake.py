@@ -18,7 +18,16 @@ import numpy as np
 from keras import tree
 
 from ..backends import is_tensorflows, on_tensorflow, tf, to_numpy
-from ..data import flat, is_table, read_table, refuse, refuse_path, row_blocks
+from transferlit.data import (
+    as_texts,
+    dense,
+    flat,
+    is_table,
+    read_table,
+    refuse,
+    refuse_path,
+    row_blocks,
+)
 from .ray_dataset import Columns, is_dataset, row_marks
 from ..files import content_hash
 
@@ -31,6 +40,7 @@ def _array(value):
     """Something with rows, a shape and a dtype: numpy, memory-mapped and HDF5 arrays as they are,
     others converted without need for a copy.
     """
+    value = dense(value)
     if not isinstance(getattr(value, 'dtype', None), np.dtype) or not isinstance(
         getattr(value, 'shape', None), tuple
     ):
@@ -133,7 +143,7 @@ def _digest(
 
 
 def _texts(block):
-    return block.astype(str) if block.dtype.hasobject else block
+    return as_texts(block) if block.dtype.hasobject else block
 
 # %% ../../nbs/features/25_intake.ipynb #507be35a
 def refuse_unbatched(received):
@@ -179,7 +189,7 @@ class Stream:
 
     def parts(self):  # (x, y, sample_weight) as arrays, batch by batch
         for item in self.items():
-            arrays = tree.map_structure(lambda a: None if a is None else np.asarray(a), item)
+            arrays = tree.map_structure(lambda a: None if a is None else np.asarray(dense(a)), item)
             if bare := [a for a in flat(arrays) if not a.ndim]:
                 refuse_unbatched(f'elements that hold the single value {bare[0]}')
             parts = keras.utils.unpack_x_y_sample_weight(arrays)
@@ -265,7 +275,7 @@ def as_tensor(a, dtype):  # a tensor
         plain = str(a.dtype) == dtype  # JAX makes 32 bits of 64 in silence where none are asked for
         return keras.ops.convert_to_tensor(a, None if plain else dtype)
     if dtype == tf.string:
-        return tf.convert_to_tensor(_texts(a), dtype)
+        return tf.convert_to_tensor(a, dtype)
     return tf.cast(tf.convert_to_tensor(a), dtype)
 
 

@@ -19,6 +19,8 @@ from itertools import compress
 
 import numpy as np
 
+from ..data import as_texts
+
 # %% auto #0
 __all__ = ['the_ray', 'is_dataset', 'unwrap_errors', 'Columns', 'in_order', 'bad_row', 'takes', 'row_marks']
 
@@ -267,7 +269,8 @@ def _judge_columns(columns: Columns, batch) -> tuple:
     shapes = dict(zip(leaves, columns.shapes or []))
     for name in columns.names:
         is_x = name in leaves
-        read, holes = columns.read if is_x else None, name in columns.holes
+        read = columns.read if is_x else None
+        holes = name in columns.holes or name == columns.y  # a loss may leave such labels out
         made[name], found = _judge(batch[name], shapes.get(name), read, is_x, holes)
         wrong = {**found, **wrong}
     return made, wrong
@@ -277,15 +280,24 @@ def row_marks(
     arrays: list,  # with one row a sample each
 ) -> np.ndarray:  # 64 bits of each row, over all arrays
     "The first 64 bits of the SHA-256 of each row."
-    arrays = [np.ascontiguousarray(a.astype(str) if a.dtype.hasobject else a) for a in arrays]
+    read = [_reader(a) for a in arrays]
 
     def one(i):
         digest = hashlib.sha256()
-        for a in arrays:
-            digest.update(a[i].tobytes())
+        for bytes_of in read:
+            digest.update(bytes_of(i))
         return digest.digest()[:8]
 
     return np.frombuffer(b''.join(map(one, range(len(arrays[0])))), 'uint64')
+
+
+def _reader(a) -> Callable:
+    "A function from the number of a row to its bytes. NumPy pads texts to the longest beside them."
+    if a.dtype.kind in 'OUS':
+        texts = as_texts(a).tolist()
+        return lambda i: json.dumps(texts[i]).encode()
+    whole = np.ascontiguousarray(a)
+    return lambda i: whole[i].tobytes()
 
 # %% ../../nbs/features/10_ray_dataset.ipynb #e084be89
 def _mark_rows(columns: Columns) -> np.ndarray:  # in the order of the rows

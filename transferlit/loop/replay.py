@@ -226,7 +226,7 @@ class Recording:
 _PLAIN = bool, int, float, str, tuple, type(None)
 
 
-def _settings(model, part) -> list:
+def _attributes_of(model, part) -> list:
     "What Python may read in a step besides tensors, of layers, optimizer, loss and metrics."
     layers = [one for one in part._flatten_layers() if not isinstance(one, keras.Model)]
     holders = [*layers, *optimizers_of(model.optimizer), model.loss, *model.metrics]
@@ -278,12 +278,12 @@ class Replay:
 
     def _drop_changed(self) -> None:
         "Throw a recording away where a callback changed a setting, whether or not it tells yet."
-        if self.recording and self._made_with != self._settings():
+        if self.recording and self._made_with != self._attributes():
             self.recording, self._taken = None, 0
 
-    def _settings(self) -> list:
+    def _attributes(self) -> list:
         model = self.ref()
-        return _settings(model, self.parts[1] if self.parts else model)
+        return _attributes_of(model, self.parts[1] if self.parts else model)
 
     def _by_keras(self, rows, leaves: list) -> dict:
         picked = iter([a.index_select(0, rows) for a in leaves])
@@ -312,7 +312,7 @@ class Replay:
         if not self.jit:
             return logs
         self._due, self._wait = _CHECKS, 2 * self._wait
-        self._made_with = self._settings()
+        self._made_with = self._attributes()
         with _undone(values):
             try:
                 self.recording = Recording(self._by_keras, values, rows, leaves)

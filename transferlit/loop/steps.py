@@ -406,14 +406,17 @@ def build_for(
     model: keras.Model,  # compiled
     parts: tuple | None,  # (lower, upper) models where the rows hold what lower makes
     rows,  # to train on, as for `run`
+    early: bool = False,  # those, too, that a step of the model's own leaves to its first call
 ) -> None:
     "Make every variable that training on these rows will make."
-    if on_tensorflow() and own_step(model):
-        return
-    x, *rest = keras.utils.unpack_x_y_sample_weight(rows.form[0])
-    build(model, (_graph(model).input if parts else x, *rest), rows.batch_size)
-    if model.optimizer is not None and not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+    late = on_tensorflow() and own_step(model)
+    if not late:
+        x, *rest = keras.utils.unpack_x_y_sample_weight(rows.form[0])
+        build(model, (_graph(model).input if parts else x, *rest), rows.batch_size)
+    optimizer = model.optimizer
+    due = model.built and early or not late
+    if due and optimizer is not None and not optimizer.built:
+        optimizer.build(model.trainable_variables)
 
 # %% ../../nbs/loop/20_steps.ipynb #2c08a722
 _PROGRAMS = weakref.WeakKeyDictionary()  # model to form to (what it was compiled for, program)

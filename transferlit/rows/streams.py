@@ -42,7 +42,10 @@ class Made:
         spec = map_flat(open_spec, batch)
         if self.lower is None:
             return spec, None
-        return self._packed(spec, _one([open_spec(t) for t in self.lower.outputs]))
+        x = keras.utils.unpack_x_y_sample_weight(batch)[0]
+        run = self._features([open_spec(t) for t in by_input(x, self.lower)])
+        made = flat(run.structured_outputs)
+        return self._packed(spec, _one([_known(*pair) for pair in zip(made, self.lower.outputs)]))
 
     def _packed(self, batch, features) -> tuple:
         x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
@@ -77,6 +80,14 @@ class Made:
 # %% ../../nbs/rows/40_streams.ipynb #d0b0c691
 def _one(items):
     return items[0] if len(items) == 1 else tuple(items)
+
+
+def _known(made, said):
+    "What is known of features: of the batches, and of the layers, whose inputs may be open."
+    made, said = open_spec(made), open_spec(said)
+    if not made.shape.is_compatible_with(said.shape):
+        return made
+    return tf.TensorSpec(made.shape.merge_with(said.shape), made.dtype)
 
 # %% ../../nbs/rows/40_streams.ipynb #f1316ca6
 @dataclass

@@ -8,6 +8,8 @@ Docs: https://transferlit.github.io/transferlit/trainer/fallback.html.md"""
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 
 import keras
 import numpy as np
@@ -19,10 +21,11 @@ from ..data import array, check_texts, holds_text, is_pipeline
 from ..data import refuse, why_not_tensors, why_unfit
 from ..features import Features
 from .checks import check_words
+from .cuts import takes_texts
 from .job import Job, limit_of
 
 # %% auto #0
-__all__ = ['find_own', 'why_data', 'refuse_features', 'why_keras', 'by_keras']
+__all__ = ['find_own', 'why_data', 'why_x', 'refuse_features', 'why_keras', 'take_by_keras', 'by_keras']
 
 # %% ../../nbs/trainer/30_fallback.ipynb #673cd301
 def find_own(model, *names) -> str | None:
@@ -52,12 +55,23 @@ def _is_distributed(model) -> bool:
     return keras.distribution.distribution() is not None
 
 # %% ../../nbs/trainer/30_fallback.ipynb #7539b02b
-def why_data(*given) -> str | None:
+def why_data(*given, texts: bool = False) -> str | None:  # texts: are they welcome?
     "Why the loop cannot take data; None where it can."
     plain = (a for a in given if not isinstance(a, Features))
-    return next(filter(None, map(why_not_tensors, plain)), None)
+    return next(filter(None, (why_not_tensors(a, texts) for a in plain)), None)
 
 
+def why_x(
+    model: keras.Model,
+    job: Job,
+    why: Callable,  # of whether texts are welcome
+) -> str | None:
+    "Why the loop cannot take x. Texts it can where all of them stay below the cut."
+    found = why(False)
+    welcome = found and not why(True) and takes_texts(model, job)
+    return None if welcome else found
+
+# %% ../../nbs/trainer/30_fallback.ipynb #b69baf98
 def _why_pipeline(model, job: Job) -> str | None:
     if not on_tensorflow():
         return f'datasets flow into the loop on TensorFlow, not on {keras.backend.backend()}'
@@ -65,7 +79,7 @@ def _why_pipeline(model, job: Job) -> str | None:
     why = None if limited else why_data(job.x)
     if why or not is_tensorflows(job.x, 'data.Dataset'):
         return why
-    return why_unfit(job.x.element_spec)
+    return why_x(model, job, partial(why_unfit, job.x.element_spec))
 
 
 def refuse_features(job: Job, why: str) -> None:
@@ -92,16 +106,25 @@ def why_keras(model: keras.Model, job: Job) -> str | None:
         check_words(job.y)
         check_words(_held_labels(job))
     why = why or why_data(job.y, job.sample_weight)
-    why = why or (_why_pipeline(model, job) if is_pipeline(job.x) else why_data(job.x))
+    why = why or (_why_pipeline if is_pipeline(job.x) else _why_arrays)(model, job)
     if why:
         refuse_features(job, why)
     return why
+
+
+def _why_arrays(model, job: Job) -> str | None:
+    return why_x(model, job, lambda texts: why_data(job.x, texts=texts))
 
 
 def _is_text(a) -> bool:  # not dates, nor numbers as objects
     return holds_text(a) and any(isinstance(v, (str, bytes)) for v in np.ravel(a))
 
 # %% ../../nbs/trainer/30_fallback.ipynb #457d0b8b
+def take_by_keras(data):
+    "`data`, in any structure, as `Model.fit` can take it."
+    return tree.map_structure(_taken_by_keras, data)
+
+
 def _taken_by_keras(a):
     "Of pandas' columns Keras takes some; of texts it takes a single NumPy column, or tensors."
     home = type(a).__module__.partition('.')[0]
@@ -118,5 +141,5 @@ def by_keras(model: keras.Model, job: Job, why: str) -> keras.callbacks.History:
     warnings.warn(f'This trains with `Model.fit`, which is slower: {why}.', stacklevel=3)
     given = job.for_keras()
     for name in 'x', 'y', 'sample_weight', 'validation_data':
-        given[name] = tree.map_structure(_taken_by_keras, given[name])
+        given[name] = take_by_keras(given[name])
     return keras.Model.fit(model, **given)

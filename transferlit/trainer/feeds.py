@@ -87,7 +87,7 @@ def _mark(variables) -> tuple:
     return tuple(marks)
 
 
-def _settings(cut) -> list:
+def _read_recipe(cut) -> list:
     "What layers compute with but weights: Keras reads it in every step on PyTorch, else once."
     return cut.now().recipe if on_torch() else []
 
@@ -137,7 +137,7 @@ class Feed:
         if not self._cut_now:
             return flags, ()
         below = map(to_numpy, self._cut_now.weights.values())
-        return flags, (*_mark(below), *_settings(self._cut_now))
+        return flags, (*_mark(below), *_read_recipe(self._cut_now))
 
 # %% ../../nbs/trainer/60_feeds.ipynb #7717345b
 _STALE = (

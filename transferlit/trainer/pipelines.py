@@ -21,6 +21,7 @@ from ..cut import open_ended
 from ..features import functions_of, precompute, row_marks
 from .checks import check_batch, check_form
 from .cuts import make_cutter
+from .fallback import why_x
 from .feeds import Feed
 from .job import Job
 
@@ -82,7 +83,7 @@ def feed_pipeline(model, job: Job, x, passes: int, **draws) -> tuple | None:
     together = model.steps_per_execution
     check = partial(check_batch, model)
     pipeline = Pipeline(x, **draws, limit=limit, check=check, together=together)
-    if pipeline.unfit:
+    if why_x(model, job, pipeline.unfit):
         return None
     if model.built and passes > 0:
         check_form(model, pipeline.form)

@@ -19,7 +19,7 @@ from ..backends import on_tensorflow
 from ..data import is_pipeline, refuse
 from ..features import Features
 from ..keras_internals import draw_as_fit
-from .fallback import find_own, why_data
+from .fallback import find_own, take_by_keras, why_data, why_x
 from .feeds import feed_arrays
 from .job import Job
 from .pipelines import feed_pipeline
@@ -41,7 +41,7 @@ def own_validation(model) -> Iterator:
 # %% ../../nbs/trainer/70_validation.ipynb #6ee4d3b8
 def _evaluate(model, job: Job, given: tuple, callbacks) -> dict:
     "What `Model.fit` does to validate."
-    x, y, weight = keras.utils.unpack_x_y_sample_weight(given)
+    x, y, weight = map(take_by_keras, keras.utils.unpack_x_y_sample_weight(given))
     size, steps = job.validation_batch_size or job.batch_size, job.validation_steps
     if not on_tensorflow():
         given = dict(sample_weight=weight, steps=steps, callbacks=callbacks, return_dict=True)
@@ -60,11 +60,15 @@ def _evaluate(model, job: Job, given: tuple, callbacks) -> dict:
     kept = dict(callbacks=callbacks, return_dict=True, _use_cached_eval_dataset=True)
     return model.evaluate(x, y, size, sample_weight=weight, steps=steps, **kept)
 
-
+# %% ../../nbs/trainer/70_validation.ipynb #dc5e2222
 def _validated_by_keras(model, job: Job, given: tuple) -> bool:
     own = find_own(model, 'evaluate', 'make_test_function')
     cut_short = is_pipeline(given[0]) and (job.validation_steps or not on_tensorflow())
-    return bool(own or cut_short or why_data(*given))
+    if own or cut_short:
+        return True
+    x, *beside = given
+    why = why_data(*beside) or why_x(model, job, lambda texts: why_data(x, texts=texts))
+    return bool(why)
 
 # %% ../../nbs/trainer/70_validation.ipynb #d12b8eb2
 def make_validation(model, job: Job, given: tuple):
