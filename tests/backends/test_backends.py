@@ -377,6 +377,43 @@ def test_stages_train_what_they_say():
     assert moved == {"mid/kernel", "mid/bias", "out/kernel", "out/bias"}
 
 
+on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="for JAX: make test-jax")
+
+
+class Numbered(keras.utils.PyDataset):
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, i):
+        return X[16 * i : 16 * i + 16], Y[16 * i : 16 * i + 16]
+
+
+@on_jax
+@pytest.mark.parametrize("accelerators", [0, 1])
+def test_what_shares_an_array_does_not_lose_it(accelerators, monkeypatch):
+    """On JAX a value that is assigned to another variable is one array for both."""
+    monkeypatch.setattr("transferlit.loop.scan.count_accelerators", lambda: accelerators)
+    model, other = network(frozen=False), network(frozen=False)
+    for v, w in zip(model.variables, other.variables, strict=True):
+        w.assign(v)
+    before = np.asarray(other(X))
+    tl.fit(model, X, Y, epochs=2, validation_data=(X, Y), verbose=0)
+    np.testing.assert_array_equal(other(X), before)
+
+
+@on_jax
+@pytest.mark.parametrize("accelerators", [0, 1])
+@pytest.mark.parametrize("data", [(X, Y), (Numbered(),)], ids=["loop", "by Keras"])
+def test_averages_are_kept_when_training_goes_on(data, accelerators, monkeypatch, tmp_path):
+    """At the end of `fit` weights are set to their averages, which is one array for both."""
+    monkeypatch.setattr("transferlit.loop.scan.count_accelerators", lambda: accelerators)
+    model = network(optimizer=keras.optimizers.Adam(0.01, use_ema=True))
+    for _ in range(2):
+        tl.fit(model, *data, epochs=2, validation_data=(X, Y), verbose=0)
+        model.predict(X, verbose=0)
+    tl.save(model, tmp_path / "m.keras")
+
+
 @elsewhere
 @pytest.mark.parametrize("name", ["m.keras", "m.weights.h5", "m.safetensors", "m.ckpt"])
 def test_saved_is_restored(tmp_path, name):
