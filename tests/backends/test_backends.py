@@ -65,9 +65,11 @@ def test_kinds_of_tensorflow_are_known_by_their_names():
 @with_jax
 def test_what_needs_tensorflow_says_so():
     program = REFUSING + """
+from transferlit import *
 import transferlit
+assert transferlit.restore is restore and not isinstance(restore, Revived)
 try:
-    transferlit.revive
+    revive('a.meta')
 except ImportError as error:
     print(error)
 """
