@@ -624,3 +624,41 @@ def test_the_command_line_needs_no_tensorflow(tmp_path, backend):
 @elsewhere
 def test_tensorflow_was_never_imported():  # by any test before
     assert "tensorflow" not in sys.modules
+
+
+def decayed():
+    made = keras.optimizers.AdamW(0.05, weight_decay=0.1)
+    made.exclude_from_weight_decay(var_names=["bias"])
+    return made
+
+
+WITH_RATES = {
+    "sgd": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
+    "adam": lambda: keras.optimizers.Adam(0.05),
+    "decay but of biases": decayed,
+    "one counter for all": lambda: keras.optimizers.Nadam(0.05),
+    "clipped as a whole": lambda: keras.optimizers.RMSprop(0.05, global_clipnorm=0.1),
+    "accumulated": lambda: keras.optimizers.Adam(0.05, gradient_accumulation_steps=2),
+    "scaled": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.05)),
+}
+
+
+@elsewhere
+@pytest.mark.parametrize("kind", WITH_RATES)
+def test_equal_rates_by_pattern_are_one_rate(kind):
+    one, many = (network(frozen=False, optimizer=WITH_RATES[kind]()) for _ in range(2))
+    tl.finetune(one, X, Y, [tl.Stage(".*", 3, 0.05)], shuffle=False, verbose=0)
+    tl.finetune(many, X, Y, [tl.Stage(".*", 3, {"out": 0.05, "low": 0.05})], shuffle=False, verbose=0)
+    for a, b in zip(one.get_weights(), many.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+@elsewhere
+def test_rates_by_pattern_are_those_of_several_optimizers():
+    by_layer = keras.optimizers.OptimizerMap(keras.optimizers.Adam(0.001), {"out/.*": keras.optimizers.Adam(0.1)})
+    theirs = network(frozen=False, optimizer=keras.optimizers.MultiOptimizer(by_layer))
+    ours = network(frozen=False)
+    theirs.fit(X, Y, epochs=3, shuffle=False, verbose=0)
+    tl.finetune(ours, X, Y, [tl.Stage(".*", 3, {"out": 0.1, "low": 0.001})], shuffle=False, verbose=0)
+    for a, b in zip(theirs.get_weights(), ours.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
