@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 
 import keras
 import numpy as np
@@ -158,10 +159,11 @@ def internals() -> Table:  # a row a name
 
 # %% ../nbs/floor/65_keras_internals.ipynb #fc7659b5
 def draw_as_fit(**how):  # as for `Model.fit`: x, class_weight, shuffle, ...
-    "Batches as `Model.fit` draws them on TensorFlow."
-    from keras.src.backend.tensorflow.trainer import TFEpochIterator
-
-    return TFEpochIterator(**how)
+    "Batches as `Model.fit` draws them on this backend."
+    kind = keras.backend.backend()
+    name = {'tensorflow': 'TFEpochIterator', 'jax': 'JAXEpochIterator'}.get(kind)
+    module = import_module(f'keras.src.backend.{kind}.trainer')
+    return getattr(module, name or 'TorchEpochIterator')(**how)
 
 
 def try_call(model, x) -> None:

@@ -626,6 +626,19 @@ def test_tensorflow_was_never_imported():  # by any test before
     assert "tensorflow" not in sys.modules
 
 
+@elsewhere
+def test_a_generator_to_validate_on_goes_on_from_epoch_to_epoch():
+    def held():
+        while True:
+            for i in range(3):
+                yield X[30 * i : 30 * i + 30], Y[30 * i : 30 * i + 30]
+
+    (_, history), (_, ours) = (
+        trained(f, network, shuffle=False, validation_data=held(), validation_steps=2) for f in (by_keras, tl.fit))
+    for name in history:
+        np.testing.assert_allclose(ours[name], history[name], rtol=1e-5)
+
+
 def decayed():
     made = keras.optimizers.AdamW(0.05, weight_decay=0.1)
     made.exclude_from_weight_decay(var_names=["bias"])
