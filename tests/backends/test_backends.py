@@ -428,6 +428,39 @@ def test_saved_is_restored(tmp_path, name):
         np.testing.assert_array_equal(a, b)
 
 
+class Wraps(keras.Model):
+    """A module of PyTorch, which keeps statistics beside its parameters."""
+
+    def __init__(self):
+        import torch
+
+        super().__init__()
+        inner = torch.nn.Sequential(torch.nn.Linear(12, 8), torch.nn.BatchNorm1d(8))
+        self.low, self.out = L.TorchModuleWrapper(inner, name="low"), L.Dense(3, name="out")
+        self(X[:4])
+        self.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    def call(self, x):
+        return self.out(self.low(x))
+
+
+@on_torch
+@pytest.mark.parametrize("name", ["m.keras", "m.weights.h5", "m.safetensors"])
+def test_statistics_of_a_module_are_restored(tmp_path, name):
+    model, other = Wraps(), Wraps()
+    tl.fit(model, X, Y, epochs=2, verbose=0)
+    tl.save(model, tmp_path / name)
+    tl.restore(other, tmp_path / name)
+    np.testing.assert_array_equal(other.predict(X, verbose=0), model.predict(X, verbose=0))
+
+
+@on_torch
+def test_a_file_without_statistics_of_a_module_says_so(tmp_path):
+    tl.save(Wraps(), tmp_path / "m.ckpt")
+    with pytest.raises(ValueError, match="low/buffers"):
+        tl.restore(Wraps(), tmp_path / "m.ckpt")
+
+
 @elsewhere
 def test_models_are_shared_grafted_and_barred(tmp_path):
     model = network()
