@@ -58,7 +58,7 @@ def layer_state(layer) -> dict:  # name to numbers and texts, as JSON takes them
         found[BUFFERS] = {name: buffer.tolist() for name, buffer in buffers.items()}
     return found
 
-
+# %% ../../nbs/weights/40_state.ipynb #6def5a57
 def _buffers(layer) -> dict:  # name to tensor
     "What a module of PyTorch holds besides its parameters, such as the statistics of a BatchNorm2d."
     wraps = isinstance(layer, keras.layers.TorchModuleWrapper)
@@ -159,7 +159,7 @@ def file_state(
         return weights.parse('state')
     return {**_file_seeds(weights), **_file_buffers(weights), **_configured_state(weights)}
 
-
+# %% ../../nbs/weights/40_state.ipynb #e03be54d
 def _file_buffers(weights: Weights) -> dict:
     "Of Keras' files: what has a name of its own there and may be a buffer; nothing is read yet."
     found = {}
