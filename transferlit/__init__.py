@@ -57,12 +57,26 @@ else:
         if name in _HOME:
             from .docstrings import add_parameters
 
-            found = add_parameters(getattr(import_module(f"transferlit.{_HOME[name]}"), name))
+            try:
+                found = add_parameters(getattr(import_module(f"transferlit.{_HOME[name]}"), name))
+            except ModuleNotFoundError:
+                raise
+            except ImportError as error:  # in our words: it needs a package that is not installed
+                return _stand_in(name, error)
             globals()[name] = found
             return found
         if name in _MODULES:
             return import_module(f"transferlit.{name}")
         raise AttributeError(f"module 'transferlit' has no attribute {name!r}")
+
+
+def _stand_in(name, error):
+    "What says so when it is called: `import *`, `help` and completion ask for every name."
+
+    def refuse(cls, *args, **kwargs):
+        raise ImportError(str(error)) from error
+
+    return type(name, (), {"__new__": refuse, "__doc__": str(error)})
 
 
 def __dir__():

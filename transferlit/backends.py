@@ -19,7 +19,7 @@ import numpy as np
 
 # %% auto #0
 __all__ = ['tf', 'need_tensorflow', 'on_tensorflow', 'on_torch', 'is_tensorflows', 'backend_version', 'product_precision', 'Spec',
-           'open_spec', 'to_tensor', 'to_numpy', 'is_torchs', 'is_tensor', 'to_int32', 'compile_graph',
+           'open_spec', 'to_tensor', 'to_numpy', 'is_torchs', 'is_tensor', 'part_values', 'to_int32', 'compile_graph',
            'free_on_device', 'count_accelerators']
 
 # %% ../nbs/floor/62_backends.ipynb #22fc10cb
@@ -155,6 +155,17 @@ def _from_torch(t) -> np.ndarray:  # wherever it lies, and whether or not it tak
 def is_tensor(value) -> bool:
     "Is it a tensor of the backend? Plain values, as most attributes are, are told quickly."
     return not isinstance(value, _PLAIN) and keras.ops.is_tensor(value)
+
+
+def part_values(variables: list) -> None:
+    """Give each variable an array of its own. On JAX two may share one, which Keras' next call gives
+    away for the sake of either: so are weights and their averages after `fit` with `use_ema`.
+    """
+    seen = set()
+    for v in variables if keras.backend.backend() == 'jax' else ():
+        if id(v.value) in seen:
+            v.assign(keras.ops.copy(v.value))
+        seen.add(id(v.value))
 
 
 def to_int32(a):  # an int32 tensor of row numbers

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 
 import keras
 import numpy as np
@@ -99,6 +100,10 @@ INTERNALS = (
     Internal('optimizer', '_var_key', 'its name for a variable'),
     Internal('optimizer', '_get_current_learning_rate', 'a rate a variable'),
     Internal('optimizer', '_apply_weight_decay', 'decay at the rate of the variable'),
+    Internal('optimizer', '_use_weight_decay', 'whether a variable decays'),
+    Internal(
+        'optimizer', '_parallel_update_step', "PyTorch's update of many variables", needed=False
+    ),
     Internal('optimizer', '_backend_update_step', 'an update in a scope without state'),
 )
 
@@ -154,10 +159,11 @@ def internals() -> Table:  # a row a name
 
 # %% ../nbs/floor/65_keras_internals.ipynb #fc7659b5
 def draw_as_fit(**how):  # as for `Model.fit`: x, class_weight, shuffle, ...
-    "Batches as `Model.fit` draws them on TensorFlow."
-    from keras.src.backend.tensorflow.trainer import TFEpochIterator
-
-    return TFEpochIterator(**how)
+    "Batches as `Model.fit` draws them on this backend."
+    kind = keras.backend.backend()
+    name = {'tensorflow': 'TFEpochIterator', 'jax': 'JAXEpochIterator'}.get(kind)
+    module = import_module(f'keras.src.backend.{kind}.trainer')
+    return getattr(module, name or 'TorchEpochIterator')(**how)
 
 
 def try_call(model, x) -> None:
@@ -537,18 +543,11 @@ def rates(model, rate_of: dict) -> Iterator:
     """Within: variables are updated at rates of their own (id to rate; None keeps the optimizer's).
 
     Where the optimizer's rate is a variable, changes to it while training, as callbacks make them,
-    scale all of these. Raises ValueError where the backend updates all variables at once.
+    scale all of these.
     """
     found = [part for part in parts(model.optimizer) if len(parts(part)) == 1]
     for part in found:
-        if hasattr(part, '_parallel_update_step'):
-            raise ValueError(
-                'Rates by variable need an optimizer that updates them one by one. Give one rate a'
-                f' stage, or use another backend. Received: {type(part).__name__} on'
-                f' {keras.backend.backend()}.'
-            )
-    for part in found:
-        vars(part).update(_rated(part, model, rate_of))
+        vars(part).update(_Rates(part, model, rate_of).methods())
     try:
         yield
     finally:
@@ -556,33 +555,58 @@ def rates(model, rate_of: dict) -> Iterator:
             for name in _RATED:
                 vars(part).pop(name, None)
 
-
-_RATED = ('update_step', '_apply_weight_decay', '_get_current_learning_rate')
-
 # %% ../nbs/floor/65_keras_internals.ipynb #6febcaf0
-def _rated(part, model, rate_of: dict) -> dict:  # name to method
+_RATED = dict(
+    update_step='one',
+    _parallel_update_step='together',  # of PyTorch's optimizers
+    _apply_weight_decay='decay',
+    _get_current_learning_rate='rate',
+)  # methods of an optimizer, and ours in their place
+
+
+class _Rates:
     "The methods of an optimizer, at the rate of the variable that is being updated."
-    plain = {name: getattr(part, name) for name in _RATED}
-    by_key = {part._var_key(v): rate_of.get(id(v)) for v in model.trainable_variables}
-    base, current = part._learning_rate, []
-    start = float(base) if isinstance(base, keras.Variable) else 0.0
 
-    def rate():
-        own = by_key.get(current[-1]) if current else None
+    def __init__(self, part, model, rate_of: dict):
+        self.part, self.base, self.current = part, part._learning_rate, [None]
+        self.plain = {name: getattr(part, name) for name in _RATED if hasattr(part, name)}
+        self.by_key = {part._var_key(v): rate_of.get(id(v)) for v in model.trainable_variables}
+        self.start = float(self.base) if isinstance(self.base, keras.Variable) else 0.0
+
+    def methods(self) -> dict:
+        return {name: getattr(self, _RATED[name]) for name in self.plain}
+
+    def rate(self):
+        own = self.current[-1]
         if own is None:
-            return plain['_get_current_learning_rate']()
-        return own * (base / start) if start else own
+            return self.plain['_get_current_learning_rate']()
+        return own * (self.base / self.start) if self.start else own
 
-    def step(gradient, variable, learning_rate):
-        with _pushed(current, part._var_key(variable)):
-            plain['update_step'](gradient, variable, rate())
+    def one(self, gradient, variable, learning_rate):
+        with _pushed(self.current, self._own(variable)):
+            self.plain['update_step'](gradient, variable, self.rate())
 
-    def decay(variables):
-        for variable in variables:
-            with _pushed(current, part._var_key(variable)):
-                plain['_apply_weight_decay']([variable])
+    def together(self, gradients, variables, learning_rate):
+        "Those of one rate at once. Counters of the optimizer move once for all of them."
+        groups = {}
+        for pair in zip(gradients, variables):
+            groups.setdefault(self._own(pair[1]), []).append(pair)
+        counters = _slots(self.part)[1].values()
+        before = [keras.ops.copy(v.value) for v in counters]
+        for own, pairs in groups.items():
+            for v, value in zip(counters, before):
+                v.assign(value)
+            with _pushed(self.current, own):
+                self.plain['_parallel_update_step'](*map(list, zip(*pairs)), self.rate())
 
-    return dict(zip(_RATED, (step, decay, rate)))
+    def decay(self, variables):
+        # PyTorch's does not take a list that has nothing to decay.
+        for variable in filter(self.part._use_weight_decay, variables):
+            with _pushed(self.current, self._own(variable)):
+                self.plain['_apply_weight_decay']([variable])
+
+    def _own(self, variable) -> float | None:
+        return self.by_key.get(self.part._var_key(variable))
 
 # %% ../nbs/floor/65_keras_internals.ipynb #7128a85c
 @contextmanager

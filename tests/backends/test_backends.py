@@ -65,9 +65,11 @@ def test_kinds_of_tensorflow_are_known_by_their_names():
 @with_jax
 def test_what_needs_tensorflow_says_so():
     program = REFUSING + """
+from transferlit import *
 import transferlit
+assert transferlit.restore is restore and not isinstance(restore, Revived)
 try:
-    transferlit.revive
+    revive('a.meta')
 except ImportError as error:
     print(error)
 """
@@ -377,6 +379,43 @@ def test_stages_train_what_they_say():
     assert moved == {"mid/kernel", "mid/bias", "out/kernel", "out/bias"}
 
 
+on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="for JAX: make test-jax")
+
+
+class Numbered(keras.utils.PyDataset):
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, i):
+        return X[16 * i : 16 * i + 16], Y[16 * i : 16 * i + 16]
+
+
+@on_jax
+@pytest.mark.parametrize("accelerators", [0, 1])
+def test_what_shares_an_array_does_not_lose_it(accelerators, monkeypatch):
+    """On JAX a value that is assigned to another variable is one array for both."""
+    monkeypatch.setattr("transferlit.loop.scan.count_accelerators", lambda: accelerators)
+    model, other = network(frozen=False), network(frozen=False)
+    for v, w in zip(model.variables, other.variables, strict=True):
+        w.assign(v)
+    before = np.asarray(other(X))
+    tl.fit(model, X, Y, epochs=2, validation_data=(X, Y), verbose=0)
+    np.testing.assert_array_equal(other(X), before)
+
+
+@on_jax
+@pytest.mark.parametrize("accelerators", [0, 1])
+@pytest.mark.parametrize("data", [(X, Y), (Numbered(),)], ids=["loop", "by Keras"])
+def test_averages_are_kept_when_training_goes_on(data, accelerators, monkeypatch, tmp_path):
+    """At the end of `fit` weights are set to their averages, which is one array for both."""
+    monkeypatch.setattr("transferlit.loop.scan.count_accelerators", lambda: accelerators)
+    model = network(optimizer=keras.optimizers.Adam(0.01, use_ema=True))
+    for _ in range(2):
+        tl.fit(model, *data, epochs=2, validation_data=(X, Y), verbose=0)
+        model.predict(X, verbose=0)
+    tl.save(model, tmp_path / "m.keras")
+
+
 @elsewhere
 @pytest.mark.parametrize("name", ["m.keras", "m.weights.h5", "m.safetensors", "m.ckpt"])
 def test_saved_is_restored(tmp_path, name):
@@ -387,6 +426,39 @@ def test_saved_is_restored(tmp_path, name):
     tl.restore(other, tmp_path / name)
     for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+class Wraps(keras.Model):
+    """A module of PyTorch, which keeps statistics beside its parameters."""
+
+    def __init__(self):
+        import torch
+
+        super().__init__()
+        inner = torch.nn.Sequential(torch.nn.Linear(12, 8), torch.nn.BatchNorm1d(8))
+        self.low, self.out = L.TorchModuleWrapper(inner, name="low"), L.Dense(3, name="out")
+        self(X[:4])
+        self.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    def call(self, x):
+        return self.out(self.low(x))
+
+
+@on_torch
+@pytest.mark.parametrize("name", ["m.keras", "m.weights.h5", "m.safetensors"])
+def test_statistics_of_a_module_are_restored(tmp_path, name):
+    model, other = Wraps(), Wraps()
+    tl.fit(model, X, Y, epochs=2, verbose=0)
+    tl.save(model, tmp_path / name)
+    tl.restore(other, tmp_path / name)
+    np.testing.assert_array_equal(other.predict(X, verbose=0), model.predict(X, verbose=0))
+
+
+@on_torch
+def test_a_file_without_statistics_of_a_module_says_so(tmp_path):
+    tl.save(Wraps(), tmp_path / "m.ckpt")
+    with pytest.raises(ValueError, match="low/buffers"):
+        tl.restore(Wraps(), tmp_path / "m.ckpt")
 
 
 @elsewhere
@@ -585,3 +657,54 @@ def test_the_command_line_needs_no_tensorflow(tmp_path, backend):
 @elsewhere
 def test_tensorflow_was_never_imported():  # by any test before
     assert "tensorflow" not in sys.modules
+
+
+@elsewhere
+def test_a_generator_to_validate_on_goes_on_from_epoch_to_epoch():
+    def held():
+        while True:
+            for i in range(3):
+                yield X[30 * i : 30 * i + 30], Y[30 * i : 30 * i + 30]
+
+    (_, history), (_, ours) = (
+        trained(f, network, shuffle=False, validation_data=held(), validation_steps=2) for f in (by_keras, tl.fit))
+    for name in history:
+        np.testing.assert_allclose(ours[name], history[name], rtol=1e-5)
+
+
+def decayed():
+    made = keras.optimizers.AdamW(0.05, weight_decay=0.1)
+    made.exclude_from_weight_decay(var_names=["bias"])
+    return made
+
+
+WITH_RATES = {
+    "sgd": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
+    "adam": lambda: keras.optimizers.Adam(0.05),
+    "decay but of biases": decayed,
+    "one counter for all": lambda: keras.optimizers.Nadam(0.05),
+    "clipped as a whole": lambda: keras.optimizers.RMSprop(0.05, global_clipnorm=0.1),
+    "accumulated": lambda: keras.optimizers.Adam(0.05, gradient_accumulation_steps=2),
+    "scaled": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.05)),
+}
+
+
+@elsewhere
+@pytest.mark.parametrize("kind", WITH_RATES)
+def test_equal_rates_by_pattern_are_one_rate(kind):
+    one, many = (network(frozen=False, optimizer=WITH_RATES[kind]()) for _ in range(2))
+    tl.finetune(one, X, Y, [tl.Stage(".*", 3, 0.05)], shuffle=False, verbose=0)
+    tl.finetune(many, X, Y, [tl.Stage(".*", 3, {"out": 0.05, "low": 0.05})], shuffle=False, verbose=0)
+    for a, b in zip(one.get_weights(), many.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+@elsewhere
+def test_rates_by_pattern_are_those_of_several_optimizers():
+    by_layer = keras.optimizers.OptimizerMap(keras.optimizers.Adam(0.001), {"out/.*": keras.optimizers.Adam(0.1)})
+    theirs = network(frozen=False, optimizer=keras.optimizers.MultiOptimizer(by_layer))
+    ours = network(frozen=False)
+    theirs.fit(X, Y, epochs=3, shuffle=False, verbose=0)
+    tl.finetune(ours, X, Y, [tl.Stage(".*", 3, {"out": 0.1, "low": 0.001})], shuffle=False, verbose=0)
+    for a, b in zip(theirs.get_weights(), ours.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)

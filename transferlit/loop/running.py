@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import keras
 
-from ..backends import tf, to_numpy
+from ..backends import part_values, tf, to_numpy
 from ..rows import Epochs, Stream, skip_draw
 from .replay import program_kind
 from .steps import Program, Work, are_same, build_for, compiled
@@ -321,6 +321,7 @@ class _Run:
         model = self.model
         if isinstance(model.optimizer, keras.optimizers.Optimizer) and self.plan.epochs > 0:
             model.optimizer.finalize_variable_values(model.trainable_variables)
+            part_values([*model.variables, *model.optimizer.variables])
         self.callbacks.on_train_end(logs)
         return model.history
 

@@ -192,10 +192,13 @@ class Scan:
         self.form = work.rows.form
         self.rate, self.ready = None, False  # as `Program` has them
         self._runs = {}  # rows of a step to what was compiled
+        # An array given away is lost to all that hold it: only where memory is scarce.
+        self._gives, self._made = bool(count_accelerators()), []  # what the last call made
 
     def _compiled(self, size: int):
         if size not in self._runs:
-            self._runs[size] = _scan(self._one(size), donate_argnums=0)
+            given = (0,) if self._gives else ()
+            self._runs[size] = _scan(self._one(size), donate_argnums=given)
         return self._runs[size]
 
     def _one(self, size: int) -> Callable:
@@ -224,9 +227,26 @@ class Scan:
     def _run(self, size: int, leaves, order, span: tuple) -> dict:
         state = self._state()
         moving, fixed = state.split(state.values())
-        moving, logs = self._compiled(size)(moving, fixed, order, *span, list(leaves))
+        run = self._compiled(size)
+        moving, logs = run(self._own(moving), fixed, order, *span, list(leaves))
         state.put(moving)
+        if self._gives:
+            self._made = list(map(weakref.ref, flat(moving)))
         return logs
+
+    def _own(self, moving: list) -> list:
+        "Values to give away: what the last call made, once each, and copies of all others."
+        if not self._gives:
+            return moving
+        made = {id(ref()) for ref in self._made}
+
+        def own(value):
+            if id(value) not in made:
+                return keras.ops.copy(value)
+            made.discard(id(value))
+            return value
+
+        return tree.map_structure(own, moving)
 
 # %% ../../nbs/loop/35_scan.ipynb #345105f5
 class ManyScans(Scan):

@@ -16,7 +16,7 @@ import numpy as np
 from keras import tree
 
 from .. import loop
-from ..backends import is_tensorflows, on_tensorflow, tf
+from ..backends import is_tensorflows, on_tensorflow, part_values, tf
 from ..data import array, check_texts, holds_text, is_pipeline
 from ..data import refuse, why_not_tensors, why_unfit
 from ..features import Features
@@ -142,4 +142,6 @@ def by_keras(model: keras.Model, job: Job, why: str) -> keras.callbacks.History:
     given = job.for_keras()
     for name in 'x', 'y', 'sample_weight', 'validation_data':
         given[name] = take_by_keras(given[name])
-    return keras.Model.fit(model, **given)
+    history = keras.Model.fit(model, **given)
+    part_values([*model.variables, *getattr(model.optimizer, 'variables', ())])
+    return history

@@ -43,16 +43,14 @@ def _evaluate(model, job: Job, given: tuple, callbacks) -> dict:
     "What `Model.fit` does to validate."
     x, y, weight = map(take_by_keras, keras.utils.unpack_x_y_sample_weight(given))
     size, steps = job.validation_batch_size or job.batch_size, job.validation_steps
-    if not on_tensorflow():
-        given = dict(sample_weight=weight, steps=steps, callbacks=callbacks, return_dict=True)
-        return model.evaluate(x, y, size, **given)
+    # One iterator for all epochs: a generator goes on where the validation before it ended.
     if getattr(model, '_eval_epoch_iterator', None) is None:
         model._eval_epoch_iterator = draw_as_fit(
             x=x,
             y=y,
             sample_weight=weight,
             batch_size=size,
-            distribute_strategy=model.distribute_strategy,
+            **(dict(distribute_strategy=model.distribute_strategy) if on_tensorflow() else {}),
             steps_per_execution=model.steps_per_execution,
             steps_per_epoch=steps,
             shuffle=False,

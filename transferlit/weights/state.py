@@ -30,17 +30,18 @@ from ..keras_internals import adapter_scale
 from .variables import known_once, variables_of
 
 # %% auto #0
-__all__ = ['VOCABULARY', 'IDF', 'BINS', 'SEED', 'SCALE', 'layer_state', 'model_state', 'state_as_json', 'put_state', 'misfit',
-           'file_state', 'StateRow', 'plan_state', 'needs_no_counter', 'optimizer_hits', 'saved_optimizer',
+__all__ = ['VOCABULARY', 'IDF', 'BINS', 'SEED', 'SCALE', 'BUFFERS', 'layer_state', 'model_state', 'state_as_json', 'put_state',
+           'misfit', 'file_state', 'StateRow', 'plan_state', 'needs_no_counter', 'optimizer_hits', 'saved_optimizer',
            'average_hits', 'averages_beside']
 
 # %% ../../nbs/weights/40_state.ipynb #466e6f3c
-VOCABULARY, IDF, BINS, SEED, SCALE = (
+VOCABULARY, IDF, BINS, SEED, SCALE, BUFFERS = (
     'vocabulary',
     'idf_weights',
     'bin_boundaries',
     'seed',
     'lora_alpha',
+    'buffers',
 )
 
 
@@ -56,7 +57,15 @@ def layer_state(layer) -> dict:  # name to numbers and texts, as JSON takes them
         found[SEED] = [host(seed.state).tolist() for seed in seeds]
     if getattr(layer, 'lora_enabled', False) and adapter_scale(layer) != layer.lora_rank:
         found[SCALE] = adapter_scale(layer)
+    if buffers := _buffers(layer):
+        found[BUFFERS] = {name: buffer.tolist() for name, buffer in buffers.items()}
     return found
+
+# %% ../../nbs/weights/40_state.ipynb #6def5a57
+def _buffers(layer) -> dict:  # name to tensor
+    "What a module of PyTorch holds besides its parameters, such as the statistics of a BatchNorm2d."
+    wraps = isinstance(layer, keras.layers.TorchModuleWrapper)
+    return dict(layer.module.named_buffers()) if wraps else {}
 
 # %% ../../nbs/weights/40_state.ipynb #cf017a25
 def _words(layer) -> dict:
@@ -111,6 +120,9 @@ def put_state(layer, name: str, value) -> None:
             generator.state.assign(np.asarray(state, 'uint32'))
     elif name == SCALE:
         layer.lora_alpha = value
+    elif name == BUFFERS:
+        for key, buffer in _buffers(layer).items():
+            buffer.copy_(buffer.new_tensor(value[key]))
 
 
 def _put_words(layer, tokens: list, weights: list | None = None) -> None:
@@ -120,11 +132,17 @@ def _put_words(layer, tokens: list, weights: list | None = None) -> None:
     layer.set_vocabulary(list(tokens), idf_weights=weights)
 
 # %% ../../nbs/weights/40_state.ipynb #72a53f06
+def _shapes(buffers: dict) -> dict:
+    return {name: np.shape(value) for name, value in buffers.items()}
+
+
 def misfit(layer, name: str, value) -> str:
     "Why the layer cannot take it; nothing where it can."
     mine = layer_state(layer).get(name)
     if name == SEED and np.shape(mine) != np.shape(value):
         return 'another generator'
+    if name == BUFFERS and _shapes(mine) != _shapes(value):
+        return 'other buffers'
     if name != VOCABULARY:
         return ''
     inner = _lookup(layer)
@@ -142,7 +160,17 @@ def file_state(
 ) -> dict:  # `words/vocabulary` to value
     if weights.about.get('state'):
         return weights.parse('state')
-    return {**_file_seeds(weights), **_configured_state(weights)}
+    return {**_file_seeds(weights), **_file_buffers(weights), **_configured_state(weights)}
+
+# %% ../../nbs/weights/40_state.ipynb #e03be54d
+def _file_buffers(weights: Weights) -> dict:
+    "Of Keras' files: what has a name of its own there and may be a buffer; nothing is read yet."
+    found = {}
+    for name, w in weights.items():
+        layer, _, own = name.rpartition('/')
+        if w.key.endswith(f'/vars/{own}'):
+            found.setdefault(f'{layer}/{BUFFERS}', {})[own] = w
+    return found
 
 
 def _file_seeds(weights: Weights) -> dict:
@@ -230,7 +258,7 @@ def plan_state(
         if not _is_idf(path):
             rows.append(_state_row(path, layer, value, theirs))
     for path in theirs:
-        if path not in mine and not path.endswith((SEED, SCALE, IDF)):
+        if path not in mine and not path.endswith((SEED, SCALE, IDF, BUFFERS)):
             rows.append(StateRow(path, 'lost: the model has no such layer'))
     return rows
 
@@ -252,6 +280,8 @@ def _state_row(path: str, layer, value, theirs: dict) -> StateRow:
     if path not in theirs:
         return StateRow(path, 'kept: the file does not hold it', layer)
     name, new = path.rpartition('/')[2], theirs[path]
+    if name == BUFFERS:
+        new = {key: np.asarray(new[key]).tolist() for key in value if key in new}
     idf = theirs.get(path.removesuffix(VOCABULARY) + IDF) if name == VOCABULARY else None
     if new == value and idf is None:
         return StateRow(path, 'restored: the same as in the model', layer)
