@@ -314,8 +314,15 @@ def _try_first(old, outputs: tuple, inputs: tuple | None) -> None:
     needed = _above(old.nodes, outputs, {r[0] for r in inputs or ()})
     library = old.meta.graph_def.library
     reasons = check_sizes(needed, old.limits) + check_loops(needed, library, old.limits)
+    old.kept['asked'] = outputs, inputs
     if reasons + check_kernels(needed, library):
-        arguments = old.path, old.options, outputs, inputs
+        _try(old)
+
+
+def _try(old) -> None:
+    "Try what is asked for in a child process, once. Raises TooLarge."
+    if old.limits is not None and (asked := old.kept.pop('asked', None)):
+        arguments = old.path, old.options, *asked
         try_in_child('transferlit.tf1.revived.rehearse', arguments, old.limits)
 
 
@@ -369,6 +376,8 @@ class ConstantOutput(ValueError):
 def _sampled(old, view, fixed, counts) -> _Reading:
     "The view, observed on samples."
     runner = Runner(view.read, {r: None for r in view.inputs}, view.outputs)
+    if old.limits and runner.steps > old.limits.steps:
+        _try(old)
     said = [old.shapes[r] if r in old.shapes else input_shape(view, runner, r) for r in view.inputs]
     given = {r: a for r, a in old.sample.items() if r in view.inputs}
     shapes, first, second = find_samples(view, runner, said, given, bool(old.shapes))
