@@ -52,7 +52,7 @@ from transferlit.tf1.inference import (
     use_moving_averages,
 )
 from .keras2 import load_old
-from .layers import unpacked
+from .layers import try_pieces, unpacked
 from .length_forks import decide_length_forks
 from transferlit.tf1.limits import (
     Limits,
@@ -82,7 +82,7 @@ from .sample_inputs import count_rows, counts_rows, find_samples, input_shape
 from .view import View, observe
 
 # %% auto #0
-__all__ = ['loads', 'rehearse', 'ConstantOutput', 'Revived', 'import_pieces', 'RevivedKeras']
+__all__ = ['loads', 'rehearse', 'ConstantOutput', 'Revived', 'RevivedKeras']
 
 # %% ../../nbs/tf1/80_revived.ipynb #96928394
 def _original(old, read, outputs: list, feeds: dict) -> list:
@@ -1087,15 +1087,12 @@ def _names(given) -> list:
 # %% ../../nbs/tf1/80_revived.ipynb #b44e4bb3
 def _try_pieces(path: Path, limits: Limits) -> None:
     "Try the pieces of graphs in a Keras file as a graph is tried. Raises TooLarge, UnsafeFile."
-    doubtful, (config, *_) = [], KerasFile(path).config()
+    graphs, (config, *_) = [], KerasFile(path).config()
     for text in dict.fromkeys(_graphs_in(config)):
         with suppress(binascii.Error, zlib.error, DecodeError):  # no graph: Keras says so
-            graph = unpacked(text)
-            nodes, library = {n.name: n for n in graph.node}, graph.library
-            reasons = check_sizes(nodes, limits) + check_loops(nodes, library, limits)
-            doubtful += [text] if reasons + check_kernels(nodes, library) else []
-    if doubtful:
-        try_in_child('transferlit.tf1.revived.import_pieces', (doubtful,), limits)
+            unpacked(text)
+            graphs.append(text)
+    try_pieces(graphs, limits)
 
 # %% ../../nbs/tf1/80_revived.ipynb #c4d69411
 def _graphs_in(config):
@@ -1107,15 +1104,6 @@ def _graphs_in(config):
     if isinstance(config, list):
         for item in config:
             yield from _graphs_in(item)
-
-# %% ../../nbs/tf1/80_revived.ipynb #6d93c283
-def import_pieces(
-    texts: list,  # graphs as a configuration holds them
-) -> None:
-    "All that TensorFlow computes of pieces of graphs when they become layers."
-    for text in texts:
-        with tf.Graph().as_default():
-            tf.import_graph_def(unpacked(text), name='')
 
 # %% ../../nbs/tf1/80_revived.ipynb #dd975ea9
 class RevivedKeras(Revived):
