@@ -450,6 +450,28 @@ def test_one_operation_that_multiplies_for_minutes_is_refused(name, constant, tm
     assert time.monotonic() - start < 30
 
 
+@pytest.mark.parametrize("count", [3, 100_000])
+def test_a_fused_cell_of_any_length_leaves_this_process_alone(count, tmp_path):
+    """TensorFlow ends the process where a cell is to run longer than its input."""
+    def build(x):
+        given = dict(cs_prev=tf.zeros([1, 5]), h_prev=tf.zeros([1, 5]), w=tf.ones([8, 20])*.1, wci=tf.zeros([5]), wcf=tf.zeros([5]), wco=tf.zeros([5]), b=tf.zeros([20]))
+        return raw.BlockLSTM(seq_len_max=tf.constant(count, tf.int64), x=tf.reshape(x, [-1, 1, 3]), **given)[6]
+    path = frozen(tmp_path, lambda x: tf.matmul(x, kernel()) + tf.reduce_sum(build(tf.tile(x, [4, 1]))))
+    with pytest.raises(ValueError): tl.revive(path).to_keras(outputs="out")
+
+
+def test_one_text_on_the_way_is_no_hindrance(tmp_path):
+    """A session gives a text by itself as bytes, no array."""
+    def build(x): return tf.matmul(x, kernel()) + 0.*tf.cast(tf.strings.length(tf.strings.reduce_join(tf.strings.as_string(x))), tf.float32)
+    path, data = frozen(tmp_path, build), np.ones((2, 3), "float32")
+    np.testing.assert_allclose(tl.revive(path).to_keras(outputs="out")(data), data @ np.ones((3, 2)), rtol=1e-5)
+
+
+def test_a_result_that_fits_no_array_is_more_than_the_limit(tmp_path):
+    def build(x): return tf.matmul(x, kernel()) + 0.*tf.reduce_sum(tf.gather(tf.fill([1, 1_000_000], tf.reduce_sum(x)), tf.zeros([1000], tf.int32)))
+    with pytest.raises(TooLarge): tl.revive(frozen(tmp_path, build)).to_keras(outputs="out")
+
+
 def test_a_chain_of_constant_products_is_refused_before_it_takes_minutes(tmp_path):
     def build(x):
         found = tf.fill([1500, 1500], tf.constant(1e-4))

@@ -14,7 +14,7 @@ from tensorflow.core.framework import graph_pb2
 from tensorflow.python.framework import op_def_registry
 
 import transferlit as tl
-from transferlit.tf1 import layers
+from transferlit.tf1 import layers, revived
 from transferlit.tf1.graph_files import COMPUTES, check_nodes, read_graph, safe
 from transferlit.tf1.layers import GraphLayer, packed
 from transferlit.formats.entries import UnsafeFile
@@ -412,6 +412,26 @@ def test_a_graph_that_cannot_be_one_is_refused_in_words(text, said, tmp_path):
 
 
 def of(graph, op): return next(n for n in [*graph.node, *(n for f in graph.library.function for n in f.node_def)] if n.op == op)
+
+
+def no_kernel(x): return raw.SegmentMaxV2(data=x, segment_ids=[0, 0], num_segments=2)  # of numbers of this type
+
+
+def test_an_operation_that_is_not_on_this_machine_is_told_in_words(tmp_path):
+    """As those that an accelerator alone has."""
+    old = tl.revive(write(tmp_path, lambda x: x + tf.reduce_sum(no_kernel(x))))
+    for make in (old.to_keras, old.as_layer):
+        with pytest.raises(ValueError, match="runs on this machine.*No OpKernel.*SegmentMaxV2"): make(outputs="out")
+
+
+def test_what_is_wrong_with_a_graph_is_not_looked_up_at_any_cost(tmp_path, monkeypatch):
+    """TensorFlow computes constants of all that it loads: here one beside the way, which takes 32 GB."""
+    def build(x):
+        tf.identity(COSTS["listed"]())
+        return x + tf.reduce_sum(no_kernel(x))
+    path = write(tmp_path, build)
+    monkeypatch.setattr(revived, "loading_error", lambda _: pytest.fail("was loaded as a whole"))
+    with pytest.raises(ValueError, match="runs on this machine.*SegmentMaxV2"): tl.revive(path).to_keras(outputs="out")
 
 
 FAULTS = {  # what is done to a graph, and what is said of it

@@ -1034,7 +1034,8 @@ class Runner:
     def run(self, refs: list, arrays: list) -> list:  # arrays for the inputs, in their order
         feed = {f'{name}:0': array for name, array in self.piece.weights.items()}
         feed |= dict(zip(self.piece.inputs, arrays))
-        return run_within(self.session, [self.tensor(r) for r in refs], feed, self.read.limits)
+        found = run_within(self.session, [self.tensor(r) for r in refs], feed, self.read.limits)
+        return [np.array(a, object) if isinstance(a, bytes) else a for a in found]  # one text
 
     def close(self):
         self.session.close()

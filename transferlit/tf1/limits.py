@@ -28,7 +28,7 @@ from .graph_files import attr, op_def
 # %% auto #0
 __all__ = ['SIZED', 'MANY', 'TooLarge', 'Limits', 'too_large', 'declared_size', 'largest_size', 'check_sizes', 'count_steps',
            'check_shapes', 'slow', 'folded_bytes', 'folded_steps', 'check_loops', 'check_kernels', 'run_within',
-           'bounded', 'try_in_child']
+           'ran_out', 'bounded', 'try_in_child']
 
 # %% ../../nbs/tf1/15_limits.ipynb #e895c534
 class TooLarge(ValueError):
@@ -849,7 +849,8 @@ _PLACES = {  # which input says where it is written, in a list that grows
 _GROWS = 'dynamic_size', 'resize_if_index_out_of_bounds'  # attributes that let it
 _BY_VALUE = set(  # what takes memory or time as values say, sizes of sparse tensors among them
     '''
-    CTCBeamSearchDecoder CTCLoss CTCLossV2 CombinedNonMaxSuppression DenseToSparseSetOperation
+    BlockLSTM BlockLSTMV2 CTCBeamSearchDecoder CTCLoss CTCLossV2 CombinedNonMaxSuppression
+    DenseToSparseSetOperation
     EditDistance GenerateBoundingBoxProposals KmeansPlusPlusInitialization Mfcc
     NonMaxSuppression NonMaxSuppressionV2 NonMaxSuppressionV3 NonMaxSuppressionV4
     NonMaxSuppressionV5 NonMaxSuppressionWithOverlaps ParameterizedTruncatedNormal ParseTensor
@@ -936,6 +937,15 @@ def run_within(
 def _late(limits: Limits) -> TooLarge:
     return too_large(f'it did not end within {limits.seconds:g} seconds')
 
+# %% ../../nbs/tf1/15_limits.ipynb #94a1b67d
+def ran_out(
+    error,  # any exception
+) -> bool:
+    "Does an error say that there is no more memory? For a result as an array, TensorFlow calls it internal."
+    if isinstance(error, tf.errors.InternalError):
+        return 'Could not allocate' in str(error)
+    return isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError))
+
 # %% ../../nbs/tf1/15_limits.ipynb #6aadee9d
 _COPIES = 8  # of the weights: as read, fed, in variables, in layers, compared
 _SPARE = 1 << 30  # bytes for threads and kernels of TensorFlow
@@ -955,7 +965,9 @@ def bounded(
     with _ONE, _soft_limit(taken + limits.memory + _SPARE + _COPIES * held):
         try:
             yield
-        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        except (MemoryError, tf.errors.OpError) as error:
+            if not ran_out(error):
+                raise
             what = f'it needs more than {limits.gigabytes:g} GB of memory'
             raise too_large(what) from error
 

@@ -61,6 +61,7 @@ from transferlit.tf1.limits import (
     check_kernels,
     check_loops,
     check_sizes,
+    ran_out,
     run_within,
     try_in_child,
 )
@@ -232,7 +233,7 @@ def _in_file(name: str, named: dict) -> str:
 _MISSHAPEN = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)
 _UNREAD = (ValueError, KeyError, OSError, Tangled, tf.errors.OpError)
 
-
+# %% ../../nbs/tf1/80_revived.ipynb #df2f2fc0
 @contextmanager
 def loads(
     meta,  # a MetaGraphDef
@@ -242,14 +243,35 @@ def loads(
     try:
         yield
     except (*_MISSHAPEN, tf.errors.OpError) as error:
-        said = 'Received: ' in str(error) or isinstance(error, TooLarge)
-        fault = None if said else loading_error(meta)
-        if fault is None:
+        if 'Received: ' in str(error) or isinstance(error, TooLarge) or ran_out(error):
             raise
-        raise ValueError(
-            'A graph must be one that TensorFlow loads. Export it anew. Received:'
-            f' {path.name!r}, of which TensorFlow says: {fault}'
-        ) from error
+        costs = _costs(meta)
+        fault = None if costs else loading_error(meta)
+        if fault is None and not costs and not isinstance(error, tf.errors.OpError):
+            raise
+        raise _fault(path, error, fault) from error
+
+# %% ../../nbs/tf1/80_revived.ipynb #b2e78a16
+def _fault(path: Path, error, fault: str | None) -> ValueError:
+    rule = 'A graph must be one that TensorFlow loads. Export it anew.'
+    if fault is None:
+        rule = (
+            'A graph must be one that TensorFlow runs on this machine. Take what lies beside the'
+            ' part that it does not: `outputs=`, `inputs=`; or export it anew.'
+        )
+    said = fault or f'{type(error).__name__}: {brief(error)}'
+    return ValueError(f'{rule} Received: {path.name!r}, of which TensorFlow says: {said}')
+
+# %% ../../nbs/tf1/80_revived.ipynb #2734aa0f
+def _costs(meta) -> bool:
+    "May TensorFlow compute much where it only loads a graph? It folds what says how large tensors are."
+    graph = meta.graph_def
+    nodes = {n.name: n for n in graph.node}
+    try:
+        reasons = check_sizes(nodes, Limits()) + check_loops(nodes, graph.library)
+        return bool(reasons or check_kernels(nodes, graph.library))
+    except (*_MISSHAPEN, tf.errors.OpError):  # TooLarge among them
+        return True
 
 # %% ../../nbs/tf1/80_revived.ipynb #efff75e4
 def _read(old, outputs: tuple, inputs: tuple | None = None) -> _Reading:
@@ -315,8 +337,14 @@ def _try_first(old, outputs: tuple, inputs: tuple | None) -> None:
     library = old.meta.graph_def.library
     reasons = check_sizes(needed, old.limits) + check_loops(needed, library, old.limits)
     old.kept['asked'] = outputs, inputs
-    if reasons + check_kernels(needed, library):
+    if reasons + check_kernels(needed, library) + check_kernels(_replaced(old, needed), library):
         _try(old)
+
+
+def _replaced(old, needed: dict) -> dict:
+    "What the file has in the place of nodes that were written out: it is run for comparison."
+    file = {n.name: n for n in old.meta.graph_def.node if n.name in needed}
+    return {name: node for name, node in file.items() if node.op != needed[name].op}
 
 
 def _try(old) -> None:
