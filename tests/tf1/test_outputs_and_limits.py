@@ -1,6 +1,7 @@
 """Which end of a graph is taken, and what a graph may take while it is tried."""
 import re
 import sys
+import time
 
 import keras
 import numpy as np
@@ -381,6 +382,9 @@ def in_a_function(x):
     return inner(x)
 
 
+def square(x, size): return tf.fill([size, size], tf.reduce_sum(x))
+
+
 BEYOND = {  # no allocator asks, and nothing ends it: this process would die, or wait
     "a list as long as a value": lambda x: length(raw.TensorListResize(input_handle=a_list(x), size=many(x))),
     "a list in a function": in_a_function,
@@ -399,6 +403,14 @@ BEYOND = {  # no allocator asks, and nothing ends it: this process would die, or
     "slow numbers": lambda x: tf.random.gamma([many(x)], 1.),
     "numbers that are drawn again": lambda x: raw.RandomPoissonV2(shape=[3], rate=[1e30], seed=1),
 }
+SLOW = {  # one operation each, which nothing stops once it has begun
+    "singular values": lambda x: tf.linalg.svd(square(x, 2000))[0],
+    "an inverse": lambda x: tf.linalg.inv(square(x, 2000)),
+    "a series": lambda x: tf.math.betainc(square(x, 2000), square(x, 2000), .5*square(x, 2000)),
+    "a wide window": lambda x: tf.nn.avg_pool2d(square(x, 2000)[None, :, :, None], [301, 301], 1, "SAME"),
+    "rounds": lambda x: raw.RandomIndexShuffle(index=[1], seed=[1, 2, 3], max_index=[9], rounds=2_000_000_000),
+}
+BEYOND |= SLOW
 WITHIN = {  # ordinary ones need no child, which takes seconds
     "a list with a place for each row": lambda x: length(raw.TensorListReserve(element_shape=[3], num_elements=tf.shape(x)[0], element_dtype=tf.float32)),
     "an array of a known size": lambda x: tf.TensorArray(tf.float32, 9).write(3, x[0]).size(),
@@ -412,8 +424,80 @@ WITHIN = {  # ordinary ones need no child, which takes seconds
 def test_what_no_limit_reaches_is_tried_in_a_child(name, ways, tmp_path):
     def build(x): return tf.matmul(x, kernel()) + 0.*tf.reduce_sum(tf.cast((BEYOND | WITHIN)[name](x), tf.float32))
     graph = read_graph(frozen(tmp_path, build)).graph_def
-    nodes = {n.name: n for n in graph.node}
+    nodes = {n.name: n for n in graph.node if "/Initializer/" not in n.name}
     assert bool(check_sizes(nodes, Limits()) + check_kernels(nodes, graph.library)) == (name in BEYOND)
+
+
+PRODUCTS = {  # from shapes alone: which would take minutes
+    "convolution": (lambda x: tf.nn.conv2d(x[None, :, :, None], tf.ones([101, 101, 1, 256]), 1, "SAME"), 500),
+    "depthwise": (lambda x: tf.nn.depthwise_conv2d(x[None, :, :, None], tf.ones([301, 301, 1, 9]), [1]*4, "SAME"), 500),
+    "dilation": (lambda x: raw.Dilation2D(input=x[None, :, :, None], filter=tf.ones([301, 301, 1]), strides=[1]*4, rates=[1]*4, padding="SAME"), 900),
+    "matrices": (lambda x: tf.matmul(x, x), 9000),
+    "sums": (lambda x: tf.einsum("ij,jk,kl->il", x, x, x), 9000),
+}
+
+
+@pytest.mark.parametrize("constant", [False, True], ids=["of data", "constant"])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_one_operation_that_multiplies_for_minutes_is_refused(name, constant, tmp_path):
+    """The limit of time holds between operations only: nothing ends one that has begun."""
+    build, size = PRODUCTS[name]
+    def whole(x):
+        one = tf.constant(1.) if constant else tf.reduce_sum(x)
+        return tf.matmul(x, kernel()) + 0.*tf.reduce_sum(build(tf.fill([size, 1], one)*tf.fill([1, size], one)))
+    start = time.monotonic()
+    with pytest.raises(TooLarge, match="more than 5 seconds"): tl.revive(frozen(tmp_path, whole), seconds=5, gigabytes=16).to_keras(outputs="out")
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize("count", [3, 100_000])
+def test_a_fused_cell_of_any_length_leaves_this_process_alone(count, tmp_path):
+    """TensorFlow ends the process where a cell is to run longer than its input."""
+    def build(x):
+        given = dict(cs_prev=tf.zeros([1, 5]), h_prev=tf.zeros([1, 5]), w=tf.ones([8, 20])*.1, wci=tf.zeros([5]), wcf=tf.zeros([5]), wco=tf.zeros([5]), b=tf.zeros([20]))
+        return raw.BlockLSTM(seq_len_max=tf.constant(count, tf.int64), x=tf.reshape(x, [-1, 1, 3]), **given)[6]
+    path = frozen(tmp_path, lambda x: tf.matmul(x, kernel()) + tf.reduce_sum(build(tf.tile(x, [4, 1]))))
+    with pytest.raises(ValueError): tl.revive(path).to_keras(outputs="out")
+
+
+def test_one_text_on_the_way_is_no_hindrance(tmp_path):
+    """A session gives a text by itself as bytes, no array."""
+    def build(x): return tf.matmul(x, kernel()) + 0.*tf.cast(tf.strings.length(tf.strings.reduce_join(tf.strings.as_string(x))), tf.float32)
+    path, data = frozen(tmp_path, build), np.ones((2, 3), "float32")
+    np.testing.assert_allclose(tl.revive(path).to_keras(outputs="out")(data), data @ np.ones((3, 2)), rtol=1e-5)
+
+
+def test_a_result_that_fits_no_array_is_more_than_the_limit(tmp_path):
+    def build(x): return tf.matmul(x, kernel()) + 0.*tf.reduce_sum(tf.gather(tf.fill([1, 1_000_000], tf.reduce_sum(x)), tf.zeros([1000], tf.int32)))
+    with pytest.raises(TooLarge): tl.revive(frozen(tmp_path, build)).to_keras(outputs="out")
+
+
+def test_a_chain_of_constant_products_is_refused_before_it_takes_minutes(tmp_path):
+    def build(x):
+        found = tf.fill([1500, 1500], tf.constant(1e-4))
+        for _ in range(100): found = tf.matmul(found, found)
+        return tf.matmul(x, kernel()) + 0.*tf.reduce_sum(found)
+    with pytest.raises(TooLarge, match="all that is constant up to"): tl.revive(frozen(tmp_path, build), seconds=2).to_keras(outputs="out")
+
+
+def test_a_chain_of_products_of_data_is_tried_in_a_child(tmp_path):
+    """A run of a session ends at its time only where it comes to a loop."""
+    def build(x):
+        found = square(x, 1500)
+        for _ in range(600): found = tf.matmul(found, found)*1e-4
+        return tf.matmul(x, kernel()) + 0.*tf.reduce_sum(found)
+    start = time.monotonic()
+    with pytest.raises(TooLarge, match="within 5 seconds"): tl.revive(frozen(tmp_path, build), seconds=5).to_keras(outputs="out")
+    assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_products_of_constant_matrices_need_no_more_than_they_are(turned, tmp_path):
+    """A product of two squares of 1,500 rows is as large as one of them."""
+    square = np.eye(1500, dtype="float32")
+    def build(x): return tf.matmul(x, kernel()) + tf.matmul(square, square, transpose_a=turned)[0, :2]
+    model = tl.revive(frozen(tmp_path, build), gigabytes=.5).to_keras(outputs="out")
+    np.testing.assert_allclose(model(np.ones((2, 3), "float32")), [[4, 3]]*2)
 
 
 def test_a_list_as_long_as_a_value_ends_the_child_alone(tmp_path):

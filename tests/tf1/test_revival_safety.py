@@ -14,6 +14,7 @@ from tensorflow.core.framework import graph_pb2
 from tensorflow.python.framework import op_def_registry
 
 import transferlit as tl
+from transferlit.tf1 import layers, revived
 from transferlit.tf1.graph_files import COMPUTES, check_nodes, read_graph, safe
 from transferlit.tf1.layers import GraphLayer, packed
 from transferlit.errors import UnsafeFile
@@ -222,8 +223,11 @@ COSTS = {  # constants that TensorFlow computes when a graph is imported, for wh
 }
 
 
-@pytest.mark.parametrize("cost", COSTS)
-def test_a_piece_of_a_graph_in_a_keras_file_takes_no_more_than_a_graph(cost, tmp_path):
+LOADS = {"revive": lambda path: tl.revive(path, seconds=5, gigabytes=1), "keras": keras.saving.load_model}
+
+
+@pytest.mark.parametrize("cost, load", [*((c, "revive") for c in COSTS), ("filled", "keras"), ("listed", "keras")])  # 2 GB of letters are allowed
+def test_a_piece_of_a_graph_in_a_keras_file_takes_no_more_than_a_graph(cost, load, tmp_path):
     def build(x): return x + tf.cast(tf.size(tf.range(tf.constant(3, name="n"))), tf.float32)
     layer, x = GraphLayer(packed(read_graph(write(tmp_path, build)).graph_def), ["x:0"], ["out:0"]), keras.Input((3,))
     tl.save(keras.Model(x, layer(x)), tmp_path/"good.keras")
@@ -246,7 +250,22 @@ def test_a_piece_of_a_graph_in_a_keras_file_takes_no_more_than_a_graph(cost, tmp
             data = old.read(name)
             new.writestr(name, json.dumps(put(json.loads(data))) if name == "config.json" else data)
     assert tl.revive(tmp_path/"good.keras").to_keras()(X).shape == (2, 2)
-    with pytest.raises(TooLarge): tl.revive(tmp_path/"bad.keras", seconds=5, gigabytes=1)
+    with pytest.raises(TooLarge): LOADS[load](tmp_path/"bad.keras")
+
+
+def test_a_piece_that_was_made_or_has_passed_here_is_not_tried_again(tmp_path, monkeypatch):
+    """A clone takes no child process; another process takes one, once."""
+    def build(x): return tf.while_loop(lambda t: tf.reduce_sum(t) < 0., lambda t: t + 1., [x])[0]
+    layer = tl.revive(write(tmp_path, build)).as_layer(outputs="out")
+    asked, x = [], keras.Input((3,))
+    monkeypatch.setattr(layers, "try_in_child", lambda *a: asked.append(a))
+    model = keras.Model(x, layer(x))
+    np.testing.assert_allclose(keras.models.clone_model(model)(abs(X)).shape, (2, 2))
+    assert not asked
+    layers.PASSED.clear()
+    tl.save(model, tmp_path/"m.keras")
+    for _ in range(2): np.testing.assert_allclose(keras.saving.load_model(tmp_path/"m.keras")(abs(X)), abs(X) @ KERNEL, rtol=1e-5)
+    assert len(asked) == 1
 
 
 def test_only_functions_that_are_called_are_kept(tmp_path):
@@ -393,6 +412,26 @@ def test_a_graph_that_cannot_be_one_is_refused_in_words(text, said, tmp_path):
 
 
 def of(graph, op): return next(n for n in [*graph.node, *(n for f in graph.library.function for n in f.node_def)] if n.op == op)
+
+
+def no_kernel(x): return raw.SegmentMaxV2(data=x, segment_ids=[0, 0], num_segments=2)  # of numbers of this type
+
+
+def test_an_operation_that_is_not_on_this_machine_is_told_in_words(tmp_path):
+    """As those that an accelerator alone has."""
+    old = tl.revive(write(tmp_path, lambda x: x + tf.reduce_sum(no_kernel(x))))
+    for make in (old.to_keras, old.as_layer):
+        with pytest.raises(ValueError, match="runs on this machine.*No OpKernel.*SegmentMaxV2"): make(outputs="out")
+
+
+def test_what_is_wrong_with_a_graph_is_not_looked_up_at_any_cost(tmp_path, monkeypatch):
+    """TensorFlow computes constants of all that it loads: here one beside the way, which takes 32 GB."""
+    def build(x):
+        tf.identity(COSTS["listed"]())
+        return x + tf.reduce_sum(no_kernel(x))
+    path = write(tmp_path, build)
+    monkeypatch.setattr(revived, "loading_error", lambda _: pytest.fail("was loaded as a whole"))
+    with pytest.raises(ValueError, match="runs on this machine.*SegmentMaxV2"): tl.revive(path).to_keras(outputs="out")
 
 
 FAULTS = {  # what is done to a graph, and what is said of it

@@ -18,7 +18,15 @@ from tensorflow.core.framework import graph_pb2, node_def_pb2
 
 from .fused_cells import write_out
 from .graph_files import VARIABLES, attr, computes, op_def, safe, to_ref, to_text
-from .limits import Limits, check_shapes, folded_bytes, run_within, too_large
+from transferlit.tf1.limits import (
+    Limits,
+    check_shapes,
+    folded_bytes,
+    folded_steps,
+    run_within,
+    slow,
+    too_large,
+)
 
 # %% auto #0
 __all__ = ['SAME', 'SHAPES', 'NOISE', 'LOOP', 'CONTROL', 'UNARY', 'constant', 'normalize_graph', 'order', 'moving',
@@ -418,7 +426,8 @@ class Inference:
 
     def __post_init__(self):
         self.alias, self.kind, self.ins, self.dead, self.memo = {}, {}, {}, set(), {}
-        self.dropouts, self.missing, self.stateful, self.folded = [], [], set(), 0
+        self.dropouts, self.missing, self.stateful = [], [], set()
+        self.folded = self.steps = 0
         self.place = {name: i for i, name in enumerate(self.nodes)}
         for name in order(self.nodes):
             self._visit(self.nodes[name])
@@ -706,12 +715,15 @@ _DOES_NOT_RUN = (
 
 
 def _reckon(self, node, inputs) -> None:
-    "Add up what folding makes larger. Raises TooLarge."
+    "Add up what folding makes larger, and what it computes. Raises TooLarge."
     needed = folded_bytes(node, inputs)
     there = {id(i): 8 * np.size(i) for i in inputs}  # one that comes twice is there once
     self.folded += max(0, needed - sum(there.values()))
     if self.folded > self.limits.growth:
         raise too_large(f'{node.name!r} ({node.op}) would need {needed / 2**30:,.1f} GB')
+    self.steps += folded_steps(node, inputs)
+    if self.steps > self.limits.steps:
+        raise slow(f'all that is constant up to {node.name!r} ({node.op})', self.limits)
 
 # %% ../../nbs/tf1/20_inference.ipynb #f56b4f02
 def _outputs(self, ref: tuple, memo: dict) -> dict:
@@ -1003,7 +1015,7 @@ class Runner:
                 for i, (h, w) in enumerate(self.piece.handles.items())
             }
             tf.import_graph_def(graph, input_map=held, name='')
-            check_shapes(
+            self.steps = check_shapes(
                 self.graph, read.limits, sum(w.nbytes for w in self.piece.weights.values())
             )
             self.session = literal_session(self.graph)
@@ -1022,7 +1034,8 @@ class Runner:
     def run(self, refs: list, arrays: list) -> list:  # arrays for the inputs, in their order
         feed = {f'{name}:0': array for name, array in self.piece.weights.items()}
         feed |= dict(zip(self.piece.inputs, arrays))
-        return run_within(self.session, [self.tensor(r) for r in refs], feed, self.read.limits)
+        found = run_within(self.session, [self.tensor(r) for r in refs], feed, self.read.limits)
+        return [np.array(a, object) if isinstance(a, bytes) else a for a in found]  # one text
 
     def close(self):
         self.session.close()

@@ -28,6 +28,7 @@ from transferlit.tf1.layers import (
     TensorFlowFunction,
     tensorflow_function,
 )
+from .limits import TooLarge
 from ..paths import renew
 from ..errors import UnsafeFile
 from ..formats import KerasFile, open_weights
@@ -945,7 +946,7 @@ def _deserialized(config, custom_objects):
         return keras.saving.deserialize_keras_object(
             config, custom_objects=custom_objects, safe_mode=True
         )
-    except UnsafeFile:
+    except (UnsafeFile, TooLarge):
         raise
     except Exception as error:  # layers raise what they like for what they were not made for
         raise _not_understood(error) from error
@@ -987,7 +988,7 @@ def _from_zip(path, config, custom_objects):
         try:
             with _named_as_given(custom_objects or {}):
                 return keras.saving.load_model(copy, **options)
-        except UnsafeFile:
+        except (UnsafeFile, TooLarge):
             raise
         except Exception as error:
             raise _not_understood(error) from error

@@ -22,11 +22,12 @@ from tensorflow.core.framework import graph_pb2
 
 from ..errors import UnsafeFile
 from .graph_files import op_def, safe
+from .limits import Limits, check_kernels, check_loops, check_sizes, try_in_child
 
 # %% auto #0
-__all__ = ['RAW', 'SIZED', 'OPS', 'AUGMENTATIONS', 'Formula', 'specs', 'Compute', 'tensorflow_function', 'TensorFlowFunction',
-           'CenterResize', 'LocalResponseNormalization', 'StepCell', 'GraphLayer', 'unpacked', 'rename_functions',
-           'packed']
+__all__ = ['RAW', 'SIZED', 'OPS', 'AUGMENTATIONS', 'PASSED', 'Formula', 'specs', 'Compute', 'tensorflow_function',
+           'TensorFlowFunction', 'CenterResize', 'LocalResponseNormalization', 'StepCell', 'GraphLayer', 'unpacked',
+           'mark_tried', 'try_pieces', 'import_pieces', 'rename_functions', 'packed']
 
 # %% ../../nbs/tf1/40_layers.ipynb #b697b05b
 _PLAIN = '''abs add all any arccos arcsin arctan arctan2 argmax argmin broadcast_to ceil clip
@@ -459,7 +460,8 @@ class GraphLayer(_Holder):
     """A piece of a TensorFlow graph as a frozen Keras layer.
 
     Several inputs and outputs are lists, in the order of `inputs` and `outputs`.
-    Raises UnsafeFile for a graph that may do more than compute, when it is loaded or first called.
+    Raises UnsafeFile for a graph that may do more than compute, when it is loaded or first called;
+    TooLarge when it is loaded for one that TensorFlow needs more for than `revive` allows.
     """
 
     def __init__(
@@ -492,7 +494,7 @@ class GraphLayer(_Holder):
     @classmethod
     def from_config(cls, config):
         # Here, since Keras hides what kind of error its own loading meets.
-        unpacked(config['graph'])
+        try_pieces([config['graph']], Limits())
         return super().from_config(config)
 
     def call(self, inputs):
@@ -525,6 +527,48 @@ def unpacked(text: str):
 
 
 _UNPACKED = 1 << 26  # bytes, or 20 times those that are packed
+
+# %% ../../nbs/tf1/40_layers.ipynb #5654eb41
+PASSED = set()  # digests of pieces that have been tried, or were made of graphs that have
+
+
+def mark_tried(
+    text: str,  # a graph as a configuration holds it
+) -> str:  # the same
+    PASSED.add(_digest(text))
+    return text
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+# %% ../../nbs/tf1/40_layers.ipynb #c9df0b7e
+def try_pieces(
+    texts: list,  # graphs as a configuration holds them
+    limits: Limits,
+) -> None:
+    "Import pieces in a child process where what they take cannot be read off. Raises TooLarge, UnsafeFile."
+    new = [text for text in texts if _digest(text) not in PASSED]
+    doubtful = [text for text in new if _is_doubtful(text, limits)]
+    if doubtful:
+        try_in_child('transferlit.tf1.layers.import_pieces', (doubtful,), limits)
+    PASSED.update(map(_digest, new))
+
+
+def _is_doubtful(text: str, limits: Limits) -> bool:
+    graph = unpacked(text)
+    nodes, library = {n.name: n for n in graph.node}, graph.library
+    reasons = check_sizes(nodes, limits) + check_loops(nodes, library, limits)
+    return bool(reasons or check_kernels(nodes, library))
+
+# %% ../../nbs/tf1/40_layers.ipynb #6d93c283
+def import_pieces(
+    texts: list,  # graphs as a configuration holds them
+) -> None:
+    "All that TensorFlow computes of pieces of graphs when they become layers."
+    for text in texts:
+        with tf.Graph().as_default():
+            tf.import_graph_def(unpacked(text), name='')
 
 # %% ../../nbs/tf1/40_layers.ipynb #a9637818
 def rename_functions(

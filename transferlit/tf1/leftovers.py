@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from .formulas import FormulaWriter, Untranslated
 from .inference import numpy_dtype
-from .layers import Compute, Formula, GraphLayer, packed, specs
+from .layers import Compute, Formula, GraphLayer, mark_tried, packed, specs
 from .view import Fresh, Unit
 
 # %% auto #0
@@ -264,7 +264,7 @@ def piece_unit(view, inputs, outputs, nodes=()):
     arrays, holders = in_layer_order(piece.weights)
     called = getattr(read.values, 'names', {})
     config = dict(
-        graph=packed(piece.graph),
+        graph=mark_tried(packed(piece.graph)),
         inputs=piece.inputs,
         outputs=piece.outputs,
         held=specs(piece.weights),

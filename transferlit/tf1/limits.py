@@ -26,8 +26,9 @@ except ImportError:
 from .graph_files import attr, op_def
 
 # %% auto #0
-__all__ = ['SIZED', 'MANY', 'TooLarge', 'Limits', 'too_large', 'declared_size', 'largest_size', 'check_sizes', 'check_shapes',
-           'folded_bytes', 'check_loops', 'check_kernels', 'run_within', 'bounded', 'try_in_child']
+__all__ = ['SIZED', 'MANY', 'TooLarge', 'Limits', 'too_large', 'declared_size', 'largest_size', 'check_sizes', 'count_steps',
+           'check_shapes', 'slow', 'folded_bytes', 'folded_steps', 'check_loops', 'check_kernels', 'run_within',
+           'ran_out', 'bounded', 'try_in_child']
 
 # %% ../../nbs/tf1/15_limits.ipynb #e895c534
 class TooLarge(ValueError):
@@ -44,6 +45,10 @@ class Limits:
     @property
     def memory(self) -> int:  # in bytes
         return int(self.gigabytes * 2**30)
+
+    @property
+    def steps(self) -> float:  # multiplications of one kernel, or of all that is folded
+        return self.seconds * 1e10
 
     @property
     def growth(self) -> int:  # what constants may become in this process, eight bytes a number
@@ -296,24 +301,95 @@ def _longest(node, nodes: dict) -> int:  # letters of a text that is put in or c
     texts = [v for n in given if n is not None for v in n.attr['value'].tensor.string_val]
     return max(map(len, texts), default=1)
 
+# %% ../../nbs/tf1/15_limits.ipynb #c982b03c
+_CONVOLUTIONS = {'Conv2D', 'Conv3D', 'DepthwiseConv2dNative'}
+_FILTERED = {  # operation: which operand each place of a filter is multiplied with
+    **dict.fromkeys([*_CONVOLUTIONS, 'Dilation2D'], 0),
+    **dict.fromkeys(['Conv2DBackpropInput', 'Conv3DBackpropInputV2'], 2),
+    'DepthwiseConv2dNativeBackpropInput': 2,
+}
+_PRODUCTS = {'MatMul', 'BatchMatMul', 'BatchMatMulV2', 'BatchMatMulV3', 'SparseMatMul'}
+_PLAIN = 10  # what a step counts as that TensorFlow has no fast way for
+
+# %% ../../nbs/tf1/15_limits.ipynb #3b63778a
+def count_steps(
+    node,  # a NodeDef
+    shapes: list,  # of its operands
+    numbers: int,  # of its result
+) -> int:  # about
+    "How many multiplications one operation takes, at least."
+    if node.op == 'Placeholder':
+        return 0
+    if node.op == 'Einsum':
+        return _einsum_steps(attr(node, 'equation'), shapes)
+    if node.op in _FILTERED and len(shapes) > 1 and len(shapes[1]) > 2:
+        return _filter_steps(node, shapes, numbers)
+    if node.op in _PRODUCTS and len(shapes) > 1 and len(shapes[0]) > 1:
+        turned = _is_turned(node, 'a', 'x')
+        return numbers * shapes[0][-2 if turned else -1]
+    window = attr(node, 'ksize') or [1]
+    return numbers * prod(window) * _PLAIN
+
+# %% ../../nbs/tf1/15_limits.ipynb #a73f0668
+def _filter_steps(node, shapes: list, numbers: int) -> int:
+    sizes = list(shapes[1])
+    if node.op == 'Dilation2D':
+        sizes.append(1)
+    *places, taken, _ = sizes
+    which = _FILTERED[node.op]
+    moved = prod(shapes[which]) if which else numbers
+    each = taken if node.op[:4] == 'Conv' else _PLAIN
+    return moved * prod(places) * each
+
+
+def _einsum_steps(equation: str, shapes: list) -> int:
+    left = equation.partition('->')[0]
+    labels = {*left} - {*',. '}
+    between = '...' if '...' in left else ''
+    return _einsum_size(left + '->' + ''.join(labels) + between, shapes)
+
+
+def _is_turned(node, old: str, new: str) -> bool:
+    names = f'transpose_{old}', f'adj_{new}'
+    return any(attr(node, name, False) for name in names)
+
 # %% ../../nbs/tf1/15_limits.ipynb #04e62c8e
 def check_shapes(
     graph,  # a tf.Graph
     limits: Limits,
     held: int = 0,  # bytes of the weights, which are allowed on top
-) -> None:
-    "Raises TooLarge where the inferred shape of a tensor says that it passes the limits."
+) -> int:  # multiplications of a run, at least
+    "Raises TooLarge where inferred shapes say that one operation passes the limits."
+    total = 0
     for op in graph.get_operations():
         size = max(map(_known_bytes, op.outputs), default=0)
+        shapes = [_known_shape(i) for i in op.inputs]
+        if op.type in ('LRN', 'LRNGrad') and shapes[0]:
+            size = max(size, 4 * shapes[0][-1] ** 2)  # it makes a matrix of channels by channels
         if op.type != 'Placeholder' and size > limits.memory + held:
             gigabytes = size / 2**30
             raise too_large(f'{op.name!r} ({op.type}) would need {gigabytes:,.1f} GB')
+        results = [prod(_known_shape(o)) for o in op.outputs]
+        numbers = max(results, default=0)
+        steps = count_steps(op.node_def, shapes, numbers)
+        if steps > limits.steps:
+            raise slow(f'{op.name!r} ({op.type})', limits)
+        total += steps
+    return total
+
+# %% ../../nbs/tf1/15_limits.ipynb #f52b2ddb
+def slow(what: str, limits: Limits) -> TooLarge:
+    "The error for what takes longer than the limits allow."
+    return too_large(f'{what} would take more than {limits.seconds:g} seconds')
+
+
+def _known_shape(tensor) -> list:  # 1 for what is open
+    sizes = tensor.shape.as_list() if tensor.shape.rank else []
+    return [1 if size is None else size for size in sizes]
 
 
 def _known_bytes(tensor) -> int:  # at least
-    sizes = tensor.shape.as_list() if tensor.shape.rank else []
-    numbers = prod(size or 1 for size in sizes)
-    return numbers * (tensor.dtype.size or 1)
+    return prod(_known_shape(tensor)) * (tensor.dtype.size or 1)
 
 # %% ../../nbs/tf1/15_limits.ipynb #ca60ab70
 def folded_bytes(
@@ -324,24 +400,47 @@ def folded_bytes(
     return _folded_numbers(node, inputs) * (8 + _folded_letters(node, inputs))
 
 
+def folded_steps(
+    node,  # a NodeDef
+    inputs: list,  # its operands as arrays
+) -> int:  # about
+    "How many multiplications one operation takes."
+    return count_steps(node, [np.shape(i) for i in inputs], _folded_numbers(node, inputs))
+
+# %% ../../nbs/tf1/15_limits.ipynb #fe8a973b
 def _folded_numbers(node, inputs: list) -> int:  # or texts
     shapes, sizes = [np.shape(i) for i in inputs], [np.size(i) for i in inputs]
     if node.op in _JOINS_ARRAYS:
         return sum(sizes)
     if node.op == 'Einsum':
         return _einsum_size(attr(node, 'equation'), shapes)
+    if node.op in _CONVOLUTIONS and len(shapes[1]) > 3:
+        *_, taken, given = shapes[1]
+        shared = taken if node.op[:4] == 'Conv' else 1
+        return sizes[0] * given // max(1, shared)
     if 'Diag' in node.op and 'Part' not in node.op:
         return sizes[0] * shapes[0][-1] if shapes[0] else 1
     if node.op in SIZED and SIZED[node.op] < len(inputs):
         return _made_size(node.op, inputs)
-    if 'MatMul' in node.op and len(shapes) == 2:
-        return max(1, sizes[0]) * max(1, sizes[1]) // max(1, min(shapes[0] + shapes[1]))
     try:
+        if node.op in _PRODUCTS and min(map(len, shapes)) > 1:
+            return max(_product_size(node, *shapes), *sizes)
         return max(prod(np.broadcast_shapes(*shapes)), *sizes, 1)
     except ValueError:
         return sum(sizes)
 
 # %% ../../nbs/tf1/15_limits.ipynb #12451d87
+def _product_size(node, first: tuple, second: tuple) -> int:
+    *_, rows, columns = first
+    if _is_turned(node, 'a', 'x'):
+        rows = columns
+    *_, more_rows, more = second
+    if _is_turned(node, 'b', 'y'):
+        more = more_rows
+    between = np.broadcast_shapes(first[:-2], second[:-2])
+    return prod(between) * rows * more
+
+
 def _einsum_size(equation: str, shapes: list) -> int:
     left, _, right = equation.partition('->')
     sizes, between = {}, 1
@@ -750,7 +849,8 @@ _PLACES = {  # which input says where it is written, in a list that grows
 _GROWS = 'dynamic_size', 'resize_if_index_out_of_bounds'  # attributes that let it
 _BY_VALUE = set(  # what takes memory or time as values say, sizes of sparse tensors among them
     '''
-    CTCBeamSearchDecoder CTCLoss CTCLossV2 CombinedNonMaxSuppression DenseToSparseSetOperation
+    BlockLSTM BlockLSTMV2 CTCBeamSearchDecoder CTCLoss CTCLossV2 CombinedNonMaxSuppression
+    DenseToSparseSetOperation
     EditDistance GenerateBoundingBoxProposals KmeansPlusPlusInitialization Mfcc
     NonMaxSuppression NonMaxSuppressionV2 NonMaxSuppressionV3 NonMaxSuppressionV4
     NonMaxSuppressionV5 NonMaxSuppressionWithOverlaps ParameterizedTruncatedNormal ParseTensor
@@ -759,6 +859,20 @@ _BY_VALUE = set(  # what takes memory or time as values say, sizes of sparse ten
     StatefulRandomBinomial StatelessParameterizedTruncatedNormal StatelessRandomBinomial
     StatelessRandomPoisson StatelessSampleDistortedBoundingBox StringFormat StringNGrams'''.split()
 )
+_SLOW = set(  # what takes many steps for each number: cubes of sizes, series, all against all
+    '''
+    BandedTriangularSolve BatchCholesky BatchCholeskyGrad BatchMatrixDeterminant
+    BatchMatrixInverse BatchMatrixSolve BatchMatrixSolveLs BatchMatrixTriangularSolve
+    BatchSelfAdjointEig BatchSelfAdjointEigV2 BatchSvd Betainc Cholesky CholeskyGrad
+    Conv2DBackpropFilter Conv2DBackpropFilterV2 Conv3DBackpropFilter Conv3DBackpropFilterV2
+    DepthwiseConv2dNativeBackpropFilter Dilation2DBackpropFilter Dilation2DBackpropInput Eig
+    Igamma IgammaGradA Igammac KMC2ChainInitialization LogMatrixDeterminant Lu
+    MatrixDeterminant MatrixExponential MatrixInverse MatrixLogarithm MatrixSolve MatrixSolveLs
+    MatrixSquareRoot MatrixTriangularSolve NearestNeighbors Polygamma Qr RaggedCross
+    RandomGammaGrad RandomIndexShuffle ScaleAndTranslate ScaleAndTranslateGrad SelfAdjointEig
+    SelfAdjointEigV2 StatelessShuffle Svd Zeta'''.split()
+)
+_WIDE = 1 << 12  # places of a window for each number
 
 # %% ../../nbs/tf1/15_limits.ipynb #9444d97f
 def check_kernels(
@@ -783,9 +897,14 @@ def _unlimited(nodes: dict) -> list:
         ins = _ins(node)
         long = [i for i in _lengths(node, nodes) if i < len(ins) and bounds.of(ins[i]) > MANY]
         large = attr(node, 'range_max', 0) > MANY  # of what draws from a vocabulary
-        if long or large or node.op in _BY_VALUE:
+        if long or large or _is_wide(node) or node.op in _BY_VALUE | _SLOW:
             reasons.append(f'what {name!r} ({node.op}) takes cannot be read off')
     return reasons
+
+
+def _is_wide(node) -> bool:  # what it takes from around each number
+    window = attr(node, 'ksize') or [1]
+    return max(prod(window), attr(node, 'depth_radius', 0)) > _WIDE
 
 
 def _lengths(node, nodes: dict) -> tuple:
@@ -818,6 +937,15 @@ def run_within(
 def _late(limits: Limits) -> TooLarge:
     return too_large(f'it did not end within {limits.seconds:g} seconds')
 
+# %% ../../nbs/tf1/15_limits.ipynb #94a1b67d
+def ran_out(
+    error,  # any exception
+) -> bool:
+    "Does an error say that there is no more memory? For a result as an array, TensorFlow calls it internal."
+    if isinstance(error, tf.errors.InternalError):
+        return 'Could not allocate' in str(error)
+    return isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError))
+
 # %% ../../nbs/tf1/15_limits.ipynb #6aadee9d
 _COPIES = 8  # of the weights: as read, fed, in variables, in layers, compared
 _SPARE = 1 << 30  # bytes for threads and kernels of TensorFlow
@@ -837,7 +965,9 @@ def bounded(
     with _ONE, _soft_limit(taken + limits.memory + _SPARE + _COPIES * held):
         try:
             yield
-        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        except (MemoryError, tf.errors.OpError) as error:
+            if not ran_out(error):
+                raise
             what = f'it needs more than {limits.gigabytes:g} GB of memory'
             raise too_large(what) from error
 

@@ -52,7 +52,7 @@ from transferlit.tf1.inference import (
     use_moving_averages,
 )
 from .keras2 import load_old
-from .layers import unpacked
+from .layers import try_pieces, unpacked
 from .length_forks import decide_length_forks
 from transferlit.tf1.limits import (
     Limits,
@@ -61,6 +61,7 @@ from transferlit.tf1.limits import (
     check_kernels,
     check_loops,
     check_sizes,
+    ran_out,
     run_within,
     try_in_child,
 )
@@ -82,7 +83,7 @@ from .sample_inputs import count_rows, counts_rows, find_samples, input_shape
 from .view import View, observe
 
 # %% auto #0
-__all__ = ['loads', 'rehearse', 'ConstantOutput', 'Revived', 'import_pieces', 'RevivedKeras']
+__all__ = ['loads', 'rehearse', 'ConstantOutput', 'Revived', 'RevivedKeras']
 
 # %% ../../nbs/tf1/80_revived.ipynb #96928394
 def _original(old, read, outputs: list, feeds: dict) -> list:
@@ -232,7 +233,7 @@ def _in_file(name: str, named: dict) -> str:
 _MISSHAPEN = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)
 _UNREAD = (ValueError, KeyError, OSError, Tangled, tf.errors.OpError)
 
-
+# %% ../../nbs/tf1/80_revived.ipynb #df2f2fc0
 @contextmanager
 def loads(
     meta,  # a MetaGraphDef
@@ -242,14 +243,35 @@ def loads(
     try:
         yield
     except (*_MISSHAPEN, tf.errors.OpError) as error:
-        said = 'Received: ' in str(error) or isinstance(error, TooLarge)
-        fault = None if said else loading_error(meta)
-        if fault is None:
+        if 'Received: ' in str(error) or isinstance(error, TooLarge) or ran_out(error):
             raise
-        raise ValueError(
-            'A graph must be one that TensorFlow loads. Export it anew. Received:'
-            f' {path.name!r}, of which TensorFlow says: {fault}'
-        ) from error
+        costs = _costs(meta)
+        fault = None if costs else loading_error(meta)
+        if fault is None and not costs and not isinstance(error, tf.errors.OpError):
+            raise
+        raise _fault(path, error, fault) from error
+
+# %% ../../nbs/tf1/80_revived.ipynb #b2e78a16
+def _fault(path: Path, error, fault: str | None) -> ValueError:
+    rule = 'A graph must be one that TensorFlow loads. Export it anew.'
+    if fault is None:
+        rule = (
+            'A graph must be one that TensorFlow runs on this machine. Take what lies beside the'
+            ' part that it does not: `outputs=`, `inputs=`; or export it anew.'
+        )
+    said = fault or f'{type(error).__name__}: {brief(error)}'
+    return ValueError(f'{rule} Received: {path.name!r}, of which TensorFlow says: {said}')
+
+# %% ../../nbs/tf1/80_revived.ipynb #2734aa0f
+def _costs(meta) -> bool:
+    "May TensorFlow compute much where it only loads a graph? It folds what says how large tensors are."
+    graph = meta.graph_def
+    nodes = {n.name: n for n in graph.node}
+    try:
+        reasons = check_sizes(nodes, Limits()) + check_loops(nodes, graph.library)
+        return bool(reasons or check_kernels(nodes, graph.library))
+    except (*_MISSHAPEN, tf.errors.OpError):  # TooLarge among them
+        return True
 
 # %% ../../nbs/tf1/80_revived.ipynb #efff75e4
 def _read(old, outputs: tuple, inputs: tuple | None = None) -> _Reading:
@@ -314,8 +336,21 @@ def _try_first(old, outputs: tuple, inputs: tuple | None) -> None:
     needed = _above(old.nodes, outputs, {r[0] for r in inputs or ()})
     library = old.meta.graph_def.library
     reasons = check_sizes(needed, old.limits) + check_loops(needed, library, old.limits)
-    if reasons + check_kernels(needed, library):
-        arguments = old.path, old.options, outputs, inputs
+    old.kept['asked'] = outputs, inputs
+    if reasons + check_kernels(needed, library) + check_kernels(_replaced(old, needed), library):
+        _try(old)
+
+
+def _replaced(old, needed: dict) -> dict:
+    "What the file has in the place of nodes that were written out: it is run for comparison."
+    file = {n.name: n for n in old.meta.graph_def.node if n.name in needed}
+    return {name: node for name, node in file.items() if node.op != needed[name].op}
+
+
+def _try(old) -> None:
+    "Try what is asked for in a child process, once. Raises TooLarge."
+    if old.limits is not None and (asked := old.kept.pop('asked', None)):
+        arguments = old.path, old.options, *asked
         try_in_child('transferlit.tf1.revived.rehearse', arguments, old.limits)
 
 
@@ -369,6 +404,8 @@ class ConstantOutput(ValueError):
 def _sampled(old, view, fixed, counts) -> _Reading:
     "The view, observed on samples."
     runner = Runner(view.read, {r: None for r in view.inputs}, view.outputs)
+    if old.limits and runner.steps > old.limits.steps:
+        _try(old)
     said = [old.shapes[r] if r in old.shapes else input_shape(view, runner, r) for r in view.inputs]
     given = {r: a for r, a in old.sample.items() if r in view.inputs}
     shapes, first, second = find_samples(view, runner, said, given, bool(old.shapes))
@@ -1078,15 +1115,12 @@ def _names(given) -> list:
 # %% ../../nbs/tf1/80_revived.ipynb #b44e4bb3
 def _try_pieces(path: Path, limits: Limits) -> None:
     "Try the pieces of graphs in a Keras file as a graph is tried. Raises TooLarge, UnsafeFile."
-    doubtful, (config, *_) = [], KerasFile(path).config()
+    graphs, (config, *_) = [], KerasFile(path).config()
     for text in dict.fromkeys(_graphs_in(config)):
         with suppress(binascii.Error, zlib.error, DecodeError):  # no graph: Keras says so
-            graph = unpacked(text)
-            nodes, library = {n.name: n for n in graph.node}, graph.library
-            reasons = check_sizes(nodes, limits) + check_loops(nodes, library, limits)
-            doubtful += [text] if reasons + check_kernels(nodes, library) else []
-    if doubtful:
-        try_in_child('transferlit.tf1.revived.import_pieces', (doubtful,), limits)
+            unpacked(text)
+            graphs.append(text)
+    try_pieces(graphs, limits)
 
 # %% ../../nbs/tf1/80_revived.ipynb #c4d69411
 def _graphs_in(config):
@@ -1098,15 +1132,6 @@ def _graphs_in(config):
     if isinstance(config, list):
         for item in config:
             yield from _graphs_in(item)
-
-# %% ../../nbs/tf1/80_revived.ipynb #6d93c283
-def import_pieces(
-    texts: list,  # graphs as a configuration holds them
-) -> None:
-    "All that TensorFlow computes of pieces of graphs when they become layers."
-    for text in texts:
-        with tf.Graph().as_default():
-            tf.import_graph_def(unpacked(text), name='')
 
 # %% ../../nbs/tf1/80_revived.ipynb #dd975ea9
 class RevivedKeras(Revived):

@@ -18,7 +18,7 @@ import tensorflow as tf
 from .graph_files import attr, brief, to_text
 from .inference import SAME, Runner, numpy_dtype, order
 from .formulas import ELEMENTWISE
-from .limits import TooLarge, too_large
+from .limits import TooLarge, ran_out, too_large
 from .view import View
 
 # %% auto #0
@@ -347,7 +347,7 @@ class _Trial:
         except TooLarge:
             raise
         except (tf.errors.OpError, ValueError) as error:
-            if isinstance(error, tf.errors.ResourceExhaustedError) and not self.ran:
+            if ran_out(error) and not self.ran:
                 raise  # other samples would only take longer to say so
             self.reason = brief(error)
             return None
