@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from keras2_layers import TABLE, array, inputs, summary, write  # noqa: E402
 
 ENTRIES = {e["kind"]: e for e in json.loads(TABLE.read_text())}
-REFUSED = {"LC1": "Keras 3 has no such layer", "LC2": "Keras 3 has no such layer"}
+REFUSED = {"LC1": "Keras 3 has no such layer", "LC2": "Keras 3 has no such layer", "TimeMajor": "time_major=True", "ResizingG": "resizes images in the ways"}
 
 
 def revived(kind, folder): return tl.revive(write(ENTRIES[kind], folder/"m.h5"))

@@ -22,9 +22,9 @@ import numpy as np
 from ..files import readable
 from .graph_files import brief
 from transferlit.tf1.layers import (
-    AUGMENTATIONS,
     Compute,
     Formula,
+    STAND_INS,
     TensorFlowFunction,
     tensorflow_function,
 )
@@ -66,6 +66,19 @@ def _of_one_shape(found: dict, config: dict) -> None:
         found['mean'], found['variance'] = (a.tolist() for a in both)
 
 
+_RESIZED = 'bilinear', 'nearest', 'bicubic', 'area', 'lanczos3', 'lanczos5'
+
+
+def _known_way(found: dict, config: dict) -> None:
+    way = found.get('interpolation', 'bilinear')
+    if way not in _RESIZED:
+        raise ValueError(
+            f'Keras 3 resizes images in the ways {", ".join(_RESIZED)}. Build the model with'
+            f' `tf.image.resize` in a `Lambda` and `restore` its weights. Received: {way!r}'
+            f' ({config.get("name")!r}).'
+        )
+
+
 def _of_two_sizes(found: dict, config: dict) -> None:
     if 'nb_row' in config:
         found['kernel_size'] = [config['nb_row'], config['nb_col']]
@@ -75,13 +88,14 @@ _ANY = (
     'batch_input_shape input_dtype implementation ragged shared_object_id input_dim'
     ' input_length fused dtype_policy init W_regularizer b_regularizer W_constraint'
     ' b_constraint dim_ordering type_spec mode rng_type query_shape key_shape'
-    ' value_shape build_config build_input_shape sparse time_major cell_dtype'
+    ' value_shape build_config build_input_shape sparse cell_dtype'
     ' trainable optional vocabulary_size has_input_vocabulary'
 )
 _SIZED = dict(nb_filter='filters', subsample='strides', border_mode='padding', bias='use_bias')
 _NO_COLUMNS = Upgrade(gone='feature columns are not in Keras 3')
 _NO_LAYER = Upgrade(gone='Keras 3 has no such layer')
 _AT_TRAINING = Upgrade(left_out='it changes sizes at training only')
+_LOSS = Upgrade(left_out='a loss and a metric are given when a model is compiled')
 
 # %% ../../nbs/tf1/70_keras2.ipynb #0aaaaa91
 UPGRADES = {
@@ -103,12 +117,18 @@ UPGRADES = {
     'CuDNNLSTM': Upgrade('LSTM'),
     'Discretization': Upgrade(complete=_without_count),
     'Normalization': Upgrade(complete=_of_one_shape),
+    'SyncBatchNormalization': Upgrade('BatchNormalization'),
+    'Resizing': Upgrade(complete=_known_way),
     'LocallyConnected1D': _NO_LAYER,
     'LocallyConnected2D': _NO_LAYER,
     'DenseFeatures': _NO_COLUMNS,
     'SequenceFeatures': _NO_COLUMNS,
     'RandomHeight': _AT_TRAINING,
     'RandomWidth': _AT_TRAINING,
+    'StochasticDepth': Upgrade(left_out='it drops branches at training only'),
+    'FixedDropout': Upgrade('Dropout'),  # of `efficientnet`, with the shapes of its noise
+    'AddLoss': _LOSS,
+    'AddMetric': _LOSS,
 }
 
 # %% ../../nbs/tf1/70_keras2.ipynb #962cb795
@@ -149,8 +169,8 @@ def _known(name: str, custom: dict):
     "The class that a name in a configuration means; None for one that Keras does not have."
     if name in custom:
         return custom[name]
-    if name in AUGMENTATIONS:
-        return AUGMENTATIONS[name]
+    if name in STAND_INS:
+        return STAND_INS[name]
     if name == 'Functional':
         return keras.Model
     for place in (
@@ -188,16 +208,23 @@ def _has_tensor(value) -> bool:
 # %% ../../nbs/tf1/70_keras2.ipynb #f14345b1
 def _option_call(node):
     "A call with tensors among its options, as attention has them, in the form of today."
+    if isinstance(node, dict) and all(map(_is_tensor, node.values())):
+        return {'args': [_with_tensors(node)], 'kwargs': _options_of(node.values())}
     if not isinstance(node, list) or not node:
         return node
     given = [node] if _is_tensor(node) else node
     if not all(map(_is_tensor, given)):
         return node
-    options = {k: v for t in given if len(t) > 3 for k, v in t[3].items() if v is not None}
+    options = _options_of(given)
     if not _has_tensor(options):
         return node
     args = [_tensor(t) for t in given]
     return {'args': args if len(args) == 1 else [args], 'kwargs': _with_tensors(options)}
+
+
+def _options_of(tensors) -> dict:
+    "The options of a call, which Keras 2 wrote behind its tensors."
+    return {k: v for t in tensors if len(t) > 3 for k, v in t[3].items() if v is not None}
 
 
 _STATEFUL = {'LSTM', 'GRU', 'SimpleRNN', 'ConvLSTM2D', 'Bidirectional', 'RNN'}
@@ -234,6 +261,7 @@ class Mender:
     ):
         self.custom, self.old = dict(custom or {}), not version.startswith('3')
         self.changes, self.needed, self.left_out, self.renamed = [], {}, [], {}
+        self.for_losses = set()  # names of layers that only losses and metrics need
 
     def object(self, entry, where: str):
         "A `{class_name, config}` of any kind, in the form of today."
@@ -297,7 +325,7 @@ class Mender:
         )
         if name in self.custom:
             return {'module': None, 'class_name': name, 'registered_name': name}
-        if kind in AUGMENTATIONS.values():
+        if kind in STAND_INS.values():
             full = f'transferlit>{kind.__name__}'
             return {'module': None, 'class_name': kind.__name__, 'registered_name': full}
         if kind is keras.Model:
@@ -667,6 +695,8 @@ def _model(self, config, kind):
             config[key] = ends[0] if _is_single(ends) else ends
     if kind == 'Sequential' and _carries_shape(entries):
         entries.insert(0, self.input_of(entries[0]))
+    if any(UPGRADES.get(e['class_name']) is _LOSS for e in entries):
+        entries = self.without_losses(config, entries)
     early = _called_early(entries, ('Sequential', 'Functional', 'Model'))
     config['layers'] = [self.object(_counted(e, early), _name_of(e)) for e in entries]
     return config
@@ -698,6 +728,35 @@ def _input_of(self, entry) -> dict:
 
 
 Mender.input_of = _input_of
+
+# %% ../../nbs/tf1/70_keras2.ipynb #59efebef
+def _without_losses(self, config: dict, entries: list) -> list:
+    "The layers that the outputs of a model come from; Keras 2 kept those of its losses among them."
+    inputs = config['input_layers'], config['output_layers']
+    calls = {e['name']: e['inbound_nodes'] for e in entries}
+    needed, waiting = set(), list(_named_in(inputs, calls))
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            waiting += _named_in(calls[name], calls)
+    for name in calls.keys() - needed:
+        self.changes.append(f'{name}: left out, only a loss or a metric needs it')
+    self.for_losses |= calls.keys() - needed
+    return [e for e in entries if e['name'] in needed]
+
+
+def _named_in(value, names) -> set:
+    "The layers whose tensors stand somewhere in a value, by their names."
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, (list, tuple)):
+        return set()
+    own = {value[0]} if _is_tensor(value) and value[0] in names else set()
+    return own.union(*(_named_in(v, names) for v in value))
+
+
+Mender.without_losses = _without_losses
 
 # %% ../../nbs/tf1/70_keras2.ipynb #0a38e3e4
 def _is_single(ends) -> bool:  # one tensor: Keras 2 took it out of its list
@@ -872,15 +931,20 @@ def _check_filled(model, pairs) -> None:
 def fill(
     model: keras.Model,  # built from the configuration of the same file
     path,  # the `.h5` file
-    renamed=None,  # name in the file to the layer's, where they differ
+    mender=None,  # of the configuration: it knows names that differ, and what only a loss needs
 ) -> dict:  # path of each weight to the name of its array
     """Put the arrays of an `.h5` file into the layers of their names. Raises ValueError where names
     or shapes differ; nothing is written then.
     """
+    mender = mender or Mender()
     pairs, by_name = [], {l.name: l for l in model.layers}
     for old, arrays in KerasFile(readable(path)).arrays().items():
-        name = (renamed or {}).get(old, old)
+        name = mender.renamed.get(old, old)
         layer = by_name.get(name)
+        if layer is not None and len(arrays) > len(layer.weights):
+            arrays = {n: a for n, a in arrays.items() if mender.for_losses.isdisjoint(n.split('/'))}
+        elif layer is None and name in mender.for_losses:
+            continue
         pairs += _paired(name, layer, _without_seeds(from_cudnn(layer, arrays)))
     _check_filled(model, pairs)
     for _, weight, _, array in pairs:
@@ -916,7 +980,7 @@ def load_old(
         if zipfile.is_zipfile(path):
             return _from_zip(path, new, custom_objects), mender, {}
         model = _deserialized(new, custom_objects)
-    return model, mender, fill(model, path, mender.renamed)
+    return model, mender, fill(model, path, mender)
 
 # %% ../../nbs/tf1/70_keras2.ipynb #5e1503e8
 def _reserve(config: dict) -> None:
