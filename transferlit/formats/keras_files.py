@@ -535,6 +535,13 @@ class KerasFile:
             )
         return config, version, loss
 
+    def backend(self) -> str:  # that Keras ran on, where an `.h5` file says it
+        "What computed the model: `theano` turned the kernels of its convolutions round."
+        with explain_faults(self.path, 'an HDF5 file of Keras'):
+            tree = _open_h5(self.path)
+        inner = tree.children.get('model_weights', tree)
+        return str(tree.attrs.get('backend', inner.attrs.get('backend', '')))
+
     def arrays(self) -> dict:  # layer to its arrays by name; layers without any are left out
         "The arrays of an `.h5` file. Raises BadFile, UnsafeFile for one that leads elsewhere."
         source, found = Source(self.path), {}

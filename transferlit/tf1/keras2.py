@@ -20,6 +20,7 @@ import keras
 import numpy as np
 
 from ..files import readable
+from ..keras_internals import all_layers
 from .graph_files import brief
 from transferlit.tf1.layers import (
     Compute,
@@ -32,7 +33,8 @@ from ..paths import renew
 from ..formats import KerasFile, UnsafeFile, limit_model
 
 # %% auto #0
-__all__ = ['UPGRADES', 'Upgrade', 'Mender', 'operation_layer', 'plain_names', 'mend', 'from_cudnn', 'fill', 'load_old']
+__all__ = ['UPGRADES', 'Upgrade', 'Mender', 'operation_layer', 'plain_names', 'mend', 'as_keras_2', 'from_cudnn', 'fill',
+           'load_old']
 
 # %% ../../nbs/tf1/70_keras2.ipynb #2a79d012
 @dataclass(frozen=True)
@@ -83,15 +85,44 @@ def _of_two_sizes(found: dict, config: dict) -> None:
     if 'nb_row' in config:
         found['kernel_size'] = [config['nb_row'], config['nb_col']]
 
+
+def _by_feature(found: dict, config: dict) -> None:
+    if config.get('mode', 0) == 1:
+        raise ValueError(
+            'Keras 1 could normalize each row by itself, which no layer of today does. Build the'
+            f' model and `restore` its weights. Received: mode=1 for {config.get("name")!r}.'
+        )
+
 # %% ../../nbs/tf1/70_keras2.ipynb #596ff77d
+_KERAS_1 = dict(  # arguments of any layer that were called otherwise before Keras 2
+    dim_ordering='data_format',
+    border_mode='padding',
+    nb_filter='filters',
+    subsample='strides',
+    subsample_length='strides',
+    stride='strides',
+    filter_length='kernel_size',
+    pool_length='pool_size',
+    atrous_rate='dilation_rate',
+    bias='use_bias',
+    inner_activation='recurrent_activation',
+    dropout_W='dropout',
+    dropout_U='recurrent_dropout',
+    W_regularizer='kernel_regularizer',
+    U_regularizer='recurrent_regularizer',
+    b_regularizer='bias_regularizer',
+    p='rate',
+    sigma='stddev',
+)
 _ANY = (
     'batch_input_shape input_dtype implementation ragged shared_object_id input_dim'
     ' input_length fused dtype_policy init W_regularizer b_regularizer W_constraint'
-    ' b_constraint dim_ordering type_spec mode rng_type query_shape key_shape'
+    ' b_constraint U_regularizer inner_init forget_bias_init beta_init gamma_init'
+    ' consume_less nb_row nb_col weights type_spec mode rng_type query_shape key_shape'
     ' value_shape build_config build_input_shape sparse cell_dtype'
     ' trainable optional vocabulary_size has_input_vocabulary'
 )
-_SIZED = dict(nb_filter='filters', subsample='strides', border_mode='padding', bias='use_bias')
+_UNITS = {'output_dim': 'units'}
 _NO_COLUMNS = Upgrade(gone='feature columns are not in Keras 3')
 _NO_LAYER = Upgrade(gone='Keras 3 has no such layer')
 _AT_TRAINING = Upgrade(left_out='it changes sizes at training only')
@@ -99,20 +130,25 @@ _LOSS = Upgrade(left_out='a loss and a metric are given when a model is compiled
 
 # %% ../../nbs/tf1/70_keras2.ipynb #0aaaaa91
 UPGRADES = {
-    'Layer': Upgrade(silent=frozenset(_ANY.split())),  # what any layer had
+    'Layer': Upgrade(names=_KERAS_1, silent=frozenset(_ANY.split())),  # what any layer had
     'Model': Upgrade('Functional'),
     'InputLayer': Upgrade(names={'batch_input_shape': 'batch_shape'}),
-    'Dense': Upgrade(names={'output_dim': 'units', 'bias': 'use_bias'}),
-    'Dropout': Upgrade(names={'p': 'rate'}),
+    'Dense': Upgrade(names=_UNITS),
+    'TimeDistributedDense': Upgrade('Dense'),
     'LeakyReLU': Upgrade(names={'alpha': 'negative_slope'}),
     'ThresholdedReLU': Upgrade('ReLU', {'theta': 'threshold'}),
-    'Conv2D': Upgrade(names=_SIZED, complete=_of_two_sizes),
+    'Conv2D': Upgrade(complete=_of_two_sizes),
     'Convolution2D': Upgrade('Conv2D'),
+    'AtrousConvolution2D': Upgrade('Conv2D'),
     'Convolution1D': Upgrade('Conv1D'),
     'Deconvolution2D': Upgrade('Conv2DTranspose'),
-    'MaxPooling2D': Upgrade(names={'border_mode': 'padding'}),
-    'AveragePooling2D': Upgrade(names={'border_mode': 'padding'}),
-    'GRU': Upgrade(complete=_resets_first),
+    'BatchNormalization': Upgrade(complete=_by_feature),
+    'Merge': Upgrade(gone='it became one class for each of its modes, as `Add` and `Concatenate`'),
+    'MaxoutDense': _NO_LAYER,
+    'Highway': _NO_LAYER,
+    'SimpleRNN': Upgrade(names=_UNITS),
+    'LSTM': Upgrade(names=_UNITS),
+    'GRU': Upgrade(names=_UNITS, complete=_resets_first),
     'CuDNNGRU': Upgrade('GRU', complete=_resets_after),
     'CuDNNLSTM': Upgrade('LSTM'),
     'Discretization': Upgrade(complete=_without_count),
@@ -250,6 +286,29 @@ def _state_call(node):
         },
     }
 
+# %% ../../nbs/tf1/70_keras2.ipynb #d04e82e2
+_MERGES = {
+    'sum': 'Add',
+    'mul': 'Multiply',
+    'ave': 'Average',
+    'max': 'Maximum',
+    'concat': 'Concatenate',
+    'dot': 'Dot',
+    'cos': 'Dot',
+}
+
+
+def _merge_of(config: dict) -> tuple:
+    "The class that a mode of `Merge` of Keras 1 became, and its arguments."
+    mode, own = config.get('mode'), {'name': config.get('name')}
+    if mode not in _MERGES or config.get('layers'):
+        return 'Merge', config
+    if mode == 'concat':
+        own['axis'] = config.get('concat_axis', -1)
+    if mode in ('dot', 'cos'):
+        own |= dict(axes=config.get('dot_axes', -1), normalize=mode == 'cos')
+    return _MERGES[mode], own
+
 # %% ../../nbs/tf1/70_keras2.ipynb #53e39497
 class Mender:
     "Mends a configuration, and remembers what was changed and what is missing."
@@ -260,6 +319,7 @@ class Mender:
         version: str = '2',  # of Keras that wrote the file
     ):
         self.custom, self.old = dict(custom or {}), not version.startswith('3')
+        self.version, self.backend = version, ''
         self.changes, self.needed, self.left_out, self.renamed = [], {}, [], {}
         self.for_losses = set()  # names of layers that only losses and metrics need
 
@@ -270,6 +330,8 @@ class Mender:
         if not isinstance(entry, dict) or 'class_name' not in entry:
             return entry
         old, config = entry['class_name'], entry.get('config')
+        if old == 'Merge' and old not in self.custom:
+            old, config = _merge_of(config)
         if old in _CALLS and old not in self.custom and (new := operation_layer(entry)):
             return new
         upgrade = UPGRADES.get(old, _SAME)
@@ -566,7 +628,7 @@ def _slice_part(part):
 def _layer(self, config: dict, kind, old: str, where: str) -> dict:
     "The arguments of one layer, initializer or regularizer."
     where, found = config.get('name', where), {}
-    names = {}
+    names = {} if kind in self.custom.values() else dict(UPGRADES['Layer'].names)
     for upgrade in _upgrades(kind.__name__, old):
         names |= upgrade.names
     for key, value in config.items():
@@ -612,6 +674,17 @@ def _completed(found: dict, config: dict, kind: str, old: str) -> dict:
     return found
 
 # %% ../../nbs/tf1/70_keras2.ipynb #3db3cac0
+def _as_helper(value: dict) -> dict:
+    "A regularizer or constraint as since Keras 2; before, its arguments stood beside its name."
+    if 'class_name' in value:
+        return value
+    kind = 'L1L2' if 'l1' in value or 'l2' in value else str(value.get('name'))
+    return {'class_name': kind, 'config': {k: v for k, v in value.items() if k != 'name'}}
+
+
+_ORDERS = dict(tf='channels_last', th='channels_first')
+
+
 def _value(self, key, value, where):
     "One argument of a layer."
     if key == 'axis' and isinstance(value, list) and len(value) == 1:
@@ -624,6 +697,8 @@ def _value(self, key, value, where):
         return value['config']['name']
     if isinstance(value, dict) and value.get('class_name') == 'function':
         value = value['config']  # a function by its name
+    if key == 'data_format' and value in _ORDERS:
+        return _ORDERS[value]
     if key == 'distribution' and value == 'normal':
         return 'truncated_normal'
     if 'activation' in key and isinstance(value, str):
@@ -631,6 +706,7 @@ def _value(self, key, value, where):
     if isinstance(value, str) and key.endswith(('_initializer', '_regularizer', '_constraint')):
         return self.helper(key, value, where)
     if isinstance(value, dict) and key.endswith(('_initializer', '_regularizer', '_constraint')):
+        value = _as_helper(value)
         if _known(value.get('class_name', ''), self.custom) is None:
             return self.helper(key, value['class_name'], where)
     return self.object(value, where)
@@ -868,6 +944,61 @@ def mend(
         )
     return new, mender
 
+# %% ../../nbs/tf1/70_keras2.ipynb #9239bd36
+_KERAS_1_GATES = {4: (0, 2, 1, 3), 3: (0, 1, 2)}  # of LSTM and GRU, as Keras 2 orders them
+
+
+def _join_gates(arrays: dict, order: tuple) -> dict:
+    "Arrays of Keras 1, a kernel, recurrent kernel and bias for each gate, as one of each."
+    names, parts = list(arrays), list(arrays.values())
+    found = {}
+    for place, name in enumerate(names[:3]):
+        gates = [parts[3 * gate + place] for gate in order]
+        found[name] = np.concatenate(gates, -1)
+    return found
+
+
+def as_keras_2(
+    layer,  # of today
+    arrays: dict,  # name to array, as Keras 1 wrote them
+) -> dict:  # the same with kernels laid out as since Keras 2
+    "The arrays of a convolution of Keras 1; those of other layers as they are."
+    layer = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
+    first = layer.data_format == 'channels_first' if isinstance(layer, _CONVOLUTIONS) else False
+    found = {}
+    for name, array in arrays.items():
+        if isinstance(layer, keras.layers.Conv1D) and array.ndim == 4:
+            oldest = array.shape[1::2] != (1, layer.filters)  # before 1.1: filters first
+            array = np.transpose(array, (2, 3, 1, 0)) if oldest else array
+            array = array[:, 0]
+        elif first and array.ndim == 4:
+            array = np.transpose(array, (2, 3, 1, 0))
+        found[name] = array
+    return found
+
+# %% ../../nbs/tf1/70_keras2.ipynb #746676c1
+_CONVOLUTIONS = (
+    *(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D),
+    *(keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose),
+)
+
+
+def _turned(model, pairs: list) -> list:
+    "Paths, weights, names and arrays, with the kernels of convolutions turned round in space."
+    parts = all_layers(model)
+    kernels = {id(part.kernel) for part in parts if type(part) in _CONVOLUTIONS}
+    for cell in (part.cell for part in parts if isinstance(part, _CONVOLVING)):
+        kernels |= {id(cell.kernel), id(cell.recurrent_kernel)}
+    found = []
+    for path, weight, name, array in pairs:
+        if id(weight) in kernels:
+            array = np.flip(array, range(array.ndim - 2))
+        found.append((path, weight, name, array))
+    return found
+
+
+_CONVOLVING = keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D
+
 # %% ../../nbs/tf1/70_keras2.ipynb #21baabd9
 def _without_seeds(arrays: dict) -> dict:
     return {n: a for n, a in arrays.items() if not re.search(r'StateVar|seed_generator', n)}
@@ -877,7 +1008,9 @@ def from_cudnn(
     layer,  # of today
     arrays: dict,  # name to array, in the order of the file
 ) -> dict:  # the same in the form of `LSTM` and `GRU`, where they are those of a CuDNN layer
-    "The weights of `CuDNNLSTM` and `CuDNNGRU`, and those of a `Bidirectional` of them."
+    """The weights of `CuDNNLSTM` and `CuDNNGRU`, of the recurrent layers of Keras 1, and those of a
+    `Bidirectional` of them.
+    """
     if isinstance(layer, keras.layers.Bidirectional):
         names, half = list(arrays), len(arrays) // 2
         parts = [(layer.forward_layer, names[:half]), (layer.backward_layer, names[half:])]
@@ -885,6 +1018,8 @@ def from_cudnn(
             k: v for l, ns in parts for k, v in from_cudnn(l, {n: arrays[n] for n in ns}).items()
         }
     gates = {keras.layers.LSTM: 4, keras.layers.GRU: 3}.get(type(layer))
+    if gates and len(arrays) == 3 * gates:
+        return _join_gates(arrays, _KERAS_1_GATES[gates])
     if gates is None or len(arrays) != 3:
         return arrays
     (a, kernel), (b, recurrent), (c, bias) = arrays.items()
@@ -945,8 +1080,10 @@ def fill(
             arrays = {n: a for n, a in arrays.items() if mender.for_losses.isdisjoint(n.split('/'))}
         elif layer is None and name in mender.for_losses:
             continue
+        arrays = as_keras_2(layer, arrays) if mender.version.startswith('1') else arrays
         pairs += _paired(name, layer, _without_seeds(from_cudnn(layer, arrays)))
     _check_filled(model, pairs)
+    pairs = _turned(model, pairs) if mender.backend == 'theano' else pairs
     for _, weight, _, array in pairs:
         weight.assign(array)
     renew(model, model.weights)
@@ -980,6 +1117,7 @@ def load_old(
         if zipfile.is_zipfile(path):
             return _from_zip(path, new, custom_objects), mender, {}
         model = _deserialized(new, custom_objects)
+    mender.backend = KerasFile(path).backend()
     return model, mender, fill(model, path, mender)
 
 # %% ../../nbs/tf1/70_keras2.ipynb #5e1503e8
