@@ -1108,6 +1108,8 @@ def load_old(
         )
     else:
         new, mender = mend(config, custom_objects, version)
+    if (beside := KerasFile(path).architecture()) is not None:
+        mender.changes.append(f'the architecture is that of {beside.name}')
     if isinstance(loss, dict):
         loss = loss.get('class_name') or loss.get('config')
     if loss:
