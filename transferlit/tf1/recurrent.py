@@ -153,15 +153,16 @@ def _entry(loop) -> _Entry:
     view, states = loop.view, []
     steps, mask, handing = _handed(loop)
     lengths = _lengths(loop)
+    source, by_mask = mask or (None, [])
+    last = _begins_with(view, by_mask[0]) if by_mask else None
     for ref, takers in loop.entering():
         if ref[0] in handing:
             continue
-        if _is_state(view, ref, takers):
+        if takers != last and _is_state(view, ref, takers):
             states.append(ref)
         elif ref != lengths and not _is_bound(view, ref, takers, lengths):
             _check_empty(view, ref)
     given = any(np.any(view.sample[ref]) for ref in states)
-    source, by_mask = mask or (None, [])
     zeros = all(view.op(view.ins(name)[2][0]) == 'Enter' for name in by_mask[:1])
     chosen = {name: view.ins(name)[1] for name in by_mask}
     chosen |= {name: view.ins(name)[2] for name in _chosen_by_lengths(loop, lengths)}
@@ -173,6 +174,12 @@ def _chosen_by_lengths(loop, lengths) -> list:
     view = loop.view
     asked = [name for ref, names in loop.entering() if ref == lengths for name in names]
     return [user for name in asked for user in _users(view, (name, 0))]
+
+
+def _begins_with(view, name: str) -> list:
+    "What takes the first of the results that a choice keeps, as the state that they are."
+    old, _ = view.ins(name)[2]
+    return [view.ins(old)[0][0]] if view.op(old) == 'Switch' else []
 
 
 def _is_state(view, ref, takers) -> bool:
