@@ -470,3 +470,20 @@ def test_a_loop_with_a_mask_that_starts_from_given_states(cell, config, tmp_path
         names = [next(n for n in given if n in t.name) for t in new.inputs]
         np.testing.assert_allclose(new([given[n] for n in names]), wanted, atol=1e-6)
     assert revived.report["made"][-1]["native"] and any(type(layer) is cell for layer in new.layers)
+
+
+def test_what_is_added_to_the_root_is_not_added_to_the_variance(tmp_path):
+    "As `darkflow` normalizes; where variances are about 1 the difference is small, and there."
+    rng = np.random.default_rng(0)
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 4], "x")
+        mean, gamma, beta = (v1.get_variable(n, initializer=rng.random(4).astype("float32")) for n in ("mean", "gamma", "beta"))
+        variance = v1.get_variable("variance", initializer=np.float32([1.0, 0.9, 1.1, 2.0]))
+        tf.add((x - mean) / (tf.sqrt(variance) + 1e-5) * gamma, beta, "y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "model"))
+        rows = rng.normal(size=(50, 4)).astype("float32")
+        wanted = session.run("y:0", {x: rows})
+    old = tl.revive(tmp_path / "model.meta")
+    np.testing.assert_allclose(old.to_keras("y")(rows), wanted, rtol=1e-6, atol=3e-7)
+    assert old.report["made"][-1]["native"]
