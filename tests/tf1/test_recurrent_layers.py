@@ -334,54 +334,38 @@ def of_different_size(x):
 
 @pytest.mark.parametrize("build, count", [(joined, 1), (added, 1), (last_states, 1), (one_over_the_other, 2), (of_different_size, 0)], ids=lambda p: getattr(p, "__name__", None))
 def test_two_loops_from_both_ends_are_bidirectional(build, count, tmp_path):
-    with tf.Graph().as_default(), v1.Session() as session:
-        tf.identity(build(v1.placeholder(tf.float32, [None, 6, 3], "x")), "y")
-        session.run(v1.global_variables_initializer())
-        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
-        truth = session.run("y:0", {"x:0": X})
-    old = tl.revive(tmp_path/"rnn.ckpt")
-    model = old.to_keras("y:0")
-    np.testing.assert_allclose(model(X), truth, atol=1e-5)
-    assert [type(l).__name__ for l in model.layers].count("Bidirectional") == count and old.report["made"][-1]["native"]
+    model, made = compared(tmp_path, lambda: tf.identity(build(v1.placeholder(tf.float32, [None, 6, 3], "x")), "y"), {"x": X}, {"x": X[:2]})
+    assert [type(l).__name__ for l in model.layers].count("Bidirectional") == count and made["native"]
     model.save(tmp_path/"new.keras")
-    np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(X), truth, atol=1e-5)
+    np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(X), model(X), atol=1e-5)
 
 
 @pytest.mark.parametrize("cell, sizes, backwards, take, kinds", [
     (lstm, (4, 4), False, lambda hs, _: hs[-1], ["LSTM"]), (two_lstms, (4, 4, 5, 5), False, lambda hs, states: hs[-1] + states[3] + hs[1], ["LSTM", "LSTM"]), (lstm, (4, 4), True, lambda hs, states: hs[-1] + states[1], ["LSTM"]),
     (gru, (4,), False, lambda hs, _: tf.reduce_mean(tf.stack(hs, 1), 1), ["GRU"]), (basic, (4,), False, lambda hs, _: hs[2] - hs[-1], ["SimpleRNN"]), (leaking, (4, 4), False, lambda hs, _: hs[-1], [])])
 def test_steps_written_out_are_a_layer(cell, sizes, backwards, take, kinds, tmp_path):
-    with tf.Graph().as_default(), v1.Session() as session:
+    def build():
         x, hs = v1.placeholder(tf.float32, [None, 6, 3], "x"), []
         states = tuple(tf.zeros([tf.shape(x)[0], n]) for n in sizes)
         for step in tf.unstack(x, 6, 1)[::-1 if backwards else 1]:
             with v1.variable_scope("rnn", reuse=v1.AUTO_REUSE): h, states = cell(step, states)
             hs.append(h)
         tf.identity(take(hs, states), "y")
-        session.run(v1.global_variables_initializer())
-        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
-        truth = session.run("y:0", {"x:0": X})
-    old = tl.revive(tmp_path/"rnn.ckpt")
-    model = old.to_keras("y:0")
-    np.testing.assert_allclose(model(X), truth, atol=1e-5)
-    assert [k for k in (type(l).__name__ for l in model.layers) if k in ("LSTM", "GRU", "SimpleRNN")] == kinds and old.report["made"][-1]["native"]
+    model, made = compared(tmp_path, build, {"x": X}, {"x": X[:2]})
+    assert [k for k in (type(l).__name__ for l in model.layers) if k in ("LSTM", "GRU", "SimpleRNN")] == kinds and made["native"]
 
 
 @pytest.mark.parametrize("cut", [
     lambda x: [tf.squeeze(step, 1) for step in tf.split(x, 6, 1)], lambda x: [x[:, t] for t in range(6)],
     lambda x: tf.split(tf.reshape(tf.transpose(x, [1, 0, 2]), [-1, 3]), 6, 0), lambda x: tf.unstack(tf.transpose(x, [1, 0, 2]))], ids=["split", "slices", "rows", "time first"])
 def test_steps_however_they_are_cut_out(cut, tmp_path):
-    with tf.Graph().as_default(), v1.Session() as session:
+    def build():
         x = v1.placeholder(tf.float32, [None, 6, 3], "x")
         states = (tf.zeros([tf.shape(x)[0], 4]),)
         for step in cut(x):
             with v1.variable_scope("rnn", reuse=v1.AUTO_REUSE): h, states = gru(step, states)
         tf.identity(h, "y")
-        session.run(v1.global_variables_initializer())
-        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
-        truth = session.run("y:0", {"x:0": X})
-    model = tl.revive(tmp_path/"rnn.ckpt").to_keras("y:0")
-    np.testing.assert_allclose(model(X), truth, atol=1e-5)
+    model, _ = compared(tmp_path, build, {"x": X}, {"x": X[:2]})
     assert [type(l).__name__ for l in model.layers] == ["InputLayer", "GRU"]
 
 
@@ -530,19 +514,13 @@ def lengths_of_padding(x, n):
     (ends, ["LSTM"]), (sequences, ["GRU"]), (mean_over_padding, ["GRU", "SimpleRNN"]), (two_over_lengths, ["LSTM", "LSTM"]), (from_both_ends, ["Bidirectional"]),
     (states_from_both_ends, ["GRU", "LSTM"]), (stack_from_the_end, ["LSTM", "LSTM"]), (lengths_of_padding, ["SimpleRNN"])], ids=lambda p: getattr(p, "__name__", None))
 def test_rows_of_different_lengths_are_masked(build, kinds, tmp_path):
-    with tf.Graph().as_default(), v1.Session() as session:
-        x, n = v1.placeholder(tf.float32, [None, 6, 3], "x"), v1.placeholder(tf.int32, [None], "n")
-        tf.identity(build(x, n), "y")
-        session.run(v1.global_variables_initializer())
-        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
-        truth = session.run("y:0", {"x:0": X, "n:0": LENGTHS})
-    old = tl.revive(tmp_path/"rnn.ckpt")
-    model = old.to_keras("y:0")
-    given = [{"x": X, "n": LENGTHS}[t.name] for t in model.inputs]
-    np.testing.assert_allclose(model(given), truth, atol=1e-5)
+    def whole(): tf.identity(build(v1.placeholder(tf.float32, [None, 6, 3], "x"), v1.placeholder(tf.int32, [None], "n")), "y")
+    feed = dict(x=X, n=LENGTHS)
+    model, _ = compared(tmp_path, whole, feed)
     assert sorted(type(l).__name__ for l in model.layers if isinstance(l, (keras.layers.RNN, keras.layers.Bidirectional))) == kinds
     model.save(tmp_path/"new.keras")
-    np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(given), truth, atol=1e-5)
+    given = [feed[t.name] for t in model.inputs]
+    np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(given), model(given), atol=1e-5)
 
 
 def unrolled(cell, sizes, take):
@@ -556,17 +534,10 @@ def unrolled(cell, sizes, take):
 def test_steps_written_out_with_lengths_are_a_layer_with_a_mask(cell, sizes, kind, take, tmp_path):
     "`static_rnn` forks at each step on whether all rows, or none, are over."
     lengths = np.array([6, 2, 0, 4])
-    with tf.Graph().as_default(), v1.Session() as session:
-        unrolled(cell, sizes, take)
-        session.run(v1.global_variables_initializer())
-        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
-        cases = [(X, lengths), (X[:2], lengths[:2]), (X, np.full(4, 6)), (X, np.array([3, 1, 0, 2]))]
-        truths = [session.run("y:0", {"x:0": x, "n:0": n}) for x, n in cases]
-    old = tl.revive(tmp_path/"rnn.ckpt")
-    model = old.to_keras("y:0")
-    assert old.report["made"][-1]["native"], old.report["made"][-1]["pieces"]
+    cases = [(X, lengths), (X[:2], lengths[:2]), (X, np.full(4, 6)), (X, np.array([3, 1, 0, 2]))]
+    model, made = compared(tmp_path, lambda: unrolled(cell, sizes, take), *(dict(x=x, n=n) for x, n in cases))
+    assert made["native"], made["pieces"]
     assert kind in [type(l).__name__ for l in model.layers]
-    for (x, n), truth in zip(cases, truths): np.testing.assert_allclose(model([x, n]), truth, atol=1e-5)
 
 
 def test_a_fork_about_lengths_that_does_something_else_stays(tmp_path):
@@ -665,26 +636,20 @@ def bounded_basic(x, states, units=4):
 @pytest.mark.parametrize("way", ["loop", "written out"])
 @pytest.mark.parametrize("cell, sizes", [(clipped_at(3.), (4, 4)), (bounded_basic, (4,))], ids=lambda p: getattr(p, "__name__", None))
 def test_a_bound_that_small_numbers_never_reach_is_not_lost(cell, sizes, way, tmp_path):
-    with tf.Graph().as_default(), v1.Session() as session:
+    def build():
         if way == "loop": network(cell, sizes)
         else:
             x = v1.placeholder(tf.float32, [None, 6, 3], "x")
             found, _ = v1.nn.static_rnn(Cell(cell, sizes), tf.unstack(x, 6, 1), dtype=tf.float32)
             tf.matmul(found[-1], held("out", 4, 2), name="y")
-        session.run(v1.global_variables_initializer())
-        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
-        large = 40*np.abs(X)
-        truths = [session.run("y:0", {"x:0": x}) for x in (X, large)]
-    old = tl.revive(tmp_path/"rnn.ckpt")
-    model = old.to_keras("y:0")
-    for x, truth in zip((X, large), truths): np.testing.assert_allclose(model(x), truth, atol=1e-4)
-    assert old.report["made"][-1]["native"]
+    _, made = compared(tmp_path, build, {"x": X}, {"x": 40*np.abs(X)}, atol=1e-4)
+    assert made["native"]
 
 
 @pytest.mark.parametrize("behind", [True, False], ids=["behind", "within"])
 def test_another_choice_between_rows_is_no_length(behind, tmp_path):
     "A choice behind the cells is no part of them; one within them is no mask."
-    with tf.Graph().as_default(), v1.Session() as session:
+    def build():
         x, n = v1.placeholder(tf.float32, [None, 6, 3], "x"), v1.placeholder(tf.int32, [None], "n")
         h, none = tf.zeros([tf.shape(x)[0], 4]), tf.zeros([tf.shape(x)[0], 4])
         for t in range(6):
@@ -692,12 +657,7 @@ def test_another_choice_between_rows_is_no_length(behind, tmp_path):
             h = v1.where(n <= t, h, new) if behind or t % 2 else new
         if behind: h = v1.where(tf.greater(h[:, 0], 0.), h, none)
         tf.matmul(tf.ensure_shape(h, [None, 4]), held("out", 4, 2), name="y")
-        session.run(v1.global_variables_initializer())
-        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
-        cases = [LENGTHS, np.array([1, 5, 6, 0])]
-        truths = [session.run("y:0", {"x:0": X, "n:0": n}) for n in cases]
-    model = tl.revive(tmp_path/"rnn.ckpt").to_keras("y:0")
-    for n, truth in zip(cases, truths): np.testing.assert_allclose(model([X, n]), truth, atol=1e-5)
+    compared(tmp_path, build, dict(x=X, n=LENGTHS), dict(x=X, n=np.array([1, 5, 6, 0])))
 
 
 def again(x, h):
