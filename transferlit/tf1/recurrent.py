@@ -31,6 +31,11 @@ def _users(view, ref) -> dict:
     "The names of the nodes that use a tensor, in their order."
     return dict.fromkeys(user for user, _ in view.users.get(ref, []))
 
+
+def _goes_round(view, takers: list) -> bool:
+    "Is what enters a loop the first of what goes round it?"
+    return [view.op(name) for name in takers] == ['Merge']
+
 # %% ../../nbs/tf1/56_recurrent.ipynb #b94cfa46
 @dataclass
 class Loop:
@@ -40,29 +45,23 @@ class Loop:
     frame: str
     nodes: list  # names of what is inside, in order
 
+    @cached_property
+    def entries(self) -> list:
+        "Tensors that enter the loop, each with the names of the nodes that take it inside."
+        view = self.view
+        enters = [name for name in self.nodes if view.op(name) == 'Enter']
+        return [(view.ins(name)[0], list(_users(view, (name, 0)))) for name in enters]
+
     def entering(self) -> list:
-        "Tensors of the model that enter the loop, each with the nodes that take it inside."
-        view, found = self.view, []
-        for name in self.nodes:
-            (ref, *_) = view.ins(name) or [None]
-            if view.op(name) == 'Enter' and view.is_data(ref):
-                takers = _users(view, (name, 0))
-                found.append((ref, list(takers)))
-        return found
+        "Of these the tensors that are computed from the inputs of the model."
+        return [entry for entry in self.entries if self.view.is_data(entry[0])]
 
     def held(self) -> list:
         "States that the file holds, as variables or constants, where they are not all zeros."
         view, found = self.view, {}
-        for name in self.nodes:
-            if view.op(name) != 'Enter':
-                continue
-            ref = view.ins(name)[0]
+        for ref, takers in self.entries:
             array = view.static(ref)
-            takers = _users(view, (name, 0))
-            turning = [view.op(n) for n in takers] == ['Merge']
-            if not turning or np.ndim(array) != 2:
-                continue
-            if array.dtype.kind == 'f':
+            if _goes_round(view, takers) and np.ndim(array) == 2 and array.dtype.kind == 'f':
                 found[ref] = array
         given = any(map(np.any, found.values()))
         return list(found) if given else []
@@ -184,9 +183,8 @@ def _begins_with(view, name: str) -> list:
 
 def _is_state(view, ref, takers) -> bool:
     "Does it go round the loop, a vector for each row?"
-    turning = [view.op(n) for n in takers] == ['Merge']
     value = view.sample.get(ref)
-    return turning and np.ndim(value) == 2 and value.dtype.kind == 'f'
+    return _goes_round(view, takers) and np.ndim(value) == 2 and value.dtype.kind == 'f'
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #24521a35
 def _check_empty(view, ref) -> None:
