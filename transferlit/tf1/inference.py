@@ -602,7 +602,7 @@ def _neutral(self, node, ins):
             return True
     return node.op == 'Mul' and (_unmasked(self, node, ins) or _dropout(self, node, ins))
 
-
+# %% ../../nbs/tf1/20_inference.ipynb #70758b96
 def _unmasked(self, node, ins):
     "Within a loop: alias what ones from outside multiply, the mask of a dropout at inference."
     for data, other in ((0, 1), (1, 0)):
@@ -623,7 +623,7 @@ def _are_entering_ones(self, ref) -> bool:
         return value is not None and value == 1
     return node.op == 'OnesLike'
 
-
+# %% ../../nbs/tf1/20_inference.ipynb #bd3abd84
 def _constant(self, ref) -> bool:  # not even from a variable
     return not any(self.nodes[n].op in VARIABLES for n in self.cone([ref]))
 
@@ -872,7 +872,7 @@ def _handed_on(read, name: str) -> list:
         found.add(name)
     return [n for n in found if read.nodes[n].op == 'VarHandleOp']
 
-
+# %% ../../nbs/tf1/20_inference.ipynb #fea0dd0b
 def _wants_handle(consumer, ref, read) -> bool:
     "Does `consumer` take the resource itself, as loops in functions do, rather than what it holds?"
     where = read.ins[consumer.name].index(ref)

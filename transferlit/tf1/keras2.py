@@ -48,7 +48,7 @@ class Upgrade:
     gone: str = ''  # why nothing today stands for it
     left_out: str = ''  # why it may be left out
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #5b8566e3
 def _resets_first(found: dict, config: dict) -> None:
     found.setdefault('reset_after', False)
 
@@ -67,7 +67,7 @@ def _of_one_shape(found: dict, config: dict) -> None:
         both = np.broadcast_arrays(found['mean'], found['variance'])
         found['mean'], found['variance'] = (a.tolist() for a in both)
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #27b9fc72
 _RESIZED = 'bilinear', 'nearest', 'bicubic', 'area', 'lanczos3', 'lanczos5'
 
 
@@ -85,7 +85,7 @@ def _of_two_sizes(found: dict, config: dict) -> None:
     if 'nb_row' in config:
         found['kernel_size'] = [config['nb_row'], config['nb_col']]
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #69150bbb
 def _by_feature(found: dict, config: dict) -> None:
     if config.get('mode', 0) == 1:
         raise ValueError(
@@ -681,7 +681,7 @@ def _as_helper(value: dict) -> dict:
     kind = 'L1L2' if 'l1' in value or 'l2' in value else str(value.get('name'))
     return {'class_name': kind, 'config': {k: v for k, v in value.items() if k != 'name'}}
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #9d595d55
 _ORDERS = dict(tf='channels_last', th='channels_first')
 
 
@@ -957,7 +957,7 @@ def _join_gates(arrays: dict, order: tuple) -> dict:
         found[name] = np.concatenate(gates, -1)
     return found
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #66da8958
 def as_keras_2(
     layer,  # of today
     arrays: dict,  # name to array, as Keras 1 wrote them
@@ -1003,7 +1003,7 @@ _CONVOLVING = keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.Con
 def _without_seeds(arrays: dict) -> dict:
     return {n: a for n, a in arrays.items() if not re.search(r'StateVar|seed_generator', n)}
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #052d5553
 def from_cudnn(
     layer,  # of today
     arrays: dict,  # name to array, in the order of the file
