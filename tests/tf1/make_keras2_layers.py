@@ -9,8 +9,10 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as k
 from keras2_layers import TABLE, inputs, summary, write
+from tf_keras.src.applications.convnext import LayerScale, StochasticDepth
 
 K = k.layers
+OWN = {kind.__name__: kind for kind in (LayerScale, StochasticDepth)} # they are not registered
 KINDS = {
  'Dense':((5,),lambda:K.Dense(3,activation='gelu',kernel_regularizer='l2',bias_constraint='non_neg')),
  'EinsumDense':((4,6),lambda:K.EinsumDense('abc,cd->abd',output_shape=(None,5),bias_axes='d')),
@@ -70,6 +72,9 @@ KINDS = {
  'Rescale':((8,8,3),lambda:K.Rescaling(1/255.,offset=-1)),'Resizing':((8,8,3),lambda:K.Resizing(5,5)),'ResizingC':((8,10,3),lambda:K.Resizing(5,5,crop_to_aspect_ratio=True)),'CenterCrop':((8,8,3),lambda:K.CenterCrop(5,5)),
  'RFlip':((8,8,3),lambda:[K.RandomFlip(),K.RandomRotation(.1),K.RandomZoom(.1),K.RandomTranslation(.1,.1),K.RandomContrast(.1),K.RandomBrightness(.1),K.Dense(2)]),
  'RCrop':((8,8,3),lambda:[K.RandomCrop(5,5),K.Dense(2)]),
+ 'SyncBN':((5,),lambda:K.experimental.SyncBatchNormalization()),
+ 'Scaled':((4,6),lambda:[LayerScale(.5,6),StochasticDepth(.3),K.Dense(2)]),
+ 'TimeMajor':((4,3),lambda:K.LSTM(5,time_major=True)),'ResizingG':((8,8,3),lambda:K.Resizing(5,5,interpolation='gaussian')),
  'LC1':((8,3),lambda:K.LocallyConnected1D(4,3)),'LC2':((8,8,3),lambda:K.LocallyConnected2D(4,3)),
  'RandomHeight':((8,8,3),lambda:K.RandomHeight(.2)),
  'AlphaNone':((5,),lambda:K.Dense(3,kernel_initializer=k.initializers.RandomNormal(stddev=.1,seed=3),bias_initializer=k.initializers.Constant(.2),kernel_constraint=k.constraints.MaxNorm(2.),kernel_regularizer=k.regularizers.L1L2(.1,.2))),
@@ -232,6 +237,22 @@ def same_names_nested():
 
 
 @case
+def a_loss_inside():
+    i=K.Input((4,)); h=K.Dense(4)(i); aux=K.Dense(4)(h); y=K.Dense(4)(h); m=k.Model(i,[y,K.Dense(4)(y)]); m.add_loss(tf.reduce_mean(aux**2)); m.add_metric(y,name='q'); return m,[rnd(2,4)]
+
+
+@case
+def a_loss_inside_what_is_nested():
+    i=K.Input((4,)); h=K.Dense(4)(i); aux=K.Dense(4)(h); y=K.Dense(4)(h); b=k.Model(i,K.BatchNormalization()(y),name='body'); b.add_loss(tf.reduce_mean(aux**2)); j=K.Input((4,)); return k.Model(j,K.Dense(2)(b(j))),[rnd(2,4)]
+
+
+@case
+def called_with_a_dict():
+    i={'b':K.Input((4,),name='b'),'a':K.Input((3,),name='a')}; b=k.Model(i,{'y':K.Dense(2,name='y')(i['b']),'x':K.Dense(3,name='x')(i['a'])},name='inner')
+    j={'b':K.Input((4,),name='b2'),'a':K.Input((3,),name='a2')}; o=b(j); return k.Model([j['b'],j['a']],K.Concatenate()([o['y'],o['x']])),[rnd(2,4),rnd(2,3)]
+
+
+@case
 def act_layer_in():
     i=K.Input((5,)); return k.Model(i,K.Dense(3,activation=K.LeakyReLU(.1))(i)),[rnd(2,5)]
 
@@ -249,7 +270,7 @@ def entry(name, model, given):
                       for n in top.attrs["layer_names"]]
             made = dict(kind=name, version=str(file.attrs["keras_version"]), config=json.loads(file.attrs["model_config"]), layers=layers)
         made["inputs"] = [[list(shape), dtype, top] for dtype, top, shape in given]
-        again, arrays = k.models.load_model(write(made, path), compile=False), inputs(made)
+        again, arrays = k.models.load_model(write(made, path), OWN, compile=False), inputs(made)
         given = dict(zip(again.input, arrays)) if isinstance(again.input, dict) else arrays if len(arrays) > 1 else arrays[0]
         made["shapes"], made["numbers"] = summary(tf.nest.flatten(again(given, training=False)))
     return made

@@ -3,6 +3,7 @@ import json
 import sys
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from keras2_layers import TABLE, array, inputs, summary, write  # noqa: E402
 
 ENTRIES = {e["kind"]: e for e in json.loads(TABLE.read_text())}
-REFUSED = {"LC1": "Keras 3 has no such layer", "LC2": "Keras 3 has no such layer"}
+REFUSED = {"LC1": "Keras 3 has no such layer", "LC2": "Keras 3 has no such layer", "TimeMajor": "time_major=True", "ResizingG": "resizes images in the ways"}
 
 
 def revived(kind, folder): return tl.revive(write(ENTRIES[kind], folder/"m.h5"))
@@ -213,3 +214,19 @@ def test_what_a_layer_of_ones_own_lacks_is_said_in_plain_words(tmp_path):
     path = write(called("TimeDistributed", "t", dict(layer=inner), (None, 2, 3)), tmp_path/"m.h5")
     with pytest.raises(ValueError, match="compute_output_shape") as told: tl.revive(path, custom_objects={"Gain": Gained})
     assert "\x1b" not in str(told.value)
+
+
+@pytest.mark.parametrize("kind", ["StackConv", "nested_twice"])
+def test_weights_beside_their_architecture(kind, tmp_path):
+    entry, whole, weights = ENTRIES[kind], write(ENTRIES[kind], tmp_path/"whole.h5"), tmp_path/"model.h5"
+    with h5py.File(whole) as source, h5py.File(weights, "w") as file: # as `save_weights` lays them out
+        for name in source["model_weights"]: source.copy(f"model_weights/{name}", file)
+        file.attrs.update(source["model_weights"].attrs)
+    with pytest.raises(ValueError, match="beside it, under its name"): tl.revive(weights)
+    (tmp_path/"model.json").write_text(json.dumps(entry["config"] | {"keras_version": "2.3.1", "backend": "tensorflow"}))
+    old = tl.revive(weights)
+    assert "the architecture is that of model.json" in old.notes
+    for one, other in zip(computed(old.to_keras(), entry), computed(tl.revive(whole).to_keras(), entry)): np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match=r"Give the `\.h5` file"): tl.revive(tmp_path/"model.json")
+    (tmp_path/"model.json").write_text("{")
+    with pytest.raises(ValueError, match="json"): tl.revive(weights)

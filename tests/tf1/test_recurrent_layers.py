@@ -107,6 +107,18 @@ def dropped(x, states):
     return h/keep*tf.floor(keep + tf.random.uniform(tf.shape(h))), states
 
 
+def with_one_mask(x, states):
+    "`variational_recurrent`: the noise is drawn once, outside of the loop."
+    keep = KEEP["now"]
+    h, states = lstm(x, states)
+    return h/keep*tf.floor(keep + KEEP["noise"]), states
+
+
+def with_ones(x, states):
+    "Dropout of Keras at inference: what would be the masks are ones, made outside of the loop."
+    return gru(x*KEEP["ones"], (states[0]*KEEP["filled"],))
+
+
 def leaking(x, states):
     h, (_, c) = lstm(x, states)
     return h, (h, c + .1*h)
@@ -117,6 +129,7 @@ def network(cell, sizes, last=True):
     x = v1.placeholder(tf.float32, [None, 6, 3], "x")
     KEEP["now"] = v1.placeholder_with_default(1., [], "keep")
     steps, rows = tf.transpose(x, [1, 0, 2]), tf.shape(x)[0]
+    KEEP["noise"], KEEP["ones"], KEEP["filled"] = tf.random.uniform([rows, 4]), tf.ones_like(x[:, 0]), tf.fill([rows, 4], 1.)
     count = tf.shape(steps)[0]
     given, results = tf.TensorArray(tf.float32, count).unstack(steps), tf.TensorArray(tf.float32, count)
 
@@ -129,21 +142,34 @@ def network(cell, sizes, last=True):
     tf.matmul(tf.ensure_shape(y, [None, sizes[-1]]), held("out/kernel", sizes[-1], 2), name="y")
 
 
-def revived(folder, *args):
+def kept(folder, build, *feeds):
+    "Save a graph whose output is `y`; what a session computes for each of some feeds."
     with tf.Graph().as_default(), v1.Session() as session:
-        network(*args)
+        build()
         session.run(v1.global_variables_initializer())
         v1.train.Saver().save(session, str(folder/"rnn.ckpt"))
-        truth = session.run("y:0", {"x:0": X})
-    old = tl.revive(folder/"rnn.ckpt")
+        return [session.run("y:0", {f"{name}:0": array for name, array in feed.items()}) for feed in feeds]
+
+
+def compared(folder, build, *feeds, atol=1e-5):
+    "The model of a graph, which computes what the graph does, and what the report says of it."
+    truths, old = kept(folder, build, *feeds), tl.revive(folder/"rnn.ckpt")
     model = old.to_keras("y:0")
-    np.testing.assert_allclose(model(X), truth, atol=1e-5)
-    return [type(l).__name__ for l in model.layers], old.report["made"][-1]
+    for feed, truth in zip(feeds, truths):
+        given = [feed[t.name] for t in model.inputs]
+        np.testing.assert_allclose(model(given if len(given) > 1 else given[0]), truth, atol=atol)
+    return model, old.report["made"][-1]
+
+
+def revived(folder, *args):
+    model, made = compared(folder, lambda: network(*args), {"x": X}, {"x": X[:2]})
+    return [type(l).__name__ for l in model.layers], made
 
 
 @pytest.mark.parametrize("cell, sizes, last, kinds", [
     (lstm, (4, 4), True, ["LSTM"]), (lstm, (4, 4), False, ["LSTM"]), (gru, (4,), True, ["GRU"]), (reset_first, (4,), True, ["GRU"]), (hard_gates, (4, 4), True, ["LSTM"]), (gate_by_gate, (4, 4), True, ["LSTM"]), (basic, (4,), False, ["SimpleRNN"]), (fused_lstm, (4, 4), True, ["LSTM"]), (fused_gru, (4,), False, ["GRU"]),
-    (two_lstms, (4, 4, 5, 5), True, ["LSTM", "LSTM"]), (dropped, (4, 4), True, ["LSTM"])], ids=lambda p: getattr(p, "__name__", None))
+    (two_lstms, (4, 4, 5, 5), True, ["LSTM", "LSTM"]), (dropped, (4, 4), True, ["LSTM"]),
+    (with_one_mask, (4, 4), True, ["LSTM"]), (with_ones, (4,), True, ["GRU"]), (with_ones, (4,), False, ["GRU"])], ids=lambda p: getattr(p, "__name__", None))
 def test_loops_become_layers(cell, sizes, last, kinds, tmp_path):
     found, made = revived(tmp_path, cell, sizes, last)
     assert [k for k in found if k in ("LSTM", "GRU", "SimpleRNN")] == kinds and made["native"]
@@ -206,6 +232,57 @@ def test_a_variable_that_is_read_inside_a_piece(tmp_path):
     np.testing.assert_allclose(model(X[0]), truth, atol=1e-5)
 
 
+def test_an_array_of_a_loop_is_no_variable(tmp_path):
+    "Its size comes from what a variable, read by its handle, gives."
+    def build():
+        ids = v1.placeholder(tf.int32, [None, 6], "ids")
+        table = v1.get_variable("table", [20, 3], use_resource=True)
+        _, (h,) = one_way(tf.nn.embedding_lookup(table, ids), gru, (4,), False)
+        tf.identity(h, "y")
+    ids = np.random.default_rng(2).integers(0, 20, (4, 6))
+    model, made = compared(tmp_path, build, {"ids": ids}, {"ids": ids[:2]})
+    assert made["native"] and {"Embedding", "GRU"} <= {type(l).__name__ for l in model.layers}
+
+
+def test_a_step_beside_the_loop_is_no_output(tmp_path):
+    "Keras tries a cell once outside of its loop, and leaves it there: it holds less of the training than the head does."
+    def build():
+        x = v1.placeholder(tf.float32, [None, 6, 3], "x")
+        h = affine(affine(x[:, 0], 4, "one"), 4, "two")
+        training = v1.placeholder_with_default(False, [], "keras_learning_phase")
+        drawn = v1.cond(training, lambda: h*tf.floor(tf.random.uniform(tf.shape(h)) + .5)*2., lambda: tf.identity(h))
+        affine(drawn, 2, "logits")
+        with v1.variable_scope(v1.get_variable_scope(), reuse=True):
+            tried = affine(affine(x[:, 1], 4, "one"), 4, "two")
+            tf.add(tried*v1.cond(training, lambda: tf.random.uniform(tf.shape(h)), lambda: tf.ones_like(h)), 1.)
+        tf.identity(h, "y")
+    kept(tmp_path, build)
+    old = tl.revive(tmp_path/"rnn.ckpt")
+    old.to_keras()
+    assert old.report["made"][-1]["outputs"] == ["logits/BiasAdd:0"]
+
+
+def test_a_mask_beside_given_states(tmp_path):
+    "As Keras 2 writes it: where a step does not count, the result of the one before goes round, from zeros, beside the state."
+    def build():
+        x, inside, h = v1.placeholder(tf.float32, [None, 6, 3], "x"), v1.placeholder(tf.bool, [None, 6], "inside"), v1.placeholder(tf.float32, [None, 4], "h")
+        steps, mask = tf.transpose(x, [1, 0, 2]), tf.transpose(inside[..., None], [1, 0, 2])
+        given, masks = tf.TensorArray(tf.float32, 6).unstack(steps), tf.TensorArray(tf.bool, 6).unstack(mask)
+
+        def body(t, found, last, h):
+            new, _ = gru(tf.ensure_shape(given.read(t), [None, 3]), (h,))
+            counts = tf.tile(tf.ensure_shape(masks.read(t), [None, 1]), [1, 4])
+            result = tf.where(counts, new, last)
+            return t + 1, found.write(t, result), result, tf.where(counts, new, h)
+
+        _, found, _, h = v1.while_loop(lambda t, *_: t < 6, body, (0, tf.TensorArray(tf.float32, 6), tf.zeros_like(h), h))
+        tf.concat([tf.reduce_sum(tf.ensure_shape(found.stack(), [6, None, 4]), 0), h], 1, name="y")
+    rng = np.random.default_rng(3)
+    full = {"x": X, "inside": rng.random((4, 6)) < .6, "h": rng.normal(size=(4, 4)).astype("float32")}
+    model, made = compared(tmp_path, build, full, {name: array[:2] for name, array in full.items()})
+    assert made["native"] and "GRU" in [type(l).__name__ for l in model.layers], made["refused"]
+
+
 def one_way(x, cell, sizes, backwards):
     "A loop over the sequence from one end, as `dynamic_rnn` writes it: all results, last states."
     steps, rows = tf.transpose(tf.reverse(x, [1]) if backwards else x, [1, 0, 2]), tf.shape(x)[0]
@@ -257,54 +334,38 @@ def of_different_size(x):
 
 @pytest.mark.parametrize("build, count", [(joined, 1), (added, 1), (last_states, 1), (one_over_the_other, 2), (of_different_size, 0)], ids=lambda p: getattr(p, "__name__", None))
 def test_two_loops_from_both_ends_are_bidirectional(build, count, tmp_path):
-    with tf.Graph().as_default(), v1.Session() as session:
-        tf.identity(build(v1.placeholder(tf.float32, [None, 6, 3], "x")), "y")
-        session.run(v1.global_variables_initializer())
-        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
-        truth = session.run("y:0", {"x:0": X})
-    old = tl.revive(tmp_path/"rnn.ckpt")
-    model = old.to_keras("y:0")
-    np.testing.assert_allclose(model(X), truth, atol=1e-5)
-    assert [type(l).__name__ for l in model.layers].count("Bidirectional") == count and old.report["made"][-1]["native"]
+    model, made = compared(tmp_path, lambda: tf.identity(build(v1.placeholder(tf.float32, [None, 6, 3], "x")), "y"), {"x": X}, {"x": X[:2]})
+    assert [type(l).__name__ for l in model.layers].count("Bidirectional") == count and made["native"]
     model.save(tmp_path/"new.keras")
-    np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(X), truth, atol=1e-5)
+    np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(X), model(X), atol=1e-5)
 
 
 @pytest.mark.parametrize("cell, sizes, backwards, take, kinds", [
     (lstm, (4, 4), False, lambda hs, _: hs[-1], ["LSTM"]), (two_lstms, (4, 4, 5, 5), False, lambda hs, states: hs[-1] + states[3] + hs[1], ["LSTM", "LSTM"]), (lstm, (4, 4), True, lambda hs, states: hs[-1] + states[1], ["LSTM"]),
     (gru, (4,), False, lambda hs, _: tf.reduce_mean(tf.stack(hs, 1), 1), ["GRU"]), (basic, (4,), False, lambda hs, _: hs[2] - hs[-1], ["SimpleRNN"]), (leaking, (4, 4), False, lambda hs, _: hs[-1], [])])
 def test_steps_written_out_are_a_layer(cell, sizes, backwards, take, kinds, tmp_path):
-    with tf.Graph().as_default(), v1.Session() as session:
+    def build():
         x, hs = v1.placeholder(tf.float32, [None, 6, 3], "x"), []
         states = tuple(tf.zeros([tf.shape(x)[0], n]) for n in sizes)
         for step in tf.unstack(x, 6, 1)[::-1 if backwards else 1]:
             with v1.variable_scope("rnn", reuse=v1.AUTO_REUSE): h, states = cell(step, states)
             hs.append(h)
         tf.identity(take(hs, states), "y")
-        session.run(v1.global_variables_initializer())
-        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
-        truth = session.run("y:0", {"x:0": X})
-    old = tl.revive(tmp_path/"rnn.ckpt")
-    model = old.to_keras("y:0")
-    np.testing.assert_allclose(model(X), truth, atol=1e-5)
-    assert [k for k in (type(l).__name__ for l in model.layers) if k in ("LSTM", "GRU", "SimpleRNN")] == kinds and old.report["made"][-1]["native"]
+    model, made = compared(tmp_path, build, {"x": X}, {"x": X[:2]})
+    assert [k for k in (type(l).__name__ for l in model.layers) if k in ("LSTM", "GRU", "SimpleRNN")] == kinds and made["native"]
 
 
 @pytest.mark.parametrize("cut", [
     lambda x: [tf.squeeze(step, 1) for step in tf.split(x, 6, 1)], lambda x: [x[:, t] for t in range(6)],
     lambda x: tf.split(tf.reshape(tf.transpose(x, [1, 0, 2]), [-1, 3]), 6, 0), lambda x: tf.unstack(tf.transpose(x, [1, 0, 2]))], ids=["split", "slices", "rows", "time first"])
 def test_steps_however_they_are_cut_out(cut, tmp_path):
-    with tf.Graph().as_default(), v1.Session() as session:
+    def build():
         x = v1.placeholder(tf.float32, [None, 6, 3], "x")
         states = (tf.zeros([tf.shape(x)[0], 4]),)
         for step in cut(x):
             with v1.variable_scope("rnn", reuse=v1.AUTO_REUSE): h, states = gru(step, states)
         tf.identity(h, "y")
-        session.run(v1.global_variables_initializer())
-        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
-        truth = session.run("y:0", {"x:0": X})
-    model = tl.revive(tmp_path/"rnn.ckpt").to_keras("y:0")
-    np.testing.assert_allclose(model(X), truth, atol=1e-5)
+    model, _ = compared(tmp_path, build, {"x": X}, {"x": X[:2]})
     assert [type(l).__name__ for l in model.layers] == ["InputLayer", "GRU"]
 
 
@@ -453,19 +514,13 @@ def lengths_of_padding(x, n):
     (ends, ["LSTM"]), (sequences, ["GRU"]), (mean_over_padding, ["GRU", "SimpleRNN"]), (two_over_lengths, ["LSTM", "LSTM"]), (from_both_ends, ["Bidirectional"]),
     (states_from_both_ends, ["GRU", "LSTM"]), (stack_from_the_end, ["LSTM", "LSTM"]), (lengths_of_padding, ["SimpleRNN"])], ids=lambda p: getattr(p, "__name__", None))
 def test_rows_of_different_lengths_are_masked(build, kinds, tmp_path):
-    with tf.Graph().as_default(), v1.Session() as session:
-        x, n = v1.placeholder(tf.float32, [None, 6, 3], "x"), v1.placeholder(tf.int32, [None], "n")
-        tf.identity(build(x, n), "y")
-        session.run(v1.global_variables_initializer())
-        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
-        truth = session.run("y:0", {"x:0": X, "n:0": LENGTHS})
-    old = tl.revive(tmp_path/"rnn.ckpt")
-    model = old.to_keras("y:0")
-    given = [{"x": X, "n": LENGTHS}[t.name] for t in model.inputs]
-    np.testing.assert_allclose(model(given), truth, atol=1e-5)
+    def whole(): tf.identity(build(v1.placeholder(tf.float32, [None, 6, 3], "x"), v1.placeholder(tf.int32, [None], "n")), "y")
+    feed = dict(x=X, n=LENGTHS)
+    model, _ = compared(tmp_path, whole, feed)
     assert sorted(type(l).__name__ for l in model.layers if isinstance(l, (keras.layers.RNN, keras.layers.Bidirectional))) == kinds
     model.save(tmp_path/"new.keras")
-    np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(given), truth, atol=1e-5)
+    given = [feed[t.name] for t in model.inputs]
+    np.testing.assert_allclose(keras.models.load_model(tmp_path/"new.keras")(given), model(given), atol=1e-5)
 
 
 def unrolled(cell, sizes, take):
@@ -479,17 +534,10 @@ def unrolled(cell, sizes, take):
 def test_steps_written_out_with_lengths_are_a_layer_with_a_mask(cell, sizes, kind, take, tmp_path):
     "`static_rnn` forks at each step on whether all rows, or none, are over."
     lengths = np.array([6, 2, 0, 4])
-    with tf.Graph().as_default(), v1.Session() as session:
-        unrolled(cell, sizes, take)
-        session.run(v1.global_variables_initializer())
-        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
-        cases = [(X, lengths), (X[:2], lengths[:2]), (X, np.full(4, 6)), (X, np.array([3, 1, 0, 2]))]
-        truths = [session.run("y:0", {"x:0": x, "n:0": n}) for x, n in cases]
-    old = tl.revive(tmp_path/"rnn.ckpt")
-    model = old.to_keras("y:0")
-    assert old.report["made"][-1]["native"], old.report["made"][-1]["pieces"]
+    cases = [(X, lengths), (X[:2], lengths[:2]), (X, np.full(4, 6)), (X, np.array([3, 1, 0, 2]))]
+    model, made = compared(tmp_path, lambda: unrolled(cell, sizes, take), *(dict(x=x, n=n) for x, n in cases))
+    assert made["native"], made["pieces"]
     assert kind in [type(l).__name__ for l in model.layers]
-    for (x, n), truth in zip(cases, truths): np.testing.assert_allclose(model([x, n]), truth, atol=1e-5)
 
 
 def test_a_fork_about_lengths_that_does_something_else_stays(tmp_path):
@@ -588,26 +636,20 @@ def bounded_basic(x, states, units=4):
 @pytest.mark.parametrize("way", ["loop", "written out"])
 @pytest.mark.parametrize("cell, sizes", [(clipped_at(3.), (4, 4)), (bounded_basic, (4,))], ids=lambda p: getattr(p, "__name__", None))
 def test_a_bound_that_small_numbers_never_reach_is_not_lost(cell, sizes, way, tmp_path):
-    with tf.Graph().as_default(), v1.Session() as session:
+    def build():
         if way == "loop": network(cell, sizes)
         else:
             x = v1.placeholder(tf.float32, [None, 6, 3], "x")
             found, _ = v1.nn.static_rnn(Cell(cell, sizes), tf.unstack(x, 6, 1), dtype=tf.float32)
             tf.matmul(found[-1], held("out", 4, 2), name="y")
-        session.run(v1.global_variables_initializer())
-        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
-        large = 40*np.abs(X)
-        truths = [session.run("y:0", {"x:0": x}) for x in (X, large)]
-    old = tl.revive(tmp_path/"rnn.ckpt")
-    model = old.to_keras("y:0")
-    for x, truth in zip((X, large), truths): np.testing.assert_allclose(model(x), truth, atol=1e-4)
-    assert old.report["made"][-1]["native"]
+    _, made = compared(tmp_path, build, {"x": X}, {"x": 40*np.abs(X)}, atol=1e-4)
+    assert made["native"]
 
 
 @pytest.mark.parametrize("behind", [True, False], ids=["behind", "within"])
 def test_another_choice_between_rows_is_no_length(behind, tmp_path):
     "A choice behind the cells is no part of them; one within them is no mask."
-    with tf.Graph().as_default(), v1.Session() as session:
+    def build():
         x, n = v1.placeholder(tf.float32, [None, 6, 3], "x"), v1.placeholder(tf.int32, [None], "n")
         h, none = tf.zeros([tf.shape(x)[0], 4]), tf.zeros([tf.shape(x)[0], 4])
         for t in range(6):
@@ -615,12 +657,7 @@ def test_another_choice_between_rows_is_no_length(behind, tmp_path):
             h = v1.where(n <= t, h, new) if behind or t % 2 else new
         if behind: h = v1.where(tf.greater(h[:, 0], 0.), h, none)
         tf.matmul(tf.ensure_shape(h, [None, 4]), held("out", 4, 2), name="y")
-        session.run(v1.global_variables_initializer())
-        v1.train.Saver().save(session, str(tmp_path/"rnn.ckpt"))
-        cases = [LENGTHS, np.array([1, 5, 6, 0])]
-        truths = [session.run("y:0", {"x:0": X, "n:0": n}) for n in cases]
-    model = tl.revive(tmp_path/"rnn.ckpt").to_keras("y:0")
-    for n, truth in zip(cases, truths): np.testing.assert_allclose(model([X, n]), truth, atol=1e-5)
+    compared(tmp_path, build, dict(x=X, n=LENGTHS), dict(x=X, n=np.array([1, 5, 6, 0])))
 
 
 def again(x, h):

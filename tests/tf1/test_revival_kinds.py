@@ -450,3 +450,40 @@ def test_a_loop_with_a_mask_is_a_layer_with_a_mask(kind, tmp_path):
     np.testing.assert_allclose(new(ids), saved.serve(tf.constant(ids)), atol=1e-6)
     assert any(type(found) is type(layer) for found in new.layers)
     assert not any(type(found).__name__ == "GraphLayer" for found in new.layers)
+
+
+@pytest.mark.parametrize("cell, config", [(L.GRU, {}), (L.LSTM, {}), (L.LSTM, dict(return_sequences=True)), (L.SimpleRNN, dict(return_sequences=True, zero_output_for_mask=True))])
+def test_a_loop_with_a_mask_that_starts_from_given_states(cell, config, tmp_path):
+    ids, start = keras.Input((None,), name="ids"), keras.Input((3,), name="start")
+    states = [L.Dense(5)(start) for _ in range(2 if cell is L.LSTM else 1)]
+    found = cell(5, **config)(L.Embedding(500, 4, mask_zero=True)(ids), initial_state=states)
+    old = keras.Model([ids, start], L.Dense(2)(found))
+    old.export(tmp_path, verbose=False)
+    rng = np.random.default_rng(0)
+    numbers = rng.integers(1, 500, (5, 9)).astype("float32")
+    numbers[:2, 6:] = numbers[3, 1] = numbers[4] = 0
+    revived = tl.revive(tmp_path)
+    new = revived.to_keras()
+    for rows in (5, 2):
+        given = {"ids": numbers[:rows], "start": rng.normal(size=(rows, 3)).astype("float32")}
+        wanted = old([given["ids"], given["start"]])
+        names = [next(n for n in given if n in t.name) for t in new.inputs]
+        np.testing.assert_allclose(new([given[n] for n in names]), wanted, atol=1e-6)
+    assert revived.report["made"][-1]["native"] and any(type(layer) is cell for layer in new.layers)
+
+
+def test_what_is_added_to_the_root_is_not_added_to_the_variance(tmp_path):
+    "As `darkflow` normalizes; where variances are about 1 the difference is small, and there."
+    rng = np.random.default_rng(0)
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 4], "x")
+        mean, gamma, beta = (v1.get_variable(n, initializer=rng.random(4).astype("float32")) for n in ("mean", "gamma", "beta"))
+        variance = v1.get_variable("variance", initializer=np.float32([1.0, 0.9, 1.1, 2.0]))
+        tf.add((x - mean) / (tf.sqrt(variance) + 1e-5) * gamma, beta, "y")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "model"))
+        rows = rng.normal(size=(50, 4)).astype("float32")
+        wanted = session.run("y:0", {x: rows})
+    old = tl.revive(tmp_path / "model.meta")
+    np.testing.assert_allclose(old.to_keras("y")(rows), wanted, rtol=1e-6, atol=3e-7)
+    assert old.report["made"][-1]["native"]

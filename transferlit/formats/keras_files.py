@@ -428,16 +428,30 @@ class KerasFile:
 
     def config(self) -> tuple:  # of the model; version of Keras; name of the loss or None
         "What it says of its model. Raises ValueError where it holds weights only, BadFile."
-        with explain_faults(self.path, 'a file of Keras'):
+        with explain_faults(self.path, 'a file of Keras, or its `.json`'):
             read = _config_in_zip if zipfile.is_zipfile(self.path) else _config_in_h5
             config, version, loss = read(self.path)
         if not isinstance(config, dict) or 'class_name' not in config:
             raise ValueError(
                 'A file must hold a configuration to become a model; this one holds weights only.'
-                ' Build the model and `restore` the weights. Received:'
-                f' {Path(self.path).name!r}.'
+                ' Put what `to_json` of the model wrote beside it, under its name, or build the'
+                f' model and `restore` the weights. Received: {Path(self.path).name!r}.'
             )
         return config, version, loss
+
+    def architecture(self) -> Path | None:  # None where the file, or nothing, holds the model's
+        "The `.json` of the same name in which an architecture was kept beside weights in `.h5`."
+        path = Path(self.path)
+        beside = path.with_suffix('.json')
+        alone = not zipfile.is_zipfile(path) and 'model_config' not in _open_h5(path).attrs
+        return beside if alone and beside.is_file() else None
+
+    def backend(self) -> str:  # that Keras ran on, where an `.h5` file says it
+        "What computed the model: `theano` turned the kernels of its convolutions round."
+        with explain_faults(self.path, 'an HDF5 file of Keras'):
+            tree = _open_h5(self.path)
+        inner = tree.children.get('model_weights', tree)
+        return str(tree.attrs.get('backend', inner.attrs.get('backend', '')))
 
     def arrays(self) -> dict:  # layer to its arrays by name; layers without any are left out
         "The arrays of an `.h5` file. Raises BadFile, UnsafeFile for one that leads elsewhere."
@@ -465,7 +479,19 @@ def _config_in_h5(path) -> tuple:
     found, training = (json.loads(tree.attrs.get(f'{k}_config', 'null')) for k in _CONFIGS)
     inner = tree.children.get('model_weights', tree)
     version = tree.attrs.get('keras_version', inner.attrs.get('keras_version', ''))
+    beside = KerasFile(path).architecture()
+    found = found if beside is None else _read_json(beside)
     return found, version, (training or {}).get('loss')
+
+
+def _read_json(path: Path):
+    size = path.stat().st_size
+    if size > LIMIT:
+        raise UnsafeFile(
+            f'An architecture must be smaller than {LIMIT:,} bytes. Do not trust this file.'
+            f' Received: {path.name!r} of {size:,}.'
+        )
+    return json.loads(path.read_text('utf8'))
 
 
 _CONFIGS = ('model', 'training')

@@ -468,7 +468,7 @@ _BY_CONTENT = (
     ),
     _Foreign(
         'An architecture is not its weights.',
-        'Make the model with `keras.models.model_from_json`, and give the file with the weights.',
+        'Give the `.h5` file with the weights: `revive` reads the `.json` of the same name beside it.',
         rb'(?s)\s*\{.{0,2000}?"(?:class_name|config)"',
     ),
     _Foreign(

@@ -500,9 +500,9 @@ def _open_end(self, node, ins):
 
 
 def _enter(self, node, ins):
-    "What goes into a loop and stays the same in it is known there, where it is known outside."
-    fixed = attr(node, 'is_constant', False) and self.kind_of(ins[0]) == 'static'
-    self.kind[node.name] = 'static' if fixed else 'data'
+    "What goes into a loop and stays the same in it is there what it is outside, known or drawn."
+    kind = self.kind_of(ins[0]) if attr(node, 'is_constant', False) else 'data'
+    self.kind[node.name] = kind if kind in ('static', 'noise') else 'data'
     return True
 
 
@@ -609,9 +609,30 @@ def _neutral(self, node, ins):
         ):
             self.alias[node.name, 0], self.kind[node.name] = ins[data], 'data'
             return True
-    return node.op == 'Mul' and _dropout(self, node, ins)
+    return node.op == 'Mul' and (_unmasked(self, node, ins) or _dropout(self, node, ins))
+
+# %% ../../nbs/tf1/20_inference.ipynb #70758b96
+def _unmasked(self, node, ins):
+    "Within a loop: alias what ones from outside multiply, the mask of a dropout at inference."
+    for data, other in ((0, 1), (1, 0)):
+        if _are_entering_ones(self, ins[other]) and self.kind_of(ins[data]) == 'data':
+            self.alias[node.name, 0], self.kind[node.name] = ins[data], 'data'
+            return True
+    return False
 
 
+def _are_entering_ones(self, ref) -> bool:
+    enter = self.nodes[ref[0]]
+    if enter.op != 'Enter' or not attr(enter, 'is_constant', False):
+        return False
+    (source,) = self.ins[enter.name]
+    node, ins = self.nodes[source[0]], self.ins.get(source[0], [])
+    if node.op == 'Fill':
+        value = self.value(ins[1]) if self.kind_of(ins[1]) == 'static' else None
+        return value is not None and value == 1
+    return node.op == 'OnesLike'
+
+# %% ../../nbs/tf1/20_inference.ipynb #bd3abd84
 def _constant(self, ref) -> bool:  # not even from a variable
     return not any(self.nodes[n].op in VARIABLES for n in self.cone([ref]))
 
@@ -847,12 +868,23 @@ class _Cutter:
 
     def hand_on_what_is_held(self, new):
         "A loop or fork that a variable enters gets what it holds, where nothing in it wants a handle."
-        cone = self.read.cone([self.read.ins[new.name][0]])
-        arrays = [self.read.values[n] for n in cone if self.read.nodes[n].op == 'VarHandleOp']
+        arrays = [self.read.values[n] for n in _handed_on(self.read, new.name)]
         if len(arrays) == 1 and not self.handles.keys() & {to_ref(t)[0] for t in new.input}:
             new.attr['T'].type = tf.as_dtype(arrays[0].dtype).as_datatype_enum
 
 # %% ../../nbs/tf1/20_inference.ipynb #a336add4
+def _handed_on(read, name: str) -> list:
+    "The variables whose handles a loop or fork hands on; arrays of a loop are resources, too."
+    found, waiting = set(), [name]
+    while waiting:
+        name = waiting.pop()
+        if name not in found and read.nodes[name].op in CONTROL:
+            data = read.ins[name] if read.nodes[name].op == 'Merge' else read.ins[name][:1]
+            waiting += [source for source, _ in map(read.resolve, data)]
+        found.add(name)
+    return [n for n in found if read.nodes[n].op == 'VarHandleOp']
+
+# %% ../../nbs/tf1/20_inference.ipynb #fea0dd0b
 def _wants_handle(consumer, ref, read) -> bool:
     "Does `consumer` take the resource itself, as loops in functions do, rather than what it holds?"
     where = read.ins[consumer.name].index(ref)

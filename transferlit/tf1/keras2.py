@@ -20,11 +20,12 @@ import keras
 import numpy as np
 
 from ..files import readable
+from ..keras_internals import all_layers
 from .graph_files import brief
 from transferlit.tf1.layers import (
-    AUGMENTATIONS,
     Compute,
     Formula,
+    STAND_INS,
     TensorFlowFunction,
     tensorflow_function,
 )
@@ -35,7 +36,8 @@ from ..formats import KerasFile, open_weights
 from ..model_limits import limit_model
 
 # %% auto #0
-__all__ = ['UPGRADES', 'Upgrade', 'Mender', 'operation_layer', 'plain_names', 'mend', 'from_cudnn', 'fill', 'load_old']
+__all__ = ['UPGRADES', 'Upgrade', 'Mender', 'operation_layer', 'plain_names', 'mend', 'as_keras_2', 'from_cudnn', 'fill',
+           'load_old']
 
 # %% ../../nbs/tf1/70_keras2.ipynb #2a79d012
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Upgrade:
     gone: str = ''  # why nothing today stands for it
     left_out: str = ''  # why it may be left out
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #5b8566e3
 def _resets_first(found: dict, config: dict) -> None:
     found.setdefault('reset_after', False)
 
@@ -68,50 +70,104 @@ def _of_one_shape(found: dict, config: dict) -> None:
         both = np.broadcast_arrays(found['mean'], found['variance'])
         found['mean'], found['variance'] = (a.tolist() for a in both)
 
+# %% ../../nbs/tf1/70_keras2.ipynb #27b9fc72
+_RESIZED = 'bilinear', 'nearest', 'bicubic', 'area', 'lanczos3', 'lanczos5'
+
+
+def _known_way(found: dict, config: dict) -> None:
+    way = found.get('interpolation', 'bilinear')
+    if way not in _RESIZED:
+        raise ValueError(
+            f'Keras 3 resizes images in the ways {", ".join(_RESIZED)}. Build the model with'
+            f' `tf.image.resize` in a `Lambda` and `restore` its weights. Received: {way!r}'
+            f' ({config.get("name")!r}).'
+        )
+
 
 def _of_two_sizes(found: dict, config: dict) -> None:
     if 'nb_row' in config:
         found['kernel_size'] = [config['nb_row'], config['nb_col']]
 
+# %% ../../nbs/tf1/70_keras2.ipynb #69150bbb
+def _by_feature(found: dict, config: dict) -> None:
+    if config.get('mode', 0) == 1:
+        raise ValueError(
+            'Keras 1 could normalize each row by itself, which no layer of today does. Build the'
+            f' model and `restore` its weights. Received: mode=1 for {config.get("name")!r}.'
+        )
+
 # %% ../../nbs/tf1/70_keras2.ipynb #596ff77d
+_KERAS_1 = dict(  # arguments of any layer that were called otherwise before Keras 2
+    dim_ordering='data_format',
+    border_mode='padding',
+    nb_filter='filters',
+    subsample='strides',
+    subsample_length='strides',
+    stride='strides',
+    filter_length='kernel_size',
+    pool_length='pool_size',
+    atrous_rate='dilation_rate',
+    bias='use_bias',
+    inner_activation='recurrent_activation',
+    dropout_W='dropout',
+    dropout_U='recurrent_dropout',
+    W_regularizer='kernel_regularizer',
+    U_regularizer='recurrent_regularizer',
+    b_regularizer='bias_regularizer',
+    p='rate',
+    sigma='stddev',
+)
 _ANY = (
     'batch_input_shape input_dtype implementation ragged shared_object_id input_dim'
     ' input_length fused dtype_policy init W_regularizer b_regularizer W_constraint'
-    ' b_constraint dim_ordering type_spec mode rng_type query_shape key_shape'
-    ' value_shape build_config build_input_shape sparse time_major cell_dtype'
+    ' b_constraint U_regularizer inner_init forget_bias_init beta_init gamma_init'
+    ' consume_less nb_row nb_col weights type_spec mode rng_type query_shape key_shape'
+    ' value_shape build_config build_input_shape sparse cell_dtype'
     ' trainable optional vocabulary_size has_input_vocabulary'
 )
-_SIZED = dict(nb_filter='filters', subsample='strides', border_mode='padding', bias='use_bias')
+_UNITS = {'output_dim': 'units'}
 _NO_COLUMNS = Upgrade(gone='feature columns are not in Keras 3')
 _NO_LAYER = Upgrade(gone='Keras 3 has no such layer')
 _AT_TRAINING = Upgrade(left_out='it changes sizes at training only')
+_LOSS = Upgrade(left_out='a loss and a metric are given when a model is compiled')
 
 # %% ../../nbs/tf1/70_keras2.ipynb #0aaaaa91
 UPGRADES = {
-    'Layer': Upgrade(silent=frozenset(_ANY.split())),  # what any layer had
+    'Layer': Upgrade(names=_KERAS_1, silent=frozenset(_ANY.split())),  # what any layer had
     'Model': Upgrade('Functional'),
     'InputLayer': Upgrade(names={'batch_input_shape': 'batch_shape'}),
-    'Dense': Upgrade(names={'output_dim': 'units', 'bias': 'use_bias'}),
-    'Dropout': Upgrade(names={'p': 'rate'}),
+    'Dense': Upgrade(names=_UNITS),
+    'TimeDistributedDense': Upgrade('Dense'),
     'LeakyReLU': Upgrade(names={'alpha': 'negative_slope'}),
     'ThresholdedReLU': Upgrade('ReLU', {'theta': 'threshold'}),
-    'Conv2D': Upgrade(names=_SIZED, complete=_of_two_sizes),
+    'Conv2D': Upgrade(complete=_of_two_sizes),
     'Convolution2D': Upgrade('Conv2D'),
+    'AtrousConvolution2D': Upgrade('Conv2D'),
     'Convolution1D': Upgrade('Conv1D'),
     'Deconvolution2D': Upgrade('Conv2DTranspose'),
-    'MaxPooling2D': Upgrade(names={'border_mode': 'padding'}),
-    'AveragePooling2D': Upgrade(names={'border_mode': 'padding'}),
-    'GRU': Upgrade(complete=_resets_first),
+    'BatchNormalization': Upgrade(complete=_by_feature),
+    'Merge': Upgrade(gone='it became one class for each of its modes, as `Add` and `Concatenate`'),
+    'MaxoutDense': _NO_LAYER,
+    'Highway': _NO_LAYER,
+    'SimpleRNN': Upgrade(names=_UNITS),
+    'LSTM': Upgrade(names=_UNITS),
+    'GRU': Upgrade(names=_UNITS, complete=_resets_first),
     'CuDNNGRU': Upgrade('GRU', complete=_resets_after),
     'CuDNNLSTM': Upgrade('LSTM'),
     'Discretization': Upgrade(complete=_without_count),
     'Normalization': Upgrade(complete=_of_one_shape),
+    'SyncBatchNormalization': Upgrade('BatchNormalization'),
+    'Resizing': Upgrade(complete=_known_way),
     'LocallyConnected1D': _NO_LAYER,
     'LocallyConnected2D': _NO_LAYER,
     'DenseFeatures': _NO_COLUMNS,
     'SequenceFeatures': _NO_COLUMNS,
     'RandomHeight': _AT_TRAINING,
     'RandomWidth': _AT_TRAINING,
+    'StochasticDepth': Upgrade(left_out='it drops branches at training only'),
+    'FixedDropout': Upgrade('Dropout'),  # of `efficientnet`, with the shapes of its noise
+    'AddLoss': _LOSS,
+    'AddMetric': _LOSS,
 }
 
 # %% ../../nbs/tf1/70_keras2.ipynb #962cb795
@@ -152,8 +208,8 @@ def _known(name: str, custom: dict):
     "The class that a name in a configuration means; None for one that Keras does not have."
     if name in custom:
         return custom[name]
-    if name in AUGMENTATIONS:
-        return AUGMENTATIONS[name]
+    if name in STAND_INS:
+        return STAND_INS[name]
     if name == 'Functional':
         return keras.Model
     for place in (
@@ -191,16 +247,23 @@ def _has_tensor(value) -> bool:
 # %% ../../nbs/tf1/70_keras2.ipynb #f14345b1
 def _option_call(node):
     "A call with tensors among its options, as attention has them, in the form of today."
+    if isinstance(node, dict) and all(map(_is_tensor, node.values())):
+        return {'args': [_with_tensors(node)], 'kwargs': _options_of(node.values())}
     if not isinstance(node, list) or not node:
         return node
     given = [node] if _is_tensor(node) else node
     if not all(map(_is_tensor, given)):
         return node
-    options = {k: v for t in given if len(t) > 3 for k, v in t[3].items() if v is not None}
+    options = _options_of(given)
     if not _has_tensor(options):
         return node
     args = [_tensor(t) for t in given]
     return {'args': args if len(args) == 1 else [args], 'kwargs': _with_tensors(options)}
+
+
+def _options_of(tensors) -> dict:
+    "The options of a call, which Keras 2 wrote behind its tensors."
+    return {k: v for t in tensors if len(t) > 3 for k, v in t[3].items() if v is not None}
 
 
 _STATEFUL = {'LSTM', 'GRU', 'SimpleRNN', 'ConvLSTM2D', 'Bidirectional', 'RNN'}
@@ -226,6 +289,29 @@ def _state_call(node):
         },
     }
 
+# %% ../../nbs/tf1/70_keras2.ipynb #d04e82e2
+_MERGES = {
+    'sum': 'Add',
+    'mul': 'Multiply',
+    'ave': 'Average',
+    'max': 'Maximum',
+    'concat': 'Concatenate',
+    'dot': 'Dot',
+    'cos': 'Dot',
+}
+
+
+def _merge_of(config: dict) -> tuple:
+    "The class that a mode of `Merge` of Keras 1 became, and its arguments."
+    mode, own = config.get('mode'), {'name': config.get('name')}
+    if mode not in _MERGES or config.get('layers'):
+        return 'Merge', config
+    if mode == 'concat':
+        own['axis'] = config.get('concat_axis', -1)
+    if mode in ('dot', 'cos'):
+        own |= dict(axes=config.get('dot_axes', -1), normalize=mode == 'cos')
+    return _MERGES[mode], own
+
 # %% ../../nbs/tf1/70_keras2.ipynb #53e39497
 class Mender:
     "Mends a configuration, and remembers what was changed and what is missing."
@@ -236,7 +322,9 @@ class Mender:
         version: str = '2',  # of Keras that wrote the file
     ):
         self.custom, self.old = dict(custom or {}), not version.startswith('3')
+        self.version, self.backend = version, ''
         self.changes, self.needed, self.left_out, self.renamed = [], {}, [], {}
+        self.for_losses = set()  # names of layers that only losses and metrics need
 
     def object(self, entry, where: str):
         "A `{class_name, config}` of any kind, in the form of today."
@@ -245,6 +333,8 @@ class Mender:
         if not isinstance(entry, dict) or 'class_name' not in entry:
             return entry
         old, config = entry['class_name'], entry.get('config')
+        if old == 'Merge' and old not in self.custom:
+            old, config = _merge_of(config)
         if old in _CALLS and old not in self.custom and (new := operation_layer(entry)):
             return new
         upgrade = UPGRADES.get(old, _SAME)
@@ -300,7 +390,7 @@ class Mender:
         )
         if name in self.custom:
             return {'module': None, 'class_name': name, 'registered_name': name}
-        if kind in AUGMENTATIONS.values():
+        if kind in STAND_INS.values():
             full = f'transferlit>{kind.__name__}'
             return {'module': None, 'class_name': kind.__name__, 'registered_name': full}
         if kind is keras.Model:
@@ -541,7 +631,7 @@ def _slice_part(part):
 def _layer(self, config: dict, kind, old: str, where: str) -> dict:
     "The arguments of one layer, initializer or regularizer."
     where, found = config.get('name', where), {}
-    names = {}
+    names = {} if kind in self.custom.values() else dict(UPGRADES['Layer'].names)
     for upgrade in _upgrades(kind.__name__, old):
         names |= upgrade.names
     for key, value in config.items():
@@ -587,6 +677,17 @@ def _completed(found: dict, config: dict, kind: str, old: str) -> dict:
     return found
 
 # %% ../../nbs/tf1/70_keras2.ipynb #3db3cac0
+def _as_helper(value: dict) -> dict:
+    "A regularizer or constraint as since Keras 2; before, its arguments stood beside its name."
+    if 'class_name' in value:
+        return value
+    kind = 'L1L2' if 'l1' in value or 'l2' in value else str(value.get('name'))
+    return {'class_name': kind, 'config': {k: v for k, v in value.items() if k != 'name'}}
+
+# %% ../../nbs/tf1/70_keras2.ipynb #9d595d55
+_ORDERS = dict(tf='channels_last', th='channels_first')
+
+
 def _value(self, key, value, where):
     "One argument of a layer."
     if key == 'axis' and isinstance(value, list) and len(value) == 1:
@@ -599,6 +700,8 @@ def _value(self, key, value, where):
         return value['config']['name']
     if isinstance(value, dict) and value.get('class_name') == 'function':
         value = value['config']  # a function by its name
+    if key == 'data_format' and value in _ORDERS:
+        return _ORDERS[value]
     if key == 'distribution' and value == 'normal':
         return 'truncated_normal'
     if 'activation' in key and isinstance(value, str):
@@ -606,6 +709,7 @@ def _value(self, key, value, where):
     if isinstance(value, str) and key.endswith(('_initializer', '_regularizer', '_constraint')):
         return self.helper(key, value, where)
     if isinstance(value, dict) and key.endswith(('_initializer', '_regularizer', '_constraint')):
+        value = _as_helper(value)
         if _known(value.get('class_name', ''), self.custom) is None:
             return self.helper(key, value['class_name'], where)
     return self.object(value, where)
@@ -670,6 +774,8 @@ def _model(self, config, kind):
             config[key] = ends[0] if _is_single(ends) else ends
     if kind == 'Sequential' and _carries_shape(entries):
         entries.insert(0, self.input_of(entries[0]))
+    if any(UPGRADES.get(e['class_name']) is _LOSS for e in entries):
+        entries = self.without_losses(config, entries)
     early = _called_early(entries, ('Sequential', 'Functional', 'Model'))
     config['layers'] = [self.object(_counted(e, early), _name_of(e)) for e in entries]
     return config
@@ -701,6 +807,35 @@ def _input_of(self, entry) -> dict:
 
 
 Mender.input_of = _input_of
+
+# %% ../../nbs/tf1/70_keras2.ipynb #59efebef
+def _without_losses(self, config: dict, entries: list) -> list:
+    "The layers that the outputs of a model come from; Keras 2 kept those of its losses among them."
+    inputs = config['input_layers'], config['output_layers']
+    calls = {e['name']: e['inbound_nodes'] for e in entries}
+    needed, waiting = set(), list(_named_in(inputs, calls))
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            waiting += _named_in(calls[name], calls)
+    for name in calls.keys() - needed:
+        self.changes.append(f'{name}: left out, only a loss or a metric needs it')
+    self.for_losses |= calls.keys() - needed
+    return [e for e in entries if e['name'] in needed]
+
+
+def _named_in(value, names) -> set:
+    "The layers whose tensors stand somewhere in a value, by their names."
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, (list, tuple)):
+        return set()
+    own = {value[0]} if _is_tensor(value) and value[0] in names else set()
+    return own.union(*(_named_in(v, names) for v in value))
+
+
+Mender.without_losses = _without_losses
 
 # %% ../../nbs/tf1/70_keras2.ipynb #0a38e3e4
 def _is_single(ends) -> bool:  # one tensor: Keras 2 took it out of its list
@@ -812,16 +947,73 @@ def mend(
         )
     return new, mender
 
+# %% ../../nbs/tf1/70_keras2.ipynb #9239bd36
+_KERAS_1_GATES = {4: (0, 2, 1, 3), 3: (0, 1, 2)}  # of LSTM and GRU, as Keras 2 orders them
+
+
+def _join_gates(arrays: dict, order: tuple) -> dict:
+    "Arrays of Keras 1, a kernel, recurrent kernel and bias for each gate, as one of each."
+    names, parts = list(arrays), list(arrays.values())
+    found = {}
+    for place, name in enumerate(names[:3]):
+        gates = [parts[3 * gate + place] for gate in order]
+        found[name] = np.concatenate(gates, -1)
+    return found
+
+# %% ../../nbs/tf1/70_keras2.ipynb #66da8958
+def as_keras_2(
+    layer,  # of today
+    arrays: dict,  # name to array, as Keras 1 wrote them
+) -> dict:  # the same with kernels laid out as since Keras 2
+    "The arrays of a convolution of Keras 1; those of other layers as they are."
+    layer = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
+    first = layer.data_format == 'channels_first' if isinstance(layer, _CONVOLUTIONS) else False
+    found = {}
+    for name, array in arrays.items():
+        if isinstance(layer, keras.layers.Conv1D) and array.ndim == 4:
+            oldest = array.shape[1::2] != (1, layer.filters)  # before 1.1: filters first
+            array = np.transpose(array, (2, 3, 1, 0)) if oldest else array
+            array = array[:, 0]
+        elif first and array.ndim == 4:
+            array = np.transpose(array, (2, 3, 1, 0))
+        found[name] = array
+    return found
+
+# %% ../../nbs/tf1/70_keras2.ipynb #746676c1
+_CONVOLUTIONS = (
+    *(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D),
+    *(keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose),
+)
+
+
+def _turned(model, pairs: list) -> list:
+    "Paths, weights, names and arrays, with the kernels of convolutions turned round in space."
+    parts = all_layers(model)
+    kernels = {id(part.kernel) for part in parts if type(part) in _CONVOLUTIONS}
+    for cell in (part.cell for part in parts if isinstance(part, _CONVOLVING)):
+        kernels |= {id(cell.kernel), id(cell.recurrent_kernel)}
+    found = []
+    for path, weight, name, array in pairs:
+        if id(weight) in kernels:
+            array = np.flip(array, range(array.ndim - 2))
+        found.append((path, weight, name, array))
+    return found
+
+
+_CONVOLVING = keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D
+
 # %% ../../nbs/tf1/70_keras2.ipynb #21baabd9
 def _without_seeds(arrays: dict) -> dict:
     return {n: a for n, a in arrays.items() if not re.search(r'StateVar|seed_generator', n)}
 
-
+# %% ../../nbs/tf1/70_keras2.ipynb #052d5553
 def from_cudnn(
     layer,  # of today
     arrays: dict,  # name to array, in the order of the file
 ) -> dict:  # the same in the form of `LSTM` and `GRU`, where they are those of a CuDNN layer
-    "The weights of `CuDNNLSTM` and `CuDNNGRU`, and those of a `Bidirectional` of them."
+    """The weights of `CuDNNLSTM` and `CuDNNGRU`, of the recurrent layers of Keras 1, and those of a
+    `Bidirectional` of them.
+    """
     if isinstance(layer, keras.layers.Bidirectional):
         names, half = list(arrays), len(arrays) // 2
         parts = [(layer.forward_layer, names[:half]), (layer.backward_layer, names[half:])]
@@ -829,6 +1021,8 @@ def from_cudnn(
             k: v for l, ns in parts for k, v in from_cudnn(l, {n: arrays[n] for n in ns}).items()
         }
     gates = {keras.layers.LSTM: 4, keras.layers.GRU: 3}.get(type(layer))
+    if gates and len(arrays) == 3 * gates:
+        return _join_gates(arrays, _KERAS_1_GATES[gates])
     if gates is None or len(arrays) != 3:
         return arrays
     (a, kernel), (b, recurrent), (c, bias) = arrays.items()
@@ -875,17 +1069,24 @@ def _check_filled(model, pairs) -> None:
 def fill(
     model: keras.Model,  # built from the configuration of the same file
     path,  # the `.h5` file
-    renamed=None,  # name in the file to the layer's, where they differ
+    mender=None,  # of the configuration: it knows names that differ, and what only a loss needs
 ) -> dict:  # path of each weight to the name of its array
     """Put the arrays of an `.h5` file into the layers of their names. Raises ValueError where names
     or shapes differ; nothing is written then.
     """
+    mender = mender or Mender()
     pairs, by_name = [], {l.name: l for l in model.layers}
     for old, arrays in KerasFile(readable(path)).arrays().items():
-        name = (renamed or {}).get(old, old)
+        name = mender.renamed.get(old, old)
         layer = by_name.get(name)
+        if layer is not None and len(arrays) > len(layer.weights):
+            arrays = {n: a for n, a in arrays.items() if mender.for_losses.isdisjoint(n.split('/'))}
+        elif layer is None and name in mender.for_losses:
+            continue
+        arrays = as_keras_2(layer, arrays) if mender.version.startswith('1') else arrays
         pairs += _paired(name, layer, _without_seeds(from_cudnn(layer, arrays)))
     _check_filled(model, pairs)
+    pairs = _turned(model, pairs) if mender.backend == 'theano' else pairs
     for _, weight, _, array in pairs:
         weight.assign(array)
     renew(model, model.weights)
@@ -910,6 +1111,8 @@ def load_old(
         )
     else:
         new, mender = mend(config, custom_objects, version)
+    if (beside := KerasFile(path).architecture()) is not None:
+        mender.changes.append(f'the architecture is that of {beside.name}')
     if isinstance(loss, dict):
         loss = loss.get('class_name') or loss.get('config')
     if loss:
@@ -919,7 +1122,8 @@ def load_old(
         if zipfile.is_zipfile(path):
             return _from_zip(path, new, custom_objects), mender, {}
         model = _deserialized(new, custom_objects)
-    return model, mender, fill(model, path, mender.renamed)
+    mender.backend = KerasFile(path).backend()
+    return model, mender, fill(model, path, mender)
 
 # %% ../../nbs/tf1/70_keras2.ipynb #5e1503e8
 def _reserve(config: dict) -> None:

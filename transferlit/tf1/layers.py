@@ -25,9 +25,9 @@ from .graph_files import op_def, safe
 from .limits import Limits, check_kernels, check_loops, check_sizes, try_in_child
 
 # %% auto #0
-__all__ = ['RAW', 'SIZED', 'OPS', 'AUGMENTATIONS', 'PASSED', 'Formula', 'specs', 'Compute', 'tensorflow_function',
-           'TensorFlowFunction', 'CenterResize', 'LocalResponseNormalization', 'StepCell', 'GraphLayer', 'unpacked',
-           'mark_tried', 'try_pieces', 'import_pieces', 'rename_functions', 'packed']
+__all__ = ['RAW', 'SIZED', 'OPS', 'STAND_INS', 'PASSED', 'Formula', 'specs', 'Compute', 'tensorflow_function',
+           'TensorFlowFunction', 'CenterResize', 'LayerScale', 'LocalResponseNormalization', 'StepCell', 'GraphLayer',
+           'unpacked', 'mark_tried', 'try_pieces', 'import_pieces', 'rename_functions', 'packed']
 
 # %% ../../nbs/tf1/40_layers.ipynb #b697b05b
 _PLAIN = '''abs add all any arccos arcsin arctan arctan2 argmax argmin broadcast_to ceil clip
@@ -384,7 +384,7 @@ def _at_training_only(kind):
     return keras.saving.register_keras_serializable('transferlit')(new)
 
 
-AUGMENTATIONS = {  # by name: in Keras 3 they change images unless they are told not to
+STAND_INS = {  # by name of Keras 2: in Keras 3 these change images unless they are told not to
     name: _at_training_only(getattr(keras.layers, name))
     for name in 'RandomFlip RandomRotation RandomZoom RandomTranslation RandomContrast'
     ' RandomBrightness'.split()
@@ -403,7 +403,30 @@ class CenterResize(keras.layers.RandomCrop):
         return keras.ops.cast(found, self.compute_dtype)
 
 
-AUGMENTATIONS['RandomCrop'] = CenterResize
+STAND_INS['RandomCrop'] = CenterResize
+
+# %% ../../nbs/tf1/40_layers.ipynb #6811a65f
+@keras.saving.register_keras_serializable('transferlit')
+class LayerScale(keras.layers.Layer):
+    "A factor for each channel, as `keras.applications` has it in ConvNeXt."
+
+    def __init__(self, init_values: float, projection_dim: int, **kwargs):
+        super().__init__(**kwargs)
+        self.init_values, self.projection_dim = init_values, projection_dim
+
+    def build(self, shape):
+        start = keras.initializers.Constant(self.init_values)
+        self.gamma = self.add_weight(name='gamma', shape=(self.projection_dim,), initializer=start)
+
+    def call(self, inputs):
+        return inputs * self.gamma
+
+    def get_config(self):
+        own = dict(init_values=self.init_values, projection_dim=self.projection_dim)
+        return {**super().get_config(), **own}
+
+
+STAND_INS['LayerScale'] = LayerScale
 
 # %% ../../nbs/tf1/40_layers.ipynb #d4b3b8b2
 @keras.saving.register_keras_serializable('transferlit')

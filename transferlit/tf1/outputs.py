@@ -759,7 +759,9 @@ def _without_training(origins, candidates: list) -> list:
         if c.score < 40 or origins.op(own) != origins.op(other):
             return False
         differing = origins.weights(own) ^ origins.weights(other)
-        return not differing & trained and not _is_behind(origins, own, other)
+        if trained:  # else nothing tells moving averages from weights
+            differing &= trained
+        return not differing and not _is_behind(origins, own, other)
 
     twins = [c for c in candidates[1:] if noise and is_twin(c)]
     quiet = min(twins, key=lambda c: _training_in(origins, c.ref), default=best)

@@ -31,6 +31,11 @@ def _users(view, ref) -> dict:
     "The names of the nodes that use a tensor, in their order."
     return dict.fromkeys(user for user, _ in view.users.get(ref, []))
 
+
+def _goes_round(view, takers: list) -> bool:
+    "Is what enters a loop the first of what goes round it?"
+    return [view.op(name) for name in takers] == ['Merge']
+
 # %% ../../nbs/tf1/56_recurrent.ipynb #b94cfa46
 @dataclass
 class Loop:
@@ -40,29 +45,23 @@ class Loop:
     frame: str
     nodes: list  # names of what is inside, in order
 
+    @cached_property
+    def entries(self) -> list:
+        "Tensors that enter the loop, each with the names of the nodes that take it inside."
+        view = self.view
+        enters = [name for name in self.nodes if view.op(name) == 'Enter']
+        return [(view.ins(name)[0], list(_users(view, (name, 0)))) for name in enters]
+
     def entering(self) -> list:
-        "Tensors of the model that enter the loop, each with the nodes that take it inside."
-        view, found = self.view, []
-        for name in self.nodes:
-            (ref, *_) = view.ins(name) or [None]
-            if view.op(name) == 'Enter' and view.is_data(ref):
-                takers = _users(view, (name, 0))
-                found.append((ref, list(takers)))
-        return found
+        "Of these the tensors that are computed from the inputs of the model."
+        return [entry for entry in self.entries if self.view.is_data(entry[0])]
 
     def held(self) -> list:
         "States that the file holds, as variables or constants, where they are not all zeros."
         view, found = self.view, {}
-        for name in self.nodes:
-            if view.op(name) != 'Enter':
-                continue
-            ref = view.ins(name)[0]
+        for ref, takers in self.entries:
             array = view.static(ref)
-            takers = _users(view, (name, 0))
-            turning = [view.op(n) for n in takers] == ['Merge']
-            if not turning or np.ndim(array) != 2:
-                continue
-            if array.dtype.kind == 'f':
+            if _goes_round(view, takers) and np.ndim(array) == 2 and array.dtype.kind == 'f':
                 found[ref] = array
         given = any(map(np.any, found.values()))
         return list(found) if given else []
@@ -153,15 +152,16 @@ def _entry(loop) -> _Entry:
     view, states = loop.view, []
     steps, mask, handing = _handed(loop)
     lengths = _lengths(loop)
+    source, by_mask = mask or (None, [])
+    last = _begins_with(view, by_mask[0]) if by_mask else None
     for ref, takers in loop.entering():
         if ref[0] in handing:
             continue
-        if _is_state(view, ref, takers):
+        if takers != last and _is_state(view, ref, takers):
             states.append(ref)
         elif ref != lengths and not _is_bound(view, ref, takers, lengths):
             _check_empty(view, ref)
     given = any(np.any(view.sample[ref]) for ref in states)
-    source, by_mask = mask or (None, [])
     zeros = all(view.op(view.ins(name)[2][0]) == 'Enter' for name in by_mask[:1])
     chosen = {name: view.ins(name)[1] for name in by_mask}
     chosen |= {name: view.ins(name)[2] for name in _chosen_by_lengths(loop, lengths)}
@@ -175,11 +175,16 @@ def _chosen_by_lengths(loop, lengths) -> list:
     return [user for name in asked for user in _users(view, (name, 0))]
 
 
+def _begins_with(view, name: str) -> list:
+    "What takes the first of the results that a choice keeps, as the state that they are."
+    old, _ = view.ins(name)[2]
+    return [view.ins(old)[0][0]] if view.op(old) == 'Switch' else []
+
+
 def _is_state(view, ref, takers) -> bool:
     "Does it go round the loop, a vector for each row?"
-    turning = [view.op(n) for n in takers] == ['Merge']
     value = view.sample.get(ref)
-    return turning and np.ndim(value) == 2 and value.dtype.kind == 'f'
+    return _goes_round(view, takers) and np.ndim(value) == 2 and value.dtype.kind == 'f'
 
 # %% ../../nbs/tf1/56_recurrent.ipynb #24521a35
 def _check_empty(view, ref) -> None:
