@@ -26,6 +26,7 @@ from transferlit.errors import (
     Allowance,
     BadFile,
     MissingPart,
+    UnsafeFile,
     explain_faults,
 )
 from .entries import LIMIT, Source, Stored, Weights, kind_of
