@@ -154,7 +154,7 @@ _Transform = Annotated[
     typer.Option(help='torch, flax or cudnn; or a JSON mapping from patterns to names.'),
 ]
 
-
+# %% ../nbs/guides/90_cli.ipynb #21dbcdf3
 def _mapping(text: str):  # what it is in JSON, or the text
     if not text.startswith('{'):
         return text
@@ -305,7 +305,7 @@ class _Stores(typer.core.TyperGroup):
         known = args[0] in self.commands or not names_store
         return super().resolve_command(ctx, args if known else ['list', *args])
 
-
+# %% ../nbs/guides/90_cli.ipynb #0b9cad0f
 _cache = typer.Typer(
     cls=_Stores,
     help='List, measure and prune stored features.',
@@ -330,7 +330,7 @@ def _cache_size(store: _Store = None, folder: _Folder = None) -> None:
     "Print the bytes on disk."
     print(_open(store or folder).size())
 
-
+# %% ../nbs/guides/90_cli.ipynb #777c1884
 def _open(store: str | None):
     "A folder that somebody names must be there; the user's own may still be empty."
     from transferlit.files import readable

@@ -14,7 +14,6 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 
 import keras
@@ -26,11 +25,10 @@ from .errors import see
 from .keras_internals import draw_as_fit
 
 # %% auto #0
-__all__ = ['flat', 'map_flat', 'is_table', 'read_table', 'dense', 'as_texts', 'array', 'tensors', 'refuse', 'value_error',
-           'check_count', 'row_blocks', 'holds_text', 'check_texts', 'check_numbers', 'find_holes', 'refuse_path',
-           'check_lengths', 'weigh', 'Arrays', 'take', 'split_at', 'by_input', 'pack_inputs', 'is_pipeline',
-           'why_not_tensors', 'why_unfit', 'count_batches', 'rows_of_batch', 'Pipeline', 'gather', 'mark_rows',
-           'measure']
+__all__ = ['flat', 'map_flat', 'is_table', 'read_table', 'dense', 'array', 'tensors', 'refuse', 'value_error', 'check_count',
+           'row_blocks', 'holds_text', 'check_texts', 'check_numbers', 'find_holes', 'refuse_path', 'check_lengths',
+           'weigh', 'Arrays', 'take', 'split_at', 'by_input', 'pack_inputs', 'is_pipeline', 'why_not_tensors',
+           'why_unfit', 'count_batches', 'rows_of_batch', 'Pipeline', 'gather', 'mark_rows', 'measure']
 
 # %% ../nbs/floor/70_data.ipynb #b3bac539
 def flat(a) -> list:  # the leaves of a structure, without None
@@ -74,15 +72,6 @@ def dense(
     if is_tensorflows(a, 'SparseTensor'):
         return tf.sparse.to_dense(tf.sparse.reorder(a))
     return a.toarray() if hasattr(a, 'tocoo') else a  # SciPy's
-
-
-def as_texts(
-    a: np.ndarray,  # of objects: texts, or bytes of UTF-8 as TensorFlow has them
-) -> np.ndarray:  # of NumPy's own texts
-    "Objects as texts. Bytes that are no UTF-8 stay apart from one another."
-    read = partial(bytes.decode, encoding='utf-8', errors='surrogateescape')
-    made = [read(v) if isinstance(v, bytes) else v for v in a.ravel().tolist()]
-    return np.array(made, str).reshape(a.shape)
 
 # %% ../nbs/floor/70_data.ipynb #31009f0d
 def array(

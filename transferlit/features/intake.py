@@ -19,7 +19,6 @@ from keras import tree
 
 from ..backends import is_tensorflows, on_tensorflow, tf, to_numpy
 from transferlit.data import (
-    as_texts,
     dense,
     flat,
     is_table,
@@ -28,7 +27,7 @@ from transferlit.data import (
     refuse_path,
     row_blocks,
 )
-from .ray_dataset import Columns, is_dataset, row_marks
+from .ray_dataset import Columns, as_texts, is_dataset, row_marks
 from ..files import content_hash
 
 # %% auto #0

@@ -19,10 +19,8 @@ from itertools import compress
 
 import numpy as np
 
-from ..data import as_texts
-
 # %% auto #0
-__all__ = ['the_ray', 'is_dataset', 'unwrap_errors', 'Columns', 'in_order', 'bad_row', 'takes', 'row_marks']
+__all__ = ['the_ray', 'is_dataset', 'unwrap_errors', 'Columns', 'in_order', 'bad_row', 'takes', 'row_marks', 'as_texts']
 
 # %% ../../nbs/features/10_ray_dataset.ipynb #f050a768
 def the_ray():
@@ -298,6 +296,15 @@ def _reader(a) -> Callable:
         return lambda i: json.dumps(texts[i]).encode()
     whole = np.ascontiguousarray(a)
     return lambda i: whole[i].tobytes()
+
+
+def as_texts(
+    a: np.ndarray,  # of objects: texts, or bytes of UTF-8 as TensorFlow has them
+) -> np.ndarray:  # of NumPy's own texts
+    "Objects as texts. Bytes that are no UTF-8 stay apart from one another."
+    read = partial(bytes.decode, encoding='utf-8', errors='surrogateescape')
+    made = [read(v) if isinstance(v, bytes) else v for v in a.ravel().tolist()]
+    return np.array(made, str).reshape(a.shape)
 
 # %% ../../nbs/features/10_ray_dataset.ipynb #e084be89
 def _mark_rows(columns: Columns) -> np.ndarray:  # in the order of the rows
