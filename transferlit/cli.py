@@ -308,7 +308,7 @@ class _Stores(typer.core.TyperGroup):
 # %% ../nbs/guides/90_cli.ipynb #0b9cad0f
 _cache = typer.Typer(
     cls=_Stores,
-    help='List, measure and prune stored features.',
+    help='List, measure and prune stored features; `cache FOLDER` lists those of a folder.',
     no_args_is_help=True,
     rich_markup_mode=None,
 )
