@@ -397,7 +397,10 @@ GROUP = re.compile(r"<tr>\s*<td><strong>(.*?)</strong></td>(?:\s*<td></td>)+\s*<
 
 def headed(text: str) -> str:
     """`text` with a row that is a heading, bold and alone, as one cell that heads the rows below it."""
-    return GROUP.sub(r'<tr class="group">\n<th colspan="4" scope="colgroup">\1</th>\n</tr>', text)
+    def spanning(row: re.Match) -> str:
+        columns = row[0].count("<td>")
+        return f'<tr class="group">\n<th colspan="{columns}" scope="colgroup">{row[1]}</th>\n</tr>'
+    return GROUP.sub(spanning, text)
 
 
 def without_twins(text: str, page: Path) -> str:

@@ -31,11 +31,13 @@ def code(text: str) -> str:
     """`text` as code in a table cell; every sign that Markdown or a table would read becomes an entity."""
     if not text or re.fullmatch(r"[\w.]+", text):  # backticks, so that nbdev can link the name
         return text and f"`{text}`"
-    return f"<code>{code_text(text)}</code>"
+    return plain_code(text)
 
 
-def code_text(text: str) -> str:
-    return text if text.isidentifier() else re.sub(r"[^\w\s]|_", lambda m: f"&#{ord(m[0])};", text)
+def plain_code(text: str) -> str:
+    """`text` as code that nbdev links to nothing: a parameter is no function of that name."""
+    shown = text if text.isidentifier() else re.sub(r"[^\w\s]|_", lambda m: f"&#{ord(m[0])};", text)
+    return f"<code>{shown}</code>"
 
 
 def cell(text: str | None) -> str:
@@ -98,8 +100,7 @@ class Source:
     def rows(self) -> list[tuple[str, ...]]:
         said = docments(self.obj, full=True)
         details = {name: cell(entry["docment"]) for name, entry in said.items()}
-        # A parameter is no function of that name: no backticks, which nbdev would link.
-        rows = [(f"<code>{code_text(n)}</code>", code(t), code(d), details.get(n.lstrip("*")) or self.comment(n)) for n, t, d in self.parameters()]
+        rows = [(plain_code(n), code(t), code(d), details.get(n.lstrip("*")) or self.comment(n)) for n, t, d in self.parameters()]
         returned = self.returns()
         return rows + ([("반환 · Returns", code(returned), "", details.get("return", ""))] if returned not in ("", "None") or details.get("return") else [])
 

@@ -22,7 +22,7 @@ from tensorflow.core.framework import graph_pb2
 
 from ..errors import UnsafeFile
 from .graph_files import op_def, safe
-from .limits import Limits, check_kernels, check_loops, check_sizes, try_in_child
+from .limits import Limits, check_costs, try_in_child
 
 # %% auto #0
 __all__ = ['RAW', 'SIZED', 'OPS', 'STAND_INS', 'PASSED', 'Formula', 'specs', 'Compute', 'tensorflow_function',
@@ -580,9 +580,7 @@ def try_pieces(
 
 def _is_doubtful(text: str, limits: Limits) -> bool:
     graph = unpacked(text)
-    nodes, library = {n.name: n for n in graph.node}, graph.library
-    reasons = check_sizes(nodes, limits) + check_loops(nodes, library, limits)
-    return bool(reasons or check_kernels(nodes, library))
+    return bool(check_costs({n.name: n for n in graph.node}, graph.library, limits))
 
 # %% ../../nbs/tf1/40_layers.ipynb #6d93c283
 def import_pieces(

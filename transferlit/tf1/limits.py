@@ -27,8 +27,8 @@ from .graph_files import attr, op_def
 
 # %% auto #0
 __all__ = ['SIZED', 'MANY', 'TooLarge', 'Limits', 'too_large', 'declared_size', 'largest_size', 'check_sizes', 'count_steps',
-           'check_shapes', 'slow', 'folded_bytes', 'folded_steps', 'check_loops', 'check_kernels', 'run_within',
-           'ran_out', 'bounded', 'try_in_child']
+           'check_shapes', 'slow', 'folded_bytes', 'folded_steps', 'check_loops', 'check_kernels', 'check_costs',
+           'run_within', 'ran_out', 'bounded', 'try_in_child']
 
 # %% ../../nbs/tf1/15_limits.ipynb #e895c534
 class TooLarge(ValueError):
@@ -889,6 +889,16 @@ def check_kernels(
             reasons.append('lists or texts are joined again and again')
         reasons += _unlimited(body)
     return reasons
+
+# %% ../../nbs/tf1/15_limits.ipynb #ee887f7f
+def check_costs(
+    nodes: dict,  # name to NodeDef: all that may be run
+    library,  # FunctionDefLibrary of the file
+    limits: Limits,
+) -> list:  # reasons, in words, to try it in a child process
+    "Whatever of a graph's sizes, loops and operations cannot be read off. Raises TooLarge."
+    reasons = check_sizes(nodes, limits) + check_loops(nodes, library, limits)
+    return reasons + check_kernels(nodes, library)
 
 # %% ../../nbs/tf1/15_limits.ipynb #6f470687
 def _unlimited(nodes: dict) -> list:

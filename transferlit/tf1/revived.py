@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import binascii
 import html
+import math
 import re
 import zlib
 from contextlib import contextmanager, suppress
@@ -58,9 +59,8 @@ from transferlit.tf1.limits import (
     Limits,
     TooLarge,
     bounded,
+    check_costs,
     check_kernels,
-    check_loops,
-    check_sizes,
     ran_out,
     run_within,
     try_in_child,
@@ -268,8 +268,9 @@ def _costs(meta) -> bool:
     graph = meta.graph_def
     nodes = {n.name: n for n in graph.node}
     try:
-        reasons = check_sizes(nodes, Limits()) + check_loops(nodes, graph.library)
-        return bool(reasons or check_kernels(nodes, graph.library))
+        return bool(
+            check_costs(nodes, graph.library, Limits(seconds=math.inf))
+        )  # loading runs no loop
     except (*_MISSHAPEN, tf.errors.OpError):  # TooLarge among them
         return True
 
@@ -335,9 +336,9 @@ def _try_first(old, outputs: tuple, inputs: tuple | None) -> None:
         return  # this is the child
     needed = _above(old.nodes, outputs, {r[0] for r in inputs or ()})
     library = old.meta.graph_def.library
-    reasons = check_sizes(needed, old.limits) + check_loops(needed, library, old.limits)
+    reasons = check_costs(needed, library, old.limits)
     old.kept['asked'] = outputs, inputs
-    if reasons + check_kernels(needed, library) + check_kernels(_replaced(old, needed), library):
+    if reasons + check_kernels(_replaced(old, needed), library):
         _try(old)
 
 
